@@ -1,0 +1,58 @@
+"""What can go wrong, as a user meets it. Every message names the file, the fault and the way out.
+
+    GeodinosegError
+    ├── SceneError             a raster cannot be opened, read or used
+    ├── LabelError             labels are missing, empty, ambiguous or in another place
+    ├── LegendError            class ids, names or colours contradict each other
+    ├── GridError              tile, overlap or window sizes that cannot be
+    ├── ModelError             a parameter of the network that cannot be
+    ├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
+    ├── DeviceError            the device is absent, or its memory too small
+    └── OutputError            an output cannot be written where it should go
+        └── OutputExistsError  it is there already, and --overwrite was not given
+"""
+
+
+class GeodinosegError(Exception):
+    """Base of all errors that a user can mend; the CLI prints it as one line and exits 1."""
+
+
+class SceneError(GeodinosegError):
+    """A raster cannot be opened, read or used as a scene."""
+
+
+class LabelError(GeodinosegError):
+    """Labels are missing, empty, ambiguous or lie elsewhere."""
+
+
+class LegendError(GeodinosegError, ValueError):
+    """Class ids, names or colours contradict each other."""
+
+
+class GridError(GeodinosegError, ValueError):
+    """A tile, overlap or window size that cannot be."""
+
+
+class ModelError(GeodinosegError, ValueError):
+    """A parameter of the network that cannot be."""
+
+
+class ModelFolderError(GeodinosegError):
+    """A model folder is missing, incomplete, damaged or of another kind."""
+
+
+class DeviceError(GeodinosegError):
+    """The device is absent, or its memory is too small."""
+
+
+class OutputError(GeodinosegError):
+    """An output cannot be written where it should go."""
+
+
+class OutputExistsError(OutputError):
+    """The output is there already, and overwriting was not asked for."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of another library's error on one line, without a trailing full stop."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,0 +1,149 @@
+"""Where a raster lies on the earth: CRS, affine transform and size as one value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyproj
+from affine import Affine
+from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.grid import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeoBox:
+    """The place of a raster: pixel (col, row) has its upper left corner at transform @ (col, row).
+
+    Any affine transform will do: rotated, sheared, south-up.
+    """
+
+    crs: CRS | None
+    """None where the file says none."""
+    transform: Affine
+    """From pixel corners (col, row) to coordinates (x, y) of the CRS."""
+    width: int
+    """Columns."""
+    height: int
+    """Rows."""
+
+    def crop(self, window: Window) -> GeoBox:
+        """The place of a window; rotation survives, nothing is rebuilt from a resolution."""
+        return GeoBox(
+            crs=self.crs,
+            transform=self.transform @ Affine.translation(window.col_off, window.row_off),
+            width=window.width,
+            height=window.height,
+        )
+
+    @property
+    def is_geographic(self) -> bool:
+        """Whether coordinates are degrees of longitude and latitude."""
+        return self.crs is not None and bool(self.crs.is_geographic)
+
+    @property
+    def is_georeferenced(self) -> bool:
+        """Whether anything says where the raster lies."""
+        return self.crs is not None or self.transform != Affine.identity()
+
+    @cached_property
+    def crs_unit_m(self) -> float:
+        """Metres in one unit of a projected CRS; 1 where the CRS is absent or geographic."""
+        if self.crs is None or self.is_geographic:
+            return 1.0
+        return float(pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor)
+
+    @cached_property
+    def row_areas_m2(self) -> NDArray[np.float64]:
+        """Area of one pixel in each row, square metres, (height,).
+
+        In a projected CRS every pixel has the area of its parallelogram in map units: what GIS
+        programs call planimetric area. In a geographic CRS it is the area on the ellipsoid between
+        the pixel's parallels and meridians; where the grid is rotated as well, that of the pixel
+        in the middle column.
+        """
+        determinant = abs(self.transform.determinant)
+        if not self.is_geographic:
+            return np.full(self.height, determinant * self.crs_unit_m**2, dtype=np.float64)
+        rows = np.arange(self.height, dtype=np.float64)
+        middle = self.width / 2
+        latitude = self.transform.d * middle + self.transform.e * (rows + 0.5) + self.transform.f
+        half_height = determinant / math.hypot(self.transform.a, self.transform.d) / 2
+        lon_degrees = determinant / (2 * half_height)
+        south, north = np.radians(latitude - half_height), np.radians(latitude + half_height)
+        zones = self._zone_area(north) - self._zone_area(south)
+        return np.asarray(zones * math.radians(lon_degrees), dtype=np.float64)
+
+    @cached_property
+    def pixel_size_m(self) -> float | None:
+        """Side of a square of a pixel's area on the ground, metres, at the raster's centre.
+
+        The scale of the projection counts: a pixel of 0.149 m in Web Mercator at 27.6 degrees
+        north is 0.132 m on the ground. None without a CRS.
+        """
+        if self.crs is None:
+            return None
+        if self.is_geographic:
+            return math.sqrt(float(self.row_areas_m2[self.height // 2]))
+        planar = abs(self.transform.determinant) * self.crs_unit_m**2
+        return math.sqrt(planar / self.areal_scale)
+
+    @cached_property
+    def areal_scale(self) -> float:
+        """How many times larger areas are on the map than on the ground, at the raster's centre.
+
+        1 where the CRS is absent or geographic, or where PROJ cannot tell.
+        """
+        if self.crs is None or self.is_geographic:
+            return 1.0
+        crs = pyproj.CRS.from_user_input(self.crs)
+        x, y = self.transform @ (self.width / 2, self.height / 2)
+        try:
+            to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+            factors = pyproj.Proj(crs).get_factors(*to_degrees.transform(x, y))
+        except (ProjError, TypeError, AttributeError):
+            return 1.0  # a local or exotic CRS: map units are all there is
+        scale = float(factors.areal_scale)
+        return scale if math.isfinite(scale) and scale > 0 else 1.0
+
+    def _zone_area(self, latitude: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Area from the equator to a latitude (radians), m2 per radian of longitude.
+
+        The closed form of the ellipsoidal zone (Snyder 1987, Map Projections, eq. 3-12).
+        """
+        geod = pyproj.CRS.from_user_input(self.crs).get_geod()
+        semi_major, squared = (geod.a, geod.es) if geod else (6_378_137.0, 0.0)
+        sine = np.sin(np.clip(latitude, -math.pi / 2, math.pi / 2))
+        if squared < 1e-12:  # a sphere
+            return np.asarray(semi_major**2 * sine, dtype=np.float64)
+        e = math.sqrt(squared)
+        q = sine / (1 - squared * sine**2) + np.arctanh(e * sine) / e
+        return np.asarray(semi_major**2 * (1 - squared) / 2 * q, dtype=np.float64)
+
+
+def read_geobox(crs: object, transform: Affine, width: int, height: int) -> GeoBox:
+    """A GeoBox from what a raster's header says; an empty CRS counts as none."""
+    parsed = CRS.from_user_input(crs) if crs else None
+    return GeoBox(crs=parsed, transform=transform, width=width, height=height)
+
+
+def same_place(first: GeoBox, second: GeoBox) -> bool:
+    """Whether two rasters have the same size, CRS and transform, to 1e-6 of a pixel."""
+    if (first.width, first.height) != (second.width, second.height) or first.crs != second.crs:
+        return False
+    to_second = ~second.transform @ first.transform
+    corners = [(0, 0), (first.width, 0), (0, first.height), (first.width, first.height)]
+    return all(
+        math.dist(to_second @ corner, corner) < 1e-6 for corner in corners
+    )
+
+

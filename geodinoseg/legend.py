@@ -1,0 +1,174 @@
+"""What the numbers of a class raster mean: class ids, names and colours, in channel order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodinoseg.errors import LegendError
+
+LARGEST_CLASS_ID = 65_534
+"""65,535 is the nodata value of a uint16 class raster."""
+
+# Distinct on imagery and from each other, for colour-blind readers too (after Paul Tol's schemes).
+PALETTE = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#332288",
+    "#44bb99", "#ddaa33", "#882255", "#99ddff", "#bbcc33", "#ffaabb", "#997700", "#004488",
+)  # fmt: skip
+BACKGROUND_COLOR = "#d9d9d9"
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegendClass:
+    """One class: the number in the raster, its name, its colour."""
+
+    class_id: int
+    """0 to 65,534."""
+    name: str
+    """As people read it; any characters but line breaks and control characters."""
+    color: str
+    """#rrggbb."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn or stored.
+
+        Raises:
+            LegendError: the id is out of range, the name empty, or the colour not #rrggbb.
+        """
+        if not 0 <= self.class_id <= LARGEST_CLASS_ID:
+            raise LegendError(
+                f"class id {self.class_id} does not fit a class raster: give 0 to "
+                f"{LARGEST_CLASS_ID}."
+            )
+        if not self.name.strip() or not self.name.isprintable():
+            raise LegendError(f"class {self.class_id} has no readable name: {self.name!r}.")
+        if not _COLOR.fullmatch(self.color):
+            raise LegendError(
+                f"class {self.class_id} ({self.name}) has the colour {self.color!r}: "
+                f"give #rrggbb, such as #4477aa."
+            )
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue, 0 to 255."""
+        return (int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The classes of a model or a raster; channel i of a model is classes[i]."""
+
+    classes: tuple[LegendClass, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty legend, and ids or names that stand twice.
+
+        Raises:
+            LegendError: no class at all, or two with one id or one name.
+        """
+        if not self.classes:
+            raise LegendError("a legend needs at least one class.")
+        for what, values in (("id", self.class_ids.tolist()), ("name", self.names)):
+            twice = sorted({value for value in values if list(values).count(value) > 1})
+            if twice:
+                raise LegendError(f"two classes of the legend have the {what} {twice[0]!r}.")
+
+    def __len__(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[LegendClass]:
+        """The classes in channel order."""
+        return iter(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names in channel order."""
+        return tuple(entry.name for entry in self.classes)
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """Class ids in channel order, (classes,)."""
+        return np.array([entry.class_id for entry in self.classes], dtype=np.int64)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 where every id is below 255, else uint16."""
+        return np.dtype(np.uint8 if self.class_ids.max() < 255 else np.uint16)
+
+    @property
+    def nodata(self) -> int:
+        """Nodata value of a class raster with this legend: 255, or 65,535 for uint16."""
+        return int(np.iinfo(self.dtype).max)
+
+    def by_id(self) -> dict[int, LegendClass]:
+        """The classes by their id."""
+        return {entry.class_id: entry for entry in self.classes}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Plain values, as `config.json` and the tags of a class raster hold them."""
+        return [
+            {"class_id": entry.class_id, "name": entry.name, "color": entry.color}
+            for entry in self.classes
+        ]
+
+    @classmethod
+    def from_json(cls, entries: Sequence[Mapping[str, Any]]) -> Legend:
+        """The legend that `to_json` wrote.
+
+        Raises:
+            LegendError: an entry lacks its id, name or colour, or they contradict each other.
+        """
+        try:
+            return cls(
+                tuple(
+                    LegendClass(
+                        class_id=int(entry["class_id"]),
+                        name=str(entry["name"]),
+                        color=str(entry["color"]),
+                    )
+                    for entry in entries
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise LegendError(
+                "a legend is a list of classes, each with class_id, name and color."
+            ) from error
+
+    @classmethod
+    def of_names(
+        cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None
+    ) -> Legend:
+        """A legend from ids and names; colours that are not given come from the palette.
+
+        Class 0 called background is grey.
+        """
+        chosen = dict(colors or {})
+        palette = iter(_palette())
+        classes = []
+        for class_id, name in sorted(names.items()):
+            if class_id not in chosen and class_id == 0 and name == "background":
+                chosen[class_id] = BACKGROUND_COLOR
+            color = chosen.get(class_id) or next(palette)
+            classes.append(LegendClass(class_id=class_id, name=name, color=color))
+        return cls(tuple(classes))
+
+
+def _palette() -> Iterator[str]:
+    """The named colours, then further ones at steps of the golden angle of hue."""
+    yield from PALETTE
+    hue = 0.0
+    while True:
+        hue = (hue + 0.618034) % 1.0
+        red, green, blue = (
+            round(255 * (0.35 + 0.5 * abs(((hue + shift) % 1.0) * 2 - 1)))
+            for shift in (0.0, 1 / 3, 2 / 3)
+        )
+        yield f"#{red:02x}{green:02x}{blue:02x}"

@@ -1,0 +1,165 @@
+"""Where outputs may go, and how they get there: checked first, written beside, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from geodinoseg.errors import OutputError, OutputExistsError, one_line
+
+PathLike = str | os.PathLike[str]
+
+
+def check_output(
+    path: PathLike,
+    *,
+    overwrite: bool,
+    suffixes: Sequence[str] = (),
+    inputs: Iterable[PathLike] = (),
+) -> Path:
+    """Say now, before any work, whether a file can be written at a path.
+
+    Args:
+        path: where the file shall appear.
+        overwrite: whether a file that is there may be replaced.
+        suffixes: accepted endings, lower case with their dot; any when empty.
+        inputs: files that must not be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: a file is there already.
+        OutputError: it is a folder, an input, in a folder that is missing or read-only, or has an
+            ending that says another format.
+    """
+    target = Path(path)
+    if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
+        raise OutputError(f"{path}: outputs are written to local files; copy it there afterwards.")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise OutputError(f"{path}: the name must end in {' or '.join(suffixes)}.")
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file in it.")
+    _check_folder(target)
+    if any(_same_file(target, source) for source in inputs):
+        raise OutputError(f"{path}: is an input of this run; give another name.")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: exists already; give another name, or --overwrite.")
+    return target
+
+
+def check_output_folder(path: PathLike, *, overwrite: bool, marker: str) -> Path:
+    """Say now whether a folder of ours can be written at a path.
+
+    Args:
+        path: where the folder shall appear.
+        overwrite: whether a folder of ours that is there may be replaced.
+        marker: name of a file by which a folder of ours is known; others are never replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: such a folder is there already.
+        OutputError: a file or a folder of another kind is there, or its parent is not writable.
+    """
+    target = Path(path)
+    _check_folder(target)
+    if target.is_dir():
+        if any(target.iterdir()) and not (target / marker).is_file():
+            raise OutputError(
+                f"{path}: is a folder that holds other things; give another name for the output."
+            )
+        if not overwrite and any(target.iterdir()):
+            raise OutputExistsError(f"{path}: exists already; give another name, or --overwrite.")
+    elif target.exists():
+        raise OutputError(f"{path}: is a file; give the name of a folder.")
+    return target
+
+
+@contextmanager
+def written_beside(target: Path) -> Iterator[Path]:
+    """A path to write to; what was written appears at the target only when the block ends well.
+
+    The path lies in a new folder beside the target, under the target's own name. Side files that
+    are written next to it (`landcover.tif.aux.xml`, `landcover.dbf`) move with it, before it, so
+    that a reader who sees the main file sees all of it. Old side files of the same stem that a
+    new set does not replace stay as they are. On an error nothing is left.
+
+    Raises:
+        OutputError: the files cannot be put in place.
+    """
+    with _folder_beside(target) as folder:
+        yield folder / target.name
+        written = [entry for entry in folder.iterdir() if entry.name != target.name]
+        for entry in [*written, folder / target.name]:
+            _sync(entry)
+        for entry in [*written, folder / target.name]:
+            os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (os.replace is the atomic one)
+
+
+@contextmanager
+def folder_written_beside(target: Path) -> Iterator[Path]:
+    """A new folder to fill; it appears at the target only when the block ends well.
+
+    A folder that was at the target is moved away first and deleted last.
+
+    Raises:
+        OutputError: the folder cannot be put in place.
+    """
+    with _folder_beside(target) as folder:
+        fresh, old = folder / "new", folder / "old"
+        fresh.mkdir()
+        yield fresh
+        for entry in fresh.rglob("*"):
+            if entry.is_file():
+                _sync(entry)
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    try:
+        # Short, since some file systems end names at 255 bytes and the target may be long.
+        folder = Path(tempfile.mkdtemp(prefix=".geodinoseg-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"{target}: cannot write there: {one_line(error)}.") from error
+    try:
+        yield folder
+    except OSError as error:
+        raise OutputError(f"{target}: could not be written: {one_line(error)}.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _check_folder(target: Path) -> None:
+    folder = target.parent
+    if not folder.exists():
+        raise OutputError(f"{target}: the folder {folder} does not exist; make it first.")
+    if not folder.is_dir():
+        raise OutputError(f"{target}: {folder} is a file, not a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: the folder {folder} cannot be written to.")
+
+
+def _same_file(target: Path, source: PathLike) -> bool:
+    try:
+        return target.samefile(source)
+    except OSError:
+        return False
