@@ -1,15 +1,15 @@
 """What can go wrong, as a user meets it. Every message names the file, the fault and the way out.
 
-    GeodinosegError
-    ├── SceneError             a raster cannot be opened, read or used
-    ├── LabelError             labels are missing, empty, ambiguous or in another place
-    ├── LegendError            class ids, names or colours contradict each other
-    ├── GridError              tile, overlap or window sizes that cannot be
-    ├── ModelError             a parameter of the network that cannot be
-    ├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
-    ├── DeviceError            the device is absent, or its memory too small
-    └── OutputError            an output cannot be written where it should go
-        └── OutputExistsError  it is there already, and --overwrite was not given
+GeodinosegError
+├── SceneError             a raster cannot be opened, read or used
+├── LabelError             labels are missing, empty, ambiguous or in another place
+├── LegendError            class ids, names or colours contradict each other
+├── GridError              tile, overlap or window sizes that cannot be
+├── ModelError             a parameter of the network that cannot be
+├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
+├── DeviceError            the device is absent, or its memory too small
+└── OutputError            an output cannot be written where it should go
+    └── OutputExistsError  it is there already, and --overwrite was not given
 """
 
 

@@ -142,8 +142,4 @@ def same_place(first: GeoBox, second: GeoBox) -> bool:
         return False
     to_second = ~second.transform @ first.transform
     corners = [(0, 0), (first.width, 0), (0, first.height), (first.width, first.height)]
-    return all(
-        math.dist(to_second @ corner, corner) < 1e-6 for corner in corners
-    )
-
-
+    return all(math.dist(to_second @ corner, corner) < 1e-6 for corner in corners)

@@ -240,9 +240,7 @@ def _offsets(length_px: int, tile_px: int, stride_px: int) -> NDArray[np.int64]:
     return np.unique(np.minimum(offsets, last))
 
 
-def _tiles_over(
-    offsets: NDArray[np.int64], tile_px: int, start: int, end: int
-) -> tuple[int, int]:
+def _tiles_over(offsets: NDArray[np.int64], tile_px: int, start: int, end: int) -> tuple[int, int]:
     first = int(np.searchsorted(offsets, start - tile_px, side="right"))
     past = int(np.searchsorted(offsets, end, side="left"))
     return first, past

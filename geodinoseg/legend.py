@@ -143,9 +143,7 @@ class Legend:
             ) from error
 
     @classmethod
-    def of_names(
-        cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None
-    ) -> Legend:
+    def of_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
         """A legend from ids and names; colours that are not given come from the palette.
 
         Class 0 called background is grey.

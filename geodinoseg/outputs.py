@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,13 +52,15 @@ def check_output(
     return target
 
 
-def check_output_folder(path: PathLike, *, overwrite: bool, marker: str) -> Path:
+def check_output_folder(
+    path: PathLike, *, overwrite: bool, is_ours: Callable[[Path], bool]
+) -> Path:
     """Say now whether a folder of ours can be written at a path.
 
     Args:
         path: where the folder shall appear.
         overwrite: whether a folder of ours that is there may be replaced.
-        marker: name of a file by which a folder of ours is known; others are never replaced.
+        is_ours: tells a folder of ours; others are never replaced.
 
     Returns:
         The path.
@@ -70,7 +72,7 @@ def check_output_folder(path: PathLike, *, overwrite: bool, marker: str) -> Path
     target = Path(path)
     _check_folder(target)
     if target.is_dir():
-        if any(target.iterdir()) and not (target / marker).is_file():
+        if any(target.iterdir()) and not is_ours(target):
             raise OutputError(
                 f"{path}: is a folder that holds other things; give another name for the output."
             )

@@ -1,0 +1,82 @@
+"""The command line: one module a command, each of which parses, calls once and says what it wrote."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from geodinoseg.cli.console import run_command
+from geodinoseg.version import __version__
+
+_COMMANDS = {
+    "segment": "Segment a scene into a class raster and polygons.",
+    "train": "Train a model on labelled scenes.",
+    "polygonize": "Turn a class raster into polygons.",
+    "picture": "Draw a scene and its map side by side.",
+    "info": "Say what a scene, a model or a class raster is.",
+}
+
+
+class _LazyCommands(click.Group):
+    """Imports a command's module when it is asked for, so that help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of work."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"geodinoseg.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run; what a user can mend ends in one line and exit code 1."""
+        return run_command(super().main, *args, **kwargs)
+
+
+def _versions() -> str:
+    """The version of geodinoseg, and of the GDAL that is carried."""
+    import rasterio
+
+    return f"geodinoseg {__version__} (rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__})"
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted and not ctx.resilient_parsing:
+        click.echo(_versions())
+        ctx.exit()
+
+
+@click.group(
+    cls=_LazyCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, and that of GDAL, and exit.",
+)
+def main() -> None:
+    """Semantic segmentation of satellite scenes and drone orthomosaics with DINOv2.
+
+    \b
+    Example:
+      geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
+      geodinoseg segment ortho.tif --model crops.model -o landcover.tif --polygons landcover.gpkg
+
+    Shell completion: eval "$(_GEODINOSEG_COMPLETE=bash_source geodinoseg)", or zsh_source,
+    or fish_source.
+    """

@@ -1,0 +1,100 @@
+"""What a person, or a program that asked for JSON, sees while a command runs and when it ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geodinoseg.errors import GeodinosegError
+from geodinoseg.progress import Progress
+
+_EXIT_FAILURE = 1
+_EXIT_INTERRUPTED = 130
+_REDRAW_S = 0.1
+_JSON_REDRAW_S = 0.5
+
+
+def run_command(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a command; an error that a user can mend becomes one line on stderr and exit code 1."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.captureWarnings(capture=True)
+    wants_json = "--json" in (kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])
+    try:
+        return run(*args, **kwargs)
+    except GeodinosegError as error:
+        _fail(str(error), _EXIT_FAILURE, wants_json=wants_json)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written.", _EXIT_INTERRUPTED, wants_json=wants_json)
+    except BrokenPipeError:
+        # Whoever read our output went away; that is no failure of the work.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_EXIT_FAILURE)
+
+
+@contextmanager
+def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
+    """A bar on stderr with the time left, or one JSON event a line on stdout.
+
+    Without a terminal nothing is drawn. Gives a `Progress` to hand to the library.
+    """
+    if json:
+        yield _json_progress()
+        return
+    with click.progressbar(
+        length=1000, label=label, show_eta=True, show_percent=True, file=sys.stderr, width=30,
+        item_show_func=lambda message: message,
+    ) as bar:  # fmt: skip
+        last = 0.0
+
+        def progress(fraction: float, message: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < _REDRAW_S and fraction < 1:
+                return
+            last = now
+            bar.update(max(0, round(fraction * 1000) - bar.pos), message)
+
+        yield progress
+
+
+def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> None:  # noqa: FBT001
+    """Say what was written: lines for a person, or the last JSON event."""
+    if json_:
+        _event(event="done", outputs=[str(path) for path in outputs])
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def _json_progress() -> Progress:
+    last = 0.0
+
+    def progress(fraction: float, message: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _JSON_REDRAW_S or fraction >= 1:
+            last = now
+            _event(event="progress", fraction=round(fraction, 4), message=message)
+
+    return progress
+
+
+def _event(**values: Any) -> None:
+    click.echo(json.dumps(values, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def _fail(message: str, code: int, *, wants_json: bool) -> None:
+    if wants_json:
+        _event(event="error", message=message)
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)

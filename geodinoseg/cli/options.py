@@ -1,0 +1,44 @@
+"""Options that several commands share, in rio's dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace outputs that are there already."
+)
+
+json_option = click.option(
+    "--json", "json_", is_flag=True, help="Print progress and result as one JSON event a line."
+)
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+
+
+class Bands(click.ParamType):
+    """Band numbers such as 4,3,2."""
+
+    name = "1,2,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers; refuses what is none."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            bands = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of band numbers such as 4,3,2", param, ctx)
+        if min(bands) < 1:
+            self.fail("bands are numbered from 1", param, ctx)
+        return bands
+
+
+bands_option = click.option(
+    "-b", "--bands", type=Bands(), help="Bands to read, from 1, such as 4,3,2. [default: all]"
+)

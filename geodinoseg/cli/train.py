@@ -1,0 +1,155 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
+@click.option(
+    "--labels",
+    multiple=True,
+    required=True,
+    type=_FILE,
+    help="Polygons with a class column, or a label raster; once for all scenes, or once for each.",
+)
+@click.option("-o", "--output", required=True, type=_FILE, help="Model folder to write.")
+@click.option(
+    "--class-field", help="Column with the class. [default: class, class_id, class_name or label]"
+)
+@click.option(
+    "--unlabelled",
+    type=click.Choice(["ignore", "background"]),
+    default="ignore",
+    show_default=True,
+    help="What pixels under no polygon are.",
+)
+@click.option(
+    "--ignore-class", multiple=True, help="A class to leave out of training; may be repeated."
+)
+@bands_option
+@click.option(
+    "--size",
+    type=click.Choice(["small", "base", "large"]),
+    default="base",
+    show_default=True,
+    help="Published DINOv2 backbone.",
+)
+@click.option("--backbone", help="In place of --size: a name on the hub, or a folder.")
+@click.option(
+    "--head",
+    type=click.Choice(["linear", "cnn"]),
+    default="linear",
+    show_default=True,
+    help="cnn draws finer edges and takes longer.",
+)
+@click.option("--channels", type=int, help="Channels of the CNN head. [default: 512]")
+@click.option("--n-features", type=int, help="Last layers that the head sees. [default: 1]")
+@click.option(
+    "--quantize/--no-quantize",
+    default=None,
+    help="Hold the backbone in 4 bit. [default: where there is a GPU]",
+)
+@click.option(
+    "--stage",
+    type=click.Choice(["head", "lora", "full"]),
+    default="lora",
+    show_default=True,
+    help="What is trained: the head, head and LoRA, or every weight.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
+@click.option("--steps-per-epoch", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "--crop", type=click.IntRange(min=14), default=224, show_default=True, help="Crop side, px."
+)
+@click.option("--learning-rate", type=float, help="Of the head. [default: 0.001]")
+@click.option("--backbone-learning-rate", type=float, help="Of the backbone. [default: 0.0001]")
+@click.option(
+    "--validation-share",
+    type=click.FloatRange(0, 0.5),
+    default=0.2,
+    show_default=True,
+    help="Share of the labels kept for validation, in blocks apart.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@device_option
+@overwrite_option
+@json_option
+def train(**options: Any) -> None:
+    """Train a model on SCENE... with labels, and write its folder.
+
+    \b
+    Examples:
+      geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
+      geodinoseg train a.tif b.tif --labels a.gpkg --labels b.gpkg --head cnn -o roofs.model
+    """
+    from geodinoseg.training import train_model
+
+    with progress_bar("training", json=options["json_"]) as progress:
+        segmentor = train_model(
+            list(options["scenes"]),
+            list(options["labels"]),
+            options["output"],
+            label_options=_label_options(options),
+            settings=_settings(options),
+            network=_network(options),
+            bands=options["bands"],
+            device=options["device"],
+            overwrite=options["overwrite"],
+            progress=progress,
+        )
+    output: Path = options["output"]
+    report_done(options["json_"], [output], _lines(output, segmentor))
+
+
+def _label_options(options: dict[str, Any]) -> Any:
+    from geodinoseg.training import LabelOptions
+
+    return LabelOptions(
+        class_field=options["class_field"],
+        unlabelled=options["unlabelled"],
+        ignore_classes=options["ignore_class"],
+    )
+
+
+def _settings(options: dict[str, Any]) -> Any:
+    from geodinoseg.training import TrainingSettings
+
+    names = ("stage", "epochs", "steps_per_epoch", "batch_size", "learning_rate")
+    names += ("backbone_learning_rate", "validation_share", "seed")
+    return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
+
+
+def _network(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the network that were given; the rest keeps the method's defaults."""
+    import torch
+
+    quantize = options["quantize"]
+    network = {
+        "size": options["size"],
+        "backbone": options["backbone"],
+        "linear_head": options["head"] == "linear",
+        # 4 bit saves memory on a GPU; on a CPU it only costs time.
+        "quantize": torch.cuda.is_available() if quantize is None else quantize,
+    }
+    given = {name: options[name] for name in ("channels", "n_features") if options[name]}
+    return network | given
+
+
+def _lines(output: Path, segmentor: Any) -> list[str]:
+    names = ", ".join(segmentor.legend.names)
+    lines = [f"{output}: a model of {len(segmentor.legend)} classes ({names})"]
+    if segmentor.scores:
+        lines.append(f"mean IoU on validation blocks: {segmentor.scores['mean_iou']:.3f}")
+    lines.append(f"next: geodinoseg segment SCENE --model {output} -o landcover.tif")
+    return lines

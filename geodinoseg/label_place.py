@@ -1,0 +1,139 @@
+"""Where labels lie on a scene: coordinates of any CRS, brought into the scene's pixel space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyproj
+from pyproj.exceptions import ProjError
+
+from geodinoseg.errors import LabelError, one_line
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.geobox import GeoBox
+
+Bounds = tuple[float, float, float, float]
+"""Least x, least y, greatest x, greatest y."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSpace:
+    """The way from a CRS to the pixels of a scene, where (0, 0) is its upper left corner."""
+
+    geobox: GeoBox
+    """The scene."""
+    crs: pyproj.CRS | None
+    """CRS of the coordinates that come in; None where they are the scene's own."""
+
+    def to_pixels(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixel coordinates.
+
+        Args:
+            coordinates: (points, 2), x and y.
+
+        Returns:
+            (points, 2), column and row; infinite where the projection has no place for the point.
+        """
+        x, y = coordinates.T
+        if self.crs is not None:
+            x, y = self._transformer(self.crs, self._scene_crs).transform(x, y)
+        inverse = ~self.geobox.transform
+        with np.errstate(invalid="ignore"):
+            cols = inverse.a * x + inverse.b * y + inverse.c
+            rows = inverse.d * x + inverse.e * y + inverse.f
+        return np.column_stack([cols, rows])
+
+    def scene_bounds(self) -> Bounds:
+        """A rectangle of the incoming CRS that holds the scene.
+
+        Raises:
+            ProjError: no part of the scene has a place in that CRS.
+        """
+        outline = bounds_of(self.geobox)
+        if self.crs is None:
+            return outline
+        transformer = self._transformer(self._scene_crs, self.crs)
+        left, bottom, right, top = transformer.transform_bounds(*outline, errcheck=True)
+        if left > right:  # the scene lies across the 180th meridian
+            left, right = -180.0, 180.0
+        return left, bottom, right, top
+
+    def pixel_length(self) -> float:
+        """About the length of a pixel's side in units of the incoming CRS."""
+        left, bottom, right, top = self.scene_bounds()
+        diagonal_px = math.hypot(self.geobox.width, self.geobox.height)
+        return math.hypot(right - left, top - bottom) / diagonal_px
+
+    @property
+    def _scene_crs(self) -> pyproj.CRS:
+        return pyproj.CRS.from_user_input(self.geobox.crs)
+
+    @staticmethod
+    def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+        return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def pixel_space(path: str, crs: pyproj.CRS | None, geobox: GeoBox) -> PixelSpace:
+    """The way from the CRS of labels to a scene's pixels.
+
+    A scene without CRS takes coordinates as they are.
+
+    Args:
+        path: file of the labels, for messages.
+        crs: their CRS, None where the file says none.
+        geobox: the scene.
+
+    Raises:
+        LabelError: the scene has a CRS and the labels have none, or nothing leads from one to
+            the other.
+    """
+    if geobox.crs is None:
+        return PixelSpace(geobox=geobox, crs=None)
+    scene_crs = pyproj.CRS.from_user_input(geobox.crs)
+    if crs is None:
+        raise LabelError(
+            f"{path}: does not say its CRS; set it in QGIS (Layer > Set Layer CRS, then export), "
+            f"or with: ogr2ogr -a_srs {_code(scene_crs)} labels.gpkg {path}, if it is the scene's."
+        )
+    if crs.equals(scene_crs, ignore_axis_order=True):
+        return PixelSpace(geobox=geobox, crs=None)
+    space = PixelSpace(geobox=geobox, crs=crs)
+    try:
+        space.scene_bounds()
+    except ProjError as error:
+        raise LabelError(
+            f"{path}: its CRS {crs.name!r} has no place for the scene in {scene_crs.name!r}; "
+            f"reproject the labels to the scene's CRS ({one_line(error)})."
+        ) from error
+    return space
+
+
+def bounds_of(geobox: GeoBox) -> Bounds:
+    """The rectangle of the raster's own CRS that holds it."""
+    corners = [(0, 0), (geobox.width, 0), (0, geobox.height), (geobox.width, geobox.height)]
+    x, y = zip(*(geobox.transform @ corner for corner in corners), strict=True)
+    return min(x), min(y), max(x), max(y)
+
+
+def elsewhere(path: str, space: PixelSpace, label_bounds: Bounds) -> LabelError:
+    """The error that labels lie outside the scene, and where both are."""
+    return LabelError(
+        f"{path}: lies outside the scene; the labels cover {_said(label_bounds)}, the scene "
+        f"{_said(space.scene_bounds())} in the same coordinates. Give labels of this scene, or "
+        f"correct the CRS of one of them."
+    )
+
+
+def _said(bounds: Bounds) -> str:
+    left, bottom, right, top = bounds
+    return f"x {left:.8g} to {right:.8g}, y {bottom:.8g} to {top:.8g}"
+
+
+def _code(crs: pyproj.CRS) -> str:
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else "EPSG:..."

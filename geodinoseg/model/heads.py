@@ -1,0 +1,136 @@
+"""The two segmentation heads of the method: from a grid of features to logits per pixel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from geodinoseg.errors import ModelError
+
+Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leakyrelu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+"""Activation functions of the CNN head by name."""
+
+DROPOUT = 0.1
+"""Share of channels that the CNN head drops before its last convolution while training."""
+
+
+class LinearHead(nn.Module):
+    """Batch norm, 1 x 1 convolution, bilinear upsampling: edges no finer than the patch grid."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.classify = nn.Conv2d(in_channels, num_classes, kernel_size=1)
+
+    def forward(self, features_BDhw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
+        """Logits at pixel resolution.
+
+        Args:
+            features_BDhw: (batch, channels, rows of patches, columns of patches).
+            size_px: rows and columns of pixels of the input.
+
+        Returns:
+            (batch, classes, rows, columns) logits.
+        """
+        logits_BChw = self.classify(self.norm(features_BDhw))
+        return functional.interpolate(
+            logits_BChw, size=size_px, mode="bilinear", align_corners=False
+        )
+
+
+class CnnHead(nn.Module):
+    """Residual blocks that bring features to pixel resolution step by step.
+
+    An input convolution to `channels`; `n_block` blocks, of which the first half follow a bicubic
+    upsampling and the second half a pixel shuffle (a quarter of the channels each); activation,
+    dropout, a last convolution. The first upsampling is by patch / 8, the others by 2: with four
+    blocks and patches of 14 px the factors are 1.75, 2, 2, 2 = 14. Where the result is not the
+    input's size, since 1.75 times the patches is not whole or n_block is another, the logits are
+    resized last.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        patch_px: int,
+        n_block: int,
+        channels: int,
+        k_size: int,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        shuffles = n_block // 2
+        if channels % 4**shuffles:
+            raise ModelError(
+                f"channels={channels}: {shuffles} pixel shuffles take a quarter each; with "
+                f"n_block={n_block} give a multiple of {4**shuffles}."
+            )
+        self.enter = nn.Conv2d(in_channels, channels, k_size, padding="same")
+        self.blocks = nn.ModuleList()
+        for index in range(n_block):
+            factor = patch_px / 8 if index == 0 else 2.0
+            shuffled = index >= n_block - shuffles
+            upsample = nn.PixelShuffle(2) if shuffled else BicubicUpsample(factor)
+            channels //= 4 if shuffled else 1
+            block = ResidualBlock(channels, k_size=k_size, activation=activation)
+            self.blocks.append(nn.Sequential(upsample, block))
+        self.activation = ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.classify = nn.Conv2d(channels, num_classes, k_size, padding="same")
+
+    def forward(self, features_BDhw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
+        """Logits at pixel resolution; arguments and result as in `LinearHead.forward`."""
+        maps = self.enter(features_BDhw)
+        for block in self.blocks:
+            maps = block(maps)
+        logits: torch.Tensor = self.classify(self.dropout(self.activation(maps)))
+        if logits.shape[-2:] == size_px:
+            return logits
+        return functional.interpolate(logits, size=size_px, mode="bilinear", align_corners=False)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(norm(conv(x)))), each convolution followed by a batch norm."""
+
+    def __init__(self, channels: int, *, k_size: int, activation: Activation) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, k_size, padding="same", bias=False),
+            nn.BatchNorm2d(channels),
+            ACTIVATIONS[activation](),
+            nn.Conv2d(channels, channels, k_size, padding="same", bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
+        """Same shape out as in."""
+        result: torch.Tensor = self.activation(maps_BCHW + self.body(maps_BCHW))
+        return result
+
+
+class BicubicUpsample(nn.Module):
+    """Bicubic upsampling by a factor, to whole pixels rounded down."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, maps_BChw: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, floor(h * factor), floor(w * factor)), at least 1 x 1."""
+        height, width = (max(1, int(side * self.factor)) for side in maps_BChw.shape[-2:])
+        return functional.interpolate(
+            maps_BChw, size=(height, width), mode="bicubic", align_corners=False
+        )

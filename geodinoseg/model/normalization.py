@@ -1,0 +1,137 @@
+"""From raw pixels to what the network takes: statistics of the bands, fixed at training time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geodinoseg.errors import SceneError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A speck of sun glint or a broken detector is no reason to leave the range that the network knows.
+_LARGEST = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandStatistics:
+    """How the bands of the training scenes are distributed; data, saved with the model.
+
+    A pixel goes into the network as (value - mean) / std.
+    """
+
+    mean: tuple[float, ...]
+    """Per band, in the scene's units."""
+    std: tuple[float, ...]
+    """Per band, above 0."""
+    low: tuple[float, ...]
+    """Per band, the 1st percentile of the valid pixels of the training scenes."""
+    high: tuple[float, ...]
+    """Per band, the 99th percentile."""
+    dtype: str
+    """Type of the training scenes' pixels, such as uint8."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `config.json` holds them."""
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "low": list(self.low),
+            "high": list(self.high),
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> BandStatistics:
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: the lists differ in length, or a number is not finite or a std not above 0.
+            KeyError: a value is missing.
+        """
+        lists = {
+            name: tuple(float(value) for value in values[name])
+            for name in ("mean", "std", "low", "high")
+        }
+        if len({len(entries) for entries in lists.values()}) != 1 or not lists["mean"]:
+            raise ValueError("the statistics of the bands differ in length")
+        numbers = [value for entries in lists.values() for value in entries]
+        if not all(math.isfinite(value) for value in numbers) or min(lists["std"]) <= 0:
+            raise ValueError("the statistics of the bands are not finite numbers")
+        return cls(dtype=str(values["dtype"]), **lists)
+
+    def with_rgb(self, mean: Sequence[float], std: Sequence[float]) -> BandStatistics:
+        """The same, with the RGB mean and deviation that a published backbone was trained with.
+
+        Those are for 8-bit RGB, as shares of 255; other pixels keep their own statistics.
+        """
+        if self.dtype != "uint8" or len(self.mean) != 3:
+            return self
+        return dataclasses.replace(
+            self,
+            mean=tuple(255 * value for value in mean),
+            std=tuple(255 * value for value in std),
+        )
+
+
+def measure_statistics(
+    samples: Iterable[tuple[NDArray[Any], NDArray[np.bool_]]], *, dtype: str, what: str
+) -> BandStatistics:
+    """Statistics of the valid pixels of samples of a scene.
+
+    Mean and deviation are taken between the 1st and the 99th percentile of each band, so that
+    glint and broken pixels do not move them.
+
+    Args:
+        samples: pixels (bands, height, width) and valid (height, width), as a scene reads them.
+        dtype: type of the pixels, for the record.
+        what: what is measured, for the message when there is nothing to measure.
+
+    Raises:
+        SceneError: no pixel holds data, or every band is constant.
+    """
+    taken = [pixels[:, valid] for pixels, valid in samples]
+    values = np.concatenate(taken, axis=1).astype(np.float64) if taken else np.zeros((0, 0))
+    if values.size == 0:
+        raise SceneError(f"{what}: no pixel holds data, so there is nothing to train on.")
+    low, high = np.percentile(values, (1, 99), axis=1)
+    clipped = np.clip(values, low[:, None], high[:, None])
+    std = clipped.std(axis=1)
+    if not (std > 0).any():
+        raise SceneError(f"{what}: every pixel has the same value, so there is nothing to learn.")
+    return BandStatistics(
+        mean=tuple(clipped.mean(axis=1).tolist()),
+        # A constant band carries nothing: it goes in as 0.
+        std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        dtype=dtype,
+    )
+
+
+def normalize(
+    pixels_BNHW: torch.Tensor, valid_BHW: torch.Tensor, mean_N: torch.Tensor, std_N: torch.Tensor
+) -> torch.Tensor:
+    """(value - mean) / std in float32, invalid pixels at the band's mean, that is 0.
+
+    Args:
+        pixels_BNHW: raw pixels, (batch, bands, height, width), any dtype.
+        valid_BHW: (batch, height, width) bool, True where the scene holds data.
+        mean_N: mean of each band, (bands,) float32.
+        std_N: deviation of each band, (bands,) float32.
+
+    Returns:
+        (batch, bands, height, width) float32 in [-10, 10].
+    """
+    values = pixels_BNHW.to(torch.float32)
+    values = (values - mean_N[:, None, None]) / std_N[:, None, None]
+    # `where`, not a product: 0 times NaN is NaN.
+    values = torch.where(valid_BHW[:, None], values, torch.zeros((), device=values.device))
+    return values.clamp_(-_LARGEST, _LARGEST)

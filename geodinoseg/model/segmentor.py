@@ -1,0 +1,119 @@
+"""A trained model: the network with everything that its predictions depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from geodinoseg.devices import autocast, pick_precision
+from geodinoseg.legend import Legend
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.normalization import BandStatistics, normalize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentor:
+    """From raw pixels to class probabilities: a `TileModel`.
+
+    Made by training or by `load_model`; `save` writes the model folder.
+    """
+
+    network: DinoV2Segmentor
+    """The network, on its device."""
+    legend: Legend
+    """Classes in the order of the network's channels."""
+    statistics: BandStatistics
+    """How raw pixels are normalized."""
+    bands: tuple[int, ...]
+    """Bands of a scene that it reads, from 1."""
+    trained_tile_px: int
+    """Side of the tiles that it was trained on, in pixels of its own ground resolution."""
+    pixel_size_m: float | None = None
+    """Ground resolution of the training scenes, metres; None where they had no CRS."""
+    scale: float = 1.0
+    """Pixels of its own per pixel of the scene; see `at_pixel_size`."""
+    precision: str = "auto"
+    """`auto`, `float32`, `bfloat16` or `float16`; see `devices.pick_precision`."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How it was trained: data, recipe, versions."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """What it reached on validation pixels apart from the training pixels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return next(self.network.head.parameters()).device
+
+    @property
+    def patch_px(self) -> int:
+        """Side of a token of the backbone, in pixels of the model's own resolution."""
+        return self.network.patch_px
+
+    @property
+    def tile_multiple(self) -> int:
+        """Side of a patch in pixels of the scene; any side will do where tiles are resampled."""
+        return self.patch_px if self.scale == 1.0 else 1
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles it was trained on, in pixels of the scene."""
+        side = round(self.trained_tile_px / self.scale)
+        return max(side // self.tile_multiple * self.tile_multiple, self.tile_multiple)
+
+    def at_pixel_size(self, pixel_size_m: float | None) -> Segmentor:
+        """The same model for scenes of another ground resolution.
+
+        Its tiles cover proportionally more or fewer pixels; they are resampled on the device on
+        the way in and the logits on the way out. Differences below a twentieth are left alone, as
+        the scale augmentation covers them.
+
+        Args:
+            pixel_size_m: of the scene, metres; None where it is not known.
+        """
+        if pixel_size_m is None or self.pixel_size_m is None:
+            return self
+        scale = pixel_size_m / self.pixel_size_m
+        return dataclasses.replace(self, scale=1.0 if 0.95 < scale < 1 / 0.95 else scale)
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Class probabilities; shapes and values as in `TileModel.probabilities`."""
+        mean_N, std_N = self._statistics_on_device
+        values = normalize(pixels, valid, mean_N, std_N)
+        with autocast(self.device, self._dtype):
+            logits = self._logits(values)
+        return torch.softmax(logits.float(), dim=1)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model folder; see `model_folder.save_model`."""
+        from geodinoseg.model.model_folder import save_model  # noqa: PLC0415 (it builds Segmentors)
+
+        return save_model(self, folder, overwrite=overwrite)
+
+    def _logits(self, values_BNHW: torch.Tensor) -> torch.Tensor:
+        if self.scale == 1.0:
+            logits: torch.Tensor = self.network(values_BNHW)
+            return logits
+        size = values_BNHW.shape[-2:]
+        own = [max(1, round(side * self.scale)) for side in size]
+        resampled = functional.interpolate(
+            values_BNHW, size=own, mode="bilinear", align_corners=False, antialias=True
+        )
+        return functional.interpolate(
+            self.network(resampled), size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        return pick_precision(self.precision, self.device)
+
+    @cached_property
+    def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = torch.tensor(self.statistics.mean, dtype=torch.float32, device=self.device)
+        return mean, torch.tensor(self.statistics.std, dtype=torch.float32, device=self.device)

@@ -1,0 +1,294 @@
+"""A scene to segment: what its header says, and how its pixels are read. Opens nothing by itself.
+
+Which pixels hold data is decided here, once, for training and segmentation alike.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from geodinoseg.errors import SceneError, one_line
+from geodinoseg.gdal_settings import gdal_settings
+from geodinoseg.geobox import GeoBox, read_geobox
+from geodinoseg.grid import Window
+
+Validity = Literal["nodata", "mask", "alpha"]
+ScenePath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A raster, the bands to read, and how its missing pixels are known.
+
+    A plain value: it holds no handle and can be sent to another process. Made by `open_scene`.
+    """
+
+    path: str
+    """A file, or any path that GDAL reads (`/vsizip/...`, `/vsicurl/...`, a VRT)."""
+    geobox: GeoBox
+    """Place and size."""
+    bands: tuple[int, ...]
+    """Bands to read, numbered from 1, in the order in which a model takes them."""
+    dtype: np.dtype[Any]
+    """Type of the pixels as read: the common type of the chosen bands."""
+    nodata: tuple[float | None, ...]
+    """Nodata value of each chosen band; None where it has none."""
+    validity: tuple[Validity, ...]
+    """What marks missing pixels, all of it counts; empty where every pixel holds data. In bands
+    of floating point NaN and infinity are missing in any case."""
+    alpha_band: int | None
+    """Band that holds the transparency; None where there is none."""
+    block_shape: tuple[int, int]
+    """Rows and columns of a block as the file is stored."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.geobox.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.geobox.width
+
+    @contextmanager
+    def reader(self) -> Iterator[SceneReader]:
+        """A handle of one's own, for one thread and many reads.
+
+        Raises:
+            SceneError: the file cannot be opened any more.
+        """
+        with gdal_settings(), _opened(self.path) as dataset:
+            yield SceneReader(self, dataset)
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read one window; see `SceneReader.read`."""
+        with self.reader() as reader:
+            return reader.read(window)
+
+
+class SceneReader:
+    """An open scene. Belongs to the thread that opened it."""
+
+    def __init__(self, scene: Scene, dataset: rasterio.DatasetReader) -> None:
+        self._scene = scene
+        self._dataset = dataset
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a window, and which of them hold data.
+
+        Args:
+            window: inside the scene.
+
+        Returns:
+            pixels: (bands, height, width) in the scene's dtype.
+            valid: (height, width) bool, True where the scene holds data.
+
+        Raises:
+            SceneError: a block cannot be read.
+        """
+        scene = self._scene
+        try:
+            pixels = self._dataset.read(
+                list(scene.bands), window=window.ranges, out_dtype=scene.dtype
+            )
+            valid = _within_nodata(pixels, scene.nodata)
+            if "alpha" in scene.validity:
+                valid &= self._dataset.read(scene.alpha_band, window=window.ranges) > 0
+            if "mask" in scene.validity:
+                masks = self._dataset.read_masks(list(scene.bands), window=window.ranges)
+                valid &= (masks > 0).all(axis=0)
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"{scene.path}: rows {window.row_off} to {window.row_end - 1} cannot be read; the "
+                f"file is damaged or incomplete, copy it again ({_cause(error)})."
+            ) from error
+        return pixels, valid
+
+
+def open_scene(
+    source: ScenePath | rasterio.DatasetReader | Scene,
+    *,
+    bands: Sequence[int] | None = None,
+    nodata: float | None = None,
+) -> Scene:
+    """Look at a raster's header and say how it will be read.
+
+    Args:
+        source: a file or GDAL path, an open rasterio dataset, or a Scene, which is returned with
+            other bands where these are given.
+        bands: bands to read, from 1; all but alpha where not given.
+        nodata: a value that means missing, in place of what the file says.
+
+    Returns:
+        The scene.
+
+    Raises:
+        SceneError: the file is missing, no raster, without the bands, or its pixels are not
+            measured values (complex numbers, a colour palette).
+    """
+    if isinstance(source, Scene):
+        if bands is None and nodata is None:
+            return source
+        source = source.path
+    path = source.name if isinstance(source, rasterio.DatasetReader) else os.fspath(source)
+    _check_is_there(path)
+    with gdal_settings(), _opened(path) as dataset:
+        return _describe(path, dataset, bands, nodata)
+
+
+def _check_is_there(path: str) -> None:
+    if path.startswith("/vsi") or "://" in path or path.startswith(("NETCDF:", "HDF")):
+        return
+    if not os.path.exists(path):  # noqa: PTH110 (a GDAL path need not be a file's)
+        raise SceneError(f"{path}: no such file.")
+    if os.path.isdir(path):  # noqa: PTH112
+        raise SceneError(f"{path}: is a folder; give a raster file in it.")
+    if os.path.getsize(path) == 0:  # noqa: PTH202
+        raise SceneError(f"{path}: the file is empty; copy or download it again.")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
+    with warnings.catch_warnings():
+        # A scene without georeference is segmented on its pixel grid; `info` says so.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            # A handle that is shared between threads is not safe to read from.
+            dataset = rasterio.open(path, sharing=False)
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"{path}: is not a raster that can be read; GeoTIFF, VRT, JPEG 2000 and whatever "
+                f"else GDAL reads will do ({_cause(error)})."
+            ) from error
+        with dataset:
+            yield dataset
+
+
+def _describe(
+    path: str,
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int] | None,
+    nodata: float | None,
+) -> Scene:
+    alpha_band = _alpha_band(dataset)
+    chosen = _chosen_bands(path, dataset, bands, alpha_band)
+    dtype = _pixel_dtype(path, dataset, chosen)
+    nodatas = tuple(
+        _usable_nodata(dataset.nodatavals[band - 1] if nodata is None else nodata, dtype)
+        for band in chosen
+    )
+    validity: list[Validity] = []
+    if any(value is not None for value in nodatas):
+        validity.append("nodata")
+    if alpha_band is not None and alpha_band not in chosen:
+        validity.append("alpha")
+    if any(_has_stored_mask(dataset.mask_flag_enums[band - 1]) for band in chosen):
+        validity.append("mask")
+    return Scene(
+        path=path,
+        geobox=read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height),
+        bands=chosen,
+        dtype=dtype,
+        nodata=nodatas,
+        validity=tuple(validity),
+        alpha_band=alpha_band,
+        block_shape=dataset.block_shapes[chosen[0] - 1],
+    )
+
+
+def _alpha_band(dataset: rasterio.DatasetReader) -> int | None:
+    for band, meaning in zip(dataset.indexes, dataset.colorinterp, strict=True):
+        if meaning == ColorInterp.alpha:
+            return int(band)
+    return None
+
+
+def _chosen_bands(
+    path: str,
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int] | None,
+    alpha_band: int | None,
+) -> tuple[int, ...]:
+    if bands is None:
+        bands = [band for band in dataset.indexes if band != alpha_band]
+    if not bands:
+        raise SceneError(f"{path}: has no band of measured values to read.")
+    missing = [band for band in bands if not 1 <= band <= dataset.count]
+    if missing:
+        raise SceneError(
+            f"{path}: has {dataset.count} band{'s' if dataset.count > 1 else ''}, and band "
+            f"{missing[0]} was asked for; bands are numbered from 1, choose them with --bands."
+        )
+    return tuple(int(band) for band in bands)
+
+
+def _pixel_dtype(
+    path: str, dataset: rasterio.DatasetReader, bands: tuple[int, ...]
+) -> np.dtype[Any]:
+    names = {dataset.dtypes[band - 1] for band in bands}
+    if any("complex" in name for name in names):
+        raise SceneError(
+            f"{path}: holds complex numbers; compute amplitude or intensity first, for instance "
+            f"with gdal_calc or SNAP, and segment that."
+        )
+    if ColorInterp.palette in {dataset.colorinterp[band - 1] for band in bands}:
+        raise SceneError(
+            f"{path}: holds numbers of a colour palette, not measured values; expand it first: "
+            f"gdal_translate -expand rgb."
+        )
+    return np.result_type(*(np.dtype(name) for name in names))
+
+
+def _usable_nodata(value: float | None, dtype: np.dtype[Any]) -> float | None:
+    """A nodata value that a pixel of this type can have; NaN is found without being asked for."""
+    if value is None or np.isnan(value):
+        return None
+    if dtype.kind != "f" and (
+        value != int(value) or not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    ):
+        return None
+    return float(value)
+
+
+def _has_stored_mask(flags: list[MaskFlags]) -> bool:
+    """Whether a mask band lies in or beside the file, rather than one derived from the pixels."""
+    derived = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}
+    return not derived & set(flags)
+
+
+def _within_nodata(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
+    """Which pixels are not nodata, NaN or infinite.
+
+    In bands of whole numbers a pixel is missing where every band that has a nodata value has it:
+    with nodata 0 a pixel that is black in red alone is data. In floating point one missing band
+    is enough: -9999 or NaN is never a measured value.
+    """
+    valid = np.ones(pixels.shape[1:], dtype=np.bool_)
+    if pixels.dtype.kind == "f":
+        for band, value in zip(pixels, nodata, strict=True):
+            valid &= np.isfinite(band)
+            if value is not None:
+                valid &= band != band.dtype.type(value)
+        return valid
+    told = [(band, value) for band, value in zip(pixels, nodata, strict=True) if value is not None]
+    if told:
+        valid[:] = False
+        for band, value in told:
+            valid |= band != band.dtype.type(value)
+    return valid
+
+
+def _cause(error: BaseException) -> str:
+    return one_line(error.__cause__ or error)

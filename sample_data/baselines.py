@@ -1,0 +1,228 @@
+"""What the sample model has to beat: a random forest on pixels and their neighbourhood, and a guess.
+
+Example, once the training scene is cut into a part to learn from and one to test on:
+
+    python sample_data/baselines.py train.tif test.tif sample_data/banepa_buildings.geojson \
+        --class-field roof --ignore-class clay_tiles --unlabelled background -o scores.json
+
+The forest gets what makes it an honest opponent: means and spreads of several neighbourhoods,
+as many pixels of each class, and its two settings chosen on blocks kept out of the training part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+from sklearn.ensemble import RandomForestClassifier
+
+from geodinoseg.accuracy import Accuracy, confusion_matrix
+from geodinoseg.grid import Window, windows_over
+from geodinoseg.labels import IGNORE, Labels, open_labels
+from geodinoseg.scene import Scene, open_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+NEIGHBOURHOODS_PX = (3, 9, 25)
+TREES = 200
+PIXELS_PER_CLASS = 20_000
+LEAVES = (2, 10, 40)
+"""Fewest pixels of a leaf, to choose from."""
+PRIOR_EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""How far the classes' shares of the area count, to choose from: 0 not at all, 1 as they are."""
+
+_HALO_PX = max(NEIGHBOURHOODS_PX) // 2
+_ROWS_AT_ONCE = 256
+_TUNING_BLOCK_PX = 256
+_TUNING_SHARE = 0.25
+
+
+def pixel_features(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """What the forest knows of each pixel.
+
+    Args:
+        pixels: (bands, height, width); red, green and blue come first where there are three.
+
+    Returns:
+        (features, height, width): the bands, their mean (brightness), 2 g - r - b (excess green),
+        and mean and standard deviation of each of these in each neighbourhood.
+    """
+    layers = [band.astype(np.float32) for band in pixels]
+    brightness = np.mean(layers, axis=0, dtype=np.float32)
+    if len(layers) >= 3:
+        layers.append(2 * layers[1] - layers[0] - layers[2])
+    layers.append(brightness)
+    features = list(layers)
+    for layer in layers:
+        for side_px in NEIGHBOURHOODS_PX:
+            mean = uniform_filter(layer, side_px, mode="nearest")
+            squares = uniform_filter(layer * layer, side_px, mode="nearest")
+            features += [mean, np.sqrt(np.maximum(squares - mean * mean, 0))]
+    return np.stack(features)
+
+
+def feature_rows(
+    scene: Scene, labels: Labels
+) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.int64]]]:
+    """The scene from top to bottom: window, features (features, h, w), labels (h, w).
+
+    Pixels without data have the label IGNORE.
+    """
+    whole = Window(col_off=0, row_off=0, width=scene.width, height=scene.height)
+    for core in windows_over(
+        height=scene.height, width=scene.width, rows=_ROWS_AT_ONCE, cols=scene.width
+    ):
+        top = max(core.row_off - _HALO_PX, 0)
+        rows = min(core.row_end + _HALO_PX, scene.height) - top
+        halo = whole.intersection(
+            Window(col_off=0, row_off=top, width=scene.width, height=rows)
+        )
+        assert halo is not None
+        pixels, valid = scene.read(halo)
+        inner = slice(core.row_off - top, core.row_end - top)
+        known = np.where(valid[inner], labels.read(core), IGNORE).astype(np.int64)
+        yield core, pixel_features(pixels)[:, inner], known
+
+
+class Forest:
+    """A random forest whose settings were chosen on blocks kept out of its training."""
+
+    def __init__(self, *, seed: int, jobs: int = -1) -> None:
+        self._seed, self._jobs = seed, jobs
+        self.settings: dict[str, float] = {}
+
+    def fit(self, scene: Scene, labels: Labels) -> Forest:
+        """Choose the settings, then learn from the whole scene."""
+        drawn, classes, tuning = self._drawn(scene, labels)
+        shares = labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1)).astype(np.float64)
+        self._shares = shares / shares.sum()
+        scores = {}
+        for leaf in LEAVES:
+            trial = self._grown(drawn[~tuning], classes[~tuning], leaf)
+            probabilities = trial.predict_proba(drawn[tuning])
+            for exponent in PRIOR_EXPONENTS:
+                guess = self._chosen(probabilities, trial.classes_, exponent)
+                scores[exponent, leaf] = self._tuning_score(classes[tuning], guess)
+        exponent, leaf = max(scores, key=scores.__getitem__)
+        self.settings = {"fewest_pixels_of_a_leaf": leaf, "prior_exponent": exponent}
+        self._exponent = exponent
+        self._trees = self._grown(drawn, classes, leaf)
+        return self
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Channels (h, w) from features (features, h, w)."""
+        table = features.reshape(len(features), -1).T
+        probabilities = self._trees.predict_proba(table)
+        chosen = self._chosen(probabilities, self._trees.classes_, self._exponent)
+        return chosen.reshape(features.shape[1:])
+
+    def _drawn(
+        self, scene: Scene, labels: Labels
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+        """As many pixels of each class: features (n, features), class (n,), kept for tuning (n,)."""
+        rng = np.random.default_rng(self._seed)
+        totals = labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1))
+        chance = np.minimum(PIXELS_PER_CLASS / np.maximum(totals, 1), 1.0)
+        blocks = (scene.height // _TUNING_BLOCK_PX + 1, scene.width // _TUNING_BLOCK_PX + 1)
+        is_tuning = rng.random(blocks) < _TUNING_SHARE
+        tables, classes, tuning = [], [], []
+        for window, features, known in feature_rows(scene, labels):
+            taken = (known >= 0) & (rng.random(known.shape) < chance[known])
+            rows, cols = np.nonzero(taken)
+            tables.append(features[:, rows, cols].T)
+            classes.append(known[rows, cols])
+            block = (rows + window.row_off) // _TUNING_BLOCK_PX, cols // _TUNING_BLOCK_PX
+            tuning.append(is_tuning[block])
+        return np.concatenate(tables), np.concatenate(classes), np.concatenate(tuning)
+
+    def _grown(
+        self, table: NDArray[np.float32], classes: NDArray[np.int64], leaf: int
+    ) -> RandomForestClassifier:
+        forest = RandomForestClassifier(
+            TREES, min_samples_leaf=leaf, n_jobs=self._jobs, random_state=self._seed
+        )
+        return forest.fit(table, classes)
+
+    def _chosen(
+        self, probabilities: NDArray[np.float64], classes: NDArray[np.int64], exponent: float
+    ) -> NDArray[np.int64]:
+        return classes[np.argmax(probabilities * self._shares[classes] ** exponent, axis=1)]
+
+    def _tuning_score(self, reference: NDArray[np.int64], guess: NDArray[np.int64]) -> float:
+        """Mean IoU, each class counted by its share of the area rather than of the sample."""
+        matrix = confusion_matrix(reference, guess, len(self._shares)).astype(np.float64)
+        matrix *= (self._shares / np.maximum(matrix.sum(axis=1), 1))[:, None]
+        return Accuracy(matrix).mean_iou
+
+
+def score_baselines(
+    train: Scene, train_labels: Labels, test: Scene, test_labels: Labels, *, seed: int = 0
+) -> tuple[dict[str, Accuracy], dict[str, float]]:
+    """Accuracy on the test scene of the forest and of always saying the commonest class.
+
+    Args:
+        train: scene to learn from, with `train_labels`.
+        train_labels: labels on its grid.
+        test: scene to be measured on; it shares no pixel with `train`.
+        test_labels: labels on its grid, with the same legend.
+        seed: of the sample and of the trees.
+
+    Returns:
+        accuracy by the baseline's name, and the settings that the forest chose.
+    """
+    classes = len(train_labels.legend)
+    commonest = int(train_labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1)).argmax())
+    forest = Forest(seed=seed).fit(train, train_labels)
+    matrices = np.zeros((2, classes, classes), dtype=np.int64)
+    for _, features, known in feature_rows(test, test_labels):
+        matrices[0] += confusion_matrix(known, forest.predict(features), classes)
+        matrices[1] += confusion_matrix(known, np.full_like(known, commonest), classes)
+    names = "random forest", f"always {train_labels.legend.names[commonest]}"
+    accuracies = dict(zip(names, map(Accuracy, matrices), strict=True))
+    return accuracies, forest.settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score both baselines and print a table of each."""
+    options = _parser().parse_args(arguments)
+    train, test = open_scene(options.train), open_scene(options.test)
+    how = {
+        "class_field": options.class_field,
+        "unlabelled": options.unlabelled,
+        "ignore_classes": options.ignore_class,
+    }
+    train_labels = open_labels(options.labels, train.geobox, **how)
+    test_labels = open_labels(options.labels, test.geobox, legend=train_labels.legend, **how)
+    accuracies, settings = score_baselines(
+        train, train_labels, test, test_labels, seed=options.seed
+    )
+    for name, accuracy in accuracies.items():
+        print(f"{name}\n{accuracy.table(train_labels.legend)}\n")
+    if options.output:
+        scores = {name: accuracy.to_json() for name, accuracy in accuracies.items()}
+        facts = {"classes": list(train_labels.legend.names), "forest_settings": settings}
+        Path(options.output).write_text(json.dumps({**facts, **scores}, indent=1) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Score the baselines of a scene's labels.")
+    parser.add_argument("train", help="raster to learn from")
+    parser.add_argument("test", help="raster to be measured on; no pixel in common with TRAIN")
+    parser.add_argument("labels", help="polygons or a label raster that covers both")
+    parser.add_argument("--class-field")
+    parser.add_argument("--ignore-class", action="append", default=[])
+    parser.add_argument("--unlabelled", choices=("ignore", "background"), default="ignore")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", help="JSON file for the scores")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
