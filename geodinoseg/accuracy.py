@@ -139,7 +139,7 @@ class Accuracy:
         return sums - self._right
 
 
-def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:  # noqa: ANN401 (numbers or arrays of them)
+def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     """Quotient as float64, NaN where the whole is 0."""
     whole = np.asarray(whole, dtype=np.float64)
     quotient = np.full(whole.shape, np.nan, dtype=np.float64)

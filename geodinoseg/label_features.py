@@ -1,4 +1,4 @@
-"""The features of a vector file as labels: its one layer, the class column, sound polygons.
+"""The features of a vector file as labels: polygons that are sound, each with its class.
 
 Coordinates stay as they are in the file.
 """
@@ -6,17 +6,15 @@ Coordinates stay as they are in the file.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyogrio
 import shapely
-from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 
-from geodinoseg.errors import LabelError, one_line
+from geodinoseg.errors import LabelError
 from geodinoseg.label_classes import FeatureClasses, class_columns, feature_classes
+from geodinoseg.vector_layer import crs_of, open_vector_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     import pyproj
     from numpy.typing import NDArray
 
-_READ_ERRORS = (DataSourceError, DataLayerError, FeatureError, GeometryError, CRSError, OSError)
-_LAYER_SEPARATOR = "|layername="
 _log = logging.getLogger(__name__)
 
 
@@ -43,21 +39,6 @@ class LabelFeatures:
     """Class of each of them."""
 
 
-def vector_layers(path: str) -> list[str] | None:
-    """Names of the layers with geometries; None where the file is no vector file.
-
-    Raises:
-        LabelError: a file that a vector driver knows but cannot read.
-    """
-    try:
-        layers = pyogrio.list_layers(_file_of(path))
-    except DataSourceError:
-        return None
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    return [str(name) for name, geometry_type in layers if geometry_type is not None]
-
-
 def read_features(
     path: str, *, class_field: str | None, ignore_classes: Sequence[str]
 ) -> LabelFeatures:
@@ -72,26 +53,18 @@ def read_features(
         LabelError: none or several layers, no feature, no polygon, no such column, or classes
             that contradict each other.
     """
-    layer = _layer_of(path)
-    columns, names = _columns(path, layer, class_field)
-    wanted = [column for column in (columns, names) if column is not None]
-    try:
-        frame = pyogrio.read_dataframe(
-            _file_of(path), layer=layer, columns=wanted, on_invalid="ignore"
-        )
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    if not len(frame):
-        raise LabelError(f"{path}: holds no feature; give a file with labelled polygons.")
-    polygons, kept = sound_polygons(path, np.asarray(frame.geometry.array, dtype=object))
+    layer = open_vector_layer(path)
+    field, names_field = class_columns(path, layer.columns, class_field)
+    frame = layer.read([column for column in (field, names_field) if column is not None])
+    polygons, kept = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
     classes = feature_classes(
         path,
-        columns,
-        _values(frame[columns], kept),
-        names=None if names is None else _values(frame[names], kept),
+        field,
+        _values(frame[field], kept),
+        names=None if names_field is None else _values(frame[names_field], kept),
         ignore_classes=ignore_classes,
     )
-    return LabelFeatures(path=path, crs=_crs(frame.crs), polygons=polygons, classes=classes)
+    return LabelFeatures(path=path, crs=crs_of(frame), polygons=polygons, classes=classes)
 
 
 def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -154,49 +127,8 @@ def _kinds(geometries: NDArray[Any]) -> str:
     return " and ".join(sorted({f"{geometry.geom_type}s" for geometry in geometries}))
 
 
-def _layer_of(path: str) -> str:
-    layers = vector_layers(path)
-    asked = path.partition(_LAYER_SEPARATOR)[2]
-    if not layers:
-        raise LabelError(f"{path}: holds no layer with geometries; give a file with polygons.")
-    if asked:
-        if asked not in layers:
-            raise LabelError(f"{path}: has no layer {asked!r}; it has {', '.join(layers)}.")
-        return asked
-    if len(layers) > 1:
-        raise LabelError(
-            f"{path}: has {len(layers)} layers ({', '.join(layers)}); say which, for instance "
-            f"'{path}{_LAYER_SEPARATOR}{layers[0]}'."
-        )
-    return layers[0]
-
-
-def _columns(path: str, layer: str, class_field: str | None) -> tuple[str, str | None]:
-    try:
-        info = pyogrio.read_info(_file_of(path), layer=layer)
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    return class_columns(path, [str(name) for name in info["fields"]], class_field)
-
-
-def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:  # noqa: ANN401 (a pandas Series)
+def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:
     column = column.iloc[kept]
     missing = column.isna().tolist()
     pairs = zip(column.tolist(), missing, strict=True)
     return [None if is_missing else value for value, is_missing in pairs]
-
-
-def _crs(crs: pyproj.CRS | None) -> pyproj.CRS | None:
-    """The CRS; None for the "undefined" ones that formats put where there is none."""
-    return None if crs is None or crs.is_engineering else crs
-
-
-def _file_of(path: str) -> str:
-    return os.fspath(path).partition(_LAYER_SEPARATOR)[0]
-
-
-def _unreadable(path: str, error: BaseException) -> LabelError:
-    return LabelError(
-        f"{path}: cannot be read as polygons; the file may be damaged or incomplete, export or "
-        f"copy it again ({one_line(error)})."
-    )

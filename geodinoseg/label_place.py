@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geodinoseg.geobox import GeoBox
+    from geodinoseg.grid import Window
 
+# Positions are projected at every 16th pixel of the scene and interpolated between: off by at
+# most (16 px)^2 / 8 earth radii, 0.005 px where a pixel is a kilometre.
+_LATTICE_PX = 16
+# Where the centre of a pixel lies on an edge between two, rounding must not decide.
+_TIE_PX = 1e-6
 Bounds = tuple[float, float, float, float]
 """Least x, least y, greatest x, greatest y."""
 
@@ -41,7 +48,7 @@ class PixelSpace:
         """
         x, y = coordinates.T
         if self.crs is not None:
-            x, y = self._transformer(self.crs, self._scene_crs).transform(x, y)
+            x, y = _transformer(self.crs, self._scene_crs).transform(x, y)
         inverse = ~self.geobox.transform
         with np.errstate(invalid="ignore"):
             cols = inverse.a * x + inverse.b * y + inverse.c
@@ -57,7 +64,7 @@ class PixelSpace:
         outline = bounds_of(self.geobox)
         if self.crs is None:
             return outline
-        transformer = self._transformer(self._scene_crs, self.crs)
+        transformer = _transformer(self._scene_crs, self.crs)
         left, bottom, right, top = transformer.transform_bounds(*outline, errcheck=True)
         if left > right:  # the scene lies across the 180th meridian
             left, right = -180.0, 180.0
@@ -72,10 +79,6 @@ class PixelSpace:
     @property
     def _scene_crs(self) -> pyproj.CRS:
         return pyproj.CRS.from_user_input(self.geobox.crs)
-
-    @staticmethod
-    def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
-        return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def pixel_space(path: str, crs: pyproj.CRS | None, geobox: GeoBox) -> PixelSpace:
@@ -129,6 +132,53 @@ def elsewhere(path: str, space: PixelSpace, label_bounds: Bounds) -> LabelError:
     )
 
 
+def may_meet(space: PixelSpace, scene: GeoBox, window: Window) -> bool:
+    """Whether another raster may have a pixel under one of a window's.
+
+    Args:
+        space: from the scene's coordinates to pixels of the other raster.
+        scene: whose window it is.
+        window: inside the scene.
+    """
+    cols, rows = _projected(space, scene, _lattice(window)).reshape(-1, 2).T
+    known = np.isfinite(cols) & np.isfinite(rows)
+    if not known.any():
+        return False
+    cols, rows = cols[known], rows[known]
+    beside = cols.max() < 0 or cols.min() > space.geobox.width
+    return not (beside or rows.max() < 0 or rows.min() > space.geobox.height)
+
+
+def nearest_pixels(
+    space: PixelSpace, scene: GeoBox, window: Window
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pixel of another raster under the centre of each pixel of a window.
+
+    Args:
+        space: from the scene's coordinates to pixels of the other raster.
+        scene: whose window it is. Each pixel gets the same answer in whatever window it is asked.
+        window: inside the scene.
+
+    Returns:
+        columns, rows: (height, width) each; both -1 where the other raster has no pixel.
+    """
+    corners = _projected(space, scene, _lattice(window))
+    down, down_part = _places(window.row_off, window.height)
+    across, across_part = _places(window.col_off, window.width)
+    along = _between(corners, across, across_part[:, None], axis=1)
+    cols, rows = np.moveaxis(_between(along, down, down_part[:, None, None], axis=0), 2, 0)
+    inside = np.isfinite(cols) & np.isfinite(rows)
+    inside &= (cols >= -_TIE_PX) & (cols + _TIE_PX < space.geobox.width)
+    inside &= (rows >= -_TIE_PX) & (rows + _TIE_PX < space.geobox.height)
+    return _floored(cols, inside), _floored(rows, inside)
+
+
+@lru_cache(maxsize=16)
+def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
+    # To find the best of PROJ's operations takes milliseconds, and a window asks each time.
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
 def _said(bounds: Bounds) -> str:
     left, bottom, right, top = bounds
     return f"x {left:.8g} to {right:.8g}, y {bottom:.8g} to {top:.8g}"
@@ -137,3 +187,46 @@ def _said(bounds: Bounds) -> str:
 def _code(crs: pyproj.CRS) -> str:
     authority = crs.to_authority()
     return ":".join(authority) if authority else "EPSG:..."
+
+
+def _lattice(window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Columns and rows of the scene's lattice that enclose a window."""
+    cols = np.arange(window.col_off // _LATTICE_PX, (window.col_end - 1) // _LATTICE_PX + 2)
+    rows = np.arange(window.row_off // _LATTICE_PX, (window.row_end - 1) // _LATTICE_PX + 2)
+    return cols * float(_LATTICE_PX), rows * float(_LATTICE_PX)
+
+
+def _projected(
+    space: PixelSpace, scene: GeoBox, lattice: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Pixels of the other raster at the points of a lattice, (rows, columns, 2): column, row."""
+    cols, rows = np.meshgrid(*lattice)
+    affine = scene.transform
+    x = affine.a * cols + affine.b * rows + affine.c
+    y = affine.d * cols + affine.e * rows + affine.f
+    points = np.column_stack([x.ravel(), y.ravel()])
+    return space.to_pixels(points).reshape(*cols.shape, 2)
+
+
+def _places(offset: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each pixel of an axis the lattice interval that its centre lies in, and how far along."""
+    pixels = np.arange(offset, offset + length, dtype=np.int64)
+    intervals = pixels // _LATTICE_PX
+    part = (pixels - intervals * _LATTICE_PX + 0.5) / _LATTICE_PX
+    return intervals - intervals[0], part
+
+
+def _between(
+    values: NDArray[np.float64],
+    intervals: NDArray[np.int64],
+    part: NDArray[np.float64],
+    *,
+    axis: int,
+) -> NDArray[np.float64]:
+    before, after = np.take(values, intervals, axis), np.take(values, intervals + 1, axis)
+    with np.errstate(invalid="ignore"):  # infinite where a projection has no place for a point
+        return np.asarray(before + (after - before) * part, dtype=np.float64)
+
+
+def _floored(positions: NDArray[np.float64], inside: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.floor(np.where(inside, positions + _TIE_PX, -1.0)).astype(np.int64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,26 +15,29 @@ import numpy as np
 
 from geodinoseg.errors import LabelError
 from geodinoseg.grid import Window, windows_over
-from geodinoseg.label_classes import (
-    IGNORE,
+from geodinoseg.label_classes import IGNORE, FeatureClasses
+from geodinoseg.label_features import read_features
+from geodinoseg.label_legend import (
     Unlabelled,
     channel_dtype,
     fitted_to,
     legend_of,
+    shared_names,
     unlabelled_channel,
 )
-from geodinoseg.label_features import read_features, vector_layers
 from geodinoseg.label_polygons import polygon_source, polygons_on
+from geodinoseg.label_raster import is_raster, open_label_raster, raster_source
+from geodinoseg.vector_layer import file_of, has_vector_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from geodinoseg.geobox import GeoBox
     from geodinoseg.legend import Legend
 
-__all__ = ["IGNORE", "LabelSource", "Labels", "Unlabelled", "open_labels"]
+__all__ = ["IGNORE", "LabelSource", "Labels", "Unlabelled", "open_label_set", "open_labels"]
 
 LabelsPath = str | os.PathLike[str]
 
@@ -131,30 +135,103 @@ def open_labels(
             is called class, class_id, class_name or label.
         unlabelled: what pixels without a label are: unknown, or the class background.
         ignore_classes: names of classes to be taken for unknown.
-        legend: the classes to use, such as a model's; all labels must fit it.
+        legend: the classes to use, such as a model's; all labels must fit it, and classes to
+            ignore need not occur.
 
     Raises:
         LabelError: the file is missing, empty or unreadable, lies elsewhere, holds no polygons,
             no such column, classes that contradict each other or the legend, or fewer than two.
     """
-    name = os.fspath(path)
-    _check_is_there(name)
-    if vector_layers(name) is None:
-        raise LabelError(f"{name}: is neither a vector file nor a raster that can be read.")
-    features = read_features(name, class_field=class_field, ignore_classes=ignore_classes)
-    placed = polygons_on(features, geobox)
-    classes = replace(features.classes, class_ids=placed.class_ids)
+    return open_label_set(
+        [path],
+        [geobox],
+        class_field=class_field,
+        unlabelled=unlabelled,
+        ignore_classes=ignore_classes,
+        legend=legend,
+    )[0]
+
+
+def open_label_set(
+    paths: Sequence[LabelsPath],
+    geoboxes: Sequence[GeoBox],
+    *,
+    class_field: str | None = None,
+    unlabelled: Unlabelled = "ignore",
+    ignore_classes: Sequence[str] = (),
+    legend: Legend | None = None,
+) -> list[Labels]:
+    """Labels for several scenes with one legend: all classes that reach one of them.
+
+    Args:
+        paths: a file for each scene; it may be the same for all.
+        geoboxes: the scenes.
+        class_field: as in `open_labels`, and so are the others.
+        unlabelled: what pixels without a label are.
+        ignore_classes: names of classes to be taken for unknown; each occurs in one file at least.
+        legend: the classes to use.
+
+    Raises:
+        LabelError: as in `open_labels`, or a class has different names in two files.
+    """
+    found = [
+        _find(os.fspath(path), geobox, class_field, ignore_classes)
+        for path, geobox in zip(paths, geoboxes, strict=True)
+    ]
     if legend is None:
-        legend, ids = legend_of(name, classes, unlabelled=unlabelled), placed.class_ids
+        _check_ignored(found, ignore_classes)
+        names = shared_names([(labels.path, labels.classes) for labels in found])
+        colors = {key: color for labels in found for key, color in labels.colors.items()}
+        legend = legend_of(found[0].path, names, unlabelled=unlabelled, colors=colors)
+    return [labels.in_legend(legend, unlabelled) for labels in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a file says of a scene, before its classes have a channel."""
+
+    path: str
+    geobox: GeoBox
+    classes: FeatureClasses
+    colors: Mapping[int, str]
+    source_of: Callable[..., LabelSource]
+    """From the channel of each of the classes, `fill` and `dtype` to the source of labels."""
+
+    def in_legend(self, legend: Legend, unlabelled: Unlabelled) -> Labels:
+        source = self.source_of(
+            _channels(fitted_to(self.path, self.classes, legend), legend),
+            fill=unlabelled_channel(self.path, legend, unlabelled),
+            dtype=channel_dtype(legend),
+        )
+        return Labels(path=self.path, geobox=self.geobox, legend=legend, source=source)
+
+
+def _find(
+    path: str, geobox: GeoBox, class_field: str | None, ignore_classes: Sequence[str]
+) -> _Found:
+    _check_is_there(path)
+    source_of: Callable[..., LabelSource]
+    if is_raster(path) and not has_vector_layer(path):
+        raster, classes = open_label_raster(path, ignore_classes=ignore_classes)
+        colors = {entry.class_id: entry.color for entry in raster.legend}
+        source_of = partial(raster_source, raster, geobox)
     else:
-        ids = fitted_to(name, classes, legend)
-    source = polygon_source(
-        placed,
-        _channels(ids, legend),
-        fill=unlabelled_channel(name, legend, unlabelled),
-        dtype=channel_dtype(legend),
-    )
-    return Labels(path=name, geobox=geobox, legend=legend, source=source)
+        features = read_features(path, class_field=class_field, ignore_classes=ignore_classes)
+        placed = polygons_on(features, geobox)
+        classes = replace(features.classes, class_ids=placed.class_ids)
+        colors, source_of = {}, partial(polygon_source, placed)
+    return _Found(path=path, geobox=geobox, classes=classes, colors=colors, source_of=source_of)
+
+
+def _check_ignored(found: Sequence[_Found], ignore_classes: Sequence[str]) -> None:
+    occurring = {name for labels in found for name in labels.classes.ignored}
+    absent = [name for name in ignore_classes if name not in occurring]
+    if absent:
+        there = {name for labels in found for name in labels.classes.names.values()} | occurring
+        raise LabelError(
+            f"{found[0].path}: has no class {absent[0]!r} to ignore; its classes are "
+            f"{', '.join(sorted(there))}."
+        )
 
 
 def _channels(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:
@@ -164,7 +241,7 @@ def _channels(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]
 
 
 def _check_is_there(path: str) -> None:
-    file = Path(path.partition("|layername=")[0])
+    file = Path(file_of(path))
     if path.startswith("/vsi") or "://" in path:
         return
     if not file.exists():

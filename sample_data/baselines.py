@@ -81,9 +81,7 @@ def feature_rows(
     ):
         top = max(core.row_off - _HALO_PX, 0)
         rows = min(core.row_end + _HALO_PX, scene.height) - top
-        halo = whole.intersection(
-            Window(col_off=0, row_off=top, width=scene.width, height=rows)
-        )
+        halo = whole.intersection(Window(col_off=0, row_off=top, width=scene.width, height=rows))
         assert halo is not None
         pixels, valid = scene.read(halo)
         inner = slice(core.row_off - top, core.row_end - top)

@@ -9,7 +9,6 @@ random weights.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile

@@ -1,0 +1,52 @@
+"""The command `picture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from geodinoseg.cli.console import report_done
+from geodinoseg.cli.options import bands_option, json_option, overwrite_option
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("scene")
+@click.argument("class_raster", type=_FILE)
+@click.option("-o", "--output", required=True, type=_FILE, help="PNG to write.")
+@click.option("--title", help="Line above the picture. [default: name of CLASS_RASTER]")
+@click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
+@bands_option
+@overwrite_option
+@json_option
+def picture(
+    *,
+    scene: str,
+    class_raster: Path,
+    output: Path,
+    title: str | None,
+    caption: str | None,
+    bands: tuple[int, ...] | None,
+    overwrite: bool,
+    json_: bool,
+) -> None:
+    r"""Draw SCENE and its CLASS_RASTER side by side, with a legend and the areas.
+
+    \b
+    Example:
+      geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
+    """
+    from geodinoseg.pictures import side_by_side
+
+    path = side_by_side(
+        scene,
+        class_raster,
+        output,
+        bands=bands,
+        title=title,
+        caption=caption,
+        overwrite=overwrite,
+    )
+    report_done(json_, [path], [f"{path}: {scene} beside {class_raster}"])

@@ -1,0 +1,80 @@
+"""GeoParquet 1.1, a row group at a time, with the bounding boxes by which readers skip groups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import shapely
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+_ROW_GROUP_ROWS = 50_000
+_BOX = ("xmin", "ymin", "xmax", "ymax")
+
+
+def write_geoparquet(
+    batches: Iterator[pa.RecordBatch],
+    path: Path,
+    *,
+    schema: pa.Schema,
+    crs: CRS | None,
+    kind: str,
+) -> None:
+    """Write features as they come.
+
+    Args:
+        batches: the features.
+        path: the file to write.
+        schema: of the batches; the last column is WKB.
+        crs: of the coordinates.
+        kind: Polygon or MultiPolygon.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    geometry = schema.names[-1]
+    box = pa.struct([pa.field(side, pa.float64()) for side in _BOX])
+    plain = schema.set(len(schema) - 1, pa.field(geometry, pa.binary()))
+    extent: NDArray[np.float64] | None = None
+    with pq.ParquetWriter(path, plain.append(pa.field("bbox", box)), compression="zstd") as writer:
+        for group in _row_groups(batches, schema):
+            bounds = shapely.bounds(shapely.from_wkb(group[geometry].to_numpy()))
+            boxes = pa.StructArray.from_arrays(list(map(pa.array, bounds.T.copy())), fields=list(box))
+            writer.write_table(group.cast(plain).append_column("bbox", boxes))
+            corners = bounds if extent is None else np.vstack([bounds, extent])
+            extent = np.hstack([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])
+        writer.add_key_value_metadata({"geo": json.dumps(_metadata(geometry, crs, kind, extent))})
+
+
+def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(map(len, held)) >= _ROW_GROUP_ROWS:
+            yield pa.Table.from_batches(held, schema=schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, schema=schema)
+
+
+def _metadata(
+    geometry: str, crs: CRS | None, kind: str, extent: NDArray[np.float64] | None
+) -> dict[str, Any]:
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": [kind],
+        "orientation": "counterclockwise",
+        # null says that nobody knows; leaving it out would say longitude and latitude.
+        "crs": None if crs is None else pyproj.CRS.from_user_input(crs).to_json_dict(),
+        "covering": {"bbox": {side: ["bbox", side] for side in _BOX}},
+    }
+    if extent is not None:
+        column["bbox"] = extent.tolist()
+    return {"version": "1.1.0", "primary_column": geometry, "columns": {geometry: column}}

@@ -1,0 +1,237 @@
+"""How a scene will be segmented, decided before any pixel is read: what `--dry-run` prints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geodinoseg.errors import GridError, SceneError
+from geodinoseg.grid import TileGrid
+from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.scene import Scene, open_scene
+
+if TYPE_CHECKING:
+    from geodinoseg.grid import Chunk
+    from geodinoseg.legend import Legend
+    from geodinoseg.tile_model import TileModel
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_TILE_PX = 512
+_PANEL_STEP_PX = 512  # panels end where blocks of the output end, so that none is written twice
+_STITCHER_BYTES = 256 << 20
+_WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSettings:
+    """What may be chosen about a segmentation; what is not given follows from model and scene."""
+
+    tile_px: int | None = None
+    """Side of a tile in pixels of the scene; the model's own, or 512, where not given."""
+    overlap_px: int | None = None
+    """Pixels that neighbours share; about a quarter of the tile where not given."""
+    batch_size: int | None = None
+    """Tiles that go through the network at once; 4 on a CPU, 16 on a GPU where not given."""
+    bands: tuple[int, ...] | None = None
+    """Bands to read in place of the model's own numbers, in the model's order."""
+    nodata: float | None = None
+    """A value that means missing, in place of what the scene says."""
+    resolution_m: float | None = None
+    """Ground resolution to take the scene for, metres per pixel, in place of what its CRS says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Scene, tiles and batches of one segmentation. The same plan gives the same bytes."""
+
+    scene: Scene
+    grid: TileGrid
+    chunks: tuple[Chunk, ...]
+    batch_size: int
+    legend: Legend
+    scale: float
+    """Pixels of the model per pixel of the scene; 1 where tiles are not resampled."""
+
+    @property
+    def stitcher_bytes(self) -> int:
+        """Memory of the widest stitcher, on the device."""
+        width = max(max(chunk.halo.width for chunk in self.chunks), self.grid.tile_px)
+        return 4 * len(self.legend) * self.grid.tile_px * width
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the class raster before compression."""
+        return self.grid.height * self.grid.width * self.legend.dtype.itemsize
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when grid, chunks, batches, bands or legend do."""
+        facts = {
+            "grid": (self.grid.height, self.grid.width, self.grid.tile_px, self.grid.overlap_px),
+            "panels": sorted({chunk.core.col_off for chunk in self.chunks}),
+            "batch_size": self.batch_size,
+            "bands": self.scene.bands,
+            "nodata": self.scene.nodata,
+            "scale": self.scale,
+            "legend": self.legend.to_json(),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        """A few lines for a person."""
+        grid = self.grid
+        scene_mb = (
+            grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
+        )
+        lines = [
+            f"scene     {self.scene.path}: {grid.width} x {grid.height} px, bands "
+            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
+            f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
+            f"of {self.batch_size}, {len(self.chunks)} column panel(s)",
+            f"classes   {', '.join(self.legend.names)}",
+            f"memory    {self.stitcher_bytes / 1e6:,.0f} MB for blending, beside the network",
+            f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
+        ]
+        if self.scale != 1.0:
+            lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
+        return "\n".join(lines)
+
+
+def make_plan(scene: Any, model: TileModel, settings: SegmentSettings) -> tuple[Plan, TileModel]:
+    """Decide on tiles, batches and panels.
+
+    Args:
+        scene: as `open_scene` takes it.
+        model: the model; a `Segmentor` is set to the scene's ground resolution.
+        settings: choices; what they leave open is decided here.
+
+    Returns:
+        The plan, and the model as it must be used.
+
+    Raises:
+        SceneError: the scene lacks the model's bands, or its resolution is too far from it.
+        GridError: the tile or the overlap does not fit the model.
+    """
+    opened = open_scene(scene, bands=_bands(model, settings), nodata=settings.nodata)
+    model = _at_resolution(model, opened, settings)
+    tile_px = _tile_px(model, opened, settings)
+    grid = TileGrid(
+        height=opened.height,
+        width=opened.width,
+        tile_px=tile_px,
+        overlap_px=_overlap_px(model, tile_px, settings),
+    )
+    batch_size = settings.batch_size or (16 if model.device.type == "cuda" else 4)
+    panel_px = _panel_px(opened.width, tile_px, len(model.legend))
+    plan = Plan(
+        scene=opened,
+        grid=grid,
+        chunks=grid.chunks(rows=opened.height, cols=panel_px),
+        batch_size=batch_size,
+        legend=model.legend,
+        scale=getattr(model, "scale", 1.0),
+    )
+    return plan, model
+
+
+def _bands(model: TileModel, settings: SegmentSettings) -> tuple[int, ...]:
+    if settings.bands is None:
+        return model.bands
+    if len(settings.bands) != len(model.bands):
+        raise SceneError(
+            f"--bands names {len(settings.bands)} bands, the model reads {len(model.bands)}; give "
+            f"as many, in the order of its training."
+        )
+    return settings.bands
+
+
+def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) -> TileModel:
+    """The model at the scene's resolution; a far mismatch is said now, not found in the map."""
+    if not isinstance(model, Segmentor):
+        return model
+    _warn_of_dtype(model, scene)
+    pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
+    if pixel_size_m is None or model.pixel_size_m is None:
+        return model
+    factor = pixel_size_m / model.pixel_size_m
+    text = (
+        f"{scene.path}: has {pixel_size_m:.3g} m per pixel on the ground, the model was trained "
+        f"at {model.pixel_size_m:.3g} m"
+    )
+    far = max(factor, 1 / factor)
+    if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
+        raise SceneError(
+            f"{text}; that is too far apart to recognize anything. Train on such scenes, or give "
+            f"--resolution if the scene's georeference is wrong."
+        )
+    if far > _WARN_RESOLUTION:
+        logger.warning("%s; tiles are resampled, but look at the map with care.", text)
+    return model.at_pixel_size(pixel_size_m)
+
+
+def _warn_of_dtype(model: Segmentor, scene: Scene) -> None:
+    if str(scene.dtype) != model.statistics.dtype:
+        logger.warning(
+            "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
+            "the same scale the map is worthless.",
+            scene.path,
+            scene.dtype,
+            model.statistics.dtype,
+        )
+
+
+def _tile_px(model: TileModel, scene: Scene, settings: SegmentSettings) -> int:
+    multiple = model.tile_multiple
+    if settings.tile_px is not None:
+        if settings.tile_px < 1 or settings.tile_px % multiple:
+            raise GridError(
+                f"tiles of {settings.tile_px} px: give a multiple of the model's {multiple} px."
+            )
+        return settings.tile_px
+    wanted = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
+    # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.
+    needed = -(-max(scene.height, scene.width) // multiple) * multiple
+    return min(wanted, needed)
+
+
+def _overlap_px(model: TileModel, tile_px: int, settings: SegmentSettings) -> int:
+    """A quarter, such that the stride is an odd multiple of half a patch.
+
+    Then the patch grids of neighbours lie half a patch apart, and blending averages two phases of
+    a coarse grid: on the Banepa roofs 0.515 to 0.518 mean IoU instead of 0.508 at the same cost.
+    """
+    if settings.overlap_px is not None:
+        return settings.overlap_px
+    half = max(model.tile_multiple // 2, 1)
+    halves = int(0.75 * tile_px / half)
+    stride = max(halves - (halves % 2 == 0), 1) * half
+    return max(tile_px - stride, 0)
+
+
+def _panel_px(width: int, tile_px: int, classes: int) -> int:
+    """Columns of a panel: as many as the stitcher's memory allows, in whole blocks."""
+    affordable = _STITCHER_BYTES // (4 * classes * tile_px)
+    panel = max(affordable, 2 * tile_px) // _PANEL_STEP_PX * _PANEL_STEP_PX
+    panel = max(panel, _PANEL_STEP_PX)
+    panels = -(-width // panel)
+    even = -(-width // panels)
+    return -(-even // _PANEL_STEP_PX) * _PANEL_STEP_PX
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values, for `--json` and for the tags of the output."""
+    return {
+        "tiles": len(plan.grid),
+        "tile_px": plan.grid.tile_px,
+        "overlap_px": plan.grid.overlap_px,
+        "batch_size": plan.batch_size,
+        "panels": len(plan.chunks),
+        "scale": plan.scale,
+        "stitcher_bytes": plan.stitcher_bytes,
+        "output_bytes": plan.output_bytes,
+        "fingerprint": plan.fingerprint,
+    }

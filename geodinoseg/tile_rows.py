@@ -1,0 +1,141 @@
+"""Rows of tiles as they come from the file: each source block decoded once, one row ahead."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.grid import Chunk, TileGrid, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.scene import Scene, SceneReader
+
+_LARGEST_BLOCK_ROW_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileRow:
+    """All pixels that the tiles of one row see, over the width of a chunk's halo."""
+
+    index: int
+    """Row of the tile grid."""
+    pixels: NDArray[Any]
+    """(bands, tile_px, width) in the scene's dtype; width is the halo's, at least tile_px. Pixels
+    past the scene are 0 and not valid."""
+    valid: NDArray[np.bool_]
+    """(tile_px, width), True where the scene holds data."""
+
+
+def read_tile_rows(scene: Scene, grid: TileGrid, chunk: Chunk) -> Iterator[TileRow]:
+    """The tile rows of a chunk, top to bottom; only pixel rows that are new are read.
+
+    Raises:
+        SceneError: a block cannot be read.
+    """
+    with scene.reader() as reader:
+        rows = _RollingRows(scene, reader, chunk.halo, tile_px=grid.tile_px)
+        for index in range(*chunk.tile_rows):
+            pixels, valid = rows.take(int(grid.row_offsets[index]))
+            yield TileRow(index=index, pixels=pixels, valid=valid)
+
+
+def read_ahead(scene: Scene, grid: TileGrid, chunk: Chunk) -> Iterator[TileRow]:
+    """`read_tile_rows` in a thread of its own, one row ahead of whoever takes them.
+
+    An error in the thread is raised where its row would have come; when the rows are no longer
+    wanted the thread ends.
+    """
+    ready: queue.Queue[TileRow | BaseException | None] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    def offer(item: TileRow | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for row in read_tile_rows(scene, grid, chunk):
+                if not offer(row):
+                    return
+            offer(None)
+        except BaseException as error:  # noqa: BLE001 (raised again where the rows are awaited)
+            offer(error)
+
+    thread = threading.Thread(target=read, name="geodinoseg-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+class _RollingRows:
+    """The last rows read of a column range, and how to go on without reading any twice."""
+
+    def __init__(self, scene: Scene, reader: SceneReader, halo: Window, *, tile_px: int) -> None:
+        self._reader = reader
+        self._halo = halo
+        self._tile_px = tile_px
+        self._block_rows = _rows_at_once(scene, halo)
+        width = max(halo.width, tile_px)
+        capacity = tile_px + self._block_rows
+        self._pixels = np.zeros((len(scene.bands), capacity, width), dtype=scene.dtype)
+        self._valid = np.zeros((capacity, width), dtype=np.bool_)
+        self._start = self._end = halo.row_off
+
+    def take(self, row_off: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Copies of the pixels and their validity from row_off on, tile_px rows of them."""
+        self._drop_above(row_off)
+        self._fill_to(min(row_off + self._tile_px, self._halo.row_end))
+        rows = slice(0, self._tile_px)
+        return self._pixels[:, rows].copy(), self._valid[rows].copy()
+
+    def _drop_above(self, row_off: int) -> None:
+        dropped = min(row_off, self._end) - self._start
+        kept = self._end - self._start - dropped
+        if dropped:
+            for buffer in (self._pixels, self._valid):
+                buffer[..., :kept, :] = buffer[..., dropped : dropped + kept, :]
+                buffer[..., kept:, :] = 0
+        self._start = row_off
+        self._end = max(self._end, row_off)
+
+    def _fill_to(self, row_end: int) -> None:
+        """Read up to row_end, and on to the end of its block row."""
+        if row_end <= self._end:
+            return
+        row_end = min(-(-row_end // self._block_rows) * self._block_rows, self._halo.row_end)
+        window = Window(
+            col_off=self._halo.col_off,
+            row_off=self._end,
+            width=self._halo.width,
+            height=row_end - self._end,
+        )
+        pixels, valid = self._reader.read(window)
+        rows = slice(self._end - self._start, row_end - self._start)
+        self._pixels[:, rows, : self._halo.width] = pixels
+        self._valid[rows, : self._halo.width] = valid
+        self._end = row_end
+
+
+def _rows_at_once(scene: Scene, halo: Window) -> int:
+    """Rows of a block, so that none is decoded twice; 1 where a block row is beyond memory."""
+    rows = min(scene.block_shape[0], scene.height)
+    row_bytes = rows * halo.width * len(scene.bands) * scene.dtype.itemsize
+    return rows if row_bytes <= _LARGEST_BLOCK_ROW_BYTES else 1

@@ -1,0 +1,155 @@
+"""A layer of a vector file: which one, its columns, its CRS; what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas
+import pyogrio
+from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
+
+from geodinoseg.errors import LabelError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyproj
+
+_LAYER_SEPARATOR = "|layername="
+_PARQUET_SUFFIXES = (".parquet", ".geoparquet")
+# ValueError: pyarrow's errors of a damaged Parquet file, and geopandas' of one without geometry.
+_READ_ERRORS = (
+    *(DataSourceError, DataLayerError, FeatureError, GeometryError, CRSError),
+    *(OSError, ValueError),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorLayer:
+    """A layer with geometries. A plain value; made by `open_vector_layer`."""
+
+    path: str
+    """As it was given, for messages; `file.gpkg|layername=roofs` names a layer as QGIS does."""
+    name: str | None
+    """Of the layer; None in a format that has one only."""
+    columns: tuple[str, ...]
+    """All but the geometry."""
+
+    def read(self, columns: Sequence[str]) -> Any:
+        """The features with these columns, a GeoDataFrame; a broken geometry reads as None.
+
+        Raises:
+            LabelError: the file is damaged, or has no feature.
+        """
+        try:
+            frame = self._read(list(columns))
+        except _READ_ERRORS as error:
+            raise _unreadable(self.path, error) from error
+        if not len(frame):
+            raise LabelError(f"{self.path}: holds no feature; give a file with labelled polygons.")
+        return frame
+
+    def _read(self, columns: list[str]) -> Any:
+        if self.name is None:
+            frame = geopandas.read_parquet(file_of(self.path))
+            return frame[[*columns, frame.geometry.name]]
+        with warnings.catch_warnings():
+            # A measure along the outline says nothing about the area.
+            warnings.filterwarnings("ignore", message="Measured .M. geometry types")
+            # Whoever uses the geometries looks for coordinates that are no numbers.
+            warnings.filterwarnings("ignore", message="invalid value encountered in from_wkb")
+            return pyogrio.read_dataframe(
+                file_of(self.path), layer=self.name, columns=columns, on_invalid="ignore"
+            )
+
+
+def has_vector_layer(path: str) -> bool:
+    """Whether a file has geometries, rather than being a raster or broken."""
+    try:
+        return bool(_layers(path))
+    except LabelError:
+        return False
+
+
+def open_vector_layer(path: str) -> VectorLayer:
+    """Find the one layer of a vector file.
+
+    Raises:
+        LabelError: the file is damaged or no vector file, has no layer with geometries, not the
+            one asked for, or several and none was asked for.
+    """
+    if _is_parquet(path):
+        return VectorLayer(path=path, name=None, columns=_parquet_columns(path))
+    name = _chosen_layer(path)
+    try:
+        info = pyogrio.read_info(file_of(path), layer=name)
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+    return VectorLayer(path=path, name=name, columns=tuple(str(field) for field in info["fields"]))
+
+
+def crs_of(frame: Any) -> pyproj.CRS | None:
+    """CRS of a GeoDataFrame; None also for the "undefined" ones that a GeoPackage has for none."""
+    crs: pyproj.CRS | None = frame.crs
+    if crs is None or crs.is_engineering or crs.name.lower().startswith("undefined"):
+        return None
+    return crs
+
+
+def file_of(path: str) -> str:
+    """The file of a path that may name a layer."""
+    return path.partition(_LAYER_SEPARATOR)[0]
+
+
+def _chosen_layer(path: str) -> str:
+    layers = _layers(path)
+    asked = path.partition(_LAYER_SEPARATOR)[2]
+    if not layers:
+        raise LabelError(
+            f"{path}: holds no layer with geometries; give a file with polygons, or export it "
+            f"again if it should have some: it may be damaged."
+        )
+    if asked:
+        if asked not in layers:
+            raise LabelError(f"{path}: has no layer {asked!r}; it has {', '.join(layers)}.")
+        return asked
+    if len(layers) > 1:
+        raise LabelError(
+            f"{path}: has {len(layers)} layers ({', '.join(layers)}); say which, for instance "
+            f"'{path}{_LAYER_SEPARATOR}{layers[0]}'."
+        )
+    return layers[0]
+
+
+def _layers(path: str) -> list[str]:
+    """Names of the layers with geometries."""
+    if _is_parquet(path):
+        return [Path(path).stem]
+    try:
+        layers = pyogrio.list_layers(file_of(path))
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+    return [str(name) for name, geometry_type in layers if geometry_type is not None]
+
+
+def _is_parquet(path: str) -> bool:
+    """Whether geopandas reads it: GDAL as pyogrio brings it does not."""
+    return path.lower().endswith(_PARQUET_SUFFIXES)
+
+
+def _parquet_columns(path: str) -> tuple[str, ...]:
+    try:
+        frame = geopandas.read_parquet(path)
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+    return tuple(str(name) for name in frame.columns if name != frame.geometry.name)
+
+
+def _unreadable(path: str, error: BaseException) -> LabelError:
+    return LabelError(
+        f"{path}: cannot be read as polygons or as a label raster; the file may be damaged or "
+        f"incomplete, export or copy it again ({one_line(error)})."
+    )
