@@ -1,0 +1,98 @@
+"""geodinoseg: from a large scene to a land-cover map, with DINOv2.
+
+The way of the data:
+
+    path -> Scene -> tile rows (each source block decoded once) -> tile batches on the device
+         -> Segmentor: class probabilities -> Stitcher -> class rows -> ClassRaster (COG)
+         -> coverage polygons -> GPKG / Shapefile / GeoParquet / FlatGeobuf / GeoJSON
+
+Floors, imports go down only: cli; training, segmentation; the model, stitcher, plan; rasters,
+labels, polygons; grid, legend, outputs, errors. Nothing is imported until it is used, so
+`import geodinoseg` loads no torch.
+
+    import geodinoseg as gds
+    gds.train_model("ortho.tif", "fields.gpkg", "farmland.model")
+    raster = gds.segment_scene("ortho.tif", "farmland.model", "landcover.tif", confidence=True)
+    gds.write_polygons(raster, "landcover.gpkg")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from geodinoseg.version import __version__
+
+if TYPE_CHECKING:
+    from geodinoseg.class_raster import ClassRaster, open_class_raster
+    from geodinoseg.errors import GeodinosegError
+    from geodinoseg.legend import Legend, LegendClass
+    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+    from geodinoseg.model.model_folder import load_model
+    from geodinoseg.model.segmentor import Segmentor
+    from geodinoseg.pictures import side_by_side
+    from geodinoseg.plan import SegmentSettings
+    from geodinoseg.polygons import polygonize, write_polygons
+    from geodinoseg.scene import Scene, open_scene
+    from geodinoseg.segmentation import segment_scene
+    from geodinoseg.tile_model import TileModel
+    from geodinoseg.training import LabelOptions, TrainingSettings, train_model
+
+_HOMES = {
+    "ClassRaster": "class_raster",
+    "DinoV2Segmentor": "model.dinov2_segmentor",
+    "GeodinosegError": "errors",
+    "LabelOptions": "training",
+    "Legend": "legend",
+    "LegendClass": "legend",
+    "Scene": "scene",
+    "SegmentSettings": "plan",
+    "Segmentor": "model.segmentor",
+    "TileModel": "tile_model",
+    "TrainingSettings": "training",
+    "load_model": "model.model_folder",
+    "open_class_raster": "class_raster",
+    "open_scene": "scene",
+    "polygonize": "polygons",
+    "segment_scene": "segmentation",
+    "side_by_side": "pictures",
+    "train_model": "training",
+    "write_polygons": "polygons",
+}
+
+__all__ = [
+    "ClassRaster",
+    "DinoV2Segmentor",
+    "GeodinosegError",
+    "LabelOptions",
+    "Legend",
+    "LegendClass",
+    "Scene",
+    "SegmentSettings",
+    "Segmentor",
+    "TileModel",
+    "TrainingSettings",
+    "__version__",
+    "load_model",
+    "open_class_raster",
+    "open_scene",
+    "polygonize",
+    "segment_scene",
+    "side_by_side",
+    "train_model",
+    "write_polygons",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geodinoseg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"geodinoseg.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from geodinoseg.class_raster import ClassRaster
 from geodinoseg.confidence_raster import ConfidenceReader, opened_confidence
 from geodinoseg.coverage import Band
+from geodinoseg.gdal_settings import gdal_settings
 from geodinoseg.grid import Window
 from geodinoseg.ground_measures import AreaWeights
 
 _CONFIDENCE_NODATA = 255
 _LARGEST_READ_BYTES = 256 << 20
+# Whole block rows are read once each: what GDAL kept of them, nobody would ask for again.
+_CACHE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +59,13 @@ def read_rows(raster: ClassRaster, *, chunk_rows: int) -> Iterator[NDArray[Any]]
     """
     block_rows = min(raster.block_shape[0], raster.height)
     at_once = -(-chunk_rows // block_rows) * block_rows
+    cache_bytes: int | None = _CACHE_BYTES
     if at_once * raster.width * raster.dtype.itemsize > _LARGEST_READ_BYTES:
-        at_once = chunk_rows
-    with raster.reader() as reader:
+        at_once, cache_bytes = chunk_rows, None
+    with raster.reader() as reader, gdal_settings(cache_bytes=cache_bytes):
         for row in range(0, raster.height, at_once):
             height = min(at_once, raster.height - row)
-            yield reader.read(
-                Window(col_off=0, row_off=row, width=raster.width, height=height)
-            )
+            yield reader.read(Window(col_off=0, row_off=row, width=raster.width, height=height))
 
 
 def regroup_rows(
@@ -105,12 +107,11 @@ def cut_bands(
             cells = _with_surroundings(
                 chunk, above, outside, is_last=row + len(chunk) == raster.height
             )
-            window = Window(
-                col_off=0, row_off=row, width=raster.width, height=len(chunk)
-            )
+            window = Window(col_off=0, row_off=row, width=raster.width, height=len(chunk))
             yield Band(
                 cells=cells,
                 row_off=row,
+                row_end=row + len(chunk),
                 outside=outside.value,
                 weights_above=weights.above[row : row + len(chunk) + 1],
                 integrals=() if confidence is None else _integrals(confidence.read(window)),

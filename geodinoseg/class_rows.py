@@ -13,7 +13,7 @@ import numpy as np
 
 from geodinoseg.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG
 from geodinoseg.cog import CogLayout, cog_writer
-from geodinoseg.errors import GridError
+from geodinoseg.errors import GridError, OutputError
 from geodinoseg.outputs import written_beside
 from geodinoseg.qgis_style import confidence_qml, raster_attribute_table, raster_qml
 from geodinoseg.version import __version__
@@ -123,8 +123,9 @@ def class_raster_writer(
         The writer, which holds one block row of a panel.
 
     Raises:
-        OutputError: a file cannot be written, or pixels are missing at the end.
+        OutputError: a file cannot be written, two have one name, or pixels are missing at the end.
     """
+    _check_apart(path, confidence_path, probabilities_path)
     tags = {"TIFFTAG_SOFTWARE": f"geodinoseg {__version__}"} | dict(tags or {})
     layouts = {path: _class_layout(path, geobox, legend, confidence_path, tags)}
     if confidence_path:
@@ -147,6 +148,19 @@ def class_raster_writer(
         _write_side_files(beside[path], legend)
         if confidence_path:
             _write_text(beside[confidence_path].with_suffix(".qml"), confidence_qml())
+
+
+def _check_apart(*paths: Path | None) -> None:
+    stems: set[Path] = set()
+    for path in paths:
+        if path is None:
+            continue
+        if path.with_suffix("") in stems:
+            raise OutputError(
+                f"{path}: another output of this run has this name, and with it the style (.qml) "
+                f"that goes by it; give each its own."
+            )
+        stems.add(path.with_suffix(""))
 
 
 def _class_layout(

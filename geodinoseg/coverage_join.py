@@ -204,16 +204,15 @@ class CoverageJoin:
 
 def _closed_pieces(pieces: Pieces, regions: NDArray[np.int64]) -> _Rings:
     closed = np.flatnonzero(pieces.closed)
-    paths, parents = split_at_self_touches(pieces.paths.take(closed))
-    return _Rings(paths=paths, regions=regions[closed][parents])
+    return _whole_rings(pieces.paths.take(closed), regions[closed])
 
 
 def _whole_rings(paths: Paths, regions: NDArray[np.int64]) -> _Rings:
-    """Rings that were joined over cuts, brought into the form of those that never met one."""
+    """Rings in the one form that they have however they were cut."""
     if not len(paths):
         return _Rings(paths=paths, regions=regions)
-    whole, parents = split_at_self_touches(start_at_first(straighten_cut_points(paths)))
-    return _Rings(paths=whole, regions=regions[parents])
+    whole, parents = split_at_self_touches(straighten_cut_points(paths))
+    return _Rings(paths=start_at_first(whole), regions=regions[parents])
 
 
 def _polygons(

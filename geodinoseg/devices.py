@@ -30,8 +30,9 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise DeviceError(f"device {name!r}: there are {count} GPUs here; give cpu or auto.")
-    elif device.type not in {"cpu", "mps"}:
+            found = f"only {count} of them" if count else "no GPU"
+            raise DeviceError(f"device {name!r}: there is {found} here; give cpu or auto.")
+    elif device.type != "cpu":
         raise DeviceError(f"device {name!r}: give auto, cpu, cuda or cuda:N.")
     return device
 

@@ -46,7 +46,9 @@ def write_geoparquet(
     with pq.ParquetWriter(path, plain.append(pa.field("bbox", box)), compression="zstd") as writer:
         for group in _row_groups(batches, schema):
             bounds = shapely.bounds(shapely.from_wkb(group[geometry].to_numpy()))
-            boxes = pa.StructArray.from_arrays(list(map(pa.array, bounds.T.copy())), fields=list(box))
+            boxes = pa.StructArray.from_arrays(
+                list(map(pa.array, bounds.T.copy())), fields=list(box)
+            )
             writer.write_table(group.cast(plain).append_column("bbox", boxes))
             corners = bounds if extent is None else np.vstack([bounds, extent])
             extent = np.hstack([corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)])

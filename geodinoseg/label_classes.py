@@ -1,4 +1,4 @@
-"""Which class each labelled feature has: the class column, its names or numbers, the legend."""
+"""Which class each labelled feature has: the class column, its names or numbers."""
 
 from __future__ import annotations
 

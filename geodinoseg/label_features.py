@@ -85,7 +85,7 @@ def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
         LabelError: no polygon is left.
     """
     flat = shapely.force_2d(geometries)
-    empty = shapely.is_missing(flat) | shapely.is_empty(flat) | _has_nonfinite(flat)
+    empty = shapely.is_missing(flat) | shapely.is_empty(flat) | has_nonfinite(flat)
     flat[empty] = None
     crossed = ~empty & ~shapely.is_valid(flat)
     flat[crossed] = shapely.make_valid(flat[crossed])
@@ -106,6 +106,14 @@ def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
     return polygons[kept], kept
 
 
+def has_nonfinite(geometries: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which geometries have a coordinate that is NaN or infinite; None has none."""
+    coordinates, feature = shapely.get_coordinates(geometries, return_index=True)
+    found = np.zeros(len(geometries), dtype=np.bool_)
+    found[feature[~np.isfinite(coordinates).all(axis=1)]] = True
+    return found
+
+
 def _polygonal(geometry: shapely.Geometry | None) -> shapely.Geometry | None:
     """The areas of a geometry, None without any; `make_valid` may add lines to them."""
     if geometry is None or isinstance(geometry, (shapely.Polygon, shapely.MultiPolygon)):
@@ -114,13 +122,6 @@ def _polygonal(geometry: shapely.Geometry | None) -> shapely.Geometry | None:
         return None
     parts = [part for part in map(_polygonal, geometry.geoms) if part is not None]
     return shapely.union_all(parts) if parts else None
-
-
-def _has_nonfinite(geometries: NDArray[Any]) -> NDArray[np.bool_]:
-    coordinates, feature = shapely.get_coordinates(geometries, return_index=True)
-    found = np.zeros(len(geometries), dtype=np.bool_)
-    found[feature[~np.isfinite(coordinates).all(axis=1)]] = True
-    return found
 
 
 def _kinds(geometries: NDArray[Any]) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geodinoseg.label_classes import FeatureClasses
+
 Unlabelled = Literal["ignore", "background"]
 """What pixels without a label are: unknown, or a class of their own."""
 

@@ -61,20 +61,26 @@ class PixelSpace:
         Raises:
             ProjError: no part of the scene has a place in that CRS.
         """
-        outline = bounds_of(self.geobox)
-        if self.crs is None:
-            return outline
-        transformer = _transformer(self._scene_crs, self.crs)
-        left, bottom, right, top = transformer.transform_bounds(*outline, errcheck=True)
+        left, bottom, right, top = self._outline()
         if left > right:  # the scene lies across the 180th meridian
             left, right = -180.0, 180.0
         return left, bottom, right, top
 
     def pixel_length(self) -> float:
         """About the length of a pixel's side in units of the incoming CRS."""
-        left, bottom, right, top = self.scene_bounds()
+        left, bottom, right, top = self._outline()
+        across = right - left + (360.0 if left > right else 0.0)
         diagonal_px = math.hypot(self.geobox.width, self.geobox.height)
-        return math.hypot(right - left, top - bottom) / diagonal_px
+        return math.hypot(across, top - bottom) / diagonal_px
+
+    def _outline(self) -> Bounds:
+        """Bounds as PROJ gives them: the left may be east of the right."""
+        outline = bounds_of(self.geobox)
+        if self.crs is None:
+            return outline
+        transformer = _transformer(self._scene_crs, self.crs)
+        left, bottom, right, top = transformer.transform_bounds(*outline, errcheck=True)
+        return left, bottom, right, top
 
     @property
     def _scene_crs(self) -> pyproj.CRS:

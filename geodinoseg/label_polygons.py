@@ -12,6 +12,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from geodinoseg.label_classes import IGNORE
+from geodinoseg.label_features import has_nonfinite
 from geodinoseg.label_place import PixelSpace, elsewhere, pixel_space
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 # The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
 # 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
 _LONGEST_EDGE_PX = 64.0
+# Polygons are kept this far round the scene, in shares of its size, so that no cut shows in it.
+_MARGIN = 0.02
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +97,7 @@ def polygons_on(features: LabelFeatures, geobox: GeoBox) -> ScenePolygons:
             "%s: the scene has no CRS, so the coordinates of the labels (%s) are taken as they "
             "are.", features.path, features.crs.name,
         )  # fmt: skip
-    polygons = _in_pixels(features.polygons, space)
+    polygons = _in_pixels(features.path, features.polygons, space)
     scene = shapely.box(0, 0, geobox.width, geobox.height)
     inside = np.flatnonzero(shapely.intersects(polygons, scene))
     if not len(inside):
@@ -114,11 +117,17 @@ def overlap_px(placed: ScenePolygons) -> float:
     return float(shapely.area(shared).sum())
 
 
-def _in_pixels(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+def _in_pixels(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
     if space.crs is not None:
         polygons = _near_scene(polygons, space)
         polygons = shapely.segmentize(polygons, _LONGEST_EDGE_PX * space.pixel_length())
     pixels = shapely.transform(polygons, space.to_pixels)
+    lost = has_nonfinite(pixels)
+    if lost.any():
+        _log.warning(
+            "%s: left out %d polygons that the scene's CRS has no place for.", path, int(lost.sum())
+        )
+        pixels[lost] = shapely.Polygon()
     if not space.geobox.is_georeferenced and shapely.total_bounds(pixels)[3] <= 0:
         # QGIS draws a picture without georeference from y = 0 downwards.
         pixels = shapely.transform(pixels, lambda points: points * (1, -1))
@@ -131,7 +140,7 @@ def _in_pixels(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
 def _near_scene(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
     """What of the polygons lies near the scene; a projection may have no place for the rest."""
     left, bottom, right, top = space.scene_bounds()
-    margin_x, margin_y = (right - left) / 2, (top - bottom) / 2
+    margin_x, margin_y = _MARGIN * (right - left), _MARGIN * (top - bottom)
     near = shapely.box(left - margin_x, bottom - margin_y, right + margin_x, top + margin_y)
     shapely.prepare(near)
     beyond = ~shapely.covers(near, polygons)

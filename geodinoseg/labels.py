@@ -126,7 +126,8 @@ def open_labels(
     Polygons are brought into the scene's CRS; a pixel belongs to the polygon over its centre,
     and where polygons overlap the later one in the file counts. Polygons without a class are
     areas to ignore. Classes are those that reach the scene, and a class has the same id in every
-    scene of one file. A label raster on another grid is resampled to the nearest pixel.
+    scene of one file. A label raster on another grid is resampled to the nearest pixel, and all
+    classes of its legend count.
 
     Args:
         path: a vector file (`file.gpkg|layername=NAME` picks one of several layers) or a raster.
@@ -198,6 +199,11 @@ class _Found:
     """From the channel of each of the classes, `fill` and `dtype` to the source of labels."""
 
     def in_legend(self, legend: Legend, unlabelled: Unlabelled) -> Labels:
+        if unlabelled == "ignore" and (self.classes.class_ids == IGNORE).all():
+            raise LabelError(
+                f"{self.path}: has no class in the scene, all that reaches it is to be ignored; "
+                f"label some of it, or leave this scene out."
+            )
         source = self.source_of(
             _channels(fitted_to(self.path, self.classes, legend), legend),
             fill=unlabelled_channel(self.path, legend, unlabelled),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -12,6 +13,12 @@ from pathlib import Path
 from geodinoseg.errors import OutputError, OutputExistsError, one_line
 
 PathLike = str | os.PathLike[str]
+
+# What a disk says that is full, over quota, read-only or broken; other errors of the operating
+# system that pass by here have another cause and go up untouched.
+_WRITE_FAULTS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+}  # fmt: skip
 
 
 def check_output(
@@ -40,10 +47,10 @@ def check_output(
     target = Path(path)
     if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
         raise OutputError(f"{path}: outputs are written to local files; copy it there afterwards.")
-    if suffixes and target.suffix.lower() not in suffixes:
-        raise OutputError(f"{path}: the name must end in {' or '.join(suffixes)}.")
     if target.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file in it.")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise OutputError(f"{path}: the name must end in {' or '.join(suffixes)}.")
     _check_folder(target)
     if any(_same_file(target, source) for source in inputs):
         raise OutputError(f"{path}: is an input of this run; give another name.")
@@ -140,6 +147,8 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     try:
         yield folder
     except OSError as error:
+        if error.errno not in _WRITE_FAULTS:
+            raise
         raise OutputError(f"{target}: could not be written: {one_line(error)}.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -54,9 +54,7 @@ class Paths:
     def take(self, selection: NDArray[np.integer[Any]]) -> Paths:
         """The selected paths, in the order of the selection."""
         lengths = self.lengths[selection]
-        return self.reordered(
-            ragged_range(self.offsets[selection], lengths), offsets_of(lengths)
-        )
+        return self.reordered(ragged_range(self.offsets[selection], lengths), offsets_of(lengths))
 
     def reordered(self, points: NDArray[np.int64], offsets: NDArray[np.int64]) -> Paths:
         """Paths made of some of the points, in the order given."""
@@ -104,7 +102,8 @@ def segment_ends(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
 def start_at_first(rings: Paths) -> Paths:
     """Turn each ring so that it starts at its first point in reading order.
 
-    No ring passes that point twice: the edges that would lead up from it lead to an earlier one.
+    Args:
+        rings: closed; none passes a point twice.
     """
     ring_of = rings.path_of_point
     starts = rings.offsets[:-1]
@@ -112,7 +111,6 @@ def start_at_first(rings: Paths) -> Paths:
     cols = np.where(rings.rows == top[ring_of], rings.cols, np.iinfo(np.int32).max)
     left = np.minimum.reduceat(cols, starts)
     first = np.flatnonzero(cols == left[ring_of])
-    # A ring of a simplified coverage may be given its first point twice only by a mistake.
     places = np.arange(len(ring_of), dtype=np.int64) + (first - starts)[ring_of]
     past = places >= rings.offsets[1:][ring_of]
     places -= np.where(past, rings.lengths[ring_of], 0)
@@ -126,11 +124,10 @@ def split_at_self_touches(rings: Paths) -> tuple[Paths, NDArray[np.int64]]:
     brackets, and all can be cut at once: each pass goes on where the other one went.
 
     Args:
-        rings: closed; those that do not touch themselves start at their first point.
+        rings: closed.
 
     Returns:
-        Rings that pass no point twice, each starting at its first point, and the ring of the
-        input that each comes from.
+        Rings that pass no point twice, and the ring of the input that each comes from.
     """
     first, second = _double_passes(rings)
     if not len(first):
@@ -162,7 +159,7 @@ def _loops(
     points = ragged_range(starts[chains.order], lengths)
     loops = rings.reordered(points, offsets_of(lengths)[chains.offsets])
     heads = starts[chains.order[chains.offsets[:-1]]]
-    return start_at_first(loops), rings.path_of_points(heads)
+    return loops, rings.path_of_points(heads)
 
 
 def _double_passes(rings: Paths) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

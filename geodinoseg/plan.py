@@ -59,7 +59,7 @@ class Plan:
     @property
     def stitcher_bytes(self) -> int:
         """Memory of the widest stitcher, on the device."""
-        width = max(max(chunk.halo.width for chunk in self.chunks), self.grid.tile_px)
+        width = max(self.grid.tile_px, *(chunk.halo.width for chunk in self.chunks))
         return 4 * len(self.legend) * self.grid.tile_px * width
 
     @property

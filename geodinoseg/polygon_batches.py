@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.ground_measures import AreaWeights, segment_lengths_m
 from geodinoseg.paths import segment_ends
-from geodinoseg.wkb import MapPolygons, encode_polygons
+from geodinoseg.wkb import MapPolygons, encode_multipolygons, encode_polygons
 
 GEOMETRY = "geometry"
 """Name of the geometry column."""
@@ -54,6 +55,11 @@ class PolygonTable:
         """Columns of the batches."""
         return polygon_schema(has_confidence=self.raster.confidence_path is not None)
 
+    @property
+    def measures(self) -> int:
+        """How many measures the polygons need to be traced with."""
+        return 1 if self.raster.confidence_path is None else 3
+
     def batch(self, polygons: LatticePolygons) -> pa.RecordBatch:
         """One row a polygon, in the same order.
 
@@ -61,16 +67,56 @@ class PolygonTable:
             SceneError: a class id that the legend lacks.
         """
         geobox = self.raster.geobox
+        return self._rows(
+            polygons.class_ids,
+            polygons.measures,
+            _perimeters_m(polygons, geobox),
+            self._encoded(polygons),
+        )
+
+    def dissolved(self, finished: Iterable[LatticePolygons]) -> pa.RecordBatch:
+        """One multipolygon a class, by ascending class id.
+
+        Raises:
+            SceneError: a class id that the legend lacks.
+        """
+        geobox = self.raster.geobox
+        many = [
+            (one.class_ids, one.measures, _perimeters_m(one, geobox), self._encoded(one))
+            for one in finished
+        ]
+        if not many:
+            return self.schema.empty_table().combine_chunks().to_batches()[0]
+        columns = list(zip(*many, strict=True))
+        class_ids = np.concatenate(columns[0])
+        order = np.argsort(class_ids, kind="stable")
+        present, starts, counts = np.unique(class_ids[order], return_index=True, return_counts=True)
+        return self._rows(
+            present,
+            np.add.reduceat(np.concatenate(columns[1])[order], starts),
+            np.add.reduceat(np.concatenate(columns[2])[order], starts),
+            encode_multipolygons(pa.concat_arrays(columns[3]).take(pa.array(order)), counts),
+        )
+
+    def _rows(
+        self,
+        class_ids: NDArray[np.int64],
+        measures: NDArray[np.int64],
+        perimeters_m: NDArray[np.float64],
+        geometries: pa.Array,
+    ) -> pa.RecordBatch:
         columns = [
-            pa.array(polygons.class_ids.astype(np.int32)),
-            self._names(polygons.class_ids),
-            pa.array(polygons.measures[:, 0] * self.weights.unit_m2),
-            pa.array(_perimeters_m(polygons, geobox)),
+            pa.array(class_ids.astype(np.int32)),
+            self._names(class_ids),
+            pa.array(measures[:, 0] * self.weights.unit_m2),
+            pa.array(perimeters_m),
         ]
         if self.raster.confidence_path is not None:
-            columns.append(_mean(polygons.measures[:, 1], polygons.measures[:, 2]))
-        columns.append(encode_polygons(self._reprojected(map_polygons(polygons, geobox))))
-        return pa.record_batch(columns, schema=self.schema)
+            columns.append(_mean(measures[:, 1], measures[:, 2]))
+        return pa.record_batch([*columns, geometries], schema=self.schema)
+
+    def _encoded(self, polygons: LatticePolygons) -> pa.Array:
+        return encode_polygons(self._reprojected(map_polygons(polygons, self.raster.geobox)))
 
     def _reprojected(self, polygons: MapPolygons) -> MapPolygons:
         """The polygons in the CRS asked for; points that neighbours share stay shared."""

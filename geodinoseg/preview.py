@@ -74,6 +74,11 @@ def scene_colors(
         shown = list(bands) if bands else _color_bands(dataset, scene.bands)
         with _on_grid_of(raster, scene, dataset, small) as source:
             pixels, valid = _read_small(path, source, shown, small)
+    if not valid.any() and not same_place(scene.geobox, raster.geobox):
+        raise SceneError(
+            f"{path}: holds nothing where {raster.path} lies; give the scene that the map was "
+            f"made from."
+        )
     colors = np.full((small.height, small.width, 3), _WHITE, dtype=np.uint8)
     # One band fills all three channels, in grey.
     colors[valid] = np.stack([_stretched(band[valid]) for band in pixels], axis=-1)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ class Sampler:
         self._exits = ExitStack()
         self._places = _labelled_places(scenes)
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> Self:
         """Open the scenes."""
         self._readers = [self._exits.enter_context(s.scene.reader()) for s in self._scenes]
         return self

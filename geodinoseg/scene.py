@@ -6,7 +6,6 @@ Which pixels hold data is decided here, once, for training and segmentation alik
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
-from geodinoseg.errors import SceneError, one_line
-from geodinoseg.gdal_settings import gdal_settings
+from geodinoseg.errors import SceneError
 from geodinoseg.geobox import GeoBox, read_geobox
 from geodinoseg.grid import Window
+from geodinoseg.raster_file import opened_raster, unreadable
 
 Validity = Literal["nodata", "mask", "alpha"]
 ScenePath = str | os.PathLike[str]
@@ -69,7 +68,7 @@ class Scene:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with gdal_settings(), _opened(self.path) as dataset:
+        with opened_raster(self.path) as dataset:
             yield SceneReader(self, dataset)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -110,10 +109,7 @@ class SceneReader:
                 masks = self._dataset.read_masks(list(scene.bands), window=window.ranges)
                 valid &= (masks > 0).all(axis=0)
         except (RasterioError, OSError) as error:
-            raise SceneError(
-                f"{scene.path}: rows {window.row_off} to {window.row_end - 1} cannot be read; the "
-                f"file is damaged or incomplete, copy it again ({_cause(error)})."
-            ) from error
+            raise unreadable(scene.path, window, error) from error
         return pixels, valid
 
 
@@ -141,39 +137,16 @@ def open_scene(
     if isinstance(source, Scene):
         if bands is None and nodata is None:
             return source
-        source = source.path
-    path = source.name if isinstance(source, rasterio.DatasetReader) else os.fspath(source)
-    _check_is_there(path)
-    with gdal_settings(), _opened(path) as dataset:
+    path = scene_path(source)
+    with opened_raster(path) as dataset:
         return _describe(path, dataset, bands, nodata)
 
 
-def _check_is_there(path: str) -> None:
-    if path.startswith("/vsi") or "://" in path or path.startswith(("NETCDF:", "HDF")):
-        return
-    if not os.path.exists(path):  # noqa: PTH110 (a GDAL path need not be a file's)
-        raise SceneError(f"{path}: no such file.")
-    if os.path.isdir(path):  # noqa: PTH112
-        raise SceneError(f"{path}: is a folder; give a raster file in it.")
-    if os.path.getsize(path) == 0:  # noqa: PTH202
-        raise SceneError(f"{path}: the file is empty; copy or download it again.")
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[rasterio.DatasetReader]:
-    with warnings.catch_warnings():
-        # A scene without georeference is segmented on its pixel grid; `info` says so.
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            # A handle that is shared between threads is not safe to read from.
-            dataset = rasterio.open(path, sharing=False)
-        except (RasterioError, OSError) as error:
-            raise SceneError(
-                f"{path}: is not a raster that can be read; GeoTIFF, VRT, JPEG 2000 and whatever "
-                f"else GDAL reads will do ({_cause(error)})."
-            ) from error
-        with dataset:
-            yield dataset
+def scene_path(source: ScenePath | rasterio.DatasetReader | Scene) -> str:
+    """The path of whatever `open_scene` takes."""
+    if isinstance(source, Scene):
+        return source.path
+    return str(source.name) if isinstance(source, rasterio.DatasetReader) else os.fspath(source)
 
 
 def _describe(
@@ -288,7 +261,3 @@ def _within_nodata(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> ND
         for band, value in told:
             valid |= band != band.dtype.type(value)
     return valid
-
-
-def _cause(error: BaseException) -> str:
-    return one_line(error.__cause__ or error)

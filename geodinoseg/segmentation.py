@@ -26,6 +26,7 @@ from geodinoseg.model.model_folder import load_model
 from geodinoseg.outputs import check_output
 from geodinoseg.plan import Plan, SegmentSettings, make_plan, plan_facts
 from geodinoseg.progress import Progress, no_progress
+from geodinoseg.scene import Scene, ScenePath, scene_path
 from geodinoseg.stitcher import Stitcher, most_probable
 from geodinoseg.tile_rows import TileRow, read_ahead
 from geodinoseg.version import __version__
@@ -33,8 +34,7 @@ from geodinoseg.version import __version__
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geodinoseg.grid import Chunk, TileGrid, Window
-    from geodinoseg.scene import Scene, ScenePath
+    from geodinoseg.grid import Chunk, Window
     from geodinoseg.tile_model import TileModel
 
 logger = logging.getLogger(__name__)
@@ -130,8 +130,8 @@ def segment_chunk(
 def check_outputs(
     scene: Any,
     output: str | Path,
-    confidence: bool | str | Path,  # noqa: FBT001 (a path, or whether to choose one)
-    probabilities: bool | str | Path,  # noqa: FBT001
+    confidence: bool | str | Path,
+    probabilities: bool | str | Path,
     *,
     overwrite: bool,
 ) -> Outputs:
@@ -140,8 +140,8 @@ def check_outputs(
     Raises:
         OutputError: one cannot be written, is an input, or two are the same file.
     """
-    name = getattr(scene, "path", None) or getattr(scene, "name", None) or scene
-    main = check_output(output, overwrite=overwrite, suffixes=_SUFFIXES, inputs=[name])
+    inputs = [scene_path(scene)]
+    main = check_output(output, overwrite=overwrite, suffixes=_SUFFIXES, inputs=inputs)
     chosen: dict[str, Path | None] = {}
     for what, wish in (("confidence", confidence), ("probabilities", probabilities)):
         if wish is False:
@@ -150,7 +150,7 @@ def check_outputs(
         path = main.with_name(f"{main.stem}_{what}.tif") if wish is True else Path(wish)
         if path.resolve() in {p.resolve() for p in (main, *chosen.values()) if p}:
             raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
-        chosen[what] = check_output(path, overwrite=overwrite, suffixes=_SUFFIXES, inputs=[name])
+        chosen[what] = check_output(path, overwrite=overwrite, suffixes=_SUFFIXES, inputs=inputs)
     return Outputs(class_raster=main, **chosen)
 
 
@@ -256,8 +256,8 @@ def _class_ids(channels_HW: torch.Tensor, plan: Plan) -> NDArray[Any]:
     channels = channels_HW.cpu().numpy()
     ids = plan.legend.class_ids.astype(plan.legend.dtype)
     if channels.dtype == ids.dtype and np.array_equal(ids, np.arange(len(ids))):
-        return channels
-    return ids[channels]
+        return np.asarray(channels)
+    return np.asarray(ids[channels])
 
 
 def _in_steps(shares: torch.Tensor, steps: int) -> NDArray[np.uint8]:

@@ -276,7 +276,7 @@ def _build_network(
             f"{network.patch_px} px."
         )
     if settings.stage == "head":
-        network.backbone.requires_grad_(False)
+        network.backbone.requires_grad_(requires_grad=False)
     network.backbone_differs_from_source = settings.stage == "full"
     return network
 
@@ -331,7 +331,7 @@ class _Run:
 
     def segmentor(self, history: list[dict[str, Any]]) -> Segmentor:
         """The model with all that its predictions depend on, ready to segment."""
-        self.network.requires_grad_(False).eval()
+        self.network.requires_grad_(requires_grad=False).eval()
         best = max(history, key=lambda row: row["mean_iou"])
         sizes = [s.scene.geobox.pixel_size_m for s in self.data.scenes]
         known = [size for size in sizes if size is not None]
@@ -344,7 +344,7 @@ class _Run:
             pixel_size_m=float(np.median(known)) if known else None,
             training=self.data.facts
             | {"best_epoch": best["epoch"], "geodinoseg": __version__}
-            | {name: value for name, value in asdict(self.settings).items()},
+            | asdict(self.settings),
             scores=self._scores(),
         )
 

@@ -103,17 +103,13 @@ def check_vector_output(
     Raises:
         OutputError: the path cannot be written, or the format cannot hold the class names.
     """
-    target = check_output(
-        path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs
-    )
+    target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
     if format_of(target).driver == "ESRI Shapefile":
         check_shapefile_names(target, legend)
     return target
 
 
-def write_batches(
-    batches: Iterator[pa.RecordBatch], target: Path, *, layer: PolygonLayer
-) -> Path:
+def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: PolygonLayer) -> Path:
     """Write features as they come.
 
     Args:

@@ -27,7 +27,7 @@ def maps(draw):
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(pair=maps())
 def test_the_matrix_and_every_measure_agree_with_scikit_learn(pair):
     reference, predicted = pair

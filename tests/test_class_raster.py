@@ -425,6 +425,19 @@ def test_a_block_lost_on_the_way_is_found(old_map, monkeypatch):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("other", ["map.tif", "map.tiff"])
+def test_two_outputs_of_one_name_are_refused(old_map, other):
+    folder, before = old_map
+    with (
+        pytest.raises(OutputError, match="another output of this run has this name"),
+        class_raster_writer(
+            folder / "map.tif", geobox_of(20, 30), LEGEND, confidence_path=folder / other
+        ),
+    ):
+        pass
+    assert contents(folder) == before
+
+
 def test_a_folder_that_takes_no_files_is_one_line(tmp_path):
     with (
         pytest.raises(OutputError, match="cannot write there"),
@@ -543,7 +556,7 @@ def test_a_damaged_block_is_named_by_its_rows(tmp_path):
     path = tmp_path / "map.tif"
     write_whole(path, classes_of(1400, 900))
     data = path.read_bytes()
-    path.write_bytes(data[:-400] + bytes(400))
+    path.write_bytes(data[:-3000] + bytes(3000))
     raster = open_class_raster(path)
     with raster.reader() as reader:
         reader.read(Window(col_off=0, row_off=0, width=900, height=512))

@@ -201,6 +201,7 @@ TWO = {"class": ["tin", "wood"]}
             "class 0 is 'water'",
         ),
         (TWO, {"legend": LEGEND, "unlabelled": "background"}, "cannot be background"),
+        ({"class": [None, ""]}, {"legend": LEGEND}, "has no class in the scene"),
     ],
 )
 def test_columns_that_cannot_be_classes_are_refused(tmp_path, columns, options, fault):

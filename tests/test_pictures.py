@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.image import imread
@@ -144,6 +144,7 @@ def test_a_degree_of_longitude_is_drawn_as_short_as_it_is(tmp_path):
     assert width / height == pytest.approx(1.0, rel=0.02)
 
 
+@settings(deadline=None)
 @given(
     class_ids=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)),
                          elements=st.sampled_from([0, 3, 7, 12, 255])),
@@ -174,6 +175,7 @@ def test_shares_of_a_map_without_a_class_are_nought(tmp_path):
     side_by_side(tmp_path / "scene.tif", raster, tmp_path / "p.png")
 
 
+@settings(deadline=None)
 @given(height=st.integers(1, 50_000), width=st.integers(1, 50_000), longest=st.integers(1, 2000))
 def test_a_decimated_place_has_the_same_corners(height, width, longest):
     whole = GeoBox(crs=UTM, transform=ROTATED, width=width, height=height)
@@ -255,6 +257,14 @@ def test_a_scene_that_cannot_be_placed_is_refused(tmp_path):
         see(tmp_path / "scene.tif", raster)
 
 
+def test_a_scene_elsewhere_is_refused(tmp_path):
+    write_scene(tmp_path / "scene.tif", np.zeros((1, 50, 80), dtype=np.uint8))
+    elsewhere = NORTH_UP @ Affine.translation(80, 0)
+    raster = write_map(tmp_path / "map.tif", classes_of(45, 60), transform=elsewhere)
+    with pytest.raises(SceneError, match=r"scene\.tif: holds nothing where .*map\.tif lies"):
+        see(tmp_path / "scene.tif", raster)
+
+
 def test_a_damaged_scene_is_one_line_and_leaves_no_picture(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (3, 200, 300), dtype=np.uint8)
     path = write_scene(tmp_path / "scene.tif", pixels, compress="deflate")
@@ -321,6 +331,7 @@ def test_the_command_draws_and_says_what_it_wrote(tmp_path):
     result = CliRunner().invoke(picture, [*arguments, "--overwrite", "--json"])
     assert '"event": "done"' in result.output
     assert CliRunner().invoke(picture, [str(scene)]).exit_code == 2
+    assert "\n  Example:\n" in CliRunner().invoke(picture, ["--help"]).output
 
 
 def test_no_pyplot_and_no_torch_are_loaded():

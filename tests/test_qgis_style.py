@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodinoseg.legend import Legend
@@ -29,6 +29,7 @@ legends = st.dictionaries(st.integers(0, 65_534), names, min_size=1, max_size=6)
 )
 
 
+@settings(deadline=None)
 @given(legend=legends)
 def test_a_raster_style_lists_every_class_with_its_number_name_and_colour(legend):
     renderer = ET.fromstring(raster_qml(legend)).find("pipe/rasterrenderer")
@@ -40,6 +41,7 @@ def test_a_raster_style_lists_every_class_with_its_number_name_and_colour(legend
     assert entries == [(c.class_id, c.name, c.color, "255") for c in legend]
 
 
+@settings(deadline=None)
 @given(legend=legends)
 def test_a_vector_style_lists_every_class_under_the_field_class_name(legend):
     renderer = ET.fromstring(vector_qml(legend)).find("renderer-v2")
@@ -66,6 +68,7 @@ def test_a_confidence_style_runs_from_0_to_100_and_leaves_nodata_clear():
     assert (clear.get("min"), clear.get("percentTransparent")) == ("255", "100")
 
 
+@settings(deadline=None)
 @given(legend=legends)
 def test_an_attribute_table_has_one_row_a_class_by_number(legend):
     band = ET.fromstring(raster_attribute_table(legend)).find("PAMRasterBand")

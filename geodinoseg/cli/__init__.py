@@ -1,4 +1,4 @@
-"""The command line: one module a command, each of which parses, calls once and says what it wrote."""
+"""The command line: a module a command, which parses, calls once and says what it wrote."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ _COMMANDS = {
 class _LazyCommands(click.Group):
     """Imports a command's module when it is asked for, so that help answers at once."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Names in the order of work."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (click's signature)
+        cmd_name: str,
+    ) -> click.Command | None:
         """The command, imported now."""
         if cmd_name not in _COMMANDS:
             return None
@@ -34,7 +38,11 @@ class _LazyCommands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (click's signature)
+        formatter: click.HelpFormatter,
+    ) -> None:
         """The list of commands, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -48,10 +56,11 @@ def _versions() -> str:
     """The version of geodinoseg, and of the GDAL that is carried."""
     import rasterio
 
-    return f"geodinoseg {__version__} (rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__})"
+    carried = f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
+    return f"geodinoseg {__version__} ({carried})"
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         click.echo(_versions())
         ctx.exit()
@@ -79,4 +88,4 @@ def main() -> None:
 
     Shell completion: eval "$(_GEODINOSEG_COMPLETE=bash_source geodinoseg)", or zsh_source,
     or fish_source.
-    """
+    """  # noqa: D301 (click's own mark: keep these lines)

@@ -66,13 +66,49 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         yield progress
 
 
-def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> None:  # noqa: FBT001
+def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> None:
     """Say what was written: lines for a person, or the last JSON event."""
     if json_:
         _event(event="done", outputs=[str(path) for path in outputs])
         return
     for line in lines:
         click.echo(line)
+
+
+def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
+    """What a dry run found: lines for a person, or one JSON event."""
+    from geodinoseg.plan import plan_facts
+
+    if json_:
+        _event(event="plan", seconds=round(seconds, 1), **plan_facts(plan))
+        return
+    click.echo(str(plan))
+    click.echo(f"time      about {_spoken(seconds)} in the network on this device")
+
+
+def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
+    """Facts for a person, a line each, or as one JSON object."""
+    if json_:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        click.echo(f"{name:{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_shown(entry)}" for name, entry in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "none" if value is None else str(value)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _json_progress() -> Progress:

@@ -92,7 +92,7 @@ def train(**options: Any) -> None:
     Examples:
       geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
       geodinoseg train a.tif b.tif --labels a.gpkg --labels b.gpkg --head cnn -o roofs.model
-    """
+    """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.training import train_model
 
     with progress_bar("training", json=options["json_"]) as progress:
@@ -125,8 +125,10 @@ def _label_options(options: dict[str, Any]) -> Any:
 def _settings(options: dict[str, Any]) -> Any:
     from geodinoseg.training import TrainingSettings
 
-    names = ("stage", "epochs", "steps_per_epoch", "batch_size", "learning_rate")
-    names += ("backbone_learning_rate", "validation_share", "seed")
+    names = [
+        "stage", "epochs", "steps_per_epoch", "batch_size", "learning_rate",
+        "backbone_learning_rate", "validation_share", "seed",
+    ]  # fmt: skip
     return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     Dinov2Backbone,
@@ -47,46 +50,60 @@ def read_backbone_config(source: str | Path, *, revision: str | None = None) -> 
     Raises:
         ModelError: it cannot be found, or is of another kind.
     """
+    _check_place(source)
     try:
-        config = transformers.AutoConfig.from_pretrained(str(source), revision=revision)
-    except (OSError, ValueError, KeyError) as error:
+        # Not AutoConfig: for a kind that it does not know it offers to run the folder's own code.
+        values, _ = PretrainedConfig.get_config_dict(str(source), revision=revision)
+    except (OSError, ValueError) as error:
         raise ModelError(
-            f"backbone {source}: cannot be found; give small, base or large, a name on the hub "
-            f"(needs the network the first time), or a folder with config.json and "
+            f"backbone {source}: cannot be found. A name on the hub needs the network the first "
+            f"time; without it give --backbone a folder that holds config.json and "
             f"model.safetensors ({one_line(error)[:160]})."
         ) from error
-    if config.model_type not in _CLASSES:
+    kind = str(values.get("model_type"))
+    if kind not in _CLASSES:
         raise ModelError(
-            f"backbone {source}: is of kind {config.model_type!r}; these are known: "
-            f"{', '.join(_CLASSES)}."
+            f"backbone {source}: is of kind {kind!r}; these are known: {', '.join(_CLASSES)}."
         )
-    return config
+    values.pop("auto_map", None)  # names of code that nobody here may run, nor pass on
+    try:
+        return _CLASSES[kind].config_class.from_dict(values)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ModelError(
+            f"backbone {source}: its config.json is damaged; fetch it again "
+            f"({one_line(error)[:160]})."
+        ) from error
 
 
-def pretrained_rgb(source: str | Path) -> tuple[list[float], list[float]] | None:
+def pretrained_rgb(
+    source: str | Path, *, revision: str | None = None
+) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of RGB in [0, 1] that a published backbone was trained with.
 
     Args:
         source: a hub name or a folder.
+        revision: branch, tag or commit on the hub.
 
     Returns:
         The values of its `preprocessor_config.json`; None where it has none, as a backbone that
         was built from a configuration.
     """
     try:
-        values, _ = transformers.BaseImageProcessor.get_image_processor_dict(str(source))
-    except OSError:
+        values, _ = transformers.BaseImageProcessor.get_image_processor_dict(
+            str(source), revision=revision
+        )
+    except (OSError, ValueError):
         return None
-    if "image_mean" not in values or "image_std" not in values:
+    mean, std = values.get("image_mean"), values.get("image_std")
+    if not mean or not std:
         return None
-    return list(values["image_mean"]), list(values["image_std"])
+    return [float(value) for value in mean], [float(value) for value in std]
 
 
 def load_backbone(
     source: str | Path,
     *,
     n_features: int,
-    bands: int = 3,
     quantize: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
@@ -95,8 +112,6 @@ def load_backbone(
     Args:
         source: a hub name or a folder, as `read_backbone_config` takes it.
         n_features: number of last layers whose feature maps come out.
-        bands: bands of the input; where they differ from the backbone's own, its patch embedding
-            is widened, see `widen_patch_embedding`.
         quantize: hold the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic).
             Where that cannot be done, one warning is logged and full precision used.
         revision: branch, tag or commit on the hub.
@@ -106,14 +121,8 @@ def load_backbone(
     """
     config = read_backbone_config(source, revision=revision)
     _choose_layers(config, source, n_features)
-    backbone = None
-    if quantize:
-        backbone = _load_in_4_bit(source, config, revision)
-    if backbone is None:
-        backbone = _load(source, config, revision, dtype=torch.float32)
-    if bands != backbone.config.num_channels:
-        widen_patch_embedding(backbone, bands)
-    return backbone
+    options = _four_bit_options() if quantize else {}
+    return _load(source, config, revision, options)
 
 
 def patch_embedding(backbone: nn.Module) -> nn.Conv2d:
@@ -127,15 +136,24 @@ def patch_embedding(backbone: nn.Module) -> nn.Conv2d:
 def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
     """Make a backbone take another number of bands, in place.
 
-    Band b takes the filters of the backbone's own band b modulo 3 (of however many it has),
-    times own / bands: bands stay distinguishable, and an input that is the same in all bands
-    gives about the tokens it gave before. The new weights are a start; training fits them.
+    Band b takes the filters of the backbone's own band b modulo own (3 for RGB), times own /
+    bands; what their sum then lacks of the old sum is spread evenly over the bands. So bands stay
+    distinguishable, and an input that is the same in all bands gives the tokens it gave before.
+    The new weights are a start; they can be trained, under LoRA too.
+
+    Args:
+        backbone: as `load_backbone` gives it.
+        bands: bands of the input from now on.
     """
     old = patch_embedding(backbone)
-    new = nn.Conv2d(bands, old.out_channels, old.kernel_size, old.stride).to(old.weight)
+    patch = (old.kernel_size[0], old.kernel_size[1])
+    new = nn.Conv2d(bands, old.out_channels, patch, patch).to(old.weight)
     with torch.no_grad():
-        order = torch.arange(bands) % old.in_channels
-        new.weight.copy_(old.weight[:, order] * (old.in_channels / bands))
+        filters_DNhw = old.weight[:, torch.arange(bands) % old.in_channels]
+        filters_DNhw = filters_DNhw * (old.in_channels / bands)
+        # Not 0 where bands is no multiple of own: some filters stand there once more than others.
+        missing_Dhw = old.weight.sum(dim=1) - filters_DNhw.sum(dim=1)
+        new.weight.copy_(filters_DNhw + missing_Dhw[:, None] / bands)
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     embeddings = backbone.get_submodule("embeddings")
@@ -152,21 +170,53 @@ def with_lora(
     backbone: PreTrainedModel, *, r: int, lora_alpha: int, lora_dropout: float
 ) -> PeftModel:
     """The backbone with LoRA (rank-stabilized, on all linear layers); all else is frozen."""
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 (slow to import, not always needed)
+    with quiet_libraries():
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 (slow, not always needed)
 
-    config = LoraConfig(
-        target_modules="all-linear",
-        use_rslora=True,
-        r=r,
-        lora_alpha=lora_alpha,
-        lora_dropout=lora_dropout,
-    )
-    return get_peft_model(backbone, config)
+        config = LoraConfig(
+            target_modules="all-linear",
+            use_rslora=True,
+            r=r,
+            lora_alpha=lora_alpha,
+            lora_dropout=lora_dropout,
+        )
+        return get_peft_model(backbone, config)
 
 
 def is_quantized(backbone: nn.Module) -> bool:
     """Whether any weight is held in 4 bit."""
     return any(type(module).__name__ == "Linear4bit" for module in backbone.modules())
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No bar per weight file, no line about what a user cannot change."""
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    bitsandbytes_logger = logging.getLogger("bitsandbytes")
+    level = bitsandbytes_logger.level
+    transformers_logging.disable_progress_bar()
+    # On its first import (peft imports it too) it logs that the optional package `kernels` is
+    # absent; it works without.
+    bitsandbytes_logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            # peft 0.21 still asks transformers 5.23 by the old name.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
+    finally:
+        bitsandbytes_logger.setLevel(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_place(source: str | Path) -> None:
+    """A folder that is not there is not asked for on the hub."""
+    is_path = isinstance(source, Path) or source.startswith(("/", ".", "~"))
+    if is_path and not Path(source).is_dir():
+        raise ModelError(
+            f"backbone {source}: no such folder; give one that holds config.json and "
+            f"model.safetensors."
+        )
 
 
 def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int) -> None:
@@ -180,62 +230,62 @@ def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int
 
 
 def _load(
-    source: str | Path, config: PretrainedConfig, revision: str | None, **options: Any
+    source: str | Path, config: PretrainedConfig, revision: str | None, options: dict[str, Any]
 ) -> PreTrainedModel:
     backbone_class = _CLASSES[config.model_type]
     try:
-        with _quiet_transformers():
-            loaded: PreTrainedModel = backbone_class.from_pretrained(
-                str(source), config=config, revision=revision, use_safetensors=True, **options
+        with quiet_libraries():
+            loaded, report = backbone_class.from_pretrained(
+                str(source),
+                config=config,
+                revision=revision,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"backbone {source}: its weights cannot be loaded ({one_line(error)[:200]})."
+            f"backbone {source}: its weights cannot be loaded; fetch the folder again "
+            f"({one_line(error)[:200]})."
         ) from error
-    return loaded
+    if report["missing_keys"]:
+        # transformers fills them with random numbers and says so in a log only.
+        raise ModelError(
+            f"backbone {source}: its weights lack {len(report['missing_keys'])} tensors, such as "
+            f"{min(report['missing_keys'])}; fetch the folder again."
+        )
+    backbone: PreTrainedModel = loaded
+    return backbone
 
 
-def _load_in_4_bit(
-    source: str | Path, config: PretrainedConfig, revision: str | None
-) -> PreTrainedModel | None:
+def _four_bit_options() -> dict[str, Any]:
+    """What `from_pretrained` needs for 4 bit; nothing, and a warning, where that cannot be done."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    fault = _why_not_4_bit(device)
+    if fault:
+        logger.warning("4-bit is not to be had here, full precision instead: %s.", fault)
+        return {}
     quantization = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
+    return {"quantization_config": quantization, "device_map": {"": device}}
+
+
+def _why_not_4_bit(device: str) -> str | None:
+    """Try it on one small layer: the only test that holds for every device and version."""
     try:
-        return _load(
-            source,
-            config,
-            revision,
-            quantization_config=quantization,
-            device_map={"": device},
-            dtype=torch.float32,
-        )
-    except (ImportError, ModelError) as error:
-        if isinstance(error, ModelError) and not _mentions_bitsandbytes(error):
-            raise
-        logger.warning("4-bit is not to be had here, full precision instead: %s", one_line(error))
-        return None
+        with quiet_libraries():
+            import accelerate  # noqa: F401, PLC0415 (transformers places 4-bit weights with it)
+            import bitsandbytes  # noqa: PLC0415 (needed for 4 bit only)
 
-
-def _mentions_bitsandbytes(error: BaseException) -> bool:
-    return "bitsandbytes" in str(error) or "4bit" in str(error)
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bar per weight file, no line about an absent optional package of bitsandbytes."""
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    bitsandbytes_logger = logging.getLogger("bitsandbytes")
-    level = bitsandbytes_logger.level
-    transformers_logging.disable_progress_bar()
-    bitsandbytes_logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        bitsandbytes_logger.setLevel(level)
-        if had_bars:
-            transformers_logging.enable_progress_bar()
+            layer = bitsandbytes.nn.Linear4bit(
+                64, 64, quant_type="nf4", compute_dtype=torch.bfloat16
+            )
+            layer.to(device)(torch.ones(1, 64, device=device))
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return one_line(error)[:160]
+    return None

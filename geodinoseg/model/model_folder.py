@@ -2,7 +2,7 @@
 
 farmland.model/
   config.json         legend, statistics, bands, tile, resolution, network, training, scores
-  model.safetensors   head with its batch norm statistics, LoRA, widened patch embedding
+  model.safetensors   head with its batch norm statistics, LoRA, patch embedding
   backbone/           as transformers saves it; absent where config.json names it on the hub
   README.md           the model card
 """
@@ -11,36 +11,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from typing import Any
 
 from geodinoseg.devices import pick_device
-from geodinoseg.errors import LegendError, ModelError, ModelFolderError, one_line
+from geodinoseg.errors import ModelError, ModelFolderError
 from geodinoseg.legend import Legend
-from geodinoseg.model.backbone import load_backbone, patch_embedding
+from geodinoseg.model.backbone import read_backbone_config
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.model_card import model_card
+from geodinoseg.model.model_config import (
+    BACKBONE,
+    CONFIG,
+    FORMAT,
+    FORMAT_VERSION,
+    WEIGHTS,
+    is_model_folder,
+    read_model_config,
+)
+from geodinoseg.model.model_weights import (
+    check_fit,
+    has_weights_of_source,
+    load_weights,
+    read_weights,
+    save_backbone,
+    save_weights,
+)
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.outputs import check_output_folder, folder_written_beside
 from geodinoseg.version import __version__
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-FORMAT = "geodinoseg-model"
-FORMAT_VERSION = 1
-
-_WEIGHTS = "model.safetensors"
-_CONFIG = "config.json"
-_BACKBONE = "backbone"
-_LARGEST_CONFIG_BYTES = 16 << 20
-_PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib"}
+__all__ = ["is_model_folder", "load_model", "read_model_config", "save_model", "write_model"]
 
 
 def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -51,6 +55,7 @@ def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = Fa
     Raises:
         OutputExistsError: a model is there, and overwrite is False.
         OutputError: the folder cannot be written, or holds other things.
+        ModelError: the backbone is held in 4 bit, and the source of its full weights is gone.
     """
     target = check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
     with folder_written_beside(target) as fresh:
@@ -61,10 +66,10 @@ def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = Fa
 def write_model(segmentor: Segmentor, folder: Path) -> None:
     """Write the files of a model into a folder that is there already."""
     network = segmentor.network
-    save_file(_weights(network), folder / _WEIGHTS)
-    inside = network.backbone_differs_from_source or Path(network.source).is_dir()
-    if inside:
-        _full_precision_backbone(network).save_pretrained(folder / _BACKBONE)
+    save_weights(network, folder / WEIGHTS)
+    reference = _reference(network)
+    if reference is None:
+        save_backbone(network, folder / BACKBONE)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -75,12 +80,13 @@ def write_model(segmentor: Segmentor, folder: Path) -> None:
         "tile_px": segmentor.trained_tile_px,
         "pixel_size_m": segmentor.pixel_size_m,
         "network": network.settings,
-        "backbone": None if inside else {"name": network.source, "revision": network.revision},
-        "training": segmentor.training,
-        "scores": segmentor.scores,
+        "backbone": reference,
+        "training": _plain(segmentor.training),
+        "scores": _plain(segmentor.scores),
         "sha256": _checksums(folder),
     }
-    (folder / _CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / CONFIG).write_text(text + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(segmentor), "utf-8")
 
 
@@ -101,185 +107,81 @@ def load_model(folder: str | Path, *, device: str = "auto", precision: str = "au
     place = Path(folder)
     where = pick_device(device)
     config = read_model_config(place)
-    try:
-        segmentor = _build(place, config, precision)
-    except (KeyError, TypeError, ValueError, LegendError, ModelError) as error:
-        raise ModelFolderError(
-            f"{place}: {_CONFIG} is incomplete or damaged; copy the folder again, or train anew "
-            f"({type(error).__name__}: {one_line(error)})."
-        ) from error
-    segmentor.network.to(where)
-    return segmentor
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder's config.json says that it is a model of ours."""
-    try:
-        text = (folder / _CONFIG).read_text("utf-8")
-        return bool(json.loads(text)["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def read_model_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a model folder, after a look at the files around it. Loads no weights.
-
-    Raises:
-        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
-    """
-    place = Path(folder)
-    _check_files(place)
-    try:
-        config = json.loads((place / _CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(
-            f"{place}: {_CONFIG} cannot be read; copy the folder again ({one_line(error)})."
-        ) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ModelFolderError(
-            f"{place}: is not a geodinoseg model, but of another kind; give a folder that "
-            f"'geodinoseg train' wrote."
-        )
-    if config.get("format_version") != FORMAT_VERSION:
-        raise ModelFolderError(
-            f"{place}: was written in format {config.get('format_version')!r}, this geodinoseg "
-            f"({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
-            f"({config.get('geodinoseg_version')})."
-        )
-    return config
-
-
-def _check_files(place: Path) -> None:
-    if not place.exists():
-        raise ModelFolderError(f"{place}: no such model folder.")
-    if not place.is_dir():
-        raise ModelFolderError(f"{place}: is a file; a model is a folder that holds {_CONFIG}.")
-    pickles = sorted(p.name for p in place.rglob("*") if p.suffix.lower() in _PICKLES)
-    if pickles:
-        raise ModelFolderError(
-            f"{place}: holds {pickles[0]}, a format that can run code when it is loaded; a model "
-            f"consists of safetensors and JSON. Remove it if it is a stray file."
-        )
-    for name in (_CONFIG, _WEIGHTS):
-        if not (place / name).is_file():
-            raise ModelFolderError(f"{place}: {name} is missing; copy the whole folder again.")
-    if (place / _CONFIG).stat().st_size > _LARGEST_CONFIG_BYTES:
-        raise ModelFolderError(f"{place}: {_CONFIG} is too large to be that of a model.")
-
-
-def _build(place: Path, config: dict[str, Any], precision: str) -> Segmentor:
     _check_checksums(place, config["sha256"])
-    legend = Legend.from_json(config["legend"])
-    bands = tuple(int(band) for band in config["bands"])
-    statistics = BandStatistics.from_json(config["statistics"])
-    settings = dict(config["network"])
-    if settings["num_classes"] != len(legend) or len(statistics.mean) != len(bands):
-        raise ValueError("legend, bands, statistics and network do not fit each other")
-    network = DinoV2Segmentor(**settings, bands=len(bands), **_backbone_source(place, config))
-    _load_weights(network, place)
+    network = _load_network(place, config)
     network.merge_lora()
-    network.requires_grad_(False).eval()
-    pixel_size_m = config["pixel_size_m"]
+    network.requires_grad_(requires_grad=False).eval()
     return Segmentor(
-        network=network,
-        legend=legend,
-        statistics=statistics,
-        bands=bands,
-        trained_tile_px=int(config["tile_px"]),
-        pixel_size_m=None if pixel_size_m is None else float(pixel_size_m),
+        network=network.to(where),
+        legend=Legend.from_json(config["legend"]),
+        statistics=BandStatistics.from_json(config["statistics"]),
+        bands=tuple(config["bands"]),
+        trained_tile_px=config["tile_px"],
+        pixel_size_m=config["pixel_size_m"],
         precision=precision,
-        training=dict(config["training"]),
-        scores=dict(config["scores"]),
+        training=config["training"],
+        scores=config["scores"],
     )
 
 
-def _backbone_source(place: Path, config: dict[str, Any]) -> dict[str, Any]:
-    reference = config["backbone"]
-    if reference is None:
-        return {"backbone": place / _BACKBONE}
-    return {"backbone": str(reference["name"]), "revision": reference["revision"]}
+def _reference(network: DinoV2Segmentor) -> dict[str, str | None] | None:
+    """Name and revision of the backbone on the hub; None where it has to be in the folder."""
+    if network.backbone_differs_from_source or Path(network.source).is_dir():
+        return None
+    # A loop of somebody else's may have trained the backbone without saying so.
+    if not has_weights_of_source(network):
+        return None
+    return {"name": network.source, "revision": network.revision}
 
 
-def _full_precision_backbone(network: DinoV2Segmentor) -> PreTrainedModel:
-    """The backbone without LoRA and not in 4 bit, as the model folder stores it."""
-    base = network.base_backbone
-    settings = network.settings
-    if not (settings["peft"] or settings["quantize"]):
-        return base
-    # Frozen, so the source still has these weights, in full precision and without adapters.
-    fresh = load_backbone(
-        network.source,
-        n_features=settings["n_features"],
-        bands=network.bands,
-        revision=network.revision,
-    )
-    patch_embedding(fresh).load_state_dict(patch_embedding(base).state_dict())
-    return fresh
-
-
-def _weights(network: DinoV2Segmentor) -> dict[str, torch.Tensor]:
-    parts = {"head": network.head.state_dict()}
-    if network.settings["peft"]:
-        from peft import get_peft_model_state_dict  # noqa: PLC0415 (slow to import)
-
-        parts["lora"] = get_peft_model_state_dict(network.backbone)
-    parts["patch_embedding"] = patch_embedding(network.base_backbone).state_dict()
-    return {
-        f"{part}.{name}": tensor.detach().cpu().contiguous()
-        for part, tensors in parts.items()
-        for name, tensor in tensors.items()
-    }
-
-
-def _load_weights(network: DinoV2Segmentor, place: Path) -> None:
+def _load_network(place: Path, config: Mapping[str, Any]) -> DinoV2Segmentor:
+    stored = read_weights(place, place / WEIGHTS)
+    settings = config["network"]
+    reference = config["backbone"] or {"name": place / BACKBONE, "revision": None}
+    source, revision = reference["name"], reference["revision"]
     try:
-        stored = load_file(place / _WEIGHTS)
-        broken = sorted(name for name, tensor in stored.items() if not tensor.isfinite().all())
-        if broken:
-            raise ModelFolderError(f"{place}: {_WEIGHTS} holds {broken[0]}, which is not finite.")
-        network.head.load_state_dict(_part(stored, "head"))
-        patch_embedding(network.base_backbone).load_state_dict(_part(stored, "patch_embedding"))
-        if network.settings["peft"]:
-            _load_lora(network, _part(stored, "lora"))
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        backbone = read_backbone_config(source, revision=revision)
+        check_fit(
+            settings,
+            stored,
+            in_channels=backbone.hidden_size * settings["n_features"],
+            patch_px=backbone.patch_size,
+        )
+        network = DinoV2Segmentor(
+            **settings, backbone=source, revision=revision, bands=len(config["bands"])
+        )
+        load_weights(network, stored)
+    except ModelError as error:
+        raise ModelFolderError(f"{place}: cannot be loaded: {error}") from error
+    except ValueError as error:
         raise ModelFolderError(
-            f"{place}: {_WEIGHTS} is damaged or of another model; copy the folder again "
-            f"({one_line(error)[:160]})."
+            f"{place}: {WEIGHTS} is that of another model ({error}); copy the whole folder again."
         ) from error
+    return network
 
 
-def _load_lora(network: DinoV2Segmentor, stored: dict[str, torch.Tensor]) -> None:
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict  # noqa: PLC0415
-
-    wanted = get_peft_model_state_dict(network.backbone)
-    if {name: tensor.shape for name, tensor in wanted.items()} != {
-        name: tensor.shape for name, tensor in stored.items()
-    }:
-        raise RuntimeError("the LoRA weights do not fit the network")
-    set_peft_model_state_dict(network.backbone, stored)
-
-
-def _part(stored: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
-    prefix = f"{part}."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in stored.items()
-        if name.startswith(prefix)
-    }
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it: NaN as null, paths and NumPy's numbers as what they stand for."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(folder.rglob("*.safetensors"))
-    return {str(path.relative_to(folder)): _sha256(path) for path in files}
+    """SHA-256 of every file so far, by its path in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 
 
-def _check_checksums(place: Path, expected: dict[str, str]) -> None:
-    if _WEIGHTS not in expected:
-        raise KeyError(f"sha256 of {_WEIGHTS}")
+def _check_checksums(place: Path, expected: Mapping[str, str]) -> None:
     for name, checksum in expected.items():
         path = place / name
-        if os.pardir in Path(name).parts or Path(name).is_absolute():
-            raise ValueError(f"{name} lies outside the folder")
         if not path.is_file():
             raise ModelFolderError(f"{place}: {name} is missing; copy the whole folder again.")
         if _sha256(path) != checksum:

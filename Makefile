@@ -1,0 +1,73 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` the tests.
+# Each makes the virtual environment that it needs; nothing but Python 3.11 to 3.13, pip and make
+# has to be there.
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
+
+# The first Python that is recent enough. PYTHON=/path/to/python chooses another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	if $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null; then echo $$name; break; fi; done)
+
+ATTRIBUTION := Imagery (c) OpenAerialMap contributors / HOTOSM, CC BY 4.0
+
+.PHONY: help demo test test-slow check format sample-model benchmark clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.run  ## Segment the sample scene into demo/: rasters, polygons, a picture
+	@mkdir -p demo
+	$(BIN)/geodinoseg segment sample_data/banepa_apply.tif --model sample_data/banepa.model \
+		-o demo/landcover.tif --confidence demo/confidence.tif \
+		--polygons demo/polygons.gpkg --polygons demo/polygons.shp --overwrite
+	$(BIN)/geodinoseg picture sample_data/banepa_apply.tif demo/landcover.tif \
+		-o demo/landcover.png --caption "$(ATTRIBUTION)" --overwrite
+	@echo
+	@echo "Look at demo/landcover.png, or drag demo/landcover.tif and demo/polygons.gpkg into QGIS:"
+	@echo "classes are named and coloured. demo/confidence.tif says how sure the model is."
+
+test: $(VENV)/.dev  ## Run the tests, without those marked slow
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev  ## Run the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev  ## Check format, lint, types and the floors of the imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix-only .
+
+sample-model: $(VENV)/.dev  ## Train sample_data/banepa.model anew and score it (about an hour)
+	$(BIN)/python sample_data/make_sample_model.py
+
+benchmark: $(VENV)/.dev  ## Print the benchmark tables (about half an hour)
+	$(BIN)/python tests/benchmarks/engine.py
+	$(BIN)/python tests/benchmarks/polygons.py
+
+clean:  ## Remove the environment and the demo's outputs
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found; \
+	name one: make PYTHON=/path/to/python"; exit 1; }
+	@# Without ensurepip (Debian's python3-venv) the pip outside puts one inside.
+	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e ".[test,check]"
+	@touch $(VENV)/.run $@

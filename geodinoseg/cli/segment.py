@@ -1,0 +1,123 @@
+"""The command `segment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geodinoseg.cli.console import progress_bar, report_done, report_plan
+from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("scene")
+@click.option("--model", required=True, type=_FILE, help="Model folder, as `train` writes it.")
+@click.option("-o", "--output", required=True, type=_FILE, help="Class raster to write, .tif.")
+@click.option(
+    "--polygons",
+    type=_FILE,
+    multiple=True,
+    help="Also write polygons: .gpkg, .shp, .fgb, .geojson or .parquet; may be repeated.",
+)
+@click.option("--confidence", type=_FILE, help="Also write the winner's probability, percent.")
+@click.option("--probabilities", type=_FILE, help="Also write one band of probability a class.")
+@bands_option
+@click.option("--nodata", type=float, help="A value that means missing. [default: the scene's]")
+@click.option("--tile", type=click.IntRange(min=1), help="Side of a tile, px. [default: model's]")
+@click.option(
+    "--overlap", type=click.IntRange(min=0), help="Overlap of tiles, px. [default: a quarter]"
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Tiles at once. [default: 4; 16 on a GPU]"
+)
+@click.option(
+    "--resolution",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Ground resolution of the scene, m per px. [default: what its CRS says]",
+)
+@device_option
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it takes.")
+@overwrite_option
+@json_option
+def segment(scene: str, **options: Any) -> None:
+    """Segment SCENE with a model into a class raster on the scene's own grid.
+
+    \b
+    Examples:
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --dry-run
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
+          --confidence confidence.tif --polygons landcover.gpkg
+    """  # noqa: D301 (click's own mark: keep these lines)
+    from geodinoseg.outputs import check_output
+    from geodinoseg.scene import open_scene
+    from geodinoseg.vector_files import SUFFIXES
+
+    # Before torch is loaded: a mistyped path is answered at once.
+    overwrite = options["overwrite"]
+    source = open_scene(scene)
+    for path in options["polygons"]:
+        check_output(path, overwrite=overwrite, suffixes=tuple(SUFFIXES), inputs=[scene])
+    check_output(options["output"], overwrite=overwrite, suffixes=(".tif", ".tiff"), inputs=[scene])
+    if options["dry_run"]:
+        _dry_run(source, options)
+        return
+    _segment(source, options)
+
+
+def _segment(source: Any, options: dict[str, Any]) -> None:
+    import geodinoseg
+
+    with progress_bar("segmenting", json=options["json_"]) as progress:
+        raster = geodinoseg.segment_scene(
+            source,
+            options["model"],
+            options["output"],
+            confidence=options["confidence"] or False,
+            probabilities=options["probabilities"] or False,
+            settings=_settings(options),
+            device=options["device"],
+            overwrite=options["overwrite"],
+            progress=progress,
+        )
+    outputs = [raster.path]
+    outputs += [p for p in (options["confidence"], options["probabilities"]) if p]
+    for path in options["polygons"]:
+        with progress_bar("polygons", json=options["json_"]) as progress:
+            geodinoseg.write_polygons(
+                raster, path, overwrite=options["overwrite"], progress=progress
+            )
+        outputs.append(path)
+    report_done(options["json_"], outputs, _lines(raster, outputs))
+
+
+def _dry_run(source: Any, options: dict[str, Any]) -> None:
+    from geodinoseg.dry_run import estimate
+
+    plan, seconds = estimate(source, options["model"], _settings(options), device=options["device"])
+    report_plan(plan, seconds, json_=options["json_"])
+
+
+def _settings(options: dict[str, Any]) -> Any:
+    from geodinoseg.plan import SegmentSettings
+
+    return SegmentSettings(
+        tile_px=options["tile"],
+        overlap_px=options["overlap"],
+        batch_size=options["batch_size"],
+        bands=options["bands"],
+        nodata=options["nodata"],
+        resolution_m=options["resolution"],
+    )
+
+
+def _lines(raster: Any, outputs: list[Path]) -> list[str]:
+    first = (
+        f"{raster.path}: {raster.width} x {raster.height} px, {len(raster.legend)} classes "
+        f"({', '.join(raster.legend.names)})"
+    )
+    return [first, *(str(path) for path in outputs[1:]), "Open them in QGIS: drag them there."]

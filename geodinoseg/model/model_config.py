@@ -1,0 +1,219 @@
+"""config.json of a model folder: what stands in it, read and checked key by key. No weights.
+
+Whatever was edited, cut off or made up is refused here, in words, before anything is built from
+it; the rest of the model may then rely on types and ranges.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from geodinoseg.errors import LegendError, ModelFolderError, one_line
+from geodinoseg.legend import Legend
+from geodinoseg.version import __version__
+
+FORMAT = "geodinoseg-model"
+FORMAT_VERSION = 1
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+BACKBONE = "backbone"
+
+_LARGEST_CONFIG_BYTES = 16 << 20
+_PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# Far above any model that works, far below what would eat the memory of whoever opens it.
+_LARGEST = {
+    "n_block": 12,
+    "channels": 16_384,
+    "k_size": 31,
+    "n_features": 256,
+    "num_classes": 65_535,
+    "r": 4_096,
+    "lora_alpha": 1_000_000,
+}
+_LARGEST_BAND = 65_535
+_LARGEST_TILE_PX = 65_536
+
+_Check = Callable[[Any], bool]
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder's config.json says that it is a model of ours."""
+    try:
+        values = json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
+def read_model_config(folder: str | Path) -> dict[str, Any]:
+    """config.json of a model folder, after a look at the files around it. Loads no weights.
+
+    Returns:
+        The keys that `write_model` writes, each of its type and within its range.
+
+    Raises:
+        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
+    """
+    place = Path(folder)
+    _check_files(place)
+    try:
+        config = json.loads((place / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFolderError(
+            f"{place}: {CONFIG} cannot be read; copy the folder again ({one_line(error)[:160]})."
+        ) from error
+    _check_kind(place, config)
+    try:
+        _check_keys(config)
+    except (ValueError, LegendError) as error:
+        raise ModelFolderError(
+            f"{place}: {CONFIG} is incomplete or damaged; copy the folder again, or train anew "
+            f"({one_line(error)[:200]})."
+        ) from error
+    return dict(config)
+
+
+def _check_files(place: Path) -> None:
+    if not place.exists():
+        raise ModelFolderError(f"{place}: no such model folder.")
+    if not place.is_dir():
+        raise ModelFolderError(f"{place}: is a file; a model is a folder that holds {CONFIG}.")
+    if not (place / CONFIG).is_file():
+        raise ModelFolderError(
+            f"{place}: {CONFIG} is missing; give a folder that 'geodinoseg train' wrote, whole."
+        )
+    if (place / CONFIG).stat().st_size > _LARGEST_CONFIG_BYTES:
+        raise ModelFolderError(f"{place}: {CONFIG} is too large to be that of a model.")
+
+
+def _check_kind(place: Path, config: Any) -> None:
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"{place}: is not a geodinoseg model, but of another kind; give a folder that "
+            f"'geodinoseg train' wrote. (A backbone goes into training: train --backbone.)"
+        )
+    if config.get("format_version") != FORMAT_VERSION:
+        raise ModelFolderError(
+            f"{place}: was written in format {config.get('format_version')!r}, this geodinoseg "
+            f"({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
+            f"({config.get('geodinoseg_version')})."
+        )
+    pickles = sorted(p.name for p in place.rglob("*") if p.suffix.lower() in _PICKLES)
+    if pickles:
+        raise ModelFolderError(
+            f"{place}: holds {pickles[0]}, a format that can run code when it is loaded; a model "
+            f"consists of safetensors and JSON. Remove it if it is a stray file."
+        )
+    if not (place / WEIGHTS).is_file():
+        raise ModelFolderError(f"{place}: {WEIGHTS} is missing; copy the whole folder again.")
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+    """Raise ValueError or LegendError for what is missing, of another type or out of range."""
+    _check_each(config, "", _TOP)
+    _check_each(config["statistics"], "statistics: ", _STATISTICS)
+    _check_each(config["network"], "network: ", _NETWORK)
+    if config["backbone"] is not None:
+        _check_each(config["backbone"], "backbone: ", _REFERENCE)
+    if WEIGHTS not in config["sha256"]:
+        raise ValueError(f"sha256 of {WEIGHTS} is missing")
+    legend = Legend.from_json(config["legend"])
+    bands = len(config["bands"])
+    lengths = {len(config["statistics"][name]) for name in ("mean", "std", "low", "high")}
+    if config["network"]["num_classes"] != len(legend) or lengths != {bands}:
+        raise ValueError("legend, bands, statistics and network do not fit each other")
+
+
+def _check_each(values: Mapping[str, Any], where: str, checks: Mapping[str, _Check]) -> None:
+    for name, is_right in checks.items():
+        if name not in values:
+            raise ValueError(f"{where}{name} is missing")
+        if not is_right(values[name]):
+            raise ValueError(f"{where}{name} cannot be {str(values[name])[:60]!r}")
+    unknown = sorted(values.keys() - checks.keys())
+    if unknown and checks is _NETWORK:
+        raise ValueError(f"{where}{unknown[0]} is unknown")
+
+
+def _whole(low: int, high: int) -> _Check:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and math.isfinite(value)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_number(entry) for entry in value)
+
+
+def _deviations(value: Any) -> bool:
+    return _numbers(value) and all(entry > 0 for entry in value)
+
+
+def _is(*kinds: type) -> _Check:
+    return lambda value: type(value) in kinds
+
+
+def _bands(value: Any) -> bool:
+    is_band = _whole(1, _LARGEST_BAND)
+    return isinstance(value, list) and bool(value) and all(is_band(band) for band in value)
+
+
+def _entries(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and type(entry.get("class_id")) is int for entry in value
+    )
+
+
+def _checksums(value: Any) -> bool:
+    """File names that stay within the folder, each with its SHA-256."""
+    return isinstance(value, dict) and all(
+        type(checksum) is str
+        and _SHA256.fullmatch(checksum)
+        and not PurePosixPath(name).is_absolute()
+        and ".." not in PurePosixPath(name).parts
+        for name, checksum in value.items()
+    )
+
+
+_TEXT = _is(str)
+_TEXT_OR_NONE = _is(str, type(None))
+
+_TOP: dict[str, _Check] = {
+    "legend": _entries,
+    "bands": _bands,
+    "statistics": _is(dict),
+    "tile_px": _whole(1, _LARGEST_TILE_PX),
+    "pixel_size_m": lambda value: value is None or (_is_number(value) and value > 0),
+    "network": _is(dict),
+    "backbone": _is(dict, type(None)),
+    "training": _is(dict),
+    "scores": _is(dict),
+    "sha256": _checksums,
+}
+_STATISTICS: dict[str, _Check] = {
+    "mean": _numbers,
+    "std": _deviations,
+    "low": _numbers,
+    "high": _numbers,
+    "dtype": _TEXT,
+}
+_NETWORK: dict[str, _Check] = {
+    **{name: _whole(1, largest) for name, largest in _LARGEST.items()},
+    "linear_head": _is(bool),
+    "quantize": _is(bool),
+    "peft": _is(bool),
+    "size": _TEXT,
+    "activation": _TEXT,
+    "lora_dropout": _is_number,
+}
+_REFERENCE: dict[str, _Check] = {"name": _TEXT, "revision": _TEXT_OR_NONE}
