@@ -36,20 +36,21 @@ if TYPE_CHECKING:
     from geodinoseg.scene import Scene, open_scene
     from geodinoseg.segmentation import segment_scene
     from geodinoseg.tile_model import TileModel
-    from geodinoseg.training import LabelOptions, TrainingSettings, train_model
+    from geodinoseg.training import train_model
+    from geodinoseg.training_settings import LabelOptions, TrainingSettings
 
 _HOMES = {
     "ClassRaster": "class_raster",
     "DinoV2Segmentor": "model.dinov2_segmentor",
     "GeodinosegError": "errors",
-    "LabelOptions": "training",
+    "LabelOptions": "training_settings",
     "Legend": "legend",
     "LegendClass": "legend",
     "Scene": "scene",
     "SegmentSettings": "plan",
     "Segmentor": "model.segmentor",
     "TileModel": "tile_model",
-    "TrainingSettings": "training",
+    "TrainingSettings": "training_settings",
     "load_model": "model.model_folder",
     "open_class_raster": "class_raster",
     "open_scene": "scene",

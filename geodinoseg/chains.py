@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 END = -1
 """The successor of an element that ends an open chain."""
@@ -94,7 +92,7 @@ def connected_sets(
     return root
 
 
-def offsets_of(lengths: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def offsets_of(lengths: NDArray[np.integer[Any] | np.bool_]) -> NDArray[np.int64]:
     """Where ragged rows of these lengths start, and where the last one ends, (rows + 1,)."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])

@@ -111,7 +111,6 @@ def cut_bands(
             yield Band(
                 cells=cells,
                 row_off=row,
-                row_end=row + len(chunk),
                 outside=outside.value,
                 weights_above=weights.above[row : row + len(chunk) + 1],
                 integrals=() if confidence is None else _integrals(confidence.read(window)),

@@ -47,8 +47,6 @@ class Band:
     """Value of what is no region: nodata and what lies round the raster."""
     weights_above: NDArray[np.int64]
     """(1 + rows,) weight of a pixel's area, summed over the rows above each lattice row."""
-    row_end: int
-    """First row of the raster past the band."""
     left_out: NDArray[np.integer[Any]] | None = None
     """Values whose regions are not wanted; they part the others all the same."""
     simplify_px: float = 0.0
@@ -56,6 +54,11 @@ class Band:
     integrals: tuple[NDArray[np.int64], ...] = ()
     """(1 + rows, width + 1) each: the sum of some pixel value over the band's pixels above and to
     the left of each lattice point."""
+
+    @property
+    def row_end(self) -> int:
+        """First row of the raster past the band."""
+        return self.row_off + len(self.weights_above) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ def _paths(band: Band, walls: Walls, lattice: Lattice, edges: Edges, chains: Cha
         last = edges.reaches[chains.order[chains.offsets[1:] - 1]]
         is_open = ~chains.closed
         vertices = np.insert(edges.leaves[chains.order], chains.offsets[1:][is_open], last[is_open])
-        offsets = chains.offsets + offsets_of(is_open)
+        offsets = np.add(chains.offsets, offsets_of(is_open))
         kept = kept_vertices(lattice, edges, walls.passed_points(), tolerance_px=band.simplify_px)
     stays = kept[vertices]
     vertices = vertices[stays]

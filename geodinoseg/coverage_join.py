@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.chains import END, connected_sets, follow, offsets_of, ragged_range
 from geodinoseg.coverage import NO_PORT, Pieces
+from geodinoseg.cut_points import straighten_cut_points
 from geodinoseg.paths import (
     Paths,
     concatenate,
@@ -16,10 +18,6 @@ from geodinoseg.paths import (
     split_at_self_touches,
     start_at_first,
 )
-from geodinoseg.simplification import straighten_cut_points
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +112,7 @@ class CoverageJoin:
         comes_in = np.flatnonzero(pieces.from_above != NO_PORT)
         goes_out = np.flatnonzero(pieces.to_above != NO_PORT)
         chain_from = _inverse(self._open.from_port)
-        first = [
+        first: list[NDArray[Any]] = [
             self._open.regions[chain_at[pieces.from_above[comes_in]]],
             self._open.regions[chain_from[pieces.to_above[goes_out]]],
             known + pieces.links[:, 0],

@@ -65,12 +65,10 @@ def segment_lengths_m(
     x_steps = transform.a * col_steps + transform.b * row_steps
     y_steps = transform.d * col_steps + transform.e * row_steps
     if not geobox.is_geographic:
-        lengths: NDArray[np.float64] = np.hypot(x_steps, y_steps) * geobox.crs_unit_m
-        return lengths
+        return np.asarray(np.hypot(x_steps, y_steps) * geobox.crs_unit_m, dtype=np.float64)
     middle_y = transform.d * cols + transform.e * rows + transform.f + y_steps / 2
     east_m, north_m = _metres_in_a_degree(geobox, np.radians(middle_y))
-    lengths = np.hypot(x_steps * east_m, y_steps * north_m)
-    return lengths
+    return np.asarray(np.hypot(x_steps * east_m, y_steps * north_m), dtype=np.float64)
 
 
 def _metres_in_a_degree(

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from geodinoseg.chains import END
 
 NW, NE, SE, SW = range(4)
-"""The cells round a lattice point, clockwise; also the edges that have them on their left, which go N, E, S, W."""
+"""The cells round a lattice point, clockwise; also the edges that have them on their left.
+
+These go north, east, south and west.
+"""
 
 _BITS = np.array([1, 2, 4, 8], dtype=np.uint8)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.chains import follow, offsets_of, ragged_range
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 SELF_TOUCH = np.uint8(1)
 """Flag of a vertex where a region has the cells of one diagonal only: a ring may pass it twice."""

@@ -1,114 +1,54 @@
-"""Training and validation samples: which windows of the scenes, and how they are varied.
+"""Training and validation crops: which windows of the scenes, and how they are varied.
 
-A window is a function of the seed and of its number alone, so a run can be repeated.
+A training crop is a function of the seed and of its number alone, so a run can be repeated.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from geodinoseg.grid import Window
-from geodinoseg.labels import IGNORE
+from geodinoseg.background import in_background
+from geodinoseg.errors import LabelError
+from geodinoseg.grid import Window, windows_over
+from geodinoseg.label_classes import IGNORE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geodinoseg.legend import Legend
     from geodinoseg.scene import Scene, SceneReader
-
+    from geodinoseg.training_settings import Augmentation
+    from geodinoseg.validation_split import SplitScene
 
 _TRIES = 20
 """Windows drawn before one that touches validation blocks is taken, without its labels there."""
-
-
-class LabelSource(Protocol):
-    """What the sampler asks of labels; see `labels.open_labels`."""
-
-    @property
-    def legend(self) -> Legend:
-        """The classes."""
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channel of each pixel, IGNORE where there is no label."""
-
-    def class_blocks(self, block_px: int) -> NDArray[np.int64]:
-        """(block rows, block columns, classes) labelled pixels of each class in each block."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitScene:
-    """A scene with its labels, cut into square blocks for training and for validation."""
-
-    scene: Scene
-    labels: LabelSource
-    block_px: int
-    """Side of a block."""
-    counts: NDArray[np.int64]
-    """(block rows, block columns, classes) labelled pixels."""
-    is_validation: NDArray[np.bool_]
-    """(block rows, block columns), True where a block is kept for validation."""
-
-    def in_validation(self, window: Window) -> NDArray[np.bool_]:
-        """(height, width), True for the pixels of a window that lie in a validation block."""
-        rows = np.arange(window.row_off, window.row_end) // self.block_px
-        cols = np.arange(window.col_off, window.col_end) // self.block_px
-        return self.is_validation[np.ix_(rows, cols)]
+_BLOCKS_HELD = 64
+"""Blocks whose labels are kept: 0.4 MB each where crops have 224 px, and asked for again."""
+_WHOLLY_VALID = 0.999
+"""Of an interpolated pixel: below that, a missing pixel had a part in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Augmentation:
-    """How training windows are varied. Quarter turns and flips are always in: maps have no up."""
+class Crop:
+    """A square of pixels with their labels; what lies outside the scene is not valid."""
 
-    scale: float = 1.4
-    """A window covers 1 / scale to scale times the side of a crop."""
-    gain: float = 0.2
-    """Each band is multiplied by 1 - gain to 1 + gain, in units of its deviation."""
-    offset: float = 0.2
-    """Each band, and all bands together, are moved by up to this many deviations."""
-
-
-def validation_blocks(counts: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose blocks for validation so that every class has about its share of pixels there.
-
-    Blocks are taken in a random order where they fill what a class still lacks, and never where
-    they would take more than half of a class away from training.
-
-    Args:
-        counts: (block rows, block columns, classes) labelled pixels.
-        share: share of each class's pixels to keep for validation, 0 to 0.5.
-        seed: of the random order.
-
-    Returns:
-        (block rows, block columns) bool, True for validation; all False where there are too few
-        labelled blocks to split.
-    """
-    shape = counts.shape[:2]
-    flat = counts.reshape(-1, counts.shape[-1])
-    totals = flat.sum(axis=0)
-    wanted = share * totals
-    taken = np.zeros_like(totals)
-    chosen = np.zeros(len(flat), dtype=np.bool_)
-    for block in np.random.default_rng(seed).permutation(len(flat)):
-        fills = np.minimum(wanted - taken, flat[block]).clip(min=0) / np.maximum(totals, 1)
-        spills = (taken + flat[block] - wanted).clip(min=0) / np.maximum(totals, 1)
-        if (taken + flat[block] > totals / 2).any() or fills.sum() <= spills.sum():
-            continue
-        taken += flat[block]
-        chosen[block] = True
-    return chosen.reshape(shape)
+    pixels: NDArray[Any]
+    """(bands, side, side), raw, in the scene's dtype, or float32 where they were resampled."""
+    valid: NDArray[np.bool_]
+    """(side, side), True where the scene holds data."""
+    labels: NDArray[np.int64]
+    """(side, side), channel, or IGNORE; IGNORE where not valid."""
 
 
 class Sampler:
-    """Draws training crops with class balance, and reads validation windows.
+    """Draws training crops with class balance, and reads validation crops.
 
     Use as a context manager: it keeps the scenes open. Belongs to one thread at a time.
     """
@@ -121,13 +61,25 @@ class Sampler:
         augmentation: Augmentation,
         seed: int,
     ) -> None:
+        """Take scenes with labels; opens nothing yet.
+
+        Args:
+            scenes: with the same classes and bands.
+            crop_px: side of a crop.
+            augmentation: how training crops are varied.
+            seed: of the draws.
+
+        Raises:
+            LabelError: no block with labels is left for training.
+        """
         self._scenes = scenes
         self._crop_px = crop_px
         self._augmentation = augmentation
         self._seed = seed
         self._readers: list[SceneReader] = []
         self._exits = ExitStack()
-        self._places = _labelled_places(scenes)
+        self._places = _training_places(scenes)
+        self._block_labels = lru_cache(_BLOCKS_HELD)(self._read_block_labels)
 
     def __enter__(self) -> Self:
         """Open the scenes."""
@@ -139,55 +91,75 @@ class Sampler:
         self._exits.close()
 
     def batch(self, first: int, count: int) -> list[Crop]:
-        """Training crops number first to first + count - 1."""
+        """Training crops number first to first + count - 1.
+
+        Each is drawn over a labelled pixel of a class, all classes having an equal chance, scaled,
+        turned and flipped. No pixel of a validation block is labelled in it.
+        """
         return [self._crop(np.random.default_rng((self._seed, first + i))) for i in range(count)]
 
-    def validation_windows(self) -> list[tuple[int, Window]]:
-        """(scene, window) of the labelled validation blocks, cut into crops."""
-        windows = []
-        for index, split in enumerate(self._scenes):
-            for row, col in np.argwhere(split.is_validation):
-                windows += [
-                    (index, window) for window in self._block_windows(split, int(row), int(col))
-                ]
-        return windows
+    def validation_pieces(self) -> list[tuple[int, Window]]:
+        """(scene, window) of the validation blocks, cut into pieces no larger than a crop."""
+        side = self._crop_px
+        return [
+            (index, piece.shifted_by(rows=block.row_off, cols=block.col_off))
+            for index, split in enumerate(self._scenes)
+            for block in (split.block(*at) for at in np.argwhere(split.is_validation).tolist())
+            for piece in windows_over(height=block.height, width=block.width, rows=side, cols=side)
+        ]
 
-    def validation_crop(self, index: int, window: Window) -> Crop:
-        """One validation window, as it is."""
-        return self._read(index, window)
-
-    def _block_windows(self, split: SplitScene, row: int, col: int) -> Iterator[Window]:
-        side, crop = split.block_px, self._crop_px
-        for row_off in range(row * side, min((row + 1) * side, split.scene.height), crop):
-            for col_off in range(col * side, min((col + 1) * side, split.scene.width), crop):
-                yield Window(
-                    col_off=col_off,
-                    row_off=row_off,
-                    width=min(crop, split.scene.width - col_off),
-                    height=min(crop, split.scene.height - row_off),
-                )
+    def validation_crop(self, index: int, piece: Window) -> Crop:
+        """A crop round a piece of a scene, as it is, labelled in the piece alone."""
+        scene, side = self._scenes[index].scene, self._crop_px
+        window = _window_at(
+            scene,
+            row_off=piece.row_off - (side - piece.height) // 2,
+            col_off=piece.col_off - (side - piece.width) // 2,
+            side=side,
+        )
+        crop = self._read(index, window)
+        outside = np.ones_like(crop.valid)
+        outside[piece.shifted_by(rows=-window.row_off, cols=-window.col_off).slices] = False
+        crop.labels[outside] = IGNORE
+        return _padded(crop, side)
 
     def _crop(self, rng: np.random.Generator) -> Crop:
-        index, window = self._draw_window(rng)
+        index, window, side = self._draw_window(rng)
         crop = self._read(index, window)
         # Only where blocks are so small that no window misses them all: its labels are not used.
         crop.labels[self._scenes[index].in_validation(window)] = IGNORE
-        return _turned(_resized(crop, self._crop_px), rng)
+        return _turned(_resized(_padded(crop, side), self._crop_px), rng)
 
-    def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window]:
-        """A window round a labelled block of a class drawn with equal chance for all classes."""
-        places, chances = self._places[rng.integers(len(self._places))]
-        window = None
-        for _ in range(_TRIES):
-            index, row, col = (int(v) for v in places[rng.choice(len(places), p=chances)])
+    def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
+        """Scene, window, and the side of the square that it fills or, at a small scene, begins."""
+        channel, places, chances = self._places[rng.integers(len(self._places))]
+        for attempt in range(_TRIES):
+            index, row, col = places[rng.choice(len(places), p=chances)].tolist()
             split = self._scenes[index]
-            scale = self._augmentation.scale ** rng.uniform(-1, 1)
-            side = round(self._crop_px * scale)
-            window = _window_round(split, row, col, side, rng)
-            if not split.in_validation(window).any():
+            side = max(1, round(self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)))
+            row, col = self._draw_pixel(index, row, col, channel, rng)
+            window = _window_at(
+                split.scene,
+                row_off=row - int(rng.integers(side)),
+                col_off=col - int(rng.integers(side)),
+                side=side,
+            )
+            if attempt == _TRIES - 1 or not split.touches_validation(window):
                 break
-        assert window is not None
-        return index, window
+        return index, window, side
+
+    def _draw_pixel(
+        self, index: int, row: int, col: int, channel: int, rng: np.random.Generator
+    ) -> tuple[int, int]:
+        """Row and column in the scene of a pixel of a class, of those that a block holds."""
+        at = np.flatnonzero(self._block_labels(index, row, col) == channel)
+        block = self._scenes[index].block(row, col)
+        rows, cols = divmod(int(at[rng.integers(len(at))]), block.width)
+        return block.row_off + rows, block.col_off + cols
+
+    def _read_block_labels(self, index: int, row: int, col: int) -> NDArray[Any]:
+        split = self._scenes[index]
+        return split.labels.read(split.block(row, col))
 
     def _read(self, index: int, window: Window) -> Crop:
         pixels, valid = self._readers[index].read(window)
@@ -195,22 +167,19 @@ class Sampler:
         return Crop(pixels=pixels, valid=valid, labels=labels.astype(np.int64))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crop:
-    """Pixels with their labels."""
-
-    pixels: NDArray[Any]
-    """(bands, height, width), raw."""
-    valid: NDArray[np.bool_]
-    """(height, width), True where the scene holds data."""
-    labels: NDArray[np.int64]
-    """(height, width), channel, or IGNORE."""
-
-
 def jittered(
     values_BNHW: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> torch.Tensor:
-    """Normalized pixels as another day's light would give them: gain and offset per band."""
+    """Normalized pixels as another day's light would give them: gain and offset per band.
+
+    Args:
+        values_BNHW: (batch, bands, height, width) float32, in deviations from the mean.
+        augmentation: how far gain and offset go.
+        generator: of the draws, on the CPU, so that every device gets the same.
+
+    Returns:
+        As `values_BNHW`.
+    """
     batch, bands = values_BNHW.shape[:2]
 
     def draw(*shape: int) -> torch.Tensor:
@@ -222,72 +191,70 @@ def jittered(
 
 
 def read_ahead(sampler: Sampler, *, steps: range, batch_size: int) -> Iterator[list[Crop]]:
-    """Batches of training crops, read one ahead in a thread of their own."""
-    ready: queue.Queue[list[Crop] | BaseException] = queue.Queue(maxsize=2)
-    stop = threading.Event()
+    """The batches of these steps, read in a thread of their own, two ahead of whoever takes them.
 
-    def offer(item: list[Crop] | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
+    An error in the thread is raised where its batch would have come; when the batches are no
+    longer wanted, the thread ends.
+    """
 
-    def read() -> None:
-        try:
-            with sampler:
-                for step in steps:
-                    if stop.is_set():
-                        return
-                    offer(sampler.batch(step * batch_size, batch_size))
-        except BaseException as error:  # noqa: BLE001 (raised again where the batches are awaited)
-            offer(error)
+    def batches() -> Iterator[list[Crop]]:
+        with sampler:
+            for step in steps:
+                yield sampler.batch(step * batch_size, batch_size)
 
-    thread = threading.Thread(target=read, name="geodinoseg-samples", daemon=True)
-    thread.start()
-    try:
-        for _ in steps:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+    return in_background(batches, ahead=2)
 
 
-def _labelled_places(
+def _training_places(
     scenes: Sequence[SplitScene],
-) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """For each class with training labels: (scene, block row, block column) and its chance."""
-    classes = scenes[0].counts.shape[-1]
+) -> list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]:
+    """For each class with training labels: its channel, where it is, and each place's chance.
+
+    Places are (places, 3) of scene, block row and block column.
+    """
     places = []
-    for channel in range(classes):
+    for channel in range(scenes[0].counts.shape[-1]):
         where, weights = [], []
         for index, split in enumerate(scenes):
             counts = np.where(split.is_validation, 0, split.counts[..., channel])
             blocks = np.argwhere(counts > 0)
-            where += [(index, row, col) for row, col in blocks]
-            weights += [counts[row, col] for row, col in blocks]
-        if where:
-            chances = np.array(weights, dtype=np.float64)
-            places.append((np.array(where, dtype=np.int64), chances / chances.sum()))
+            where.append(np.insert(blocks, 0, index, axis=1))
+            weights.append(counts[counts > 0])
+        chances = np.concatenate(weights).astype(np.float64)
+        if len(chances):
+            places.append((channel, np.concatenate(where), chances / chances.sum()))
+    if not places:
+        raise LabelError(
+            f"{scenes[0].scene.path}: no labelled block is left to train on; label more of the "
+            f"scene, or keep a smaller --validation-share."
+        )
     return places
 
 
-def _window_round(
-    split: SplitScene, row: int, col: int, side: int, rng: np.random.Generator
-) -> Window:
-    """A square window whose centre falls into a block, moved to lie inside the scene."""
-    height, width = min(side, split.scene.height), min(side, split.scene.width)
-    centre_row = (row + rng.random()) * split.block_px
-    centre_col = (col + rng.random()) * split.block_px
+def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window:
+    """A square at a corner, moved to lie inside the scene; cut where the scene is smaller."""
+    height, width = min(side, scene.height), min(side, scene.width)
     return Window(
-        col_off=int(np.clip(centre_col - width / 2, 0, split.scene.width - width)),
-        row_off=int(np.clip(centre_row - height / 2, 0, split.scene.height - height)),
+        col_off=min(max(col_off, 0), scene.width - width),
+        row_off=min(max(row_off, 0), scene.height - height),
         width=width,
         height=height,
+    )
+
+
+def _padded(crop: Crop, side: int) -> Crop:
+    """The crop as a square: what lies past the scene is 0, not valid and not labelled.
+
+    The engine pads scenes that are smaller than a tile in the same way.
+    """
+    height, width = crop.labels.shape
+    if (height, width) == (side, side):
+        return crop
+    past = ((0, side - height), (0, side - width))
+    return Crop(
+        pixels=np.pad(crop.pixels, ((0, 0), *past)),
+        valid=np.pad(crop.valid, past),
+        labels=np.pad(crop.labels, past, constant_values=IGNORE),
     )
 
 
@@ -295,20 +262,20 @@ def _resized(crop: Crop, side: int) -> Crop:
     """The crop at side x side px: pixels averaged or interpolated, labels by nearest neighbour."""
     if crop.labels.shape == (side, side):
         return crop
-    pixels = torch.from_numpy(crop.pixels.astype(np.float32))[None]
-    # An invalid pixel bleeds by one into its neighbours, so these count as invalid too.
-    pixels = functional.interpolate(
-        torch.nan_to_num(pixels), size=(side, side), mode="bilinear", antialias=True
-    )
-    valid = torch.from_numpy(crop.valid.astype(np.float32))[None, None]
-    valid = functional.interpolate(valid, size=(side, side), mode="bilinear", antialias=True)
-    labels = torch.from_numpy(crop.labels.astype(np.float32))[None, None]
-    labels = functional.interpolate(labels, size=(side, side), mode="nearest-exact")
-    is_valid = valid[0, 0].numpy() > 0.999
+
+    def resized(array: NDArray[Any], **options: Any) -> NDArray[np.float32]:
+        values = torch.from_numpy(array.astype(np.float32))[None]
+        return np.asarray(functional.interpolate(values, size=(side, side), **options)[0].numpy())
+
+    smooth = {"mode": "bilinear", "antialias": True}
+    # A missing pixel bleeds into its neighbours, so these count as missing too.
+    valid = resized(crop.valid[None], **smooth)[0] > _WHOLLY_VALID
+    labels = resized(crop.labels[None], mode="nearest-exact")[0].astype(np.int64)
+    # 0 in place of the missing: NaN would spread however little its weight is.
     return Crop(
-        pixels=pixels[0].numpy(),
-        valid=is_valid,
-        labels=np.where(is_valid, labels[0, 0].numpy().astype(np.int64), IGNORE),
+        pixels=resized(np.where(crop.valid, crop.pixels, 0), **smooth),
+        valid=valid,
+        labels=np.where(valid, labels, IGNORE),
     )
 
 

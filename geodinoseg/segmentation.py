@@ -21,7 +21,7 @@ from geodinoseg.class_rows import (
     class_raster_writer,
 )
 from geodinoseg.devices import in_halves_when_full, to_device
-from geodinoseg.errors import OutputError
+from geodinoseg.errors import ModelError, OutputError
 from geodinoseg.model.model_folder import load_model
 from geodinoseg.outputs import check_output
 from geodinoseg.plan import Plan, SegmentSettings, make_plan, plan_facts
@@ -220,7 +220,15 @@ def _batches(
 
 
 def _probabilities(model: TileModel, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    return in_halves_when_full(model.probabilities, pixels, valid, torch.cat)
+    """(n, classes, T, T); a batch that does not fit the device goes in halves."""
+    result = in_halves_when_full(model.probabilities, pixels, valid, torch.cat)
+    expected = (len(pixels), len(model.legend), *pixels.shape[-2:])
+    if result.shape != expected:
+        raise ModelError(
+            f"{type(model).__name__}: gave probabilities of shape {tuple(result.shape)}, expected "
+            f"(tiles, classes, rows, columns) = {expected}."
+        )
+    return result
 
 
 def _decided(
@@ -237,6 +245,7 @@ def _decided(
     inside = window.shifted_by(rows=-first, cols=-chunk.halo.col_off)
     invalid = ~tile_row.valid[inside.slices]
     channels_HW, best_HW = most_probable(probabilities_CHW)
+    _check_numbers(best_HW, invalid, window)
     class_ids = _class_ids(channels_HW, plan)
     class_ids[invalid] = plan.legend.nodata
     confidence = shares = None
@@ -249,6 +258,20 @@ def _decided(
     return ClassRows(
         window=window, class_ids=class_ids, confidence=confidence, probabilities=shares
     )
+
+
+def _check_numbers(best_HW: torch.Tensor, invalid: NDArray[np.bool_], window: Window) -> None:
+    """A network that fails must not pass for class 0.
+
+    Raises:
+        ModelError: the best probability of a valid pixel is not a number.
+    """
+    broken_HW = ~torch.isfinite(best_HW)
+    if broken_HW.any() and (broken_HW.cpu().numpy() & ~invalid).any():
+        raise ModelError(
+            f"the network gave no numbers in rows {window.row_off} to {window.row_end - 1}; its "
+            f"arithmetic overflowed, try --precision float32."
+        )
 
 
 def _class_ids(channels_HW: torch.Tensor, plan: Plan) -> NDArray[Any]:

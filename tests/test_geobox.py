@@ -33,9 +33,7 @@ def test_feet_become_metres():
     assert_allclose(geobox.row_areas_m2, (2 * 0.3048006096) ** 2, rtol=1e-9)
 
 
-@given(
-    latitude=st.floats(-89, 88.9), step=st.floats(1e-5, 1.0), south_up=st.booleans()
-)
+@given(latitude=st.floats(-89, 88.9), step=st.floats(1e-5, 1.0), south_up=st.booleans())
 def test_a_geographic_pixel_has_its_area_on_the_ellipsoid(latitude, step, south_up):
     sign = 1 if south_up else -1
     top = latitude if south_up else latitude + step

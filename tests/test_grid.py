@@ -20,9 +20,7 @@ def grids(draw: st.DrawFn) -> TileGrid:
     overlap_px = draw(st.integers(0, tile_px - 1))
     # A stride of one pixel over 700 would be 490,000 tiles: the same law, and slow.
     overlap_px = min(overlap_px, tile_px - max(1, tile_px // 8))
-    return TileGrid(
-        height=draw(sizes), width=draw(sizes), tile_px=tile_px, overlap_px=overlap_px
-    )
+    return TileGrid(height=draw(sizes), width=draw(sizes), tile_px=tile_px, overlap_px=overlap_px)
 
 
 @given(grid=grids())

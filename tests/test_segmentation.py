@@ -25,11 +25,11 @@ from rasters import (
 )
 
 import geodinoseg.plan
-from geodinoseg.errors import GridError, OutputError, OutputExistsError, SceneError
+from geodinoseg.errors import GridError, ModelError, OutputError, OutputExistsError, SceneError
 from geodinoseg.legend import Legend
 from geodinoseg.plan import SegmentSettings, make_plan
-from geodinoseg.segmentation import Outputs, _TileProgress, segment_chunk, segment_scene
 from geodinoseg.progress import no_progress
+from geodinoseg.segmentation import Outputs, _TileProgress, segment_chunk, segment_scene
 from geodinoseg.stitcher import most_probable
 
 
@@ -298,3 +298,42 @@ def test_progress_rises_to_one(tmp_path):
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
     assert "Mpx/s" in told[0][1]
+
+
+class _BrokenModel(ConstantModel):
+    def answer(self, pixels, valid):
+        answer = super().answer(pixels, valid).clone()
+        answer[:, :, 3, 3] = float("nan")
+        return answer
+
+
+def test_a_network_that_gives_no_numbers_is_not_class_zero(tmp_path):
+    scene = write_raster(tmp_path / "s.tif", random_classes(90, 80))
+    with pytest.raises(ModelError, match="no numbers in rows 0 to"):
+        segment_scene(scene, _BrokenModel((0.4, 0.6)), tmp_path / "map.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif"]
+
+
+def test_a_network_that_answers_in_another_shape_is_refused(tmp_path):
+    scene = write_raster(tmp_path / "s.tif", random_classes(90, 80))
+    model = ConstantModel((0.4, 0.6))
+    model.answer = lambda pixels, valid: torch.ones(len(pixels), 3, 32, 32)
+    with pytest.raises(ModelError, match="gave probabilities of shape"):
+        segment_scene(scene, model, tmp_path / "map.tif")
+
+
+def test_memory_that_is_too_small_for_a_batch_changes_nothing(tmp_path):
+    pixels = random_classes(150, 140)
+    scene = write_raster(tmp_path / "s.tif", pixels)
+    model = IdentityModel()
+    answer = model.answer
+
+    def small(tiles, valid):
+        if len(tiles) > 1:
+            raise torch.OutOfMemoryError
+        return answer(tiles, valid)
+
+    model.answer = small
+    choices = SegmentSettings(tile_px=32, batch_size=5)
+    segment_scene(scene, model, tmp_path / "map.tif", settings=choices)
+    assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])

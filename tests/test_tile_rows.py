@@ -26,7 +26,12 @@ def cases(draw: st.DrawFn) -> tuple[TileGrid, int, int, int]:
         tile_px=tile_px,
         overlap_px=draw(st.integers(0, tile_px // 2)),
     )
-    return grid, draw(st.integers(20, 150)), draw(st.integers(20, 130)), draw(st.sampled_from([16, 48]))
+    return (
+        grid,
+        draw(st.integers(20, 150)),
+        draw(st.integers(20, 130)),
+        draw(st.sampled_from([16, 48])),
+    )
 
 
 @given(case=cases())

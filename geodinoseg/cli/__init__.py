@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import run_command
+from geodinoseg.cli.console import ended_in_words
 from geodinoseg.version import __version__
 
 _COMMANDS = {
@@ -47,9 +47,10 @@ class _LazyCommands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         """Run; what a user can mend ends in one line and exit code 1."""
-        return run_command(super().main, *args, **kwargs)
+        with ended_in_words(ctx):
+            return super().invoke(ctx)
 
 
 def _versions() -> str:

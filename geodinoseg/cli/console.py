@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from geodinoseg.errors import GeodinosegError
-from geodinoseg.progress import Progress
+from geodinoseg.progress import Progress, no_progress
 
 _EXIT_FAILURE = 1
 _EXIT_INTERRUPTED = 130
 _REDRAW_S = 0.1
 _JSON_REDRAW_S = 0.5
+_WANTS_JSON = "geodinoseg.json"
 
 
-def run_command(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a command; an error that a user can mend becomes one line on stderr and exit code 1."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.captureWarnings(capture=True)
-    wants_json = "--json" in (kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])
-    try:
-        return run(*args, **kwargs)
-    except GeodinosegError as error:
-        _fail(str(error), _EXIT_FAILURE, wants_json=wants_json)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written.", _EXIT_INTERRUPTED, wants_json=wants_json)
-    except BrokenPipeError:
-        # Whoever read our output went away; that is no failure of the work.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_EXIT_FAILURE)
+@contextmanager
+def ended_in_words(ctx: click.Context) -> Iterator[None]:
+    """Run a command: what a user can mend ends as one line on stderr and exit code 1.
+
+    An interrupt ends as one line and exit code 130; everything else is a bug and goes up.
+    """
+    with _warnings_in_words():
+        try:
+            yield
+        except GeodinosegError as error:
+            _fail(ctx, str(error), _EXIT_FAILURE)
+        except KeyboardInterrupt:
+            _fail(ctx, "interrupted; no unfinished file was left.", _EXIT_INTERRUPTED)
+
+
+def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:  # noqa: FBT001 (click's)
+    """Callback of --json: an error is an event, too."""
+    ctx.meta[_WANTS_JSON] = wanted
+    return wanted
 
 
 @contextmanager
@@ -48,6 +52,9 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
     """
     if json:
         yield _json_progress()
+        return
+    if not sys.stderr.isatty():
+        yield no_progress
         return
     with click.progressbar(
         length=1000, label=label, show_eta=True, show_percent=True, file=sys.stderr, width=30,
@@ -96,6 +103,26 @@ def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
         click.echo(f"{name:{width}}  {_shown(value)}")
 
 
+class _Words(logging.Handler):
+    """Our own warnings as a line on stderr each; other libraries talk to programmers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] == "geodinoseg":
+            click.echo(f"Warning: {record.getMessage()}", err=True)
+
+
+@contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    root, words = logging.getLogger(), _Words(logging.WARNING)
+    root.addHandler(words)
+    logging.captureWarnings(capture=True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        root.removeHandler(words)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_shown(entry)}" for name, entry in value.items()) or "none"
@@ -129,8 +156,8 @@ def _event(**values: Any) -> None:
     sys.stdout.flush()
 
 
-def _fail(message: str, code: int, *, wants_json: bool) -> None:
-    if wants_json:
+def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
+    if ctx.meta.get(_WANTS_JSON):
         _event(event="error", message=message)
     click.echo(f"Error: {message}", err=True)
     sys.exit(code)

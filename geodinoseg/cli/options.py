@@ -6,12 +6,18 @@ from typing import Any
 
 import click
 
+from geodinoseg.cli.console import remember_json
+
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that are there already."
 )
 
 json_option = click.option(
-    "--json", "json_", is_flag=True, help="Print progress and result as one JSON event a line."
+    "--json",
+    "json_",
+    is_flag=True,
+    callback=remember_json,
+    help="Print progress and result as one JSON event a line.",
 )
 
 device_option = click.option(
@@ -19,7 +25,7 @@ device_option = click.option(
 )
 
 
-class Bands(click.ParamType):
+class Bands(click.ParamType[tuple[int, ...]]):
     """Band numbers such as 4,3,2."""
 
     name = "1,2,..."

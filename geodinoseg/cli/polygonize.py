@@ -14,7 +14,7 @@ _FILE = click.Path(path_type=Path)
 _AREA = click.FloatRange(min=0)
 
 
-class _Classes(click.ParamType):
+class _Classes(click.ParamType[tuple[int | str, ...]]):
     """Class ids or names such as 1,3 or water,forest."""
 
     name = "id|name,..."
@@ -31,7 +31,7 @@ class _Classes(click.ParamType):
         return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
-class _Tolerance(click.ParamType):
+class _Tolerance(click.ParamType[tuple[str, float]]):
     """A number of pixels such as 1.5, or of metres such as 2m."""
 
     name = "px|m"
@@ -101,8 +101,8 @@ def polygonize(**options: Any) -> None:
     \b
     Examples:
       geodinoseg polygonize landcover.tif -o landcover.gpkg
-      geodinoseg polygonize landcover.tif -o fields.shp --classes maize,rice --min-area 100 --simplify 1.5
-    """
+      geodinoseg polygonize landcover.tif -o fields.shp --min-area 100 --simplify 1.5
+    """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.polygons import PolygonOptions, write_polygons
 
     unit, tolerance = options["simplify"]

@@ -9,8 +9,11 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
 from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
+from geodinoseg.progress import Progress, part_of
 
 _FILE = click.Path(path_type=Path)
+_RASTER_SHARE = 0.9
+"""Of the progress, where polygons follow."""
 
 
 @click.command()
@@ -53,46 +56,56 @@ def segment(scene: str, **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.outputs import check_output
+    from geodinoseg.cli.checks import check_map_outputs, check_model, check_polygon_outputs
     from geodinoseg.scene import open_scene
-    from geodinoseg.vector_files import SUFFIXES
 
     # Before torch is loaded: a mistyped path is answered at once.
-    overwrite = options["overwrite"]
-    source = open_scene(scene)
-    for path in options["polygons"]:
-        check_output(path, overwrite=overwrite, suffixes=tuple(SUFFIXES), inputs=[scene])
-    check_output(options["output"], overwrite=overwrite, suffixes=(".tif", ".tiff"), inputs=[scene])
+    source = open_scene(scene, bands=options["bands"], nodata=options["nodata"])
+    model, overwrite, rasters = options["model"], options["overwrite"], _rasters(options)
+    check_model(model)
+    check_map_outputs(source, rasters, overwrite=overwrite)
+    if options["polygons"]:
+        check_polygon_outputs(
+            source, rasters, options["polygons"], model=model, overwrite=overwrite
+        )
     if options["dry_run"]:
         _dry_run(source, options)
         return
-    _segment(source, options)
+    with progress_bar("segmenting", json=options["json_"]) as progress:
+        raster = _segment(source, options, progress)
+    outputs = [*rasters, *options["polygons"]]
+    report_done(options["json_"], outputs, _lines(raster, outputs))
 
 
-def _segment(source: Any, options: dict[str, Any]) -> None:
+def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
+    """Raster first, polygons from it; one progress for both."""
     import geodinoseg
 
-    with progress_bar("segmenting", json=options["json_"]) as progress:
-        raster = geodinoseg.segment_scene(
-            source,
-            options["model"],
-            options["output"],
-            confidence=options["confidence"] or False,
-            probabilities=options["probabilities"] or False,
-            settings=_settings(options),
-            device=options["device"],
+    polygons = options["polygons"]
+    raster_share = _RASTER_SHARE if polygons else 1.0
+    raster = geodinoseg.segment_scene(
+        source,
+        options["model"],
+        options["output"],
+        confidence=options["confidence"] or False,
+        probabilities=options["probabilities"] or False,
+        settings=_settings(options),
+        device=options["device"],
+        overwrite=options["overwrite"],
+        progress=part_of(progress, 0, raster_share),
+    )
+    step = (1 - raster_share) / max(len(polygons), 1)
+    for index, path in enumerate(polygons):
+        start = raster_share + index * step
+        # The last ends at 1, whatever the rounding of sums.
+        end = 1.0 if index == len(polygons) - 1 else start + step
+        geodinoseg.write_polygons(
+            raster,
+            path,
             overwrite=options["overwrite"],
-            progress=progress,
+            progress=part_of(progress, start, end),
         )
-    outputs = [raster.path]
-    outputs += [p for p in (options["confidence"], options["probabilities"]) if p]
-    for path in options["polygons"]:
-        with progress_bar("polygons", json=options["json_"]) as progress:
-            geodinoseg.write_polygons(
-                raster, path, overwrite=options["overwrite"], progress=progress
-            )
-        outputs.append(path)
-    report_done(options["json_"], outputs, _lines(raster, outputs))
+    return raster
 
 
 def _dry_run(source: Any, options: dict[str, Any]) -> None:
@@ -100,6 +113,12 @@ def _dry_run(source: Any, options: dict[str, Any]) -> None:
 
     plan, seconds = estimate(source, options["model"], _settings(options), device=options["device"])
     report_plan(plan, seconds, json_=options["json_"])
+
+
+def _rasters(options: dict[str, Any]) -> list[Path]:
+    """The rasters to write, class raster first."""
+    wanted = (options["output"], options["confidence"], options["probabilities"])
+    return [path for path in wanted if path]
 
 
 def _settings(options: dict[str, Any]) -> Any:

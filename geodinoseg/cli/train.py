@@ -11,6 +11,7 @@ from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
 
 _FILE = click.Path(path_type=Path)
+_RATE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
@@ -19,7 +20,6 @@ _FILE = click.Path(path_type=Path)
     "--labels",
     multiple=True,
     required=True,
-    type=_FILE,
     help="Polygons with a class column, or a label raster; once for all scenes, or once for each.",
 )
 @click.option("-o", "--output", required=True, type=_FILE, help="Model folder to write.")
@@ -52,8 +52,12 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="cnn draws finer edges and takes longer.",
 )
-@click.option("--channels", type=int, help="Channels of the CNN head. [default: 512]")
-@click.option("--n-features", type=int, help="Last layers that the head sees. [default: 1]")
+@click.option(
+    "--channels", type=click.IntRange(min=1), help="Channels of the CNN head. [default: 512]"
+)
+@click.option(
+    "--n-features", type=click.IntRange(min=1), help="Last layers that the head sees. [default: 1]"
+)
 @click.option(
     "--quantize/--no-quantize",
     default=None,
@@ -66,14 +70,38 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="What is trained: the head, head and LoRA, or every weight.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
-@click.option("--steps-per-epoch", type=click.IntRange(min=1), default=40, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option(
-    "--crop", type=click.IntRange(min=14), default=224, show_default=True, help="Crop side, px."
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="Rounds; each ends with a validation.",
 )
-@click.option("--learning-rate", type=float, help="Of the head. [default: 0.001]")
-@click.option("--backbone-learning-rate", type=float, help="Of the backbone. [default: 0.0001]")
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Batches of an epoch.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Crops of a batch.",
+)
+@click.option(
+    "--crop",
+    type=click.IntRange(min=14),
+    default=224,
+    show_default=True,
+    help="Side of a training crop, px; a multiple of the backbone's patch (14 or 16).",
+)
+@click.option("--learning-rate", type=_RATE, help="Of the head. [default: 0.001]")
+@click.option(
+    "--backbone-learning-rate", type=_RATE, help="Of LoRA or the backbone. [default: 0.0001]"
+)
 @click.option(
     "--validation-share",
     type=click.FloatRange(0, 0.5),
@@ -81,7 +109,13 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Share of the labels kept for validation, in blocks apart.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same model.",
+)
 @device_option
 @overwrite_option
 @json_option
@@ -93,17 +127,25 @@ def train(**options: Any) -> None:
       geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
       geodinoseg train a.tif b.tif --labels a.gpkg --labels b.gpkg --head cnn -o roofs.model
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.training import train_model
+    from geodinoseg.cli.checks import check_labels, check_model_output
+    from geodinoseg.scene import open_scene
+
+    # Before torch is loaded: a mistyped path is answered at once.
+    scenes = [open_scene(scene, bands=options["bands"]) for scene in options["scenes"]]
+    check_labels(options["labels"])
+    check_model_output(options["output"], overwrite=options["overwrite"])
+    label_options, settings = _label_options(options), _settings(options)
+
+    import geodinoseg
 
     with progress_bar("training", json=options["json_"]) as progress:
-        segmentor = train_model(
-            list(options["scenes"]),
-            list(options["labels"]),
+        segmentor = geodinoseg.train_model(
+            scenes,
+            options["labels"],
             options["output"],
-            label_options=_label_options(options),
-            settings=_settings(options),
+            label_options=label_options,
+            settings=settings,
             network=_network(options),
-            bands=options["bands"],
             device=options["device"],
             overwrite=options["overwrite"],
             progress=progress,
@@ -113,7 +155,7 @@ def train(**options: Any) -> None:
 
 
 def _label_options(options: dict[str, Any]) -> Any:
-    from geodinoseg.training import LabelOptions
+    from geodinoseg.training_settings import LabelOptions
 
     return LabelOptions(
         class_field=options["class_field"],
@@ -123,7 +165,7 @@ def _label_options(options: dict[str, Any]) -> Any:
 
 
 def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.training import TrainingSettings
+    from geodinoseg.training_settings import TrainingSettings
 
     names = [
         "stage", "epochs", "steps_per_epoch", "batch_size", "learning_rate",

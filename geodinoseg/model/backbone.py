@@ -40,6 +40,10 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
 }
 
 
+_FOUR_BIT_BLOCK = 64
+"""Weights that share a scale, bitsandbytes' default."""
+
+
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a backbone, checked to be one that we know.
 
@@ -121,7 +125,7 @@ def load_backbone(
     """
     config = read_backbone_config(source, revision=revision)
     _choose_layers(config, source, n_features)
-    options = _four_bit_options() if quantize else {}
+    options = _four_bit_options(config) if quantize else {}
     return _load(source, config, revision, options)
 
 
@@ -162,7 +166,7 @@ def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
         embeddings.patch_embeddings = new
     else:
         holder.projection = new
-        holder.num_channels = bands  # type: ignore[assignment]
+        holder.num_channels = bands
     backbone.config.num_channels = bands
 
 
@@ -185,7 +189,16 @@ def with_lora(
 
 def is_quantized(backbone: nn.Module) -> bool:
     """Whether any weight is held in 4 bit."""
-    return any(type(module).__name__ == "Linear4bit" for module in backbone.modules())
+    return bool(four_bit_layers(backbone))
+
+
+def four_bit_layers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers of bitsandbytes, without importing it; peft's wrappers have the same name."""
+    return [
+        module
+        for module in backbone.modules()
+        if type(module).__name__ == "Linear4bit" and not hasattr(module, "base_layer")
+    ]
 
 
 @contextmanager
@@ -259,10 +272,10 @@ def _load(
     return backbone
 
 
-def _four_bit_options() -> dict[str, Any]:
+def _four_bit_options(config: PretrainedConfig) -> dict[str, Any]:
     """What `from_pretrained` needs for 4 bit; nothing, and a warning, where that cannot be done."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fault = _why_not_4_bit(device)
+    fault = _why_not_in_blocks(config) or _why_not_4_bit(device)
     if fault:
         logger.warning("4-bit is not to be had here, full precision instead: %s.", fault)
         return {}
@@ -275,11 +288,21 @@ def _four_bit_options() -> dict[str, Any]:
     return {"quantization_config": quantization, "device_map": {"": device}}
 
 
+def _why_not_in_blocks(config: PretrainedConfig) -> str | None:
+    """4-bit weights share a scale by the block, and on a CPU a block may not cross a row."""
+    with torch.device("meta"):
+        layers = _CLASSES[config.model_type](config).modules()
+    widths = {layer.in_features for layer in layers if isinstance(layer, nn.Linear)}
+    odd = sorted(width for width in widths if width % _FOUR_BIT_BLOCK)
+    return f"a layer of width {odd[0]} is no multiple of {_FOUR_BIT_BLOCK}" if odd else None
+
+
 def _why_not_4_bit(device: str) -> str | None:
     """Try it on one small layer: the only test that holds for every device and version."""
     try:
         with quiet_libraries():
-            import accelerate  # noqa: F401, PLC0415 (transformers places 4-bit weights with it)
+            # transformers places 4-bit weights with it.
+            import accelerate  # type: ignore[import-untyped]  # noqa: F401, PLC0415
             import bitsandbytes  # noqa: PLC0415 (needed for 4 bit only)
 
             layer = bitsandbytes.nn.Linear4bit(

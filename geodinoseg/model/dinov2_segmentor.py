@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import (
     HUB_NAMES,
+    four_bit_layers,
     is_quantized,
     load_backbone,
     patch_embedding,
@@ -137,6 +138,17 @@ class DinoV2Segmentor(nn.Module):
         base = self.backbone.get_base_model() if self.settings["peft"] else self.backbone
         assert isinstance(base, PreTrainedModel)
         return base
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT002 (torch's own signature)
+        """Switch between training and evaluation, as any module."""
+        super().train(mode)
+        # On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights anew for the first batch
+        # in evaluation mode, and packed ones fail in training: the epoch after a validation would
+        # raise. The mode means nothing else to these layers.
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            for layer in four_bit_layers(self.backbone):
+                layer.train()
+        return self
 
     def merge_lora(self) -> None:
         """Add LoRA's updates to the weights: same results, no extra work per tile.

@@ -1,0 +1,155 @@
+"""What can be said of paths before torch is loaded, so that a mistyped one is answered at once.
+
+The library looks again, and closer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geodinoseg.errors import (
+    GeodinosegError,
+    LabelError,
+    ModelFolderError,
+    OutputError,
+    SceneError,
+)
+
+if TYPE_CHECKING:
+    from geodinoseg.legend import Legend
+    from geodinoseg.scene import Scene
+
+_CONFIG = "config.json"
+_RASTER_SUFFIXES = (".tif", ".tiff")
+_HOLDS_ITS_STYLE = ".gpkg"
+
+
+def check_model(folder: Path) -> None:
+    """Refuse what cannot be a model folder.
+
+    Raises:
+        ModelFolderError: it is missing, a file, or without its config.json.
+    """
+    if not folder.exists():
+        raise ModelFolderError(f"{folder}: no such model folder; check the name.")
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder}: is a file; a model is a folder that holds {_CONFIG}.")
+    if not (folder / _CONFIG).is_file():
+        raise ModelFolderError(
+            f"{folder}: {_CONFIG} is missing; give a folder that 'geodinoseg train' wrote, or copy "
+            f"the whole folder again."
+        )
+
+
+def check_labels(paths: Iterable[str]) -> None:
+    """Refuse label files that are not there.
+
+    Raises:
+        LabelError: one of them.
+    """
+    for path in paths:
+        local = not (path.startswith("/vsi") or "://" in path)
+        if local and not Path(path.partition("|")[0]).exists():
+            raise LabelError(f"{path}: no such file; give polygons or a label raster.")
+
+
+def check_model_output(folder: Path, *, overwrite: bool) -> None:
+    """Say whether a model folder can be written.
+
+    Raises:
+        OutputError: it cannot, or is there already.
+    """
+    from geodinoseg.outputs import check_output_folder
+
+    check_output_folder(
+        folder, overwrite=overwrite, is_ours=lambda place: (place / _CONFIG).is_file()
+    )
+
+
+def check_map_outputs(scene: Scene, rasters: Sequence[Path], *, overwrite: bool) -> None:
+    """Say whether the rasters of a map can be written.
+
+    Args:
+        scene: must not be replaced.
+        rasters: class raster first, then what else was asked for.
+        overwrite: whether files that are there may be replaced.
+
+    Raises:
+        OutputError: one cannot be written, or two are one file or share a style file.
+    """
+    from geodinoseg.outputs import check_output
+
+    for path in rasters:
+        check_output(path, overwrite=overwrite, suffixes=_RASTER_SUFFIXES, inputs=[scene.path])
+    _check_apart(rasters)
+    _check_styles(rasters[0], rasters[1:])
+
+
+def check_polygon_outputs(
+    scene: Scene, rasters: Sequence[Path], polygons: Sequence[Path], *, model: Path, overwrite: bool
+) -> None:
+    """Say whether polygons of a map can be written.
+
+    Args:
+        scene: gives the place; must not be replaced.
+        rasters: of the map.
+        polygons: the files.
+        model: its legend must fit the format.
+        overwrite: whether files that are there may be replaced.
+
+    Raises:
+        OutputError: one cannot be written, or two are one file or share a style file.
+        SceneError: the scene has no place on the ground.
+    """
+    from geodinoseg.outputs import check_output
+    from geodinoseg.vector_files import VECTOR_FORMATS, check_vector_output, crs_in_file
+
+    legend = _legend_in(model)
+    for path in polygons:
+        if legend is None:  # The library says what is wrong with the model.
+            suffixes = tuple(VECTOR_FORMATS)
+            check_output(path, overwrite=overwrite, suffixes=suffixes, inputs=[scene.path])
+        else:
+            check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])
+        crs_in_file(path, scene.geobox.crs)
+    if not scene.geobox.is_georeferenced:
+        raise SceneError(
+            f"{scene.path}: does not say where it lies, so its map has no polygons; leave out "
+            f"--polygons, or give it a georeference, for instance with gdal_translate -a_ullr."
+        )
+    _check_apart(polygons)
+    styled = [path for path in polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]
+    for raster in rasters:
+        _check_styles(raster, styled)
+
+
+def _check_apart(paths: Sequence[Path]) -> None:
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
+        seen.add(path.resolve())
+
+
+def _check_styles(raster: Path, others: Iterable[Path]) -> None:
+    """QGIS looks for the style of a file in a `.qml` of its stem, which holds one style."""
+    for other in others:
+        if (other.parent.resolve(), other.stem) == (raster.parent.resolve(), raster.stem):
+            raise OutputError(
+                f"{other}: would share the style file {raster.stem}.qml with {raster.name}; give "
+                f"one of them another name, or write polygons as .gpkg, which holds its style."
+            )
+
+
+def _legend_in(model: Path) -> Legend | None:
+    """The classes that a model folder says it knows; None where it is damaged."""
+    from geodinoseg.legend import Legend
+
+    try:
+        config = json.loads((model / _CONFIG).read_text("utf-8"))
+        return Legend.from_json(config["legend"])
+    except (OSError, ValueError, KeyError, TypeError, GeodinosegError):
+        return None

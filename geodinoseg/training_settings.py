@@ -1,0 +1,119 @@
+"""What may be chosen about a training: plain values, checked when built. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from geodinoseg.errors import LabelError, ModelError
+
+Stage = Literal["head", "lora", "full"]
+"""What is trained: the head alone, the head and LoRA, or every weight."""
+
+Unlabelled = Literal["ignore", "background"]
+"""What pixels without a label are: unknown, or a class of their own."""
+
+LARGEST_VALIDATION_SHARE = 0.5
+"""Of the labels of a class; more would leave less to learn from than to check with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """How label files are read; see `labels.open_labels`."""
+
+    class_field: str | None = None
+    """Column that holds the class."""
+    unlabelled: Unlabelled = "ignore"
+    """What pixels under no polygon are."""
+    ignore_classes: tuple[str, ...] = ()
+    """Classes whose polygons are left out of training."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown choice.
+
+        Raises:
+            LabelError: unlabelled is neither.
+        """
+        if self.unlabelled not in get_args(Unlabelled):
+            raise LabelError(f"unlabelled={self.unlabelled!r}: give ignore or background.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training crops are varied. Quarter turns and flips are always in: maps have no up."""
+
+    scale: float = 1.4
+    """A crop covers 1 / scale to scale times its own side of the scene; at least 1."""
+    gain: float = 0.2
+    """Each band is multiplied by 1 - gain to 1 + gain, in units of its deviation."""
+    offset: float = 0.2
+    """Each band, and all bands together, are moved by up to this many deviations."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be.
+
+        Raises:
+            ModelError: one of them.
+        """
+        if not 1 <= self.scale <= 16:
+            raise ModelError(f"scale={self.scale!r}: give a factor from 1 to 16.")
+        for name in ("gain", "offset"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ModelError(f"{name}={getattr(self, name)!r}: give 0 or more deviations.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The recipe."""
+
+    stage: Stage = "lora"
+    """What is trained."""
+    epochs: int = 30
+    """Each ends with a validation."""
+    steps_per_epoch: int = 40
+    """Batches of an epoch."""
+    batch_size: int = 8
+    """Crops of a batch."""
+    crop_px: int = 224
+    """Side of a training crop; a multiple of the patch."""
+    learning_rate: float | None = None
+    """Of the head; 1e-3 where not given."""
+    backbone_learning_rate: float | None = None
+    """Of LoRA, or of a whole backbone that is fine-tuned; 1e-4 where not given."""
+    weight_decay: float = 0.05
+    """Of matrices and kernels; biases, norms and layer scales have none."""
+    validation_share: float = 0.2
+    """Share of each class's labelled pixels kept for validation, 0 to 0.5."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """How crops are varied."""
+    seed: int = 0
+    """Of crops, jitter and new weights; the same seed gives the same model on one machine."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ModelError: one of them, named.
+        """
+        if self.stage not in get_args(Stage):
+            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(Stage))}.")
+        for name in ("epochs", "steps_per_epoch", "batch_size", "crop_px"):
+            _check_whole(name, getattr(self, name), least=1)
+        _check_whole("seed", self.seed, least=0)
+        for name in ("learning_rate", "backbone_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < math.inf:
+                raise ModelError(f"{name}={rate!r}: give a number above 0, such as 0.001.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ModelError(f"weight_decay={self.weight_decay!r}: give 0 or more.")
+        if not 0 <= self.validation_share <= LARGEST_VALIDATION_SHARE:
+            raise ModelError(
+                f"validation_share={self.validation_share!r}: give a share from 0 to "
+                f"{LARGEST_VALIDATION_SHARE}."
+            )
+
+
+def _check_whole(name: str, value: object, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ModelError(f"{name}={value!r}: give a whole number of at least {least}.")
