@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.class_raster import ClassRaster
+from geodinoseg.class_raster import ClassRaster, ClassRasterReader
 from geodinoseg.confidence_raster import ConfidenceReader, opened_confidence
 from geodinoseg.coverage import Band
 from geodinoseg.gdal_settings import gdal_settings
@@ -44,28 +44,54 @@ def outside_of(raster: ClassRaster) -> Outside:
     return Outside(value=value, dtype=np.promote_types(raster.dtype, np.min_scalar_type(value)))
 
 
-def read_rows(raster: ClassRaster, *, chunk_rows: int) -> Iterator[NDArray[Any]]:
-    """The raster's rows from top to bottom, read as whole block rows so that none is decoded twice.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRasters:
+    """A class raster and its confidence, opened. Belongs to the thread that opened them."""
+
+    classes: ClassRasterReader
+    """The class ids."""
+    confidence: ConfidenceReader | None
+    """Percent, where the class raster names such a raster."""
+    rows_at_once: int
+    """Rows to read at once: whole block rows, so that none is decoded twice."""
+
+
+@contextmanager
+def opened_rasters(raster: ClassRaster, *, chunk_rows: int) -> Iterator[OpenRasters]:
+    """Open a class raster, and its confidence, to be read once from top to bottom.
 
     Args:
         raster: the raster.
         chunk_rows: rows to read at once, about.
 
-    Yields:
-        (rows, width) in the raster's dtype.
-
     Raises:
-        SceneError: a block cannot be read.
+        SceneError: one cannot be opened, or the confidence is another raster's.
     """
     block_rows = min(raster.block_shape[0], raster.height)
     at_once = -(-chunk_rows // block_rows) * block_rows
     cache_bytes: int | None = _CACHE_BYTES
     if at_once * raster.width * raster.dtype.itemsize > _LARGEST_READ_BYTES:
         at_once, cache_bytes = chunk_rows, None
-    with raster.reader() as reader, gdal_settings(cache_bytes=cache_bytes):
-        for row in range(0, raster.height, at_once):
-            height = min(at_once, raster.height - row)
-            yield reader.read(Window(col_off=0, row_off=row, width=raster.width, height=height))
+    with ExitStack() as stack:
+        classes = stack.enter_context(raster.reader())
+        confidence = None
+        if raster.confidence_path is not None:
+            confidence = stack.enter_context(opened_confidence(raster))
+        stack.enter_context(gdal_settings(cache_bytes=cache_bytes))
+        yield OpenRasters(classes=classes, confidence=confidence, rows_at_once=at_once)
+
+
+def read_rows(raster: ClassRaster, rasters: OpenRasters) -> Iterator[NDArray[Any]]:
+    """The class ids from top to bottom, (rows, width) each, in the raster's dtype.
+
+    Raises:
+        SceneError: a block cannot be read.
+    """
+    for row in range(0, raster.height, rasters.rows_at_once):
+        height = min(rasters.rows_at_once, raster.height - row)
+        yield rasters.classes.read(
+            Window(col_off=0, row_off=row, width=raster.width, height=height)
+        )
 
 
 def regroup_rows(
@@ -86,7 +112,12 @@ def regroup_rows(
 
 
 def cut_bands(
-    raster: ClassRaster, chunks: Iterator[NDArray[Any]], *, outside: Outside, weights: AreaWeights
+    raster: ClassRaster,
+    chunks: Iterator[NDArray[Any]],
+    *,
+    outside: Outside,
+    weights: AreaWeights,
+    confidence: ConfidenceReader | None,
 ) -> Iterator[Band]:
     """Bands for the tracer from chunks of rows, with the confidence where there is one.
 
@@ -95,28 +126,26 @@ def cut_bands(
         chunks: (rows, width) each, top to bottom.
         outside: what marks pixels of no region.
         weights: area of the pixels.
+        confidence: of the same raster.
 
     Raises:
-        SceneError: the confidence raster cannot be read, or is another one's.
+        SceneError: a block of the confidence cannot be read.
     """
-    with ExitStack() as stack:
-        confidence = _confidence_reader(raster, stack)
-        above = np.full(raster.width + 2, outside.value, dtype=outside.dtype)
-        row = 0
-        for chunk in chunks:
-            cells = _with_surroundings(
-                chunk, above, outside, is_last=row + len(chunk) == raster.height
-            )
-            window = Window(col_off=0, row_off=row, width=raster.width, height=len(chunk))
-            yield Band(
-                cells=cells,
-                row_off=row,
-                outside=outside.value,
-                weights_above=weights.above[row : row + len(chunk) + 1],
-                integrals=() if confidence is None else _integrals(confidence.read(window)),
-            )
-            above = cells[len(chunk)].copy()
-            row += len(chunk)
+    above = np.full(raster.width + 2, outside.value, dtype=outside.dtype)
+    row = 0
+    for chunk in chunks:
+        end = row + len(chunk)
+        cells = _with_surroundings(chunk, above, outside, is_last=end == raster.height)
+        window = Window(col_off=0, row_off=row, width=raster.width, height=len(chunk))
+        yield Band(
+            cells=cells,
+            row_off=row,
+            outside=outside.value,
+            weights_above=weights.above[row : end + 1],
+            integrals=() if confidence is None else _integrals(confidence.read(window)),
+        )
+        above = cells[len(chunk)].copy()
+        row = end
 
 
 def _with_surroundings(
@@ -129,12 +158,6 @@ def _with_surroundings(
     cells[1:, [0, -1]] = outside.value
     cells[1 + rows :] = outside.value
     return cells
-
-
-def _confidence_reader(raster: ClassRaster, stack: ExitStack) -> ConfidenceReader | None:
-    if raster.confidence_path is None:
-        return None
-    return stack.enter_context(opened_confidence(raster))
 
 
 def _integrals(percent: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

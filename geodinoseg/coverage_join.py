@@ -117,7 +117,11 @@ class CoverageJoin:
             self._open.regions[chain_from[pieces.to_above[goes_out]]],
             known + pieces.links[:, 0],
         ]
-        second = [known + comes_in, known + goes_out, known + pieces.links[:, 1]]
+        second: list[NDArray[Any]] = [
+            known + comes_in,
+            known + goes_out,
+            known + pieces.links[:, 1],
+        ]
         roots = connected_sets(known + len(pieces), np.concatenate(first), np.concatenate(second))
         representatives, region_of = np.unique(roots, return_inverse=True)
         class_ids = np.concatenate([self._class_ids, pieces.class_ids])[representatives]

@@ -12,9 +12,9 @@ from geodinoseg.paths import CUT_POINT, Paths
 def straighten_cut_points(rings: Paths) -> Paths:
     """Leave out the points that are in rings only because a cut ran through them.
 
-    Such a point goes where the boundary passes within half a pixel of it without it, and no other
-    lattice point comes to lie on another side. Both neighbours see the same three points, so they
-    decide alike.
+    Such a point goes where it lies on a straight line, or where the boundary passes within half a
+    pixel of it without it, and no other lattice point comes to lie on another side. Both
+    neighbours see the same three points, so they decide alike.
     """
     is_cut = (rings.flags & CUT_POINT) != 0
     if not is_cut.any():
@@ -24,12 +24,23 @@ def straighten_cut_points(rings: Paths) -> Paths:
         beside = _neighbours(rings, step)
         same = (rings.cols == rings.cols[beside]) & (rings.rows == rings.rows[beside])
         rings = rings.without(same & ((rings.flags & CUT_POINT) != 0))
+    rings = rings.without(_is_straight(rings) & ((rings.flags & CUT_POINT) != 0))
     is_cut = (rings.flags & CUT_POINT) != 0
     before, after = _neighbours(rings, -1), _neighbours(rings, 1)
     points = np.flatnonzero(is_cut & ~is_cut[before] & ~is_cut[after])
     goes = np.zeros(len(is_cut), dtype=bool)
     goes[points] = _can_go(rings, before[points], points, after[points])
     return rings.without(goes)
+
+
+def _is_straight(rings: Paths) -> NDArray[np.bool_]:
+    """True = the point lies on the line through its neighbours, between them."""
+    cols, rows = rings.cols.astype(np.int64), rings.rows.astype(np.int64)
+    before, after = _neighbours(rings, -1), _neighbours(rings, 1)
+    cols_in, rows_in = cols - cols[before], rows - rows[before]
+    cols_out, rows_out = cols[after] - cols, rows[after] - rows
+    on_line = cols_in * rows_out == cols_out * rows_in
+    return np.logical_and(on_line, (rows_in > 0) == (rows_out > 0))
 
 
 def _neighbours(rings: Paths, step: int) -> NDArray[np.int64]:

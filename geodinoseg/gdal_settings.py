@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import rasterio
 
-_MEBIBYTE = 1 << 20
+CACHE_BYTES = 64 << 20
+"""Size of GDAL's block cache, unless a file needs more."""
 
 _SETTINGS = {
     # Bytes, as `Env` passes it on unchanged. Each source block is read once, whole block rows at
     # a time, so a larger cache holds what nobody asks for again; a bounded one keeps the peak
     # memory of a tall scene that of a short one.
-    "GDAL_CACHEMAX": 64 * _MEBIBYTE,
+    "GDAL_CACHEMAX": CACHE_BYTES,
     # Decode and encode blocks on all cores: one handle with threads beat a pool of handles by
     # 1.3 times.
     "GDAL_NUM_THREADS": "ALL_CPUS",

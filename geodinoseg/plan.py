@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_TILE_PX = 512
 _PANEL_STEP_PX = 512  # panels end where blocks of the output end, so that none is written twice
-_STITCHER_BYTES = 256 << 20
+_PANEL_BYTES = 384 << 20
+"""What blending and reading may take for one panel; a wider scene is cut into more panels."""
+_TILE_ROWS_HELD = 4  # the one read ahead, the one that waits, the one in work, and its upload
 _WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
 
 
@@ -57,10 +59,11 @@ class Plan:
     """Pixels of the model per pixel of the scene; 1 where tiles are not resampled."""
 
     @property
-    def stitcher_bytes(self) -> int:
-        """Memory of the widest stitcher, on the device."""
-        width = max(self.grid.tile_px, *(chunk.halo.width for chunk in self.chunks))
-        return 4 * len(self.legend) * self.grid.tile_px * width
+    def panel_bytes(self) -> int:
+        """Memory for blending and reading the widest panel, beside the network's own."""
+        widths = [chunk.halo.width for chunk in self.chunks]
+        width = max(self.grid.tile_px, *widths)
+        return width * _column_bytes(self.scene, self.grid.tile_px, len(self.legend))
 
     @property
     def output_bytes(self) -> int:
@@ -93,7 +96,7 @@ class Plan:
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {len(self.chunks)} column panel(s)",
             f"classes   {', '.join(self.legend.names)}",
-            f"memory    {self.stitcher_bytes / 1e6:,.0f} MB for blending, beside the network",
+            f"memory    {self.panel_bytes / 1e6:,.0f} MB for blending and reading, beside the network",
             f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
         ]
         if self.scale != 1.0:
@@ -126,7 +129,8 @@ def make_plan(scene: Any, model: TileModel, settings: SegmentSettings) -> tuple[
         overlap_px=_overlap_px(model, tile_px, settings),
     )
     batch_size = settings.batch_size or (16 if model.device.type == "cuda" else 4)
-    panel_px = _panel_px(opened.width, tile_px, len(model.legend))
+    column_bytes = _column_bytes(opened, tile_px, len(model.legend))
+    panel_px = _panel_px(opened.width, tile_px, column_bytes)
     plan = Plan(
         scene=opened,
         grid=grid,
@@ -212,14 +216,18 @@ def _overlap_px(model: TileModel, tile_px: int, settings: SegmentSettings) -> in
     return max(tile_px - stride, 0)
 
 
-def _panel_px(width: int, tile_px: int, classes: int) -> int:
-    """Columns of a panel: as many as the stitcher's memory allows, in whole blocks."""
-    affordable = _STITCHER_BYTES // (4 * classes * tile_px)
-    panel = max(affordable, 2 * tile_px) // _PANEL_STEP_PX * _PANEL_STEP_PX
-    panel = max(panel, _PANEL_STEP_PX)
-    panels = -(-width // panel)
-    even = -(-width // panels)
-    return -(-even // _PANEL_STEP_PX) * _PANEL_STEP_PX
+def _column_bytes(scene: Scene, tile_px: int, classes: int) -> int:
+    """Memory that one column of a panel takes: sums, tile rows, and the rows read so far."""
+    rows = _TILE_ROWS_HELD * tile_px + min(scene.block_shape[0], scene.height)
+    pixel_bytes = len(scene.bands) * scene.dtype.itemsize + 1  # and whether it is valid
+    return 4 * classes * tile_px + rows * pixel_bytes
+
+
+def _panel_px(width: int, tile_px: int, column_bytes: int) -> int:
+    """Columns of a panel: as many as the memory allows, in whole blocks, panels about alike."""
+    affordable = max(_PANEL_BYTES // column_bytes, 2 * tile_px, _PANEL_STEP_PX)
+    panels = -(-width // affordable)
+    return -(-width // panels // _PANEL_STEP_PX) * _PANEL_STEP_PX
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
@@ -231,7 +239,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "panels": len(plan.chunks),
         "scale": plan.scale,
-        "stitcher_bytes": plan.stitcher_bytes,
+        "panel_bytes": plan.panel_bytes,
         "output_bytes": plan.output_bytes,
         "fingerprint": plan.fingerprint,
     }

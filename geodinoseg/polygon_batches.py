@@ -86,7 +86,7 @@ class PolygonTable:
             for one in finished
         ]
         if not many:
-            return self.schema.empty_table().combine_chunks().to_batches()[0]
+            return pa.RecordBatch.from_pylist([], schema=self.schema)
         columns = list(zip(*many, strict=True))
         class_ids = np.concatenate(columns[0])
         order = np.argsort(class_ids, kind="stable")

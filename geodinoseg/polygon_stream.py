@@ -12,7 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geodinoseg.class_bands import Outside, cut_bands, outside_of, read_rows, regroup_rows
+from geodinoseg.class_bands import (
+    OpenRasters,
+    Outside,
+    cut_bands,
+    opened_rasters,
+    outside_of,
+    read_rows,
+    regroup_rows,
+)
 from geodinoseg.class_raster import ClassRaster
 from geodinoseg.coverage import trace_band
 from geodinoseg.coverage_join import CoverageJoin, LatticePolygons
@@ -117,36 +125,42 @@ class PolygonStream:
         )
 
     def batches(self, progress: Progress) -> Iterator[pa.RecordBatch]:
-        """The polygons in the order in which they become whole; one batch a band, or one in all."""
-        finished = self._polygons(progress)
-        if self.dissolve:
-            yield self.table.dissolved(finished)
-        else:
-            yield from (self.table.batch(polygons) for polygons in finished)
+        """The polygons in the order in which they become whole: a batch a band, or one in all.
 
-    def _polygons(self, progress: Progress) -> Iterator[LatticePolygons]:
+        The rasters are open while it runs: it is to be closed in the thread that runs it.
+        """
+        with opened_rasters(self.raster, chunk_rows=self.chunk_rows) as rasters:
+            finished = self._polygons(rasters, progress)
+            if self.dissolve:
+                yield self.table.dissolved(finished)
+            else:
+                yield from (self.table.batch(polygons) for polygons in finished)
+
+    def _polygons(self, rasters: OpenRasters, progress: Progress) -> Iterator[LatticePolygons]:
         join = CoverageJoin(measures=self.table.measures)
         found = 0
         bands = cut_bands(
-            self.raster, self._chunks(), outside=self.outside, weights=self.table.weights
+            self.raster,
+            self._chunks(rasters),
+            outside=self.outside,
+            weights=self.table.weights,
+            confidence=rasters.confidence,
         )
         for band in bands:
-            pieces = trace_band(replace(band, left_out=self.left_out, simplify_px=self.simplify_px))
-            polygons = join.add(pieces)
+            wanted = replace(band, left_out=self.left_out, simplify_px=self.simplify_px)
+            polygons = join.add(trace_band(wanted))
             found += len(polygons)
             progress(band.row_end / self.raster.height, f"{found:,} polygons")
             if len(polygons):
                 yield polygons
 
-    def _chunks(self) -> Iterator[NDArray[Any]]:
+    def _chunks(self, rasters: OpenRasters) -> Iterator[NDArray[Any]]:
         """The rows that are traced at once, without small regions."""
-        height = self.raster.height
-        rows = read_rows(self.raster, chunk_rows=self.chunk_rows)
-        chunk_rows = self.chunk_rows
+        height, chunk_rows = self.raster.height, self.chunk_rows
+        rows = read_rows(self.raster, rasters)
         if self.size_rule is not None:
-            rows = MinimumArea(
-                self.size_rule, height=height, weights_above=self.table.weights.above
-            ).run(rows)
+            above = self.table.weights.above
+            rows = MinimumArea(self.size_rule, height=height, weights_above=above).run(rows)
         if self.simplify_px:
             # Cuts are fixed points of a simplified boundary: they lie where the raster says, not
             # where the memory does.

@@ -1,21 +1,19 @@
-"""Training and validation crops: which windows of the scenes, and how they are varied.
+"""Training and validation crops: which windows of the scenes they are cut from.
 
 A training crop is a function of the seed and of its number alone, so a run can be repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from geodinoseg.background import in_background
+from geodinoseg.crops import Crop, padded, resized, turned
 from geodinoseg.errors import LabelError
 from geodinoseg.grid import Window, windows_over
 from geodinoseg.label_classes import IGNORE
@@ -31,20 +29,6 @@ _TRIES = 20
 """Windows drawn before one that touches validation blocks is taken, without its labels there."""
 _BLOCKS_HELD = 64
 """Blocks whose labels are kept: 0.4 MB each where crops have 224 px, and asked for again."""
-_WHOLLY_VALID = 0.999
-"""Of an interpolated pixel: below that, a missing pixel had a part in it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crop:
-    """A square of pixels with their labels; what lies outside the scene is not valid."""
-
-    pixels: NDArray[Any]
-    """(bands, side, side), raw, in the scene's dtype, or float32 where they were resampled."""
-    valid: NDArray[np.bool_]
-    """(side, side), True where the scene holds data."""
-    labels: NDArray[np.int64]
-    """(side, side), channel, or IGNORE; IGNORE where not valid."""
 
 
 class Sampler:
@@ -121,14 +105,14 @@ class Sampler:
         outside = np.ones_like(crop.valid)
         outside[piece.shifted_by(rows=-window.row_off, cols=-window.col_off).slices] = False
         crop.labels[outside] = IGNORE
-        return _padded(crop, side)
+        return padded(crop, side)
 
     def _crop(self, rng: np.random.Generator) -> Crop:
         index, window, side = self._draw_window(rng)
         crop = self._read(index, window)
         # Only where blocks are so small that no window misses them all: its labels are not used.
         crop.labels[self._scenes[index].in_validation(window)] = IGNORE
-        return _turned(_resized(_padded(crop, side), self._crop_px), rng)
+        return turned(resized(padded(crop, side), self._crop_px), rng)
 
     def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
         """Scene, window, and the side of the square that it fills or, at a small scene, begins."""
@@ -167,30 +151,9 @@ class Sampler:
         return Crop(pixels=pixels, valid=valid, labels=labels.astype(np.int64))
 
 
-def jittered(
-    values_BNHW: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> torch.Tensor:
-    """Normalized pixels as another day's light would give them: gain and offset per band.
-
-    Args:
-        values_BNHW: (batch, bands, height, width) float32, in deviations from the mean.
-        augmentation: how far gain and offset go.
-        generator: of the draws, on the CPU, so that every device gets the same.
-
-    Returns:
-        As `values_BNHW`.
-    """
-    batch, bands = values_BNHW.shape[:2]
-
-    def draw(*shape: int) -> torch.Tensor:
-        return (torch.rand(*shape, 1, 1, generator=generator) * 2 - 1).to(values_BNHW.device)
-
-    gain = 1 + augmentation.gain * draw(batch, bands)
-    offset = augmentation.offset * (draw(batch, bands) + draw(batch, 1)) / 2
-    return values_BNHW * gain + offset
-
-
-def read_ahead(sampler: Sampler, *, steps: range, batch_size: int) -> Iterator[list[Crop]]:
+def read_ahead(
+    sampler: Sampler, *, steps: range, batch_size: int
+) -> Generator[list[Crop], None, None]:
     """The batches of these steps, read in a thread of their own, two ahead of whoever takes them.
 
     An error in the thread is raised where its batch would have come; when the batches are no
@@ -202,7 +165,7 @@ def read_ahead(sampler: Sampler, *, steps: range, batch_size: int) -> Iterator[l
             for step in steps:
                 yield sampler.batch(step * batch_size, batch_size)
 
-    return in_background(batches, ahead=2)
+    yield from in_background(batches, ahead=2)
 
 
 def _training_places(
@@ -240,51 +203,3 @@ def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window
         width=width,
         height=height,
     )
-
-
-def _padded(crop: Crop, side: int) -> Crop:
-    """The crop as a square: what lies past the scene is 0, not valid and not labelled.
-
-    The engine pads scenes that are smaller than a tile in the same way.
-    """
-    height, width = crop.labels.shape
-    if (height, width) == (side, side):
-        return crop
-    past = ((0, side - height), (0, side - width))
-    return Crop(
-        pixels=np.pad(crop.pixels, ((0, 0), *past)),
-        valid=np.pad(crop.valid, past),
-        labels=np.pad(crop.labels, past, constant_values=IGNORE),
-    )
-
-
-def _resized(crop: Crop, side: int) -> Crop:
-    """The crop at side x side px: pixels averaged or interpolated, labels by nearest neighbour."""
-    if crop.labels.shape == (side, side):
-        return crop
-
-    def resized(array: NDArray[Any], **options: Any) -> NDArray[np.float32]:
-        values = torch.from_numpy(array.astype(np.float32))[None]
-        return np.asarray(functional.interpolate(values, size=(side, side), **options)[0].numpy())
-
-    smooth = {"mode": "bilinear", "antialias": True}
-    # A missing pixel bleeds into its neighbours, so these count as missing too.
-    valid = resized(crop.valid[None], **smooth)[0] > _WHOLLY_VALID
-    labels = resized(crop.labels[None], mode="nearest-exact")[0].astype(np.int64)
-    # 0 in place of the missing: NaN would spread however little its weight is.
-    return Crop(
-        pixels=resized(np.where(crop.valid, crop.pixels, 0), **smooth),
-        valid=valid,
-        labels=np.where(valid, labels, IGNORE),
-    )
-
-
-def _turned(crop: Crop, rng: np.random.Generator) -> Crop:
-    """One of the eight ways to lay a square on itself."""
-    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-
-    def turn(array: NDArray[Any]) -> NDArray[Any]:
-        array = np.rot90(array, turns, axes=(-2, -1))
-        return np.ascontiguousarray(array[..., ::-1] if flip else array)
-
-    return Crop(pixels=turn(crop.pixels), valid=turn(crop.valid), labels=turn(crop.labels))

@@ -18,6 +18,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
+from geodinoseg.gdal_settings import CACHE_BYTES, gdal_settings
 from geodinoseg.geobox import GeoBox, read_geobox
 from geodinoseg.grid import Window
 from geodinoseg.raster_file import opened_raster, unreadable
@@ -68,8 +69,18 @@ class Scene:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with opened_raster(self.path) as dataset:
+        with opened_raster(self.path) as dataset, gdal_settings(cache_bytes=self._cache_bytes):
             yield SceneReader(self, dataset)
+
+    @property
+    def _cache_bytes(self) -> int | None:
+        """Room for two blocks where these are giant, as in a file that is a single strip.
+
+        A block that does not fit GDAL's cache would be decoded anew for every few rows of it.
+        """
+        rows, cols = self.block_shape
+        block_bytes = rows * cols * len(self.bands) * self.dtype.itemsize
+        return 2 * block_bytes if 2 * block_bytes > CACHE_BYTES else None
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read one window; see `SceneReader.read`."""

@@ -1,8 +1,9 @@
-"""What a model is trained on: scenes with their labels, split, and the statistics of their bands."""
+"""What a model is trained on: scenes with their labels, split, and what their bands hold."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,9 @@ def read_training_data(
 
 
 def _open_scenes(scenes: ScenePaths, bands: Sequence[int] | None) -> list[Scene]:
-    given = list(scenes) if isinstance(scenes, list | tuple) else [scenes]
-    opened = [open_scene(source, bands=bands) for source in given]
+    if isinstance(scenes, str) or not isinstance(scenes, Sequence):
+        scenes = [scenes]
+    opened = [open_scene(source, bands=bands) for source in scenes]
     if not opened:
         raise SceneError("no scene was given to train on; give one or several.")
     first = opened[0]
@@ -139,7 +141,7 @@ def _pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
 
 
 def _label_paths(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelsPath]:
-    paths = list(labels) if isinstance(labels, list | tuple) else [labels]
+    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
     if len(paths) == 1:
         paths *= len(scenes)
     if len(paths) != len(scenes):
@@ -180,7 +182,10 @@ def _check_classes(
 
 def _pixels(splits: Sequence[SplitScene], *, validation: bool) -> NDArray[np.int64]:
     """(classes,) labelled pixels of one side of the split, over all scenes."""
-    return np.sum([split.pixels_of(validation=validation) for split in splits], axis=0)
+    pixels: NDArray[np.int64] = np.sum(
+        [split.pixels_of(validation=validation) for split in splits], axis=0
+    )
+    return pixels
 
 
 def _statistics(splits: Sequence[SplitScene], settings: TrainingSettings) -> BandStatistics:

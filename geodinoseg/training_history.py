@@ -30,8 +30,9 @@ class EpochScore:
         return math.nan if self.accuracy is None else self.accuracy.mean_iou
 
     def is_better_than(self, best: EpochScore | None) -> bool:
-        """Whether its weights are the ones to keep: the first of equals, or without scores the
-        last.
+        """Whether its weights are the ones to keep.
+
+        The first of equals; without scores, the last.
         """
         return best is None or math.isnan(self.mean_iou) or self.mean_iou > best.mean_iou
 

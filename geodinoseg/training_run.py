@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from geodinoseg.accuracy import Accuracy, confusion_matrix
+from geodinoseg.crops import Crop, jittered
 from geodinoseg.devices import autocast, pick_precision, to_device
 from geodinoseg.errors import ModelError
 from geodinoseg.gdal_settings import gdal_settings
 from geodinoseg.label_classes import IGNORE
 from geodinoseg.losses import segmentation_loss
 from geodinoseg.model.normalization import normalize
-from geodinoseg.samples import Crop, Sampler, jittered, read_ahead
+from geodinoseg.samples import Sampler, read_ahead
 from geodinoseg.training_history import EpochScore
 
 if TYPE_CHECKING:

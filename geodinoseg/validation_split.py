@@ -71,7 +71,8 @@ class SplitScene:
 
     def pixels_of(self, *, validation: bool) -> NDArray[np.int64]:
         """(classes,) labelled pixels of one side of the split."""
-        return self.counts[self.is_validation == validation].sum(axis=0)
+        pixels: NDArray[np.int64] = self.counts[self.is_validation == validation].sum(axis=0)
+        return pixels
 
 
 def split_scene(

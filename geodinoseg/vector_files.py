@@ -174,13 +174,13 @@ class _Source:
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """What was raised while a batch was made."""
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
             yield from self._batches
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise
 

@@ -26,7 +26,9 @@ def class_arrays(draw, longest=24, classes=4):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kinds = draw(st.integers(1, classes))
     cell = draw(st.sampled_from([1, 2, 3, 5]))
-    coarse = rng.integers(0, kinds, (height // cell + 2, width * 2 // cell + 3), dtype=np.uint8)
+    coarse = rng.integers(
+        0, kinds, (height // cell + 1, (height + width) // cell + 1), dtype=np.uint8
+    )
     rows, cols = np.mgrid[:height, :width]
     lean = draw(st.sampled_from([0, 1, 2]))
     array = coarse[rows // cell, (cols + rows * lean // 2) // cell]
@@ -55,9 +57,9 @@ def blobs(height: int, width: int, *, classes: int = 5, seed: int = 0) -> np.nda
     return array
 
 
-def reference_polygons(array: np.ndarray, transform: Affine = Affine.identity()) -> list:
-    """(class id, polygon) by rasterio.features.shapes."""
-    shapes = rasterio.features.shapes(array, mask=array != NODATA, transform=transform)
+def reference_polygons(array: np.ndarray) -> list:
+    """(class id, polygon) by rasterio.features.shapes, in pixel coordinates."""
+    shapes = rasterio.features.shapes(array, mask=array != NODATA)
     return [(int(value), shape(geometry)) for geometry, value in shapes]
 
 

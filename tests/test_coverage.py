@@ -16,7 +16,6 @@ from geodinoseg.coverage import Band, trace_band
 from geodinoseg.coverage_join import CoverageJoin
 
 
-
 def bands_of(array, chunk_rows, **options):
     height, width = array.shape
     for row in range(0, height, chunk_rows):

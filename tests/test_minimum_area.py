@@ -95,9 +95,7 @@ def filtered(array, chunk_rows, least_px, least_gap_px=0, kept=()):
     least_gap_px=st.sampled_from([0, 3, 10]),
     kept=st.sampled_from([(), (0,), (1, 2)]),
 )
-def test_any_raster_in_any_chunks_follows_the_rule(
-    array, chunk_rows, least_px, least_gap_px, kept
-):
+def test_any_raster_in_any_chunks_follows_the_rule(array, chunk_rows, least_px, least_gap_px, kept):
     np.testing.assert_array_equal(
         filtered(array, chunk_rows, least_px, least_gap_px, kept),
         by_the_rule(array, least_px, least_gap_px, kept),

@@ -160,7 +160,7 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
 def test_a_wide_scene_is_cut_into_panels_without_a_seam(tmp_path, monkeypatch):
     pixels = random_classes(60, 2100)
     scene = write_raster(tmp_path / "s.tif", pixels)
-    monkeypatch.setattr(geodinoseg.plan, "_STITCHER_BYTES", 4 * 4 * 32 * 700)
+    monkeypatch.setattr(geodinoseg.plan, "_PANEL_BYTES", 600_000)
     plan, _ = make_plan(scene, IdentityModel(), SegmentSettings(tile_px=32))
     assert len(plan.chunks) > 2
     segment_scene(

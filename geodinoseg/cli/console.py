@@ -38,7 +38,7 @@ def ended_in_words(ctx: click.Context) -> Iterator[None]:
             _fail(ctx, "interrupted; no unfinished file was left.", _EXIT_INTERRUPTED)
 
 
-def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:  # noqa: FBT001 (click's)
+def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
     """Callback of --json: an error is an event, too."""
     ctx.meta[_WANTS_JSON] = wanted
     return wanted

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -58,13 +59,13 @@ def read_backbone_config(source: str | Path, *, revision: str | None = None) -> 
     try:
         # Not AutoConfig: for a kind that it does not know it offers to run the folder's own code.
         values, _ = PretrainedConfig.get_config_dict(str(source), revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(
             f"backbone {source}: cannot be found. A name on the hub needs the network the first "
             f"time; without it give --backbone a folder that holds config.json and "
             f"model.safetensors ({one_line(error)[:160]})."
         ) from error
-    kind = str(values.get("model_type"))
+    kind = str(values.get("model_type")) if isinstance(values, dict) else "unknown"
     if kind not in _CLASSES:
         raise ModelError(
             f"backbone {source}: is of kind {kind!r}; these are known: {', '.join(_CLASSES)}."
@@ -77,6 +78,20 @@ def read_backbone_config(source: str | Path, *, revision: str | None = None) -> 
             f"backbone {source}: its config.json is damaged; fetch it again "
             f"({one_line(error)[:160]})."
         ) from error
+
+
+def published_commit(source: str | Path, revision: str | None) -> str | None:
+    """The commit of a backbone on the hub that was just loaded; None for a folder.
+
+    Args:
+        source: a hub name or a folder.
+        revision: the branch, tag or commit that was asked for.
+    """
+    if Path(source).is_dir():
+        return None
+    # The hub's cache has a folder for each commit.
+    path = try_to_load_from_cache(str(source), "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else revision
 
 
 def pretrained_rgb(

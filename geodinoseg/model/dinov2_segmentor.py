@@ -21,6 +21,7 @@ from geodinoseg.model.backbone import (
     is_quantized,
     load_backbone,
     patch_embedding,
+    published_commit,
     widen_patch_embedding,
     with_lora,
 )
@@ -112,7 +113,7 @@ class DinoV2Segmentor(nn.Module):
         }
         self.source = str(source)
         # The commit, so that a saved model finds these weights again when the branch has moved on.
-        self.revision = getattr(config, "_commit_hash", None) or revision
+        self.revision = published_commit(source, revision)
         self.bands = bands
         self.patch_px = int(patch_embedding(loaded).kernel_size[0])
         self.backbone: Any = loaded

@@ -1,0 +1,352 @@
+"""Crops: where they are cut, what is labelled in them, and that they can be drawn again."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from geodinoseg.crops import Crop, jittered
+from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.grid import windows_over
+from geodinoseg.labels import IGNORE
+from geodinoseg.legend import Legend
+from geodinoseg.samples import Sampler, read_ahead
+from geodinoseg.training_settings import Augmentation
+from geodinoseg.validation_split import SplitScene, split_scene, validation_blocks
+
+AS_THEY_ARE = Augmentation(scale=1.0)
+
+
+class ArrayScene:
+    """A scene in memory whose pixels say where they are: their row, and their column."""
+
+    path = "array.tif"
+
+    def __init__(self, valid):
+        self.height, self.width = valid.shape
+        self.valid = valid
+        self.pixels = np.mgrid[: self.height, : self.width].astype(np.float32)
+
+    @contextmanager
+    def reader(self):
+        yield self
+
+    def read(self, window):
+        return self.pixels[:, *window.slices].copy(), self.valid[window.slices].copy()
+
+
+class ArrayLabels:
+    """Labels in memory, on the grid of a scene."""
+
+    def __init__(self, channels, classes=3):
+        self.channels = channels
+        self.legend = Legend.of_names({i: f"class {i}" for i in range(classes)})
+
+    def read(self, window):
+        return self.channels[window.slices].copy()
+
+    def class_blocks(self, block_px):
+        height, width = self.channels.shape
+        counts = np.zeros((-(-height // block_px), -(-width // block_px), len(self.legend)), int)
+        for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
+            known = self.read(block)
+            counts[block.row_off // block_px, block.col_off // block_px] = np.bincount(
+                known[known != IGNORE], minlength=len(self.legend)
+            )
+        return counts
+
+
+def patchy(height, width, *, seed, hole=False):
+    """A scene with labels in rectangles of three classes, half of it unlabelled."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(-3, 3, (-(-height // 5), -(-width // 7))).clip(IGNORE)
+    coarse.flat[:3] = (0, 1, 2)[: coarse.size]
+    channels = coarse.repeat(5, axis=0).repeat(7, axis=1)[:height, :width]
+    valid = np.ones((height, width), dtype=bool)
+    if hole:
+        valid[: height // 3, : width // 2] = False
+    return ArrayScene(valid), ArrayLabels(channels)
+
+
+def sampler_over(*scenes, crop_px, share=0.25, seed=0, augmentation=AS_THEY_ARE):
+    splits = [split_scene(*pair, crop_px=crop_px, share=share, seed=seed) for pair in scenes]
+    return Sampler(splits, crop_px=crop_px, augmentation=augmentation, seed=seed), splits
+
+
+def sources(crop):
+    """Row and column in the scene of the labelled pixels of a crop that was not resampled."""
+    known = crop.labels != IGNORE
+    return np.round(crop.pixels[:, known]).astype(int), crop.labels[known]
+
+
+shapes = {
+    "height": st.integers(1, 130), "width": st.integers(1, 130), "crop_px": st.integers(4, 40),
+    "seed": st.integers(0, 99),
+}  # fmt: skip
+
+
+@given(
+    rows=st.integers(1, 9), cols=st.integers(1, 9), classes=st.integers(1, 4),
+    share=st.floats(0, 0.5), seed=st.integers(0, 10_000),
+)  # fmt: skip
+def test_validation_never_takes_more_than_half_of_a_class(rows, cols, classes, share, seed):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 2000, (rows, cols, classes)) * rng.integers(0, 2, (rows, cols, 1))
+    chosen = validation_blocks(counts, share=share, seed=seed)
+    assert chosen.shape == (rows, cols)
+    assert (counts[chosen].sum(axis=0) <= counts.sum(axis=(0, 1)) / 2).all()
+    assert_array_equal(chosen, validation_blocks(counts, share=share, seed=seed))
+
+
+@given(share=st.floats(0.05, 0.5), classes=st.integers(1, 4), seed=st.integers(0, 10_000))
+def test_where_blocks_are_many_each_class_gets_about_its_share(share, classes, seed):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(100, 1000, (12, 13, classes)) * rng.integers(0, 2, (12, 13, classes))
+    taken = counts[validation_blocks(counts, share=share, seed=seed)].sum(axis=0)
+    assert_allclose(taken / counts.sum(axis=(0, 1)), share, atol=0.06)
+
+
+def test_no_share_no_validation():
+    assert not validation_blocks(np.full((5, 7, 2), 100), share=0, seed=1).any()
+
+
+def test_a_class_in_one_block_alone_stays_in_training():
+    counts = np.full((6, 7, 2), 100)
+    counts[..., 1] = 0
+    counts[2, 3, 1] = 5000
+    for seed in range(20):
+        chosen = validation_blocks(counts, share=0.3, seed=seed)
+        assert chosen.any()
+        assert not chosen[2, 3]
+
+
+@given(**shapes)
+@settings(max_examples=25)
+def test_no_training_crop_has_a_label_of_a_validation_block(height, width, crop_px, seed):
+    scene, labels = patchy(height, width, seed=seed)
+    sampler, (split,) = sampler_over((scene, labels), crop_px=crop_px, seed=seed)
+    kept_out = split.is_validation.repeat(split.block_px, 0).repeat(split.block_px, 1)
+    with sampler:
+        for crop in sampler.batch(0, 12):
+            assert crop.labels.shape == crop.valid.shape == (crop_px, crop_px)
+            assert crop.pixels.shape == (2, crop_px, crop_px)
+            (rows, cols), known = sources(crop)
+            assert len(known), "a crop is drawn over a label"
+            assert not kept_out[rows, cols].any()
+            assert_array_equal(labels.channels[rows, cols], known)
+
+
+@given(**shapes)
+@settings(max_examples=25)
+def test_validation_crops_hold_each_validation_label_once(height, width, crop_px, seed):
+    scene, labels = patchy(height, width, seed=seed)
+    sampler, (split,) = sampler_over((scene, labels), crop_px=crop_px, seed=seed)
+    seen = np.zeros((height, width), dtype=int)
+    with sampler:
+        for index, piece in sampler.validation_pieces():
+            crop = sampler.validation_crop(index, piece)
+            assert crop.labels.shape == (crop_px, crop_px)
+            (rows, cols), known = sources(crop)
+            assert_array_equal(labels.channels[rows, cols], known)
+            np.add.at(seen, (rows, cols), 1)
+    kept = split.is_validation.repeat(split.block_px, 0).repeat(split.block_px, 1)
+    wanted = kept[:height, :width] & (labels.channels != IGNORE)
+    assert_array_equal(seen, wanted)
+
+
+@given(scale=st.floats(1, 2), **shapes)
+@settings(max_examples=25)
+def test_labels_stay_on_their_pixels_however_a_crop_is_scaled_and_turned(
+    scale, height, width, crop_px, seed
+):
+    scene, labels = patchy(height, width, seed=seed, hole=True)
+    sampler, _ = sampler_over(
+        (scene, labels), crop_px=crop_px, share=0, seed=seed, augmentation=Augmentation(scale=scale)
+    )
+    with sampler:
+        crops = sampler.batch(0, 8)
+    for crop in crops:
+        assert (crop.labels[~crop.valid] == IGNORE).all()
+        # At the edges of the crop, and of what holds data, a slope is not a slope any more.
+        inner = np.zeros_like(crop.valid)
+        inner[2:-2, 2:-2] = crop.valid[2:-2, 2:-2]
+        for axis in (0, 1):
+            for shift in (-2, -1, 1, 2):
+                inner &= np.roll(crop.valid, shift, axis)
+        places = crop.pixels[:, inner]
+        clear = (np.abs(places % 1 - 0.5) > 0.02).all(axis=0)
+        rows, cols = np.round(places[:, clear]).astype(int)
+        assert_array_equal(crop.labels[inner][clear], labels.channels[rows, cols])
+        assert scene.valid[rows, cols].all()
+
+
+def test_missing_pixels_have_no_label_and_do_not_bleed():
+    scene, labels = patchy(60, 80, seed=3, hole=True)
+    labels.channels[:] = 1
+    labels.channels[:30, :40] = 0
+    scene.pixels[:, ~scene.valid] = np.nan
+    sampler, _ = sampler_over(
+        (scene, labels), crop_px=16, share=0, augmentation=Augmentation(scale=2)
+    )
+    with sampler:
+        crops = sampler.batch(0, 60)
+    assert any(not crop.valid.all() for crop in crops)
+    for crop in crops:
+        assert np.isfinite(crop.pixels[:, crop.valid]).all()
+        assert (crop.labels[~crop.valid] == IGNORE).all()
+        assert (crop.labels[crop.valid] != IGNORE).all()
+
+
+def test_a_scene_smaller_than_a_crop_lies_in_it_unstretched():
+    scene, labels = patchy(5, 30, seed=1)
+    sampler, _ = sampler_over((scene, labels), crop_px=20, share=0)
+    with sampler:
+        crops = sampler.batch(0, 10)
+    for crop in crops:
+        assert crop.valid.sum() == 5 * 20
+        steps = np.abs(np.diff(crop.pixels, axis=-1)).sum(axis=0)
+        assert set(np.unique(steps[crop.valid[:, 1:] & crop.valid[:, :-1]])) == {1}
+
+
+def test_classes_are_drawn_with_equal_chance():
+    channels = np.zeros((200, 190), dtype=int)
+    channels[150:154, 33:37] = 1
+    channels[20:90, 100:180] = 2
+    scene = ArrayScene(np.ones(channels.shape, dtype=bool))
+    sampler, _ = sampler_over((scene, ArrayLabels(channels)), crop_px=8, share=0)
+    with sampler:
+        crops = sampler.batch(0, 300)
+    shares = [np.mean([(crop.labels == channel).any() for crop in crops]) for channel in (1, 2)]
+    assert_allclose(shares, [1 / 3, 0.4], atol=0.1)
+
+
+def test_all_scenes_are_drawn_from():
+    pairs = [patchy(50, 60, seed=1), patchy(40, 70, seed=2)]
+    pairs[1][0].pixels += 1000
+    sampler, _ = sampler_over(*pairs, crop_px=10)
+    with sampler:
+        means = [crop.pixels.max() for crop in sampler.batch(0, 40)]
+    assert 0 < sum(mean > 500 for mean in means) < 40
+
+
+def test_a_crop_follows_from_the_seed_and_its_number():
+    pair = patchy(90, 70, seed=5)
+
+    def drawn(first, count, seed=7):
+        sampler, _ = sampler_over(
+            pair, crop_px=16, seed=seed, share=0, augmentation=Augmentation(scale=1.5)
+        )
+        with sampler:
+            return sampler.batch(first, count)
+
+    first, again, later, others = drawn(0, 6), drawn(0, 6), drawn(4, 2), drawn(0, 6, seed=8)
+    for one, two in zip(first + first[4:], again + later, strict=True):
+        assert_array_equal(one.pixels, two.pixels)
+        assert_array_equal(one.labels, two.labels)
+    assert any((a.pixels != b.pixels).any() for a, b in zip(first, others, strict=True))
+
+
+@pytest.mark.parametrize("kept", ["everything", "nothing labelled"])
+def test_without_a_block_to_train_on_the_labels_are_to_blame(kept):
+    scene, labels = patchy(40, 50, seed=0)
+    counts = labels.class_blocks(10) * (kept == "everything")
+    chosen = np.ones(counts.shape[:2], dtype=bool)
+    split = SplitScene(
+        scene=scene, labels=labels, block_px=10, counts=counts, is_validation=chosen
+    )
+    with pytest.raises(LabelError, match=r"array\.tif: no labelled block is left"):
+        Sampler([split], crop_px=8, augmentation=AS_THEY_ARE, seed=0)
+
+
+def test_where_blocks_are_too_small_to_be_missed_their_labels_are_left_out():
+    channels = np.tile([0, 1], (12, 12))
+    scene = ArrayScene(np.ones(channels.shape, dtype=bool))
+    labels = ArrayLabels(channels, classes=2)
+    chosen = np.indices((6, 12)).sum(axis=0) % 2 == 0
+    split = SplitScene(
+        scene=scene, labels=labels, block_px=2, counts=labels.class_blocks(2), is_validation=chosen
+    )
+    with Sampler([split], crop_px=8, augmentation=AS_THEY_ARE, seed=0) as sampler:
+        for crop in sampler.batch(0, 5):
+            (rows, cols), _ = sources(crop)
+            assert len(rows) == 32
+            assert not chosen[rows // 2, cols // 2].any()
+
+
+class CountingSampler:
+    """A sampler without scenes: a batch is its number."""
+
+    def __init__(self, fails_at=None):
+        self.fails_at = fails_at
+        self.is_open = False
+
+    def __enter__(self):
+        self.is_open = True
+        return self
+
+    def __exit__(self, *_):
+        self.is_open = False
+
+    def batch(self, first, count):
+        if first == self.fails_at:
+            raise SceneError("s.tif: rows 3 to 5 cannot be read.")
+        return list(range(first, first + count))
+
+
+def background_threads():
+    return [t for t in threading.enumerate() if t.name == "geodinoseg-background"]
+
+
+def test_batches_come_in_order_and_the_thread_ends():
+    sampler = CountingSampler()
+    assert list(read_ahead(sampler, steps=range(2, 6), batch_size=3)) == [
+        [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16, 17],
+    ]  # fmt: skip
+    assert not sampler.is_open
+    assert not background_threads()
+
+
+def test_an_error_in_the_thread_reaches_whoever_waits_for_the_batch():
+    batches = read_ahead(CountingSampler(fails_at=4), steps=range(9), batch_size=2)
+    assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
+    with pytest.raises(SceneError, match="cannot be read"):
+        next(batches)
+    assert not background_threads()
+
+
+def test_batches_that_nobody_wants_are_not_read():
+    sampler = CountingSampler()
+    batches = read_ahead(sampler, steps=range(10_000), batch_size=2)
+    next(batches)
+    batches.close()
+    assert not sampler.is_open
+    assert not background_threads()
+
+
+@given(gain=st.floats(0, 1), offset=st.floats(0, 1), seed=st.integers(0, 99))
+def test_jitter_stays_within_its_bounds_and_is_one_value_a_band(gain, offset, seed):
+    values = torch.linspace(-3, 3, 2 * 4 * 5 * 7).reshape(2, 4, 5, 7)
+    changes = Augmentation(gain=gain, offset=offset)
+    found = jittered(values, changes, torch.Generator().manual_seed(seed))
+    bound = gain * values.abs() + offset
+    assert ((found - values).abs() <= bound + 1e-5).all()
+    # A straight line per band: equal steps in, equal steps out.
+    steps = found.flatten(2).diff(dim=-1)
+    assert_allclose(steps, steps[..., :1].expand_as(steps), atol=1e-5)
+    again = jittered(values, changes, torch.Generator().manual_seed(seed))
+    assert torch.equal(found, again)
+
+
+def test_a_crop_is_a_plain_value():
+    crop = Crop(
+        pixels=np.zeros((1, 2, 2)), valid=np.ones((2, 2), bool), labels=np.zeros((2, 2), np.int64)
+    )
+    with pytest.raises(AttributeError):
+        crop.labels = None

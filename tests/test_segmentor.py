@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from model_fixtures import backbone_folder, raw_tile, small_network, small_segmentor
+from torch.nn import functional
+from torch.testing import assert_close
+
+from geodinoseg.tile_model import TileModel
+
+SEGMENTOR = small_segmentor()
+
+
+def test_a_segmentor_is_a_tile_model():
+    model: TileModel = SEGMENTOR
+    assert model.bands == (1, 2, 3)
+    assert model.device == torch.device("cpu")
+    assert model.tile_multiple == 14
+    assert model.legend.class_ids.tolist() == [0, 3, 7]
+
+
+@given(
+    batch=st.integers(1, 3),
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    scale=st.sampled_from([1.0, 0.4, 2.7]),
+)
+def test_probabilities_sum_to_one_on_the_scenes_own_grid(batch, height, width, scale):
+    model = small_segmentor(SEGMENTOR.network, scale=scale)
+    pixels, valid = raw_tile(height=height, width=width, batch=batch)
+    probabilities = model.probabilities(pixels, valid)
+    assert probabilities.shape == (batch, 3, height, width)
+    assert probabilities.dtype == torch.float32
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+    assert_close(probabilities.sum(dim=1), torch.ones(batch, height, width))
+
+
+def test_probabilities_are_the_softmax_of_the_networks_logits():
+    pixels, valid = raw_tile()
+    mean, std = (torch.tensor(v)[:, None, None] for v in
+                 (SEGMENTOR.statistics.mean, SEGMENTOR.statistics.std))  # fmt: skip
+    values = torch.where(valid[:, None], (pixels - mean) / std, 0.0)
+    with torch.no_grad():
+        expected = SEGMENTOR.network(values).softmax(dim=1)
+    assert_close(SEGMENTOR.probabilities(pixels, valid), expected)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32, torch.float64]
+)
+def test_the_type_of_the_pixels_makes_no_difference(dtype):
+    pixels, valid = raw_tile()
+    expected = SEGMENTOR.probabilities(pixels, valid)
+    assert_close(SEGMENTOR.probabilities(pixels.to(dtype), valid), expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e38])
+def test_what_invalid_pixels_hold_makes_no_difference(value, scale):
+    model = small_segmentor(SEGMENTOR.network, scale=scale)
+    pixels, valid = raw_tile()
+    broken = torch.where(valid[:, None], pixels.float(), value)
+    assert_close(model.probabilities(broken, valid), model.probabilities(pixels, valid))
+
+
+def test_a_tile_without_a_valid_pixel_gives_finite_probabilities():
+    pixels, valid = raw_tile()
+    assert SEGMENTOR.probabilities(pixels, torch.zeros_like(valid)).isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_less_precision_gives_nearly_the_same(precision):
+    pixels, valid = raw_tile()
+    low = small_segmentor(SEGMENTOR.network, precision=precision).probabilities(pixels, valid)
+    assert low.dtype == torch.float32
+    assert float((low - SEGMENTOR.probabilities(pixels, valid)).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize(("scene_m", "scale"), [(0.05, 0.5), (0.2, 2.0), (0.07, 0.7)])
+def test_another_ground_resolution_sets_the_scale(scene_m, scale):
+    model = SEGMENTOR.at_pixel_size(scene_m)
+    assert model.scale == pytest.approx(scale)
+    assert model.network is SEGMENTOR.network
+    assert model.tile_multiple == 1
+    assert model.tile_px == round(SEGMENTOR.trained_tile_px / scale)
+
+
+@pytest.mark.parametrize("scene_m", [None, 0.1, 0.097, 0.104])
+def test_about_the_same_ground_resolution_is_left_alone(scene_m):
+    model = SEGMENTOR.at_pixel_size(scene_m)
+    assert (model.scale, model.tile_multiple, model.tile_px) == (1.0, 14, 56)
+
+
+def test_a_model_without_a_ground_resolution_takes_any():
+    model = small_segmentor(SEGMENTOR.network, pixel_size_m=None)
+    assert model.at_pixel_size(3.0) is model
+
+
+def test_the_scale_is_always_that_of_the_last_scene():
+    assert SEGMENTOR.at_pixel_size(0.3).at_pixel_size(0.2).scale == pytest.approx(2.0)
+    assert SEGMENTOR.at_pixel_size(0.3).at_pixel_size(0.1).scale == 1.0
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_finer_scene_gives_nearly_what_it_gives_when_resampled_beforehand(factor):
+    own = torch.rand(1, 3, 4, 5) * 255  # smooth, as a scene is at a finer resolution than the model
+    own = functional.interpolate(own, size=(56, 70), mode="bicubic").clamp(0, 255)
+    fine = functional.interpolate(own, scale_factor=factor, mode="bilinear")
+    beforehand = functional.interpolate(fine, size=(56, 70), mode="bilinear", antialias=True)
+    valid = torch.ones(1, 56, 70, dtype=torch.bool)
+    expected = SEGMENTOR.probabilities(beforehand, valid)
+    model = SEGMENTOR.at_pixel_size(0.1 / factor)
+    on_scene = model.probabilities(fine, torch.ones(1, 56 * factor, 70 * factor, dtype=torch.bool))
+    back = functional.interpolate(on_scene, size=(56, 70), mode="bilinear", antialias=True)
+    assert float((back - expected).abs().mean()) < 0.02
+    assert (back.argmax(1) == expected.argmax(1)).float().mean() > 0.95
+
+
+def test_tiles_in_a_batch_do_not_see_each_other():
+    pixels, valid = raw_tile(batch=3)
+    together = SEGMENTOR.probabilities(pixels, valid)
+    alone = [SEGMENTOR.probabilities(pixels[i : i + 1], valid[i : i + 1]) for i in range(3)]
+    assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "patch_px"), [("dinov2", 14), ("dinov3", 16)])
+def test_tiles_are_multiples_of_the_backbones_patch(kind, patch_px):
+    model = small_segmentor(small_network(backbone=backbone_folder(kind)), trained_tile_px=100)
+    assert model.tile_multiple == patch_px
+    assert model.tile_px == 100 // patch_px * patch_px
+
+
+def test_even_the_smallest_tile_is_a_patch():
+    model = small_segmentor(SEGMENTOR.network, trained_tile_px=5)
+    assert model.tile_px == 14
+    assert model.at_pixel_size(1000).tile_px == 1
