@@ -20,7 +20,8 @@ help:  ## Show this list
 
 demo: $(VENV)/.run  ## Segment the sample scene into demo/: rasters, polygons, a picture
 	@mkdir -p demo
-	$(BIN)/geodinoseg segment sample_data/banepa_apply.tif --model sample_data/banepa.model \
+	@# The empty corner of this mosaic is white, and no tag in the file says so.
+	$(BIN)/geodinoseg segment sample_data/banepa_apply.tif --model sample_data/banepa.model --nodata 255 \
 		-o demo/landcover.tif --confidence demo/confidence.tif \
 		--polygons demo/polygons.gpkg --polygons demo/polygons.shp --overwrite
 	$(BIN)/geodinoseg picture sample_data/banepa_apply.tif demo/landcover.tif \

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _POLL_S = 0.1
 
 
-def in_background(produce: Callable[[], Iterator[T]], *, ahead: int) -> Iterator[T]:
-    """The items of an iterator that runs in a thread of its own.
+def in_background(
+    produce: Callable[[], Generator[T, Any, Any]], *, ahead: int
+) -> Generator[T, Any, Any]:
+    """The items of a generator that runs in a thread of its own.
 
     An error in the thread is raised where its item would have come. When the items are no longer
-    wanted, the thread closes its iterator and ends.
+    wanted, the thread closes its generator and ends.
 
     Args:
-        produce: called in the thread; gives the iterator.
+        produce: called in the thread; gives the generator.
         ahead: items that may wait to be taken.
     """
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=ahead)
@@ -35,16 +38,14 @@ def in_background(produce: Callable[[], Iterator[T]], *, ahead: int) -> Iterator
         return False
 
     def run() -> None:
-        items = produce()
         try:
-            for item in items:
-                if not offer(item):
-                    break
+            with closing(produce()) as items:
+                for item in items:
+                    if not offer(item):
+                        return
             offer(_End(None))
         except BaseException as error:  # noqa: BLE001 (raised again where its item is awaited)
             offer(_End(error))
-        finally:
-            getattr(items, "close", lambda: None)()
 
     thread = threading.Thread(target=run, name="geodinoseg-background", daemon=True)
     thread.start()

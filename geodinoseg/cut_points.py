@@ -40,7 +40,7 @@ def _is_straight(rings: Paths) -> NDArray[np.bool_]:
     cols_in, rows_in = cols - cols[before], rows - rows[before]
     cols_out, rows_out = cols[after] - cols, rows[after] - rows
     on_line = cols_in * rows_out == cols_out * rows_in
-    return np.logical_and(on_line, (rows_in > 0) == (rows_out > 0))
+    return np.asarray(on_line & ((rows_in > 0) == (rows_out > 0)), dtype=bool)
 
 
 def _neighbours(rings: Paths, step: int) -> NDArray[np.int64]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rasterio.enums import ColorInterp
+
 from geodinoseg.class_raster import LEGEND_TAG, open_class_raster
 from geodinoseg.geobox import GeoBox
+from geodinoseg.model.model_config import read_model_config
 from geodinoseg.raster_file import opened_raster
 from geodinoseg.scene import open_scene
 
@@ -32,8 +35,9 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _is_class_raster(path: str | Path) -> bool:
+    """Whether a raster is a map of ours, or one of others whose numbers stand for colours."""
     with opened_raster(path) as dataset:
-        return LEGEND_TAG in dataset.tags()
+        return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
 
 
 def _describe_scene(path: str | Path) -> dict[str, Any]:
@@ -66,9 +70,6 @@ def _describe_class_raster(path: str | Path) -> dict[str, Any]:
 
 
 def _describe_model(folder: Path) -> dict[str, Any]:
-    # Here, since it loads torch, which a look at a scene does without.
-    from geodinoseg.model.model_folder import read_model_config  # noqa: PLC0415
-
     config = read_model_config(folder)
     return {
         "kind": "model",

@@ -165,8 +165,13 @@ def _check_folder(target: Path) -> None:
         raise OutputError(f"{target}: the folder {folder} does not exist; make it first.")
     if not folder.is_dir():
         raise OutputError(f"{target}: {folder} is a file, not a folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{target}: the folder {folder} cannot be written to.")
+    try:
+        # Tried, since access rights do not tell: root may write where a disk is read-only.
+        tempfile.TemporaryDirectory(prefix=".geodinoseg-", dir=folder).cleanup()
+    except OSError as error:
+        raise OutputError(
+            f"{target}: the folder {folder} cannot be written to ({error.strerror}); give another."
+        ) from error
 
 
 def _same_file(target: Path, source: PathLike) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,7 +124,7 @@ class PolygonStream:
             chunk_rows=options.chunk_rows or max(1, _CHUNK_PX // raster.width),
         )
 
-    def batches(self, progress: Progress) -> Iterator[pa.RecordBatch]:
+    def batches(self, progress: Progress) -> Generator[pa.RecordBatch, None, None]:
         """The polygons in the order in which they become whole: a batch a band, or one in all.
 
         The rasters are open while it runs: it is to be closed in the thread that runs it.

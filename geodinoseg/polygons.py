@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,8 @@ def polygonize(
         simplify_px=simplify_px,
         options=options,
     )
-    batches = in_background(lambda: stream.batches(progress), ahead=1)
-    rows = pa.Table.from_batches(batches, schema=stream.table.schema)
+    with closing(in_background(lambda: stream.batches(progress), ahead=1)) as batches:
+        rows = pa.Table.from_batches(batches, schema=stream.table.schema)
     geometry = shapely.from_wkb(np.asarray(rows[GEOMETRY].to_numpy(), dtype=object))
     frame = rows.drop_columns(GEOMETRY).to_pandas()
     return geopandas.GeoDataFrame(frame, geometry=geometry, crs=source.geobox.crs)
@@ -128,8 +129,8 @@ def write_polygons(
         schema=stream.table.schema,
         geometry_type="MultiPolygon" if options.dissolve else "Polygon",
     )
-    batches = in_background(lambda: stream.batches(progress), ahead=1)
-    return write_batches(batches, target, layer=layer)
+    with closing(in_background(lambda: stream.batches(progress), ahead=1)) as batches:
+        return write_batches(batches, target, layer=layer)
 
 
 def _opened(raster: RasterSource) -> ClassRaster:

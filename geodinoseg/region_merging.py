@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geodinoseg.chains import offsets_of, ragged_range
+
 NO_WAVE = -1
 """Wave of a region whose class is not known yet."""
 
@@ -37,14 +39,6 @@ class RegionGraph:
     length_px: NDArray[np.int64]
     """(borders,) sides of pixels."""
 
-    def both_ways(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(2 x borders,) each border from both of its sides: region, neighbour, length."""
-        return (
-            np.concatenate([self.first, self.second]),
-            np.concatenate([self.second, self.first]),
-            np.concatenate([self.length_px, self.length_px]),
-        )
-
 
 def decide_classes(graph: RegionGraph) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Decide what can be decided whatever the rest of the raster holds.
@@ -54,35 +48,55 @@ def decide_classes(graph: RegionGraph) -> tuple[NDArray[np.int64], NDArray[np.in
         where one that may still grow, or one that waits for such, could give it its class.
     """
     values, waves = graph.values.copy(), graph.waves.copy()
-    region, neighbour, length_px = graph.both_ways()
     undecided = (waves == NO_WAVE) & ~graph.is_unsure
-    # Waits since an earlier wave: its own wave may be any from there on.
-    waits = graph.is_unsure.copy()
-    wave = 0
-    while undecided.any():
+    borders = _Borders.of(graph)
+    # Each wave looks at the neighbours of the regions that the wave before changed, no others.
+    newly_waiting = np.flatnonzero(graph.is_unsure)
+    wave, last_wave = 0, int(waves.max(initial=NO_WAVE))
+    while len(newly_waiting) or wave <= last_wave:
         wave += 1
-        borders = undecided[region]
-        region, neighbour, length_px = region[borders], neighbour[borders], length_px[borders]
-        blocked = _marked(region[waits[neighbour]], len(waves)) & undecided
-        # Nodata gives nothing; a hole of it that was filled before does.
-        has_class = graph.gives_class[neighbour] | (wave > 1)
-        gives = (waves[neighbour] == wave - 1) & has_class & ~blocked[region]
-        takers = _marked(region[gives], len(waves))
-        if not (blocked.any() or takers.any() or (waves >= wave).any()):
-            break
-        taker, taken = _longest_border(region[gives], values[neighbour[gives]], length_px[gives])
-        values[taker] = taken
-        waves[takers] = wave
-        waits |= blocked
-        undecided &= ~(blocked | takers)
+        blocked = borders.of_neighbours(newly_waiting)[0]
+        newly_waiting = np.unique(blocked[undecided[blocked]])
+        undecided[newly_waiting] = False
+        givers = np.flatnonzero(waves == wave - 1)
+        if wave == 1:  # nodata gives nothing; a hole of it that was filled in a wave does
+            givers = givers[graph.gives_class[givers]]
+        region, giver, length_px = borders.of_neighbours(givers)
+        takes = undecided[region]
+        takers, taken = _longest_border(region[takes], values[giver[takes]], length_px[takes])
+        values[takers], waves[takers] = taken, wave
+        undecided[takers] = False
+        last_wave = max(last_wave, wave if len(takers) else 0)
     waves[undecided] = 0  # out of reach of every large region
     return values, waves
 
 
-def _marked(places: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    marks = np.zeros(count, dtype=bool)
-    marks[places] = True
-    return marks
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Borders:
+    """Borders from both of their sides, sorted by neighbour."""
+
+    region: NDArray[np.int64]
+    length_px: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    """(regions + 1,): the borders of neighbour n are offsets[n] to offsets[n + 1]."""
+
+    @classmethod
+    def of(cls, graph: RegionGraph) -> _Borders:
+        neighbour = np.concatenate([graph.second, graph.first])
+        order = np.argsort(neighbour, kind="stable")
+        return cls(
+            region=np.concatenate([graph.first, graph.second])[order],
+            length_px=np.concatenate([graph.length_px, graph.length_px])[order],
+            offsets=offsets_of(np.bincount(neighbour, minlength=len(graph.values))),
+        )
+
+    def of_neighbours(
+        self, neighbours: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The borders of some neighbours: region, neighbour, length."""
+        counts = self.offsets[neighbours + 1] - self.offsets[neighbours]
+        places = ragged_range(self.offsets[neighbours], counts)
+        return self.region[places], np.repeat(neighbours, counts), self.length_px[places]
 
 
 def _longest_border(

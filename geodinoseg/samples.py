@@ -5,6 +5,7 @@ A training crop is a function of the seed and of its number alone, so a run can 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
@@ -29,6 +30,10 @@ _TRIES = 20
 """Windows drawn before one that touches validation blocks is taken, without its labels there."""
 _BLOCKS_HELD = 64
 """Blocks whose labels are kept: 0.4 MB each where crops have 224 px, and asked for again."""
+
+_READING = threading.Lock()
+"""One thread at a time opens rasters and burns polygons: rasterio keeps a warning of its own quiet
+meanwhile, and Python's filters of warnings are those of all threads."""
 
 
 class Sampler:
@@ -63,11 +68,12 @@ class Sampler:
         self._readers: list[SceneReader] = []
         self._exits = ExitStack()
         self._places = _training_places(scenes)
-        self._block_labels = lru_cache(_BLOCKS_HELD)(self._read_block_labels)
+        self._block_labels = lru_cache(_BLOCKS_HELD)(self._read_block)
 
     def __enter__(self) -> Self:
         """Open the scenes."""
-        self._readers = [self._exits.enter_context(s.scene.reader()) for s in self._scenes]
+        with _READING:
+            self._readers = [self._exits.enter_context(s.scene.reader()) for s in self._scenes]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,13 +147,16 @@ class Sampler:
         rows, cols = divmod(int(at[rng.integers(len(at))]), block.width)
         return block.row_off + rows, block.col_off + cols
 
-    def _read_block_labels(self, index: int, row: int, col: int) -> NDArray[Any]:
-        split = self._scenes[index]
-        return split.labels.read(split.block(row, col))
+    def _read_block(self, index: int, row: int, col: int) -> NDArray[Any]:
+        return self._read_labels(index, self._scenes[index].block(row, col))
+
+    def _read_labels(self, index: int, window: Window) -> NDArray[Any]:
+        with _READING:
+            return self._scenes[index].labels.read(window)
 
     def _read(self, index: int, window: Window) -> Crop:
         pixels, valid = self._readers[index].read(window)
-        labels = np.where(valid, self._scenes[index].labels.read(window), IGNORE)
+        labels = np.where(valid, self._read_labels(index, window), IGNORE)
         return Crop(pixels=pixels, valid=valid, labels=labels.astype(np.int64))
 
 

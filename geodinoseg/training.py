@@ -16,7 +16,8 @@ from geodinoseg.devices import pick_device
 from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import pretrained_rgb
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.model_folder import is_model_folder, write_model
+from geodinoseg.model.model_config import is_model_folder
+from geodinoseg.model.model_folder import write_model
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.outputs import check_output_folder, folder_written_beside
 from geodinoseg.progress import Progress, no_progress
@@ -122,7 +123,11 @@ def _statistics(
     network: DinoV2Segmentor, data: TrainingData, settings: TrainingSettings
 ) -> BandStatistics:
     """Those that a published backbone knows where it is kept, the scenes' own otherwise."""
-    rgb = None if settings.stage == "full" else pretrained_rgb(network.source)
+    rgb = (
+        None
+        if settings.stage == "full"
+        else pretrained_rgb(network.source, revision=network.revision)
+    )
     return data.statistics if rgb is None else data.statistics.with_rgb(*rgb)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _FEWEST_LABELLED_BLOCKS = 10
 """Below that, blocks are halved: a split of few blocks is far from the share that was asked for."""
 
+_ROUNDS = 3
+"""Times that each block is looked at; the second and third only polish."""
+
 
 class SceneLabels(Protocol):
     """What training asks of labels; see `labels.open_labels`."""
@@ -101,8 +104,8 @@ def split_scene(
 def validation_blocks(counts: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.bool_]:
     """Choose blocks for validation so that every class has about its share of pixels there.
 
-    Blocks are taken in a random order where they fill what classes still lack more than they
-    overfill others, and never where they would take more than half of a class from training.
+    Blocks are taken in a random order where that brings the classes closer to their shares, and
+    given back in later rounds where that does; never is more than half of a class taken.
 
     Args:
         counts: (block rows, block columns, classes) labelled pixels.
@@ -116,13 +119,17 @@ def validation_blocks(counts: NDArray[np.int64], *, share: float, seed: int) -> 
     flat = counts.reshape(-1, counts.shape[-1])
     totals = flat.sum(axis=0)
     wanted = share * totals
+
+    def distance(pixels: NDArray[np.int64]) -> float:
+        """From what is wanted: squares, so that no class is far off for the others' sake."""
+        return float((((pixels - wanted) / np.maximum(totals, 1)) ** 2).sum())
+
     taken = np.zeros_like(totals)
     chosen = np.zeros(len(flat), dtype=np.bool_)
-    for block in np.random.default_rng(seed).permutation(len(flat)):
-        fills = np.minimum(wanted - taken, flat[block]).clip(min=0) / np.maximum(totals, 1)
-        spills = (taken + flat[block] - wanted).clip(min=0) / np.maximum(totals, 1)
-        if (taken + flat[block] > totals / 2).any() or fills.sum() <= spills.sum():
-            continue
-        taken += flat[block]
-        chosen[block] = True
+    order = np.random.default_rng(seed).permutation(len(flat))
+    for block in np.tile(order, _ROUNDS):
+        after = taken - flat[block] if chosen[block] else taken + flat[block]
+        if (after <= totals / 2).all() and distance(after) < distance(taken):
+            taken = after
+            chosen[block] = not chosen[block]
     return chosen.reshape(counts.shape[:2])

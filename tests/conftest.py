@@ -1,10 +1,12 @@
-"""Settings that all tests share."""
+"""Settings and costly things that all tests share."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Tests reach no network, and see no backbone that somebody downloaded before. Set before anything
@@ -20,3 +22,27 @@ settings.load_profile("geodinoseg")
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     _HUB.cleanup()
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory) -> Path:
+    """A folder with a DINOv2 of two layers and random weights."""
+    from trainings import write_backbone
+
+    return write_backbone(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory, backbone) -> Path:
+    """A model folder of three classes and three bands; its predictions mean nothing."""
+    from trainings import small_segmentor
+
+    return small_segmentor(backbone).save(tmp_path_factory.mktemp("models") / "small.model")
+
+
+@pytest.fixture(scope="session")
+def color_field(tmp_path_factory):
+    """A scene on a rotated grid whose classes show by colour, with labels in another CRS."""
+    from trainings import write_color_field
+
+    return write_color_field(tmp_path_factory.mktemp("field"))

@@ -124,7 +124,7 @@ def small_segmentor(network: DinoV2Segmentor | None = None, **fields: Any) -> Se
         "training": {"epochs": 2, "scenes": ["a.tif"]},
         "scores": {"mean_iou": 0.5},
     }
-    network.requires_grad_(requires_grad=False)
+    network.requires_grad_(requires_grad=False).eval()
     return Segmentor(network=network, **{**defaults, **fields})
 
 

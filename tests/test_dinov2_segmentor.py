@@ -11,8 +11,8 @@ from model_fixtures import HIDDEN, KINDS, backbone_folder, randomize_lora, small
 from torch.testing import assert_close
 
 from geodinoseg.errors import ModelError
-from geodinoseg.model.backbone import four_bit_layers, is_quantized
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.four_bit import four_bit_layers, is_quantized
 from geodinoseg.model.heads import CnnHead, LinearHead
 
 METHOD = {

@@ -285,3 +285,48 @@ def test_sizes_that_cannot_be_are_refused(tmp_path, size):
     path = write_class_raster(tmp_path / "map.tif", blobs(9, 8))
     with pytest.raises(GridError, match="min_area_m2"):
         polygonize(path, min_area_m2=size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("min_area_m2", [0.0, 4.0])
+@pytest.mark.parametrize("simplify_px", [0.0, 1.0, 4.0])
+def test_a_large_map_keeps_every_law_at_once(tmp_path, min_area_m2, simplify_px):
+    array = blobs(2300, 1711)
+    path = write_class_raster(tmp_path / "map.tif", array, transform=ROTATED)
+    frames = [
+        polygonize(
+            path,
+            min_area_m2=min_area_m2,
+            simplify_px=simplify_px,
+            options=PolygonOptions(chunk_rows=chunk_rows),
+        )
+        for chunk_rows in (256, 1000, 2300)
+    ]
+    assert frames[0].equals(frames[1])
+    assert frames[0].equals(frames[2])
+    geometries = frames[0].geometry.to_numpy()
+    assert shapely.is_valid(geometries).all()
+    assert shapely.coverage_is_valid(geometries)
+    assert frames[0].area_m2.sum() == pytest.approx((array != NODATA).sum() * 0.35, rel=1e-12)
+    if not min_area_m2:
+        totals = frames[0].groupby("class_id").area_m2.sum()
+        np.testing.assert_allclose(totals, np.bincount(array.ravel())[:5] * 0.35, rtol=1e-9)
+    if not min_area_m2 and not simplify_px:
+        back = rasterio.features.rasterize(
+            zip(geometries, frames[0].class_id, strict=True),
+            out_shape=array.shape,
+            transform=ROTATED,
+            fill=NODATA,
+            dtype=np.uint8,
+        )
+        np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.slow
+def test_a_very_wide_raster_is_cut_and_simplified_in_many_bands(tmp_path):
+    array = np.tile(blobs(300, 1000), (1, 70))
+    path = write_class_raster(tmp_path / "map.tif", array, compress="deflate")
+    frame = polygonize(path, simplify_px=1.0, options=PolygonOptions(classes=[0, 1]))
+    assert shapely.is_valid(frame.geometry.to_numpy()).all()
+    assert shapely.coverage_is_valid(frame.geometry.to_numpy())
+    assert frame.area_m2.sum() == pytest.approx(np.isin(array, [0, 1]).sum() * 0.35)

@@ -258,9 +258,7 @@ def test_without_a_block_to_train_on_the_labels_are_to_blame(kept):
     scene, labels = patchy(40, 50, seed=0)
     counts = labels.class_blocks(10) * (kept == "everything")
     chosen = np.ones(counts.shape[:2], dtype=bool)
-    split = SplitScene(
-        scene=scene, labels=labels, block_px=10, counts=counts, is_validation=chosen
-    )
+    split = SplitScene(scene=scene, labels=labels, block_px=10, counts=counts, is_validation=chosen)
     with pytest.raises(LabelError, match=r"array\.tif: no labelled block is left"):
         Sampler([split], crop_px=8, augmentation=AS_THEY_ARE, seed=0)
 

@@ -78,7 +78,7 @@ def write_squares(
     kept = [(r, c) for r, c in corners if np.ptp(channels[r : r + side, c : c + side]) == 0]
     squares = np.array([shapely.box(c, r, c + side, r + side) for r, c in kept], dtype=object)
     frame = geopandas.GeoDataFrame(
-        {"crop": [NAMES[channels[r, c]] for r, c in kept]},
+        {"class": [NAMES[channels[r, c]] for r, c in kept]},
         geometry=list(
             shapely.transform(squares, lambda xy: np.column_stack(transform @ tuple(xy.T)))
         ),

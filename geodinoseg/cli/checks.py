@@ -5,43 +5,30 @@ The library looks again, and closer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodinoseg.errors import (
-    GeodinosegError,
-    LabelError,
-    ModelFolderError,
-    OutputError,
-    SceneError,
-)
+from geodinoseg.errors import LabelError, OutputError, SceneError
 
 if TYPE_CHECKING:
     from geodinoseg.legend import Legend
     from geodinoseg.scene import Scene
 
-_CONFIG = "config.json"
 _RASTER_SUFFIXES = (".tif", ".tiff")
 _HOLDS_ITS_STYLE = ".gpkg"
 
 
-def check_model(folder: Path) -> None:
-    """Refuse what cannot be a model folder.
+def read_legend(model: Path) -> Legend:
+    """The classes that a model folder says it knows.
 
     Raises:
-        ModelFolderError: it is missing, a file, or without its config.json.
+        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
     """
-    if not folder.exists():
-        raise ModelFolderError(f"{folder}: no such model folder; check the name.")
-    if not folder.is_dir():
-        raise ModelFolderError(f"{folder}: is a file; a model is a folder that holds {_CONFIG}.")
-    if not (folder / _CONFIG).is_file():
-        raise ModelFolderError(
-            f"{folder}: {_CONFIG} is missing; give a folder that 'geodinoseg train' wrote, or copy "
-            f"the whole folder again."
-        )
+    from geodinoseg.legend import Legend
+    from geodinoseg.model.model_config import read_model_config
+
+    return Legend.from_json(read_model_config(model)["legend"])
 
 
 def check_labels(paths: Iterable[str]) -> None:
@@ -62,11 +49,10 @@ def check_model_output(folder: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: it cannot, or is there already.
     """
+    from geodinoseg.model.model_config import is_model_folder
     from geodinoseg.outputs import check_output_folder
 
-    check_output_folder(
-        folder, overwrite=overwrite, is_ours=lambda place: (place / _CONFIG).is_file()
-    )
+    check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
 
 
 def check_map_outputs(scene: Scene, rasters: Sequence[Path], *, overwrite: bool) -> None:
@@ -89,7 +75,12 @@ def check_map_outputs(scene: Scene, rasters: Sequence[Path], *, overwrite: bool)
 
 
 def check_polygon_outputs(
-    scene: Scene, rasters: Sequence[Path], polygons: Sequence[Path], *, model: Path, overwrite: bool
+    scene: Scene,
+    rasters: Sequence[Path],
+    polygons: Sequence[Path],
+    *,
+    legend: Legend,
+    overwrite: bool,
 ) -> None:
     """Say whether polygons of a map can be written.
 
@@ -97,23 +88,17 @@ def check_polygon_outputs(
         scene: gives the place; must not be replaced.
         rasters: of the map.
         polygons: the files.
-        model: its legend must fit the format.
+        legend: of the map; its names must fit the format.
         overwrite: whether files that are there may be replaced.
 
     Raises:
         OutputError: one cannot be written, or two are one file or share a style file.
         SceneError: the scene has no place on the ground.
     """
-    from geodinoseg.outputs import check_output
-    from geodinoseg.vector_files import VECTOR_FORMATS, check_vector_output, crs_in_file
+    from geodinoseg.vector_files import check_vector_output, crs_in_file
 
-    legend = _legend_in(model)
     for path in polygons:
-        if legend is None:  # The library says what is wrong with the model.
-            suffixes = tuple(VECTOR_FORMATS)
-            check_output(path, overwrite=overwrite, suffixes=suffixes, inputs=[scene.path])
-        else:
-            check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])
+        check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])
         crs_in_file(path, scene.geobox.crs)
     if not scene.geobox.is_georeferenced:
         raise SceneError(
@@ -142,14 +127,3 @@ def _check_styles(raster: Path, others: Iterable[Path]) -> None:
                 f"{other}: would share the style file {raster.stem}.qml with {raster.name}; give "
                 f"one of them another name, or write polygons as .gpkg, which holds its style."
             )
-
-
-def _legend_in(model: Path) -> Legend | None:
-    """The classes that a model folder says it knows; None where it is damaged."""
-    from geodinoseg.legend import Legend
-
-    try:
-        config = json.loads((model / _CONFIG).read_text("utf-8"))
-        return Legend.from_json(config["legend"])
-    except (OSError, ValueError, KeyError, TypeError, GeodinosegError):
-        return None

@@ -56,17 +56,17 @@ def segment(scene: str, **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.checks import check_map_outputs, check_model, check_polygon_outputs
+    from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
     from geodinoseg.scene import open_scene
 
     # Before torch is loaded: a mistyped path is answered at once.
     source = open_scene(scene, bands=options["bands"], nodata=options["nodata"])
-    model, overwrite, rasters = options["model"], options["overwrite"], _rasters(options)
-    check_model(model)
+    legend = read_legend(options["model"])
+    overwrite, rasters = options["overwrite"], _rasters(options)
     check_map_outputs(source, rasters, overwrite=overwrite)
     if options["polygons"]:
         check_polygon_outputs(
-            source, rasters, options["polygons"], model=model, overwrite=overwrite
+            source, rasters, options["polygons"], legend=legend, overwrite=overwrite
         )
     if options["dry_run"]:
         _dry_run(source, options)

@@ -1,11 +1,7 @@
-"""DINOv2 and DINOv3 backbones from a hub name or a folder: layers, bands, 4-bit, LoRA."""
+"""DINOv2 and DINOv3 backbones from a hub name or a folder: their last layers, with LoRA."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +10,6 @@ import transformers
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     Dinov2Backbone,
     Dinov2WithRegistersBackbone,
@@ -22,14 +17,12 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from geodinoseg.errors import ModelError, one_line
+from geodinoseg.model.four_bit import four_bit_options, quiet_libraries
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-logger = logging.getLogger(__name__)
 
 HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in ("small", "base", "large")}
 """The published backbone of each size."""
@@ -39,10 +32,6 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "dinov2_with_registers": Dinov2WithRegistersBackbone,
     "dinov3_vit": DINOv3ViTBackbone,
 }
-
-
-_FOUR_BIT_BLOCK = 64
-"""Weights that share a scale, bitsandbytes' default."""
 
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
@@ -140,49 +129,8 @@ def load_backbone(
     """
     config = read_backbone_config(source, revision=revision)
     _choose_layers(config, source, n_features)
-    options = _four_bit_options(config) if quantize else {}
+    options = four_bit_options(config, _CLASSES[config.model_type]) if quantize else {}
     return _load(source, config, revision, options)
-
-
-def patch_embedding(backbone: nn.Module) -> nn.Conv2d:
-    """The convolution that turns patches of pixels into tokens."""
-    embeddings = backbone.get_submodule("embeddings.patch_embeddings")
-    projection = getattr(embeddings, "projection", embeddings)
-    assert isinstance(projection, nn.Conv2d)
-    return projection
-
-
-def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
-    """Make a backbone take another number of bands, in place.
-
-    Band b takes the filters of the backbone's own band b modulo own (3 for RGB), times own /
-    bands; what their sum then lacks of the old sum is spread evenly over the bands. So bands stay
-    distinguishable, and an input that is the same in all bands gives the tokens it gave before.
-    The new weights are a start; they can be trained, under LoRA too.
-
-    Args:
-        backbone: as `load_backbone` gives it.
-        bands: bands of the input from now on.
-    """
-    old = patch_embedding(backbone)
-    patch = (old.kernel_size[0], old.kernel_size[1])
-    new = nn.Conv2d(bands, old.out_channels, patch, patch).to(old.weight)
-    with torch.no_grad():
-        filters_DNhw = old.weight[:, torch.arange(bands) % old.in_channels]
-        filters_DNhw = filters_DNhw * (old.in_channels / bands)
-        # Not 0 where bands is no multiple of own: some filters stand there once more than others.
-        missing_Dhw = old.weight.sum(dim=1) - filters_DNhw.sum(dim=1)
-        new.weight.copy_(filters_DNhw + missing_Dhw[:, None] / bands)
-        if old.bias is not None and new.bias is not None:
-            new.bias.copy_(old.bias)
-    embeddings = backbone.get_submodule("embeddings")
-    holder = embeddings.get_submodule("patch_embeddings")
-    if holder is old:
-        embeddings.patch_embeddings = new
-    else:
-        holder.projection = new
-        holder.num_channels = bands
-    backbone.config.num_channels = bands
 
 
 def with_lora(
@@ -200,41 +148,6 @@ def with_lora(
             lora_dropout=lora_dropout,
         )
         return get_peft_model(backbone, config)
-
-
-def is_quantized(backbone: nn.Module) -> bool:
-    """Whether any weight is held in 4 bit."""
-    return bool(four_bit_layers(backbone))
-
-
-def four_bit_layers(backbone: nn.Module) -> list[nn.Module]:
-    """The layers of bitsandbytes, without importing it; peft's wrappers have the same name."""
-    return [
-        module
-        for module in backbone.modules()
-        if type(module).__name__ == "Linear4bit" and not hasattr(module, "base_layer")
-    ]
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """No bar per weight file, no line about what a user cannot change."""
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    bitsandbytes_logger = logging.getLogger("bitsandbytes")
-    level = bitsandbytes_logger.level
-    transformers_logging.disable_progress_bar()
-    # On its first import (peft imports it too) it logs that the optional package `kernels` is
-    # absent; it works without.
-    bitsandbytes_logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            # peft 0.21 still asks transformers 5.23 by the old name.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            yield
-    finally:
-        bitsandbytes_logger.setLevel(level)
-        if had_bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _check_place(source: str | Path) -> None:
@@ -255,6 +168,8 @@ def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int
             f"{layers}."
         )
     config.out_indices = list(range(layers - n_features + 1, layers + 1))
+    # As the heads take them, whatever somebody saved.
+    config.apply_layernorm = config.reshape_hidden_states = True
 
 
 def _load(
@@ -285,45 +200,3 @@ def _load(
         )
     backbone: PreTrainedModel = loaded
     return backbone
-
-
-def _four_bit_options(config: PretrainedConfig) -> dict[str, Any]:
-    """What `from_pretrained` needs for 4 bit; nothing, and a warning, where that cannot be done."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fault = _why_not_in_blocks(config) or _why_not_4_bit(device)
-    if fault:
-        logger.warning("4-bit is not to be had here, full precision instead: %s.", fault)
-        return {}
-    quantization = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    return {"quantization_config": quantization, "device_map": {"": device}}
-
-
-def _why_not_in_blocks(config: PretrainedConfig) -> str | None:
-    """4-bit weights share a scale by the block, and on a CPU a block may not cross a row."""
-    with torch.device("meta"):
-        layers = _CLASSES[config.model_type](config).modules()
-    widths = {layer.in_features for layer in layers if isinstance(layer, nn.Linear)}
-    odd = sorted(width for width in widths if width % _FOUR_BIT_BLOCK)
-    return f"a layer of width {odd[0]} is no multiple of {_FOUR_BIT_BLOCK}" if odd else None
-
-
-def _why_not_4_bit(device: str) -> str | None:
-    """Try it on one small layer: the only test that holds for every device and version."""
-    try:
-        with quiet_libraries():
-            # transformers places 4-bit weights with it.
-            import accelerate  # type: ignore[import-untyped]  # noqa: F401, PLC0415
-            import bitsandbytes  # noqa: PLC0415 (needed for 4 bit only)
-
-            layer = bitsandbytes.nn.Linear4bit(
-                64, 64, quant_type="nf4", compute_dtype=torch.bfloat16
-            )
-            layer.to(device)(torch.ones(1, 64, device=device))
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        return one_line(error)[:160]
-    return None

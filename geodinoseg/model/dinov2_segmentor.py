@@ -15,16 +15,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from geodinoseg.errors import ModelError
-from geodinoseg.model.backbone import (
-    HUB_NAMES,
-    four_bit_layers,
-    is_quantized,
-    load_backbone,
-    patch_embedding,
-    published_commit,
-    widen_patch_embedding,
-    with_lora,
-)
+from geodinoseg.model.backbone import HUB_NAMES, load_backbone, published_commit, with_lora
+from geodinoseg.model.band_widening import patch_embedding, widen_patch_embedding
+from geodinoseg.model.four_bit import four_bit_layers, is_quantized
 from geodinoseg.model.heads import Activation, CnnHead, LinearHead
 
 Size = Literal["small", "base", "large"]
@@ -78,24 +71,6 @@ class DinoV2Segmentor(nn.Module):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        _check_counts(
-            n_block=n_block,
-            channels=channels,
-            k_size=k_size,
-            n_features=n_features,
-            num_classes=num_classes,
-            r=r,
-            lora_alpha=lora_alpha,
-            bands=bands,
-        )
-        _check_switches(linear_head=linear_head, quantize=quantize, peft=peft)
-        _check_choices(k_size=k_size, size=size, activation=activation, lora_dropout=lora_dropout)
-        source = HUB_NAMES[size] if backbone is None else backbone
-        loaded = load_backbone(source, n_features=n_features, quantize=quantize, revision=revision)
-        config = loaded.config
-        is_widened = bands != config.num_channels
-        if is_widened:
-            widen_patch_embedding(loaded, bands)
         self.settings: dict[str, Any] = {
             "n_block": n_block,
             "channels": channels,
@@ -111,25 +86,21 @@ class DinoV2Segmentor(nn.Module):
             "lora_alpha": lora_alpha,
             "lora_dropout": lora_dropout,
         }
-        self.source = str(source)
+        _check_settings(self.settings, bands=bands)
+        self.bands = bands
+        source = HUB_NAMES[size] if backbone is None else backbone
+        self.source_is_folder = Path(source).is_dir()
+        self.source = str(Path(source).resolve() if self.source_is_folder else source)
+        loaded = load_backbone(source, n_features=n_features, quantize=quantize, revision=revision)
         # The commit, so that a saved model finds these weights again when the branch has moved on.
         self.revision = published_commit(source, revision)
-        self.bands = bands
         self.patch_px = int(patch_embedding(loaded).kernel_size[0])
-        self.backbone: Any = loaded
         # Set by whoever trains or merges: then the weights must be saved, not referred to.
         self.backbone_differs_from_source = False
-        if peft:
-            self.backbone = with_lora(loaded, r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout)
-        elif is_quantized(loaded):
-            loaded.requires_grad_(requires_grad=False)  # 4-bit weights cannot be trained
-        if is_widened:
-            # Its filters for these bands are a guess, so they are trained even where the rest of
-            # the backbone is frozen.
-            patch_embedding(loaded).requires_grad_(requires_grad=True)
+        self.backbone: Any = self._prepared(loaded)
         self.head = make_head(
             self.settings,
-            in_channels=int(config.hidden_size) * n_features,
+            in_channels=int(loaded.config.hidden_size) * n_features,
             patch_px=self.patch_px,
         )
 
@@ -166,8 +137,7 @@ class DinoV2Segmentor(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         """Compute each layer's activations twice in training instead of keeping them.
 
-        Saves most of the memory that grows with the number of layers, for about a third more time.
-        Results and gradients are the same.
+        Less memory for more time; results and gradients are the same.
         """
         base: Any = self.base_backbone
         # transformers renamed it within version 5.
@@ -216,6 +186,23 @@ class DinoV2Segmentor(nn.Module):
         logits_BCHW: torch.Tensor = self.head(self.features(pixels_BNHW), padded_px)
         return logits_BCHW[..., :height, :width]
 
+    def _prepared(self, loaded: PreTrainedModel) -> Any:
+        """The backbone for these bands, with LoRA where it is asked for, and frozen accordingly."""
+        is_widened = self.bands != loaded.config.num_channels
+        if is_widened:
+            widen_patch_embedding(loaded, self.bands)
+        prepared: Any = loaded
+        if self.settings["peft"]:
+            names = ("r", "lora_alpha", "lora_dropout")
+            prepared = with_lora(loaded, **{name: self.settings[name] for name in names})
+        elif is_quantized(loaded):
+            loaded.requires_grad_(requires_grad=False)  # 4-bit weights cannot be trained
+        if is_widened:
+            # Its filters for these bands are a guess, so they are trained even where the rest of
+            # the backbone is frozen.
+            patch_embedding(loaded).requires_grad_(requires_grad=True)
+        return prepared
+
 
 def make_head(
     settings: Mapping[str, Any], *, in_channels: int, patch_px: int
@@ -241,27 +228,22 @@ def make_head(
     )
 
 
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
+def _check_settings(settings: Mapping[str, Any], *, bands: int) -> None:
+    counts = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha")
+    for name, value in ({name: settings[name] for name in counts} | {"bands": bands}).items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ModelError(f"{name}={value!r}: give a whole number of at least 1.")
-
-
-def _check_switches(**switches: bool) -> None:
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ModelError(f"{name}={value!r}: give True or False.")
-
-
-def _check_choices(*, k_size: int, size: str, activation: str, lora_dropout: float) -> None:
-    if k_size % 2 == 0:
-        raise ModelError(f"k_size={k_size}: give an odd number, so that the shape is kept.")
-    for name, value, choices in (
-        ("size", size, get_args(Size)),
-        ("activation", activation, get_args(Activation)),
-    ):
-        if value not in choices:
-            raise ModelError(f"{name}={value!r}: give one of {', '.join(choices)}.")
-    is_number = isinstance(lora_dropout, int | float) and not isinstance(lora_dropout, bool)
-    if not is_number or not 0 <= lora_dropout < 1:
-        raise ModelError(f"lora_dropout={lora_dropout!r}: give a share from 0 to below 1.")
+    for name in ("linear_head", "quantize", "peft"):
+        if not isinstance(settings[name], bool):
+            raise ModelError(f"{name}={settings[name]!r}: give True or False.")
+    for name, choices in (("size", get_args(Size)), ("activation", get_args(Activation))):
+        if settings[name] not in choices:
+            raise ModelError(f"{name}={settings[name]!r}: give one of {', '.join(choices)}.")
+    if settings["k_size"] % 2 == 0:
+        raise ModelError(
+            f"k_size={settings['k_size']}: give an odd number, so that the shape is kept."
+        )
+    share = settings["lora_dropout"]
+    is_number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not is_number or not 0 <= share < 1:
+        raise ModelError(f"lora_dropout={share!r}: give a share from 0 to below 1.")

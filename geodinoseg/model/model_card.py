@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def model_card(segmentor: Segmentor) -> str:
         _section("Input", _input(segmentor)),
         _section("Network", _facts(_network_facts(segmentor))),
         _section("Training", _facts(segmentor.training) or "Not recorded."),
-        _section("Scores", _scores(segmentor) or "Not measured."),
+        _section("Scores", _facts(segmentor.scores) or "Not measured."),
         _section("Limits", _limits(segmentor)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -47,26 +48,34 @@ def _input(segmentor: Segmentor) -> str:
 
 
 def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
-    settings = segmentor.network.settings
-    wanted = ("n_features", "quantize", "peft")
-    head = ("n_block", "channels", "k_size", "activation")
-    facts: dict[str, Any] = {"head": "linear" if settings["linear_head"] else "CNN"}
-    if not settings["linear_head"]:
-        facts |= {name: settings[name] for name in head}
+    network = segmentor.network
+    settings = network.settings
+    named = "in the folder `backbone`" if network.source_is_folder else network.source
+    facts: dict[str, Any] = {
+        "backbone": f"{named}, patches of {network.patch_px} px",
+        "head": "linear" if settings["linear_head"] else "CNN",
+    }
+    head = () if settings["linear_head"] else ("n_block", "channels", "k_size", "activation")
+    wanted = (*head, "n_features", "quantize", "peft")
     return facts | {name: settings[name] for name in wanted}
 
 
-def _facts(facts: dict[str, Any]) -> str:
-    return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
-
-
-def _scores(segmentor: Segmentor) -> str:
-    return _facts(
-        {
-            name: f"{value:.3f}" if isinstance(value, float) else value
-            for name, value in segmentor.scores.items()
-        }
+def _facts(facts: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"- {str(name).replace('_', ' ')}: {_in_words(value)}" for name, value in facts.items()
     )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "not given"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _limits(segmentor: Segmentor) -> str:

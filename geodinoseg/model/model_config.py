@@ -7,7 +7,6 @@ it; the rest of the model may then rely on types and ranges.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -40,6 +39,7 @@ _LARGEST = {
 }
 _LARGEST_BAND = 65_535
 _LARGEST_TILE_PX = 65_536
+_LARGEST_NUMBER = 1e38
 
 _Check = Callable[[Any], bool]
 
@@ -148,7 +148,8 @@ def _whole(low: int, high: int) -> _Check:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and math.isfinite(value)
+    # A comparison, not isfinite: JSON holds whole numbers that no float can.
+    return type(value) in {int, float} and abs(value) < _LARGEST_NUMBER
 
 
 def _numbers(value: Any) -> bool:

@@ -126,7 +126,7 @@ def load_model(folder: str | Path, *, device: str = "auto", precision: str = "au
 
 def _reference(network: DinoV2Segmentor) -> dict[str, str | None] | None:
     """Name and revision of the backbone on the hub; None where it has to be in the folder."""
-    if network.backbone_differs_from_source or Path(network.source).is_dir():
+    if network.backbone_differs_from_source or network.source_is_folder:
         return None
     # A loop of somebody else's may have trained the backbone without saying so.
     if not has_weights_of_source(network):

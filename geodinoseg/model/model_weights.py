@@ -10,15 +10,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from geodinoseg.errors import ModelFolderError, one_line
-from geodinoseg.model.backbone import (
-    is_quantized,
-    load_backbone,
-    patch_embedding,
-    quiet_libraries,
-    widen_patch_embedding,
-)
+from geodinoseg.errors import ModelError, ModelFolderError, one_line
+from geodinoseg.model.backbone import load_backbone
+from geodinoseg.model.band_widening import patch_embedding, widen_patch_embedding
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor, make_head
+from geodinoseg.model.four_bit import is_quantized, quiet_libraries
 
 Tensors = dict[str, torch.Tensor]
 
@@ -73,13 +69,17 @@ def save_backbone(network: DinoV2Segmentor, folder: Path) -> None:
 def has_weights_of_source(network: DinoV2Segmentor) -> bool:
     """Whether the backbone is that of its source, but for patch embedding and LoRA.
 
-    Where LoRA or 4 bit froze the weights it is; else they are compared.
+    Where LoRA or 4 bit froze the weights it is; else they are compared. A source that is no longer
+    there counts as different.
     """
     if network.settings["peft"] or is_quantized(network.backbone):
         return True
-    source = load_backbone(
-        network.source, n_features=network.settings["n_features"], revision=network.revision
-    ).state_dict()
+    try:
+        source = load_backbone(
+            network.source, n_features=network.settings["n_features"], revision=network.revision
+        ).state_dict()
+    except ModelError:
+        return False
     embedding = patch_embedding(network.base_backbone)
     apart = {id(tensor) for tensor in embedding.state_dict(keep_vars=True).values()}
     return all(
@@ -151,7 +151,8 @@ def load_weights(network: DinoV2Segmentor, stored: Tensors) -> None:
 def _lora_of(network: DinoV2Segmentor) -> Tensors:
     from peft import get_peft_model_state_dict  # noqa: PLC0415 (slow to import)
 
-    tensors: Tensors = get_peft_model_state_dict(network.backbone)
+    # False: else peft asks the hub whether somebody changed the vocabulary.
+    tensors: Tensors = get_peft_model_state_dict(network.backbone, save_embedding_layers=False)
     return tensors
 
 

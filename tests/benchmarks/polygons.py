@@ -43,19 +43,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=10_000, help="side of the raster, px")
     parser.add_argument("--large", type=int, default=0, help="side of a larger one, for memory")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=["make", *WAYS], help=argparse.SUPPRESS)
     parser.add_argument("--raster", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.way:
+    if arguments.way == "make":
+        make_raster(arguments.raster, arguments.size)
+    elif arguments.way:
         print(json.dumps(measure(arguments.way, arguments.raster)))
-        return
+    else:
+        compare(arguments.size, arguments.large)
+
+
+def compare(size: int, large: int) -> None:
+    """Measure and print everything."""
     with tempfile.TemporaryDirectory() as folder:
-        raster = make_raster(Path(folder) / "map.tif", arguments.size)
-        results = {way: in_own_process(way, raster) for way in WAYS}
-        show(results, arguments.size)
-        if arguments.large:
-            larger = make_raster(Path(folder) / "large.tif", arguments.large)
-            show_growth(results["write"], in_own_process("write", larger), arguments.large)
+        raster = Path(folder) / "map.tif"
+        in_own_process("make", raster, size)
+        results = {way: json.loads(in_own_process(way, raster)) for way in WAYS}
+        show(results, size)
+        if large:
+            raster = Path(folder) / "large.tif"
+            in_own_process("make", raster, large)
+            show_growth(results["write"], json.loads(in_own_process("write", raster)), large)
 
 
 def show(results: dict[str, dict[str, float]], size: int) -> None:
@@ -87,11 +96,12 @@ def show_growth(small: dict[str, float], large: dict[str, float], size: int) -> 
     print(f"peak memory, of the smaller one's: {large['peak_mb'] / small['peak_mb']:.2f}")
 
 
-def in_own_process(way: str, raster: Path) -> dict[str, float]:
-    """Measure one way in a new interpreter."""
+def in_own_process(way: str, raster: Path, size: int = 0) -> str:
+    """Run one way in a new interpreter; its last line. This one stays small: peaks are inherited."""
     command = [sys.executable, __file__, "--way", way, "--raster", os.fspath(raster)]
+    command += ["--size", str(size)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(printed.splitlines()[-1])
+    return printed.strip().rpartition("\n")[2]
 
 
 def measure(way: str, raster: Path) -> dict[str, float]:
@@ -201,7 +211,7 @@ def features_in(path: Path) -> int:
     return pyogrio.read_info(path, layer=path.stem)["features"]
 
 
-def make_raster(path: Path, size: int) -> Path:
+def make_raster(path: Path, size: int) -> None:
     """A class raster of ours, tags and all, written row by row."""
     import rasterio
     from affine import Affine
@@ -220,7 +230,6 @@ def make_raster(path: Path, size: int) -> Path:
         dataset.update_tags(**{LEGEND_TAG: json.dumps(legend.to_json())})
         for row, class_ids in class_rows(size):
             dataset.write(class_ids, 1, window=((row, row + len(class_ids)), (0, size)))
-    return path
 
 
 def class_rows(size: int) -> Iterator[tuple[int, np.ndarray]]:

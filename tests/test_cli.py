@@ -1,0 +1,486 @@
+"""The command line: what it takes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+from rasters import read_raster, write_raster
+from trainings import NAMES, color_channels, color_pixels
+
+import geodinoseg
+from geodinoseg.cli import _COMMANDS, console, main
+from geodinoseg.errors import SceneError
+
+NO_PROGRESS_LINE = ""
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_raster(tmp_path / "ortho.tif", color_pixels(color_channels(90, 130)))
+
+
+@pytest.fixture
+def segment(scene, small_model, tmp_path):
+    """Run `segment` on a small scene, with these further arguments."""
+
+    def run(*arguments, output="map.tif"):
+        return cli(
+            "segment", scene, "--model", small_model, "-o", tmp_path / output,
+            "--device", "cpu", *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def cli(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def events(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_the_help_of_every_command_holds_an_example(command):
+    result = cli(command, "--help")
+    assert result.exit_code == 0
+    assert f"geodinoseg {command} " in result.stdout
+    assert "Example" in result.stdout
+    assert command in cli("--help").stdout
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_option_says_what_it_is(command):
+    options = [p for p in main.get_command(None, command).params if isinstance(p, click.Option)]
+    assert all(option.help for option in options)
+
+
+def test_the_help_of_all_holds_an_example_and_completion():
+    text = cli("-h").stdout
+    assert "geodinoseg segment ortho.tif --model" in text
+    assert "_GEODINOSEG_COMPLETE=bash_source" in text
+    assert text == cli("--help").stdout
+
+
+def test_the_version_names_what_is_carried():
+    result = cli("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"geodinoseg {geodinoseg.__version__} (rasterio ")
+    assert rasterio.__gdal_version__ in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["melt"],
+        ["segment"],
+        ["segment", "s.tif", "--model", "m", "-o", "o.tif", "--bands", "1,red"],
+        ["segment", "s.tif", "--model", "m", "-o", "o.tif", "--bands", "0,1"],
+        ["segment", "s.tif", "--model", "m", "-o", "o.tif", "--tile", "0"],
+        ["segment", "s.tif", "--model", "m", "-o", "o.tif", "--overlap", "many"],
+        ["train", "s.tif", "-o", "m"],
+        ["train", "s.tif", "--labels", "l.gpkg", "-o", "m", "--stage", "all"],
+        ["train", "s.tif", "--labels", "l.gpkg", "-o", "m", "--epochs", "0"],
+        ["train", "s.tif", "--labels", "l.gpkg", "-o", "m", "--seed", "-1"],
+        ["train", "s.tif", "--labels", "l.gpkg", "-o", "m", "--learning-rate", "0"],
+        ["info"],
+        ["info", "--colour", "s.tif"],
+    ],
+)
+def test_a_usage_error_ends_with_code_2(arguments):
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Usage: ")
+
+
+def test_what_a_user_can_mend_is_one_line_and_code_1(tmp_path):
+    result = cli("info", tmp_path / "absent.tif")
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert "absent.tif: no such file" in result.stderr
+
+
+def test_a_bug_is_not_called_a_users_fault(monkeypatch, scene):
+    def broken(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("geodinoseg.descriptions.describe", broken)
+    assert isinstance(cli("info", scene).exception, ZeroDivisionError)
+
+
+def test_an_interrupt_is_one_line_and_code_130(monkeypatch, segment, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(geodinoseg, "segment_scene", interrupted, raising=False)
+    for arguments in ((), ("--json",)):
+        result = segment(*arguments)
+        assert result.exit_code == 130
+        assert result.stderr == "Error: interrupted; no unfinished file was left.\n"
+    assert events(result) == [
+        {"event": "error", "message": "interrupted; no unfinished file was left."}
+    ]
+    assert files(tmp_path) == {"ortho.tif"}
+
+
+def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geodinoseg.segmentation._decided", interrupted)
+    assert segment().exit_code == 130
+    assert files(tmp_path) == {"ortho.tif"}
+
+
+def test_segment_writes_what_was_asked_for_and_says_so(segment, tmp_path):
+    result = segment(
+        "--confidence", tmp_path / "sure.tif", "--probabilities", tmp_path / "shares.tif",
+        "--polygons", tmp_path / "map.gpkg", "--polygons", tmp_path / "parts.shp",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == NO_PROGRESS_LINE
+    for name in ("map.tif", "sure.tif", "shares.tif", "map.gpkg", "parts.shp"):
+        assert (tmp_path / name).is_file()
+        assert str(tmp_path / name) in result.stdout
+    assert "130 x 90 px, 3 classes (field, roof, water)" in result.stdout
+    assert {"map.qml", "sure.qml", "parts.qml"} <= files(tmp_path)
+    with rasterio.open(tmp_path / "shares.tif") as shares:
+        assert shares.count == 3
+    ids = read_raster(tmp_path / "map.tif")
+    assert set(np.unique(ids)) <= {0, 1, 2}
+
+
+def test_json_events_rise_to_done_and_nothing_else_is_printed(segment, tmp_path):
+    result = segment("--json", "--polygons", tmp_path / "a.gpkg", "--polygons", tmp_path / "b.fgb")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    told = events(result)
+    fractions = [event["fraction"] for event in told[:-1]]
+    assert {event["event"] for event in told[:-1]} == {"progress"}
+    assert all(event["message"] for event in told[:-1])
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert told[-1] == {
+        "event": "done", "outputs": [str(tmp_path / name) for name in ("map.tif", "a.gpkg", "b.fgb")]
+    }  # fmt: skip
+
+
+def test_with_json_an_error_is_the_last_event(tmp_path, segment):
+    (tmp_path / "map.tif").write_text("mine")
+    result = segment("--json")
+    assert result.exit_code == 1
+    assert [event["event"] for event in events(result)] == ["error"]
+    assert result.stderr == f"Error: {events(result)[0]['message']}\n"
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path):
+    result = segment("--dry-run", "--tile", "56", "--batch-size", "3")
+    assert result.exit_code == 0, result.stderr
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "130 x 90 px" in lines["scene"]
+    assert "of 56 px" in lines["tiles"]
+    assert "batches of 3" in lines["tiles"]
+    assert "MB for blending" in lines["memory"]
+    assert "MB before compression" in lines["output"]
+    assert " s in the network" in lines["time"]
+    assert files(tmp_path) == {"ortho.tif"}
+
+
+def test_a_dry_run_in_json_is_one_event(segment):
+    (event,) = events(segment("--dry-run", "--json"))
+    assert event["event"] == "plan"
+    assert event["output_bytes"] == 90 * 130
+    assert event["tiles"] > 1
+    assert event["panel_bytes"] > 0
+    assert event["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--polygons", "map.shp"], "map.shp"),
+        (["--polygons", "other.gpkg", "--polygons", "map.geojson"], "map.geojson"),
+        (["--confidence", "map.tiff"], "map.tiff"),
+        (["--confidence", "sure.tif", "--polygons", "sure.fgb"], "sure.fgb"),
+    ],
+)
+def test_outputs_that_would_share_a_style_file_are_refused_before_the_work(
+    arguments, named, segment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(geodinoseg, "segment_scene", None, raising=False)
+    result = segment(*[a if a.startswith("--") else tmp_path / a for a in arguments])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path / named}: would share the style file ")
+    assert result.stderr.count("\n") == 1
+    assert files(tmp_path) == {"ortho.tif"}
+
+
+def test_one_path_for_two_outputs_is_refused(segment, tmp_path):
+    result = segment("--polygons", tmp_path / "p.gpkg", "--polygons", tmp_path / "." / "p.gpkg")
+    assert "two outputs cannot be one file" in result.stderr
+    result = segment("--confidence", tmp_path / "map.tif")
+    assert "two outputs cannot be one file" in result.stderr
+
+
+def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_path):
+    pixels = color_pixels(color_channels(40, 50))
+    lost = write_raster(tmp_path / "lost.tif", pixels, crs=None, transform=None)
+    no_crs = write_raster(tmp_path / "no_crs.tif", pixels, crs=None)
+    for path, name, text in (
+        (lost, "p.gpkg", "lost.tif: does not say where it lies"),
+        (no_crs, "p.geojson", "p.geojson: GeoJSON is in longitude and latitude"),
+        (no_crs, "p.kml", "p.kml: the name must end in"),
+    ):
+        result = cli(
+            "segment", path, "--model", small_model, "-o", tmp_path / "map.tif",
+            "--polygons", tmp_path / name,
+        )  # fmt: skip
+        assert result.exit_code == 1
+        assert text in result.stderr
+    assert files(tmp_path) == {"lost.tif", "no_crs.tif"}
+
+
+def test_outputs_are_replaced_when_that_was_asked_for(segment, tmp_path):
+    (tmp_path / "map.tif").write_text("old")
+    assert segment("--overwrite").exit_code == 0
+    assert read_raster(tmp_path / "map.tif").shape == (90, 130)
+
+
+def test_warnings_are_a_line_each_on_stderr(segment, tmp_path, small_model):
+    pixels = color_pixels(color_channels(40, 50)).astype(np.uint16)
+    scene = write_raster(tmp_path / "deep.tif", pixels)
+    result = cli("segment", scene, "--model", small_model, "-o", tmp_path / "map.tif")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"Warning: {scene}: has pixels of type uint16")
+    assert result.stderr.count("\n") == 1
+
+
+def test_train_writes_a_model_that_segment_takes(color_field, backbone, tmp_path):
+    model = tmp_path / "field.model"
+    result = cli(
+        "train", color_field.scene, "--labels", color_field.labels, "--class-field", "class",
+        "-o", model, "--backbone", backbone, "--stage", "head", "--no-quantize", "--epochs", 2,
+        "--steps-per-epoch", 8, "--batch-size", 4, "--crop", 56, "--learning-rate", 0.02, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    told = events(result)
+    assert told[-1] == {"event": "done", "outputs": [str(model)]}
+    assert told[-2]["fraction"] == 1
+    assert "mean IoU" in told[-2]["message"]
+    result = cli("segment", color_field.scene, "--model", model, "-o", tmp_path / "map.tif")
+    assert result.exit_code == 0, result.stderr
+    agree = read_raster(tmp_path / "map.tif") == color_field.channels + 1
+    assert agree.mean() > 0.8
+    facts = json.loads(cli("info", model, "--json").stdout)
+    assert facts["kind"] == "model"
+    assert next(iter(facts["classes"].values())).startswith("field (#")
+    assert facts["scores"]["mean_iou"] > 0.5
+
+
+def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp_path):
+    result = cli(
+        "train", color_field.scene, "--labels", color_field.labels, "--class-field", "class",
+        "-o", tmp_path / "field.model", "--backbone", backbone, "--stage", "head", "--no-quantize",
+        "--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 1, "--crop", 56, "--head", "cnn",
+        "--channels", 16, "--n-features", 2, "--ignore-class", "water",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    first, score, following = result.stdout.splitlines()
+    assert first.endswith("field.model: a model of 2 classes (field, roof)")
+    assert score.startswith("mean IoU on validation blocks: 0.")
+    assert following.startswith("next: geodinoseg segment SCENE --model ")
+
+
+def test_info_of_a_scene_says_where_it_lies_and_what_it_holds(scene):
+    result = cli("info", scene)
+    assert result.exit_code == 0
+    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    assert lines["kind"].strip() == "scene"
+    assert lines["columns x rows"].strip() == "130, 90"
+    assert lines["crs"].strip() == "EPSG:32633"
+    assert lines["dtype"].strip() == "uint8"
+
+
+def test_info_of_a_scene_without_a_place(tmp_path):
+    path = write_raster(
+        tmp_path / "s.tif", np.zeros((1, 7, 5), np.float32), crs=None, transform=None, nodata=-1
+    )
+    facts = json.loads(cli("info", path, "--json").stdout)
+    assert facts["crs"] == "none"
+    assert facts["ground resolution, m"] == "unknown"
+    assert facts["nodata"] == [-1]
+
+
+def test_info_of_a_map_names_its_classes_and_its_making(segment, tmp_path):
+    assert segment("--confidence", tmp_path / "sure.tif").exit_code == 0
+    facts = json.loads(cli("info", tmp_path / "map.tif", "--json").stdout)
+    assert facts["kind"] == "class raster"
+    assert [name.split(" ")[0] for name in facts["classes"].values()] == list(NAMES)
+    assert facts["confidence"].endswith("sure.tif")
+    assert (facts["made with"], facts["made from"]) == ("small.model", "ortho.tif")
+
+
+def test_info_of_a_map_by_others_lists_the_classes_that_occur(tmp_path):
+    path = write_raster(
+        tmp_path / "m.tif", np.array([[[3, 5, 5]]], np.uint8), photometric="palette"
+    )
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {3: (255, 0, 0), 5: (0, 0, 255)})
+    facts = json.loads(cli("info", path, "--json").stdout)
+    assert facts["kind"] == "class raster"
+    assert list(facts["classes"]) == ["3", "5"]
+
+
+def test_info_of_a_damaged_model_is_one_line(small_model, tmp_path):
+    damaged = shutil.copytree(small_model, tmp_path / "damaged.model")
+    config = json.loads((damaged / "config.json").read_text())
+    (damaged / "config.json").write_text(json.dumps(config | {"network": None}))
+    result = cli("info", damaged)
+    assert result.exit_code == 1
+    assert "damaged.model: config.json is incomplete or damaged" in result.stderr
+
+
+def test_picture_draws_scene_and_map(segment, scene, tmp_path):
+    assert segment().exit_code == 0
+    result = cli("picture", scene, tmp_path / "map.tif", "-o", tmp_path / "map.png")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert "map.png" in result.stdout
+
+
+class Terminal:
+    """A stderr that says it is a terminal and keeps what is drawn."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_bar_shows_the_message_and_fills(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with console.progress_bar("segmenting") as progress:
+        progress(0.0, "starting")
+        progress(1.0, "0.52 Mpx/s")
+    assert "segmenting" in terminal.text
+    assert "0.52 Mpx/s" in terminal.text
+    assert "100%" in terminal.text
+
+
+def python(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=200,
+        check=False, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_a_mistyped_path_is_answered_without_loading_torch(scene, small_model, tmp_path):
+    (tmp_path / "old.tif").write_text("old")
+    there, absent, out = str(scene), str(tmp_path / "absent"), str(tmp_path / "map.tif")
+    model, labels = str(small_model), str(tmp_path)
+    cases = [
+        ["segment", absent, "--model", model, "-o", out],
+        ["segment", there, "--model", absent, "-o", out],
+        ["segment", there, "--model", there, "-o", out],
+        ["segment", there, "--model", str(tmp_path), "-o", out],
+        ["segment", there, "--model", model, "-o", str(tmp_path / "old.tif")],
+        ["segment", there, "--model", model, "-o", f"{absent}/map.tif"],
+        ["segment", there, "--model", model, "-o", out, "--confidence", f"{absent}/c.tif"],
+        ["segment", there, "--model", model, "-o", out, "--polygons", f"{absent}/p.gpkg"],
+        ["segment", there, "--model", model, "-o", out, "--bands", "7"],
+        ["train", absent, "--labels", labels, "-o", f"{absent}.model"],
+        ["train", there, "--labels", absent, "-o", f"{absent}.model"],
+        ["train", there, "--labels", labels, "-o", f"{absent}/new.model"],
+        ["train", there, "--labels", labels, "-o", model],
+        ["info", absent],
+    ]
+    code = f"""if True:
+        import sys
+        from geodinoseg.cli import main
+        for case in {cases!r}:
+            try:
+                main(case, prog_name="geodinoseg")
+            except SystemExit as end:
+                print(end.code)
+        print("torch" in sys.modules)
+    """
+    done = python("-c", code)
+    assert done.stdout.split() == ["1"] * len(cases) + ["False"]
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(cases), done.stderr
+    assert all(line.startswith("Error: ") for line in lines)
+
+
+def test_help_loads_neither_torch_nor_rasterio():
+    code = """if True:
+        import sys
+        from geodinoseg.cli import main
+        for words in ([], ["segment"], ["train"]):
+            try:
+                main([*words, "--help"], prog_name="geodinoseg")
+            except SystemExit as end:
+                assert end.code == 0
+        print(*[name for name in ("torch", "rasterio", "numpy") if name in sys.modules], "end")
+    """
+    assert python("-c", code).stdout.splitlines()[-1] == "end"
+
+
+def test_the_module_runs_as_the_command(tmp_path):
+    done = python("-m", "geodinoseg", "info", tmp_path / "absent.tif", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["event"] == "error"
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_shell_completion_prints_a_script_and_completes(tmp_path):
+    script = python("-m", "geodinoseg", _GEODINOSEG_COMPLETE="zsh_source")
+    assert script.returncode == 0
+    assert "_GEODINOSEG_COMPLETE=zsh_complete" in script.stdout
+    words = python(
+        "-m", "geodinoseg", _GEODINOSEG_COMPLETE="bash_complete",
+        COMP_WORDS="geodinoseg tr", COMP_CWORD="1",
+    )  # fmt: skip
+    assert words.stdout.split() == ["plain,train"]
+
+
+def test_errors_of_other_threads_and_libraries_do_not_spoil_the_one_line(tmp_path):
+    scene = write_raster(tmp_path / "s.tif", color_pixels(color_channels(90, 130)))
+    scene.write_bytes(scene.read_bytes()[:9000])
+    done = python("-m", "geodinoseg", "picture", scene, scene, "-o", tmp_path / "p.png")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_scene_error_of_the_library_is_a_scene_error_here(scene, monkeypatch, segment):
+    def broken(*_, **__):
+        raise SceneError("s.tif: rows 3 to 5 cannot be read.")
+
+    monkeypatch.setattr(geodinoseg, "segment_scene", broken, raising=False)
+    assert segment().stderr == "Error: s.tif: rows 3 to 5 cannot be read.\n"
