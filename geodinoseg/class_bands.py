@@ -14,13 +14,12 @@ from geodinoseg.class_raster import ClassRaster, ClassRasterReader
 from geodinoseg.confidence_raster import ConfidenceReader, opened_confidence
 from geodinoseg.coverage import Band
 from geodinoseg.gdal_settings import gdal_settings
-from geodinoseg.grid import Window
+from geodinoseg.grid import Window, windows_over
 from geodinoseg.ground_measures import AreaWeights
 
 _CONFIDENCE_NODATA = 255
-_LARGEST_READ_BYTES = 256 << 20
-# Whole block rows are read once each: what GDAL kept of them, nobody would ask for again.
-_CACHE_BYTES = 8 << 20
+_KEPT_BLOCK_ROWS = 1.25
+_SMALLEST_CACHE_BYTES, _LARGEST_CACHE_BYTES = 8 << 20, 512 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,46 +51,48 @@ class OpenRasters:
     """The class ids."""
     confidence: ConfidenceReader | None
     """Percent, where the class raster names such a raster."""
-    rows_at_once: int
-    """Rows to read at once: whole block rows, so that none is decoded twice."""
 
 
 @contextmanager
-def opened_rasters(raster: ClassRaster, *, chunk_rows: int) -> Iterator[OpenRasters]:
+def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
     """Open a class raster, and its confidence, to be read once from top to bottom.
-
-    Args:
-        raster: the raster.
-        chunk_rows: rows to read at once, about.
 
     Raises:
         SceneError: one cannot be opened, or the confidence is another raster's.
     """
-    block_rows = min(raster.block_shape[0], raster.height)
-    at_once = -(-chunk_rows // block_rows) * block_rows
-    cache_bytes: int | None = _CACHE_BYTES
-    if at_once * raster.width * raster.dtype.itemsize > _LARGEST_READ_BYTES:
-        at_once, cache_bytes = chunk_rows, None
     with ExitStack() as stack:
         classes = stack.enter_context(raster.reader())
         confidence = None
         if raster.confidence_path is not None:
             confidence = stack.enter_context(opened_confidence(raster))
-        stack.enter_context(gdal_settings(cache_bytes=cache_bytes))
-        yield OpenRasters(classes=classes, confidence=confidence, rows_at_once=at_once)
+        stack.enter_context(gdal_settings(cache_bytes=_cache_bytes(raster)))
+        yield OpenRasters(classes=classes, confidence=confidence)
 
 
-def read_rows(raster: ClassRaster, rasters: OpenRasters) -> Iterator[NDArray[Any]]:
-    """The class ids from top to bottom, (rows, width) each, in the raster's dtype.
+def _cache_bytes(raster: ClassRaster) -> int:
+    """Room for the block row in which one chunk ends and the next begins.
+
+    So much, and no block is decoded twice; more would be memory for what nobody reads again.
+    """
+    block_row_bytes = raster.block_shape[0] * raster.width * raster.dtype.itemsize
+    if raster.confidence_path is not None:
+        block_row_bytes *= 2
+    kept_bytes = round(_KEPT_BLOCK_ROWS * block_row_bytes)
+    return min(max(kept_bytes, _SMALLEST_CACHE_BYTES), _LARGEST_CACHE_BYTES)
+
+
+def read_rows(
+    raster: ClassRaster, reader: ClassRasterReader, *, chunk_rows: int
+) -> Iterator[NDArray[Any]]:
+    """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype.
 
     Raises:
         SceneError: a block cannot be read.
     """
-    for row in range(0, raster.height, rasters.rows_at_once):
-        height = min(rasters.rows_at_once, raster.height - row)
-        yield rasters.classes.read(
-            Window(col_off=0, row_off=row, width=raster.width, height=height)
-        )
+    for window in windows_over(
+        height=raster.height, width=raster.width, rows=chunk_rows, cols=raster.width
+    ):
+        yield reader.read(window)
 
 
 def regroup_rows(

@@ -129,7 +129,7 @@ class PolygonStream:
 
         The rasters are open while it runs: it is to be closed in the thread that runs it.
         """
-        with opened_rasters(self.raster, chunk_rows=self.chunk_rows) as rasters:
+        with opened_rasters(self.raster) as rasters:
             finished = self._polygons(rasters, progress)
             if self.dissolve:
                 yield self.table.dissolved(finished)
@@ -157,7 +157,7 @@ class PolygonStream:
     def _chunks(self, rasters: OpenRasters) -> Iterator[NDArray[Any]]:
         """The rows that are traced at once, without small regions."""
         height, chunk_rows = self.raster.height, self.chunk_rows
-        rows = read_rows(self.raster, rasters)
+        rows = read_rows(self.raster, rasters.classes, chunk_rows=chunk_rows)
         if self.size_rule is not None:
             above = self.table.weights.above
             rows = MinimumArea(self.size_rule, height=height, weights_above=above).run(rows)

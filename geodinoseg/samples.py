@@ -6,7 +6,7 @@ A training crop is a function of the seed and of its number alone, so a run can 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
@@ -169,7 +169,7 @@ def read_ahead(
     longer wanted, the thread ends.
     """
 
-    def batches() -> Iterator[list[Crop]]:
+    def batches() -> Generator[list[Crop], None, None]:
         with sampler:
             for step in steps:
                 yield sampler.batch(step * batch_size, batch_size)

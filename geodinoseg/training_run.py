@@ -13,7 +13,7 @@ import torch
 from geodinoseg.accuracy import Accuracy, confusion_matrix
 from geodinoseg.crops import Crop, jittered
 from geodinoseg.devices import autocast, pick_precision, to_device
-from geodinoseg.errors import ModelError
+from geodinoseg.errors import LabelError, ModelError
 from geodinoseg.gdal_settings import gdal_settings
 from geodinoseg.label_classes import IGNORE
 from geodinoseg.losses import segmentation_loss
@@ -83,7 +83,8 @@ class TrainingRun:
 
         Raises:
             ModelError: the loss is no longer a number.
-            SceneError, LabelError: the data cannot be read.
+            LabelError: no labelled pixel holds data, or the labels cannot be read.
+            SceneError: a scene cannot be read.
         """
         history: list[EpochScore] = []
         losses: list[float] = []
@@ -150,15 +151,13 @@ class TrainingRun:
         with autocast(self._device, self._dtype):
             logits = self.network(values)
         loss = segmentation_loss(logits.float(), labels)
-        if not torch.isfinite(loss):
-            raise ModelError(
-                "training: the loss is no longer a number; give a smaller --learning-rate or "
-                "--backbone-learning-rate."
-            )
+        _check_finite(loss)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
+        if not self._scaler.is_enabled():  # The scaler leaves such a step out by itself.
+            _check_finite(norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._schedule.step()
@@ -187,6 +186,11 @@ class TrainingRun:
 
     def _end_epoch(self, sampler: Sampler, epoch: int, losses: list[float]) -> EpochScore:
         """The score of the epoch; its weights are kept if they are the best so far."""
+        if not any(losses):  # Nothing but 0, which label smoothing leaves out of reach.
+            raise LabelError(
+                f"{self._data.splits[0].scene.path}: holds no data where it is labelled, so there "
+                f"is nothing to learn; label other places, or check which value means nodata."
+            )
         score = self.validate(sampler, epoch=epoch, train_loss=float(np.mean(losses)))
         if score.is_better_than(self.best):
             self.best = score
@@ -243,3 +247,11 @@ def rate_share(step: int, steps: int) -> float:
         return (step + 1) / warm_up
     done = min((step - warm_up) / max(1, steps - warm_up), 1.0)
     return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _check_finite(value: torch.Tensor) -> None:
+    if not torch.isfinite(value):
+        raise ModelError(
+            "training: the loss is no longer a number; give a smaller --learning-rate or "
+            "--backbone-learning-rate."
+        )

@@ -10,11 +10,12 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyogrio
 import pyogrio.raw
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from rasterio.crs import CRS
@@ -29,6 +30,7 @@ from geodinoseg.shapefile_limits import check_shapefile_names, within_shapefile_
 GEOJSON_CRS = CRS.from_epsg(4326)
 """The one CRS that GeoJSON has (RFC 7946)."""
 
+_LARGEST_INDEX_BYTES = 8_000_000
 _WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 
 
@@ -149,7 +151,7 @@ def _write_with_gdal(
 ) -> None:
     source = _Source(batches)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _spatial_index_on_disk():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.raw.write_arrow(
                 pa.RecordBatchReader.from_batches(layer.schema, source),
@@ -167,6 +169,21 @@ def _write_with_gdal(
         raise OutputError(
             f"{target}: could not be written; is the disk full? ({one_line(error)})."
         ) from error
+
+
+@contextmanager
+def _spatial_index_on_disk() -> Iterator[None]:
+    """Let GDAL build a GeoPackage's index in pieces: in one it holds 40 MB a million polygons.
+
+    The setting goes to the GDAL that pyogrio brings, which is not the one that rasterio brings.
+    """
+    name = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
+    before = pyogrio.get_gdal_config_option(name)
+    pyogrio.set_gdal_config_options({name: _LARGEST_INDEX_BYTES})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({name: before})
 
 
 class _Source:

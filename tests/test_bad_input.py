@@ -24,7 +24,7 @@ from geodinoseg.cli import main
 HEIGHT, WIDTH = 150, 190
 WAYS_OUT = (
     "give", "copy", "check", "choose", "draw", "label", "set ", "reproject", "export", "compute",
-    "expand", "train", "remove", "say", "make", "correct", "download", "use ", "must end", "its columns are", "no such",
+    "expand", "train", "remove", "say", "make", "correct", "download", "use ", "must end", "its columns are", "no such", "is a folder that holds",
 )  # fmt: skip
 QUICK = (
     "--stage", "head", "--no-quantize", "--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 1,
@@ -376,6 +376,14 @@ def test_a_bad_scene_is_not_trained_on(kind, bench):
 def test_a_scene_without_data_is_not_trained_on(bench):
     scene = bench.raster("void.tif", np.zeros((3, HEIGHT, WIDTH), np.uint8), nodata=0)
     train_refuses(bench, scene, scene=scene)
+
+
+def test_a_scene_that_holds_data_beside_its_labels_alone_is_not_trained_on(bench):
+    pixels = color_pixels(color_channels(HEIGHT, WIDTH))
+    pixels[:, :, : WIDTH // 2] = 0
+    scene = bench.raster("beside.tif", pixels, nodata=0)
+    labels = bench.table("left.gpkg", [shapely.box(5, 5, 40, 60), shapely.box(50, 70, 93, 140)])
+    train_refuses(bench, scene, scene=scene, labels=labels, more=("--validation-share", 0))
 
 
 def test_a_backbone_that_is_none_is_refused(bench):

@@ -255,6 +255,16 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
     assert list(tmp_path.iterdir()) == [old]
 
 
+def test_gradients_that_are_no_numbers_end_the_training(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        geodinoseg.training_run, "segmentation_loss",
+        lambda logits, _: (logits - logits.detach()).abs().sqrt().sum() + 1,
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="no longer a number"):
+        train()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupt_stops_the_training_and_its_thread(train, tmp_path):
     def interrupt(fraction, message):
         raise KeyboardInterrupt

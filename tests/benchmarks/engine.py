@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -119,6 +118,14 @@ def ours(scene: Path, output: Path) -> tuple[float, float]:
     return time.perf_counter() - began, model.seconds
 
 
+def peak_mb() -> float:
+    """Peak memory of this process. Not ru_maxrss, which a child inherits from its parent."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
 def bytes_read() -> int:
     """Bytes that this process has asked the operating system for."""
     for line in Path("/proc/self/io").read_text().splitlines():
@@ -139,8 +146,7 @@ def run(mode: str, scene: Path, output: Path) -> None:
         wall = model = 0.0
     else:
         wall, model = {"ours": ours, "plain": plain_loop}[mode](scene, output)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"wall": wall, "model": model, "peak_mb": peak, "read": bytes_read()}))
+    print(json.dumps({"wall": wall, "model": model, "peak_mb": peak_mb(), "read": bytes_read()}))
 
 
 def time_table(folder: Path, side: int, repeats: int) -> None:

@@ -129,7 +129,7 @@ def prepare(way: str, raster: Path) -> Callable[[], int]:
     from geodinoseg.vector_files import PolygonLayer, write_batches
 
     source = open_class_raster(raster)
-    crs, output = source.geobox.crs, raster.with_name(f"{way}.gpkg")
+    crs, output = source.geobox.crs, raster.with_name(f"{raster.stem}_{way}.gpkg")
     stream = PolygonStream.of(
         source, crs=crs, min_area_m2=0, simplify_px=0, options=PolygonOptions()
     )
@@ -178,7 +178,7 @@ def prepare_peer(way: str, raster: Path) -> Callable[[], int]:
             geometry=[shape(geometry) for geometry, _ in found],
             crs="EPSG:32645",
         )
-        frame.to_file(raster.with_name("naive.gpkg"))
+        frame.to_file(raster.with_name(f"{raster.stem}_naive.gpkg"))
         return len(frame)
 
     if way == "naive":
@@ -192,9 +192,11 @@ def bands_in_memory(stream) -> Iterator:
     from geodinoseg.class_bands import cut_bands, opened_rasters, read_rows, regroup_rows
 
     raster = stream.raster
-    with opened_rasters(raster, chunk_rows=stream.chunk_rows) as rasters:
+    with opened_rasters(raster) as rasters:
         chunks = regroup_rows(
-            read_rows(raster, rasters), chunk_rows=stream.chunk_rows, height=raster.height
+            read_rows(raster, rasters.classes, chunk_rows=stream.chunk_rows),
+            chunk_rows=stream.chunk_rows,
+            height=raster.height,
         )
         yield from cut_bands(
             raster,
