@@ -13,6 +13,7 @@ from geodinoseg.coverage import NO_PORT, Pieces
 from geodinoseg.cut_points import straighten_cut_points
 from geodinoseg.paths import (
     Paths,
+    are_holes,
     concatenate,
     no_paths,
     split_at_self_touches,
@@ -220,11 +221,10 @@ def _whole_rings(paths: Paths, regions: NDArray[np.int64]) -> _Rings:
 def _polygons(
     rings: _Rings, class_ids: NDArray[np.int64], measures: NDArray[np.int64]
 ) -> LatticePolygons:
-    """Put the rings of finished regions in order: by last row, then first pixel, then hole."""
+    """Put finished regions in order by last row, then first pixel; in each the exterior first."""
     paths, starts = rings.paths, rings.paths.offsets[:-1]
     first_rows, first_cols = paths.rows[starts], paths.cols[starts]
-    by_region = np.lexsort((first_cols, first_rows, rings.regions))
-    # The first ring of a region in reading order is its exterior: it lies round the holes.
+    by_region = np.lexsort((first_cols, first_rows, are_holes(paths), rings.regions))
     is_first = np.diff(rings.regions[by_region], prepend=-1) != 0
     exteriors = by_region[is_first]
     last_rows = np.maximum.reduceat(paths.rows, starts) if len(paths) else paths.rows

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from geodinoseg.model.model_folder import load_model
 from geodinoseg.plan import Plan, SegmentSettings, make_plan
+from geodinoseg.segmentation import loaded_model
 from geodinoseg.tile_model import TileModel
 
 
@@ -36,8 +36,9 @@ def estimate(
     Raises:
         GeodinosegError: whatever `segment_scene` would say before its first tile.
     """
-    loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    plan, loaded = make_plan(scene, loaded, settings or SegmentSettings())
+    settings = settings or SegmentSettings()
+    loaded = loaded_model(model, settings, device=device)
+    plan, loaded = make_plan(scene, loaded, settings)
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
     return plan, per_tile * len(plan.grid)

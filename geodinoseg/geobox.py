@@ -13,7 +13,6 @@ from affine import Affine
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 

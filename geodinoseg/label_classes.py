@@ -62,7 +62,7 @@ def class_columns(
     if class_field is not None:
         exact = class_field if class_field in columns else by_name.get(class_field.casefold())
         if exact is None:
-            raise LabelError(f"{path}: has no column {class_field!r}; {there}.")
+            raise LabelError(f"{path}: has no column {class_field!r}; give another ({there}).")
         return exact, None
     found = next((by_name[name] for name in USUAL_FIELDS if name in by_name), None)
     if found is None:

@@ -131,7 +131,7 @@ def unlabelled_channel(path: str, legend: Legend, unlabelled: Unlabelled) -> int
             f"{path}: pixels without a label cannot be background, as the classes are "
             f"{', '.join(legend.names)}; leave out --unlabelled background, or add that class."
         )
-    return legend.class_ids.tolist().index(background)
+    return int(legend.class_ids.tolist().index(background))
 
 
 def channel_dtype(legend: Legend) -> np.dtype[Any]:

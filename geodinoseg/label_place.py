@@ -199,7 +199,7 @@ def _lattice(window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Columns and rows of the scene's lattice that enclose a window."""
     cols = np.arange(window.col_off // _LATTICE_PX, (window.col_end - 1) // _LATTICE_PX + 2)
     rows = np.arange(window.row_off // _LATTICE_PX, (window.row_end - 1) // _LATTICE_PX + 2)
-    return cols * float(_LATTICE_PX), rows * float(_LATTICE_PX)
+    return (cols * _LATTICE_PX).astype(np.float64), (rows * _LATTICE_PX).astype(np.float64)
 
 
 def _projected(

@@ -114,6 +114,19 @@ def start_at_first(rings: Paths) -> Paths:
     return rings.reordered(places, rings.offsets)
 
 
+def are_holes(rings: Paths) -> NDArray[np.bool_]:
+    """Which rings have their region outside; each starts at its first point in reading order.
+
+    No other point of a ring lies before that one, so the way it turns there is the way it runs.
+    """
+    at = rings.offsets[:-1]
+    before, after = rings.offsets[1:] - 1, at + 1
+    cols, rows = rings.cols, rings.rows
+    cols_in, rows_in = (cols[at] - cols[before]).astype(np.int64), rows[at] - rows[before]
+    cols_out, rows_out = (cols[after] - cols[at]).astype(np.int64), rows[after] - rows[at]
+    return np.asarray(cols_in * rows_out > cols_out * rows_in, dtype=bool)
+
+
 def split_at_self_touches(rings: Paths) -> tuple[Paths, NDArray[np.int64]]:
     """Split rings that touch themselves into rings that touch each other, as OGC's rules ask.
 

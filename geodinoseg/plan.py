@@ -42,6 +42,8 @@ class SegmentSettings:
     """Bands to read in place of the model's own numbers, in the model's order."""
     nodata: float | None = None
     """A value that means missing, in place of what the scene says."""
+    precision: str = "auto"
+    """In which the network computes, where a model folder is loaded; see `pick_precision`."""
     resolution_m: float | None = None
     """Ground resolution to take the scene for, metres per pixel, in place of what its CRS says."""
 
@@ -96,7 +98,7 @@ class Plan:
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {len(self.chunks)} column panel(s)",
             f"classes   {', '.join(self.legend.names)}",
-            f"memory    {self.panel_bytes / 1e6:,.0f} MB for blending and reading, beside the network",
+            f"memory    {self.panel_bytes / 1e6:,.0f} MB to read and blend, beside the network",
             f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
         ]
         if self.scale != 1.0:

@@ -145,9 +145,8 @@ def open_scene(
         SceneError: the file is missing, no raster, without the bands, or its pixels are not
             measured values (complex numbers, a colour palette).
     """
-    if isinstance(source, Scene):
-        if bands is None and nodata is None:
-            return source
+    if isinstance(source, Scene) and bands is None and nodata is None:
+        return source
     path = scene_path(source)
     with opened_raster(path) as dataset:
         return _describe(path, dataset, bands, nodata)

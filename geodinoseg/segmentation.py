@@ -20,6 +20,7 @@ from geodinoseg.class_rows import (
     ClassRows,
     class_raster_writer,
 )
+from geodinoseg.collar import CollarWatch
 from geodinoseg.devices import in_halves_when_full, to_device
 from geodinoseg.errors import ModelError, OutputError
 from geodinoseg.model.model_folder import load_model
@@ -90,9 +91,10 @@ def segment_scene(
         OutputError: the outputs cannot be written.
     """
     targets = check_outputs(scene, output, confidence, probabilities, overwrite=overwrite)
-    loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    plan, loaded = make_plan(scene, loaded, settings or SegmentSettings())
-    told = _TileProgress(plan, progress)
+    settings = settings or SegmentSettings()
+    loaded = loaded_model(model, settings, device=device)
+    plan, loaded = make_plan(scene, loaded, settings)
+    told, collar = _TileProgress(plan, progress), CollarWatch(plan.scene)
     with class_raster_writer(
         targets.class_raster,
         plan.scene.geobox,
@@ -102,21 +104,45 @@ def segment_scene(
         tags=_tags(plan, model),
     ) as writer:
         for chunk in plan.chunks:
-            for rows in segment_chunk(plan, loaded, chunk, targets, told):
+            for rows in segment_chunk(
+                plan, loaded, chunk, outputs=targets, told=told, collar=collar
+            ):
                 writer.write(rows)
         progress(0.97, "building overviews")
     if told.valid_tiles == 0:
         logger.warning("%s: holds no data at all; the map is nodata throughout.", plan.scene.path)
+    collar.warn()
     progress(1.0, "done")
     return open_class_raster(targets.class_raster)
 
 
+def loaded_model(
+    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
+) -> TileModel:
+    """The model itself, loaded where a folder was given.
+
+    Raises:
+        ModelFolderError: the folder cannot be loaded.
+        DeviceError: the device is not there.
+    """
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, precision=settings.precision)
+    return model
+
+
 def segment_chunk(
-    plan: Plan, model: TileModel, chunk: Chunk, outputs: Outputs, told: _TileProgress
+    plan: Plan,
+    model: TileModel,
+    chunk: Chunk,
+    *,
+    outputs: Outputs,
+    told: _TileProgress,
+    collar: CollarWatch,
 ) -> Iterator[ClassRows]:
     """The class rows of one chunk, top to bottom."""
     stitcher = Stitcher(plan.grid, chunk, classes=len(plan.legend), device=model.device)
     for tile_row in read_ahead(plan.scene, plan.grid, chunk):
+        collar.look(tile_row.pixels)
         stitcher.start_row(tile_row.index)
         for tile_cols, pixels, valid in _batches(plan, chunk, tile_row, model.device):
             stitcher.add(tile_cols, _probabilities(model, pixels, valid))

@@ -70,11 +70,12 @@ RECIPE = [
 EPOCHS = 28
 TEST_TITLE = "## Test part, and what there is to beat"
 TEST_TEXT = f"""No pretrained weights went in: the backbone was built from a configuration, with
-random weights, and trained on columns {TRAIN_COLS[0]} to {TRAIN_COLS[1]} of banepa_train.tif alone.
-The table is measured on columns {TEST_COLS[0]} to {TEST_COLS[1]}, which nobody trained on or chose
-by: every labelled pixel counts; roofs of clay tiles and of unknown material are left out. The
-forest sees pixel values and statistics of their neighbourhoods (`sample_data/baselines.py`). Labels are
-hand-drawn, edges are off by up to 0.5 m and some roof tags are wrong, so 1.0 is not to be had."""
+random weights, and trained on columns {TRAIN_COLS[0]} to {TRAIN_COLS[1]} of banepa_train.tif
+alone. The table is measured on columns {TEST_COLS[0]} to {TEST_COLS[1]}, which nobody trained on
+or chose by. Every labelled pixel counts; roofs of clay tiles and of unknown material are left out.
+The forest sees pixel values and statistics of their neighbourhoods (`sample_data/baselines.py`).
+Labels are drawn by hand, edges are off by up to 0.5 m and some roof tags are wrong, so that 1.0 is
+not to be had."""
 
 
 def main() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import numpy as np
@@ -197,7 +199,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path)
     assert "130 x 90 px" in lines["scene"]
     assert "of 56 px" in lines["tiles"]
     assert "batches of 3" in lines["tiles"]
-    assert "MB for blending" in lines["memory"]
+    assert "MB to read and blend" in lines["memory"]
     assert "MB before compression" in lines["output"]
     assert " s in the network" in lines["time"]
     assert files(tmp_path) == {"ortho.tif"}
@@ -268,8 +270,11 @@ def test_warnings_are_a_line_each_on_stderr(segment, tmp_path, small_model):
     scene = write_raster(tmp_path / "deep.tif", pixels)
     result = cli("segment", scene, "--model", small_model, "-o", tmp_path / "map.tif")
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"Warning: {scene}: has pixels of type uint16")
-    assert result.stderr.count("\n") == 1
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f"Warning: {scene}: has pixels of type uint16")
+    # A quarter of this scene is 0 in every band, and nothing marks it as missing.
+    assert [line.startswith(f"Warning: {scene}: ") for line in lines] == [True, True]
+    assert "--nodata 0" in lines[1]
 
 
 def test_train_writes_a_model_that_segment_takes(color_field, backbone, tmp_path):
@@ -484,3 +489,22 @@ def test_a_scene_error_of_the_library_is_a_scene_error_here(scene, monkeypatch, 
 
     monkeypatch.setattr(geodinoseg, "segment_scene", broken, raising=False)
     assert segment().stderr == "Error: s.tif: rows 3 to 5 cannot be read.\n"
+
+
+def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 255, (3, 3000, 3000)).astype(np.uint8)
+    scene = write_raster(tmp_path / "s.tif", pixels)
+    command = [sys.executable, "-m", "geodinoseg", "segment", str(scene), "--model", small_model]
+    process = subprocess.Popen(
+        [*map(str, command), "-o", str(tmp_path / "map.tif")], stderr=subprocess.PIPE, text=True
+    )
+    # The temporary folder appears when the work has begun.
+    for _ in range(600):
+        if list(tmp_path.glob(".geodinoseg-*")):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "Error: ended from outside; no unfinished file was left."
+    assert files(tmp_path) == {"s.tif"}

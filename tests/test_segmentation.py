@@ -25,6 +25,7 @@ from rasters import (
 )
 
 import geodinoseg.plan
+from geodinoseg.collar import CollarWatch
 from geodinoseg.errors import GridError, ModelError, OutputError, OutputExistsError, SceneError
 from geodinoseg.legend import Legend
 from geodinoseg.plan import SegmentSettings, make_plan
@@ -129,8 +130,8 @@ def test_blending_is_the_weighted_mean_of_the_tiles_whatever_the_chunks(
     wanted = Outputs(class_raster=Path("a"), confidence=Path("b"), probabilities=Path("c"))
     found = np.full((3, height, width), 255, dtype=np.uint8)
     for chunk in plan.grid.chunks(rows=rows, cols=cols):
-        told = _TileProgress(plan, no_progress)
-        for part in segment_chunk(plan, model, chunk, wanted, told):
+        watch = {"told": _TileProgress(plan, no_progress), "collar": CollarWatch(plan.scene)}
+        for part in segment_chunk(plan, model, chunk, outputs=wanted, **watch):
             found[:, *part.window.slices] = part.probabilities
             # The winner is chosen before rounding: where two are close, either may round higher.
             won = np.take_along_axis(part.probabilities, part.class_ids[None], axis=0)[0]
@@ -148,7 +149,8 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
     def segmented(rows: int) -> np.ndarray:
         found = np.zeros((5, 333, 77), dtype=np.uint8)
         for chunk in plan.grid.chunks(rows=rows, cols=77):
-            for part in segment_chunk(plan, model, chunk, wanted, _TileProgress(plan, no_progress)):
+            watch = {"told": _TileProgress(plan, no_progress), "collar": CollarWatch(plan.scene)}
+            for part in segment_chunk(plan, model, chunk, outputs=wanted, **watch):
                 found[:, *part.window.slices] = part.probabilities
         return found
 
@@ -337,3 +339,19 @@ def test_memory_that_is_too_small_for_a_batch_changes_nothing(tmp_path):
     choices = SegmentSettings(tile_px=32, batch_size=5)
     segment_scene(scene, model, tmp_path / "map.tif", settings=choices)
     assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, value):
+    pixels = np.random.default_rng(1).integers(1, 255, (3, 300, 280)).astype(np.uint8)
+    pixels[:, :, :90] = value
+    model = ConstantModel((0.4, 0.6))
+    model.bands = (1, 2, 3)
+    scene = write_raster(tmp_path / "s.tif", pixels)
+    segment_scene(scene, model, tmp_path / "map.tif")
+    assert caplog.text.count(f"run again with --nodata {value}") == 1
+    caplog.clear()
+    choices = SegmentSettings(nodata=value)
+    segment_scene(scene, model, tmp_path / "map.tif", settings=choices, overwrite=True)
+    assert "run again" not in caplog.text
+    assert (read_raster(tmp_path / "map.tif")[:, :90] == 255).all()

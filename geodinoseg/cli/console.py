@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,13 +29,16 @@ _WANTS_JSON = "geodinoseg.json"
 def ended_in_words(ctx: click.Context) -> Iterator[None]:
     """Run a command: what a user can mend ends as one line on stderr and exit code 1.
 
-    An interrupt ends as one line and exit code 130; everything else is a bug and goes up.
+    An interrupt ends as one line and exit code 130, SIGTERM with 143; everything else is a bug
+    and goes up.
     """
-    with _warnings_in_words():
+    with _warnings_in_words(), _signals_as_interrupts():
         try:
             yield
         except GeodinosegError as error:
             _fail(ctx, str(error), _EXIT_FAILURE)
+        except _Ended as ended:
+            _fail(ctx, "ended from outside; no unfinished file was left.", 128 + ended.number)
         except KeyboardInterrupt:
             _fail(ctx, "interrupted; no unfinished file was left.", _EXIT_INTERRUPTED)
 
@@ -101,6 +106,32 @@ def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         click.echo(f"{name:{width}}  {_shown(value)}")
+
+
+class _Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise _Ended(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread alone
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Words(logging.Handler):

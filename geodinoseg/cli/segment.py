@@ -42,6 +42,13 @@ _RASTER_SHARE = 0.9
     type=click.FloatRange(min=0, min_open=True),
     help="Ground resolution of the scene, m per px. [default: what its CRS says]",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="In which the network computes; auto is float32 on a CPU.",
+)
 @device_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it takes.")
 @overwrite_option
@@ -130,6 +137,7 @@ def _settings(options: dict[str, Any]) -> Any:
         batch_size=options["batch_size"],
         bands=options["bands"],
         nodata=options["nodata"],
+        precision=options["precision"],
         resolution_m=options["resolution"],
     )
 

@@ -83,9 +83,11 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
 
 def _check_files(place: Path) -> None:
     if not place.exists():
-        raise ModelFolderError(f"{place}: no such model folder.")
+        raise ModelFolderError(
+            f"{place}: no such model folder; give one that 'geodinoseg train' wrote."
+        )
     if not place.is_dir():
-        raise ModelFolderError(f"{place}: is a file; a model is a folder that holds {CONFIG}.")
+        raise ModelFolderError(f"{place}: is a file; give the folder that holds {CONFIG}.")
     if not (place / CONFIG).is_file():
         raise ModelFolderError(
             f"{place}: {CONFIG} is missing; give a folder that 'geodinoseg train' wrote, whole."

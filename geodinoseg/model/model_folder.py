@@ -88,6 +88,9 @@ def write_model(segmentor: Segmentor, folder: Path) -> None:
     text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / CONFIG).write_text(text + "\n", "utf-8")
     (folder / "README.md").write_text(model_card(segmentor), "utf-8")
+    for path in folder.rglob("*.safetensors"):
+        # safetensors makes its files readable by their owner alone.
+        path.chmod((folder / CONFIG).stat().st_mode)
 
 
 def load_model(folder: str | Path, *, device: str = "auto", precision: str = "auto") -> Segmentor:
