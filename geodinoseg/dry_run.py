@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from geodinoseg.plan import Plan, SegmentSettings, make_plan
-from geodinoseg.segmentation import loaded_model
+from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
 from geodinoseg.tile_model import TileModel
 
 

@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodinoseg.errors import GridError, SceneError
 from geodinoseg.grid import TileGrid
+from geodinoseg.model.model_folder import load_model
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.scene import Scene, open_scene
 
@@ -104,6 +106,20 @@ class Plan:
         if self.scale != 1.0:
             lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
         return "\n".join(lines)
+
+
+def loaded_model(
+    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
+) -> TileModel:
+    """The model itself, loaded where a folder was given.
+
+    Raises:
+        ModelFolderError: the folder cannot be loaded.
+        DeviceError: the device is not there.
+    """
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, precision=settings.precision)
+    return model
 
 
 def make_plan(scene: Any, model: TileModel, settings: SegmentSettings) -> tuple[Plan, TileModel]:

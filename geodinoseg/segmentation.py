@@ -23,9 +23,8 @@ from geodinoseg.class_rows import (
 from geodinoseg.collar import CollarWatch
 from geodinoseg.devices import in_halves_when_full, to_device
 from geodinoseg.errors import ModelError, OutputError
-from geodinoseg.model.model_folder import load_model
 from geodinoseg.outputs import check_output
-from geodinoseg.plan import Plan, SegmentSettings, make_plan, plan_facts
+from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan, plan_facts
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.scene import Scene, ScenePath, scene_path
 from geodinoseg.stitcher import Stitcher, most_probable
@@ -114,20 +113,6 @@ def segment_scene(
     collar.warn()
     progress(1.0, "done")
     return open_class_raster(targets.class_raster)
-
-
-def loaded_model(
-    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
-) -> TileModel:
-    """The model itself, loaded where a folder was given.
-
-    Raises:
-        ModelFolderError: the folder cannot be loaded.
-        DeviceError: the device is not there.
-    """
-    if isinstance(model, str | Path):
-        return load_model(model, device=device, precision=settings.precision)
-    return model
 
 
 def segment_chunk(

@@ -12,8 +12,7 @@ their stretches would have to pass through the other's hull. It looks at the bou
 were traced, so no chord depends on another, and no order of work matters.
 
 Two stretches with the same two ends would fall on each other. Only whole arcs and the halves of a
-closed boundary can be such; they become one chord only if they bulge to the left of it, seen from
-their upper end. Of two that do, one lies in the other's hull.
+closed boundary can be such, so these keep a vertex between their ends.
 """
 
 from __future__ import annotations
@@ -72,18 +71,13 @@ def _is_fixed(lattice: Lattice) -> NDArray[np.bool_]:
 def _is_near(
     arcs: Arcs, stretches: Stretches, bounds: SideBounds, tolerance_px: float
 ) -> NDArray[np.bool_]:
-    """Rule 1, and that of twins."""
+    """Rule 1, of stretches without a twin."""
     dx, dy = chords(arcs, stretches)
     squared = dx * dx + dy * dy
     farthest = np.maximum(-bounds.side_min, bounds.side_max)
     near = farthest <= tolerance_px * np.sqrt(squared)
     within = (squared > 0) & (bounds.along_min >= 0) & (bounds.along_max <= squared)
-    # Vertices are numbered in reading order.
-    downwards = arcs.vertices[stretches.first] < arcs.vertices[stretches.last]
-    one_sided = np.where(downwards, bounds.side_min >= 0, bounds.side_max <= 0)
-    # One edge between the ends has no lattice point by which rule 2 would find it.
-    no_twin = one_sided & (squared > 1)
-    return near & within & (no_twin | ~stretches.may_have_twin)
+    return near & within & ~stretches.may_have_twin
 
 
 def _halves(arcs: Arcs, stretches: Stretches, at: NDArray[np.int64]) -> Stretches:

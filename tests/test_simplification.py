@@ -63,11 +63,11 @@ def test_a_slanted_edge_is_followed_across_cuts_within_half_a_pixel_of_the_toler
     assert sum(shapely.get_num_coordinates(polygon) for _, polygon, _ in simplified) < 40
 
 
-def test_a_map_loses_most_of_its_vertices():
+def test_a_map_with_specks_loses_a_third_of_its_vertices():
     array = blobs(150, 201)
     plain, simplified = trace(array, 60), trace(array, 60, simplify_px=1.0)
     count = [
         sum(shapely.get_num_coordinates(polygon) for _, polygon, _ in features)
         for features in (plain, simplified)
     ]
-    assert count[1] < 0.6 * count[0]
+    assert count[1] < 0.7 * count[0]

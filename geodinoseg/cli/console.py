@@ -135,11 +135,17 @@ def _signals_as_interrupts() -> Iterator[None]:
 
 
 class _Words(logging.Handler):
-    """Our own warnings as a line on stderr each; other libraries talk to programmers."""
+    """Our own warnings as a line on stderr, once each; other libraries talk to programmers."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.partition(".")[0] == "geodinoseg":
-            click.echo(f"Warning: {record.getMessage()}", err=True)
+        message = record.getMessage()
+        if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
+            self._said.add(message)
+            click.echo(f"Warning: {message}", err=True)
 
 
 @contextmanager
