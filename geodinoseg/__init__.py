@@ -24,41 +24,43 @@ from typing import TYPE_CHECKING, Any
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
-    from geodinoseg.class_raster import ClassRaster, open_class_raster
+    from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
     from geodinoseg.errors import GeodinosegError
     from geodinoseg.legend import Legend, LegendClass
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.model_folder import load_model
     from geodinoseg.model.segmentor import Segmentor
-    from geodinoseg.pictures import side_by_side
+    from geodinoseg.pictures.figures import side_by_side
     from geodinoseg.plan import SegmentSettings
-    from geodinoseg.polygons import polygonize, write_polygons
+    from geodinoseg.polygons.polygonization import polygonize, write_polygons
+    from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.scene import Scene, open_scene
     from geodinoseg.segmentation import segment_scene
     from geodinoseg.tile_model import TileModel
-    from geodinoseg.training import train_model
-    from geodinoseg.training_settings import LabelOptions, TrainingSettings
+    from geodinoseg.training.settings import LabelOptions, TrainingSettings
+    from geodinoseg.training.trainer import train_model
 
 _HOMES = {
-    "ClassRaster": "class_raster",
+    "ClassRaster": "class_rasters.class_raster",
     "DinoV2Segmentor": "model.dinov2_segmentor",
     "GeodinosegError": "errors",
-    "LabelOptions": "training_settings",
+    "LabelOptions": "training.settings",
     "Legend": "legend",
     "LegendClass": "legend",
+    "PolygonOptions": "polygons.stream",
     "Scene": "scene",
     "SegmentSettings": "plan",
     "Segmentor": "model.segmentor",
     "TileModel": "tile_model",
-    "TrainingSettings": "training_settings",
+    "TrainingSettings": "training.settings",
     "load_model": "model.model_folder",
-    "open_class_raster": "class_raster",
+    "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
-    "polygonize": "polygons",
+    "polygonize": "polygons.polygonization",
     "segment_scene": "segmentation",
-    "side_by_side": "pictures",
-    "train_model": "training",
-    "write_polygons": "polygons",
+    "side_by_side": "pictures.figures",
+    "train_model": "training.trainer",
+    "write_polygons": "polygons.polygonization",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "LabelOptions",
     "Legend",
     "LegendClass",
+    "PolygonOptions",
     "Scene",
     "SegmentSettings",
     "Segmentor",

@@ -7,7 +7,7 @@ from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from geodinoseg.class_raster import LEGEND_TAG, open_class_raster
+from geodinoseg.class_rasters.class_raster import LEGEND_TAG, open_class_raster
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.model_config import read_model_config
 from geodinoseg.raster_file import opened_raster

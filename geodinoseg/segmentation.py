@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geodinoseg.class_raster import ClassRaster, open_class_raster
-from geodinoseg.class_rows import (
+from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.class_rasters.class_rows import (
     PERCENT_NODATA,
     PROBABILITY_STEPS,
     ClassRows,

@@ -22,7 +22,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from geodinoseg.accuracy import Accuracy, confusion_matrix
 from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels import IGNORE, Labels, open_labels
+from geodinoseg.labels.label_set import IGNORE, Labels, open_labels
 from geodinoseg.scene import Scene, open_scene
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from rasterio.windows import Window as RioWindow
 from transformers import Dinov2Backbone, Dinov2Config
 
 from geodinoseg.accuracy import Accuracy, confusion_matrix
-from geodinoseg.class_raster import open_class_raster
+from geodinoseg.class_rasters.class_raster import open_class_raster
 from geodinoseg.grid import Window
-from geodinoseg.labels import open_labels
+from geodinoseg.labels.label_set import open_labels
 from geodinoseg.scene import open_scene
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -21,9 +21,9 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
-from geodinoseg.block_rows import BLOCK_PX, BlockRows
-from geodinoseg.class_raster import open_class_raster
-from geodinoseg.class_rows import ClassRows, class_raster_writer
+from geodinoseg.class_rasters.block_rows import BLOCK_PX, BlockRows
+from geodinoseg.class_rasters.class_raster import open_class_raster
+from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
 from geodinoseg.errors import GridError, OutputError, SceneError
 from geodinoseg.geobox import GeoBox, same_place
 from geodinoseg.grid import Window, windows_over

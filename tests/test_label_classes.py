@@ -16,8 +16,8 @@ from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.label_classes import IGNORE, class_columns, feature_classes
-from geodinoseg.labels import open_labels
+from geodinoseg.labels.classes import IGNORE, class_columns, feature_classes
+from geodinoseg.labels.label_set import open_labels
 from geodinoseg.legend import Legend
 
 UTM = CRS.from_epsg(32645)
@@ -182,7 +182,11 @@ TWO = {"class": ["tin", "wood"]}
     ("columns", "options", "fault"),
     [
         ({"kind": ["a", "b"]}, {}, "its columns are kind, area"),
-        (TWO, {"class_field": "roof"}, "has no column 'roof'; its columns are class, area"),
+        (
+            TWO,
+            {"class_field": "roof"},
+            "has no column 'roof'; give another (its columns are class, area)",
+        ),
         (TWO, {"ignore_classes": ["brick"]}, "has no class 'brick' to ignore; its classes are tin"),
         (TWO, {"ignore_classes": ["tin"]}, "one class only, 'wood'"),
         (TWO, {"ignore_classes": ["tin", "wood"]}, "has no class in the scene"),

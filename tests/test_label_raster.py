@@ -12,11 +12,11 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from geodinoseg import label_raster
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels import IGNORE, open_labels
+from geodinoseg.labels import raster as label_raster
+from geodinoseg.labels.label_set import IGNORE, open_labels
 from geodinoseg.legend import Legend
 
 UTM = CRS.from_epsg(32645)

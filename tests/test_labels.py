@@ -19,7 +19,7 @@ from rasterio.warp import transform as transform_points
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels import IGNORE, open_label_set, open_labels
+from geodinoseg.labels.label_set import IGNORE, open_label_set, open_labels
 from geodinoseg.legend import Legend
 
 UTM = CRS.from_epsg(32645)

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from geodinoseg.crops import Crop, jittered
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.grid import windows_over
-from geodinoseg.labels import IGNORE
+from geodinoseg.labels.label_set import IGNORE
 from geodinoseg.legend import Legend
-from geodinoseg.samples import Sampler, read_ahead
-from geodinoseg.training_settings import Augmentation
-from geodinoseg.validation_split import SplitScene, split_scene, validation_blocks
+from geodinoseg.training.crops import Crop, jittered
+from geodinoseg.training.samples import Sampler, read_ahead
+from geodinoseg.training.settings import Augmentation
+from geodinoseg.training.validation_split import SplitScene, split_scene, validation_blocks
 
 AS_THEY_ARE = Augmentation(scale=1.0)
 

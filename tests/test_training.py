@@ -19,7 +19,7 @@ from rasters import ROTATED, read_raster, write_raster
 from safetensors.torch import load_file
 from trainings import NAMES, color_channels, color_pixels, quick, write_squares
 
-import geodinoseg.training_run
+import geodinoseg.training.run
 from geodinoseg.accuracy import Accuracy
 from geodinoseg.errors import (
     DeviceError,
@@ -30,14 +30,14 @@ from geodinoseg.errors import (
     OutputExistsError,
     SceneError,
 )
-from geodinoseg.labels import IGNORE
-from geodinoseg.losses import LABEL_SMOOTHING, segmentation_loss
+from geodinoseg.labels.label_set import IGNORE
 from geodinoseg.model.model_folder import load_model
 from geodinoseg.segmentation import segment_scene
-from geodinoseg.training import train_model
-from geodinoseg.training_history import EpochScore
-from geodinoseg.training_run import TrainingRun, rate_share
-from geodinoseg.training_settings import Augmentation, LabelOptions, TrainingSettings
+from geodinoseg.training.history import EpochScore
+from geodinoseg.training.losses import LABEL_SMOOTHING, segmentation_loss
+from geodinoseg.training.run import TrainingRun, rate_share
+from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
+from geodinoseg.training.trainer import train_model
 
 MODEL_FILES = {"README.md", "backbone", "config.json", "curves.png", "history.csv"} | {
     "model.safetensors"
@@ -243,7 +243,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
 ):
     calls = iter(range(9))
     monkeypatch.setattr(
-        geodinoseg.training_run, "segmentation_loss",
+        geodinoseg.training.run, "segmentation_loss",
         lambda logits, _: logits.sum() * (math.nan if next(calls) == 2 else 1.0),
     )  # fmt: skip
     small = load_model(small_model, device="cpu")
@@ -257,7 +257,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
 
 def test_gradients_that_are_no_numbers_end_the_training(train, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        geodinoseg.training_run, "segmentation_loss",
+        geodinoseg.training.run, "segmentation_loss",
         lambda logits, _: (logits - logits.detach()).abs().sqrt().sum() + 1,
     )  # fmt: skip
     with pytest.raises(ModelError, match="no longer a number"):

@@ -16,9 +16,9 @@ from coverages import NODATA, blobs, write_class_raster
 from rasters import NORTH_UP
 
 from geodinoseg.errors import OutputError, OutputExistsError
-from geodinoseg.polygon_stream import PolygonOptions
-from geodinoseg.polygons import polygonize, write_polygons
-from geodinoseg.shapefile_limits import within_shapefile_limits
+from geodinoseg.polygons.polygonization import polygonize, write_polygons
+from geodinoseg.polygons.shapefile_limits import within_shapefile_limits
+from geodinoseg.polygons.stream import PolygonOptions
 
 SUFFIXES = [".gpkg", ".shp", ".fgb", ".geojson", ".parquet"]
 NAMES = {0: "Straße & Gleis <1>", 1: "水", 2: "c", 3: "d", 4: 'quoted "e"'}
@@ -181,8 +181,8 @@ def test_a_name_too_long_for_a_shapefile_is_refused_before_any_work(tmp_path):
 
 
 def test_a_shapefile_s_bytes_are_foreseen_so_that_none_grows_past_2_gb(tmp_path, raster):
-    from geodinoseg.class_raster import open_class_raster
-    from geodinoseg.polygon_stream import PolygonStream
+    from geodinoseg.class_rasters.class_raster import open_class_raster
+    from geodinoseg.polygons.stream import PolygonStream
 
     path = write_polygons(raster, tmp_path / "landcover.shp")
     largest = max(path.stat().st_size, path.with_suffix(".dbf").stat().st_size)
@@ -202,7 +202,7 @@ def test_a_shapefile_s_bytes_are_foreseen_so_that_none_grows_past_2_gb(tmp_path,
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_finished(tmp_path, raster, monkeypatch):
-    from geodinoseg import vector_files
+    from geodinoseg.polygons import vector_files
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

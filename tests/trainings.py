@@ -18,7 +18,7 @@ from geodinoseg.legend import Legend
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.training_settings import TrainingSettings
+from geodinoseg.training.settings import TrainingSettings
 
 NAMES = ("field", "roof", "water")
 COLORS = np.array([[60, 190, 70], [200, 60, 50], [50, 70, 200]])

@@ -95,7 +95,7 @@ def check_polygon_outputs(
         OutputError: one cannot be written, or two are one file or share a style file.
         SceneError: the scene has no place on the ground.
     """
-    from geodinoseg.vector_files import check_vector_output, crs_in_file
+    from geodinoseg.polygons.vector_files import check_vector_output, crs_in_file
 
     for path in polygons:
         check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])

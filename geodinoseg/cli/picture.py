@@ -38,7 +38,7 @@ def picture(
     Example:
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
     """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
-    from geodinoseg.pictures import side_by_side
+    from geodinoseg.pictures.figures import side_by_side
 
     path = side_by_side(
         scene,

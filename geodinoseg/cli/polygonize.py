@@ -103,7 +103,7 @@ def polygonize(**options: Any) -> None:
       geodinoseg polygonize landcover.tif -o landcover.gpkg
       geodinoseg polygonize landcover.tif -o fields.shp --min-area 100 --simplify 1.5
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.polygons import PolygonOptions, write_polygons
+    from geodinoseg.polygons.polygonization import PolygonOptions, write_polygons
 
     unit, tolerance = options["simplify"]
     with progress_bar("tracing", json=options["json_"]) as progress:

@@ -155,7 +155,7 @@ def train(**options: Any) -> None:
 
 
 def _label_options(options: dict[str, Any]) -> Any:
-    from geodinoseg.training_settings import LabelOptions
+    from geodinoseg.training.settings import LabelOptions
 
     return LabelOptions(
         class_field=options["class_field"],
@@ -165,7 +165,7 @@ def _label_options(options: dict[str, Any]) -> Any:
 
 
 def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.training_settings import TrainingSettings
+    from geodinoseg.training.settings import TrainingSettings
 
     names = [
         "stage", "epochs", "steps_per_epoch", "batch_size", "learning_rate",

@@ -22,8 +22,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geodinoseg import cog
-from geodinoseg.class_rows import ClassRows, class_raster_writer
+from geodinoseg.class_rasters import cog
+from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
 from geodinoseg.gdal_settings import gdal_settings
 from geodinoseg.geobox import GeoBox
 from geodinoseg.grid import windows_over

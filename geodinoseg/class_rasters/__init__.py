@@ -1,0 +1,1 @@
+"""Class rasters on disk: rows in, a cloud-optimized GeoTIFF out, and back."""

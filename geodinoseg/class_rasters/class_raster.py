@@ -1,0 +1,192 @@
+"""A finished map: what the header of a class raster says, and how its pixels are read.
+
+Rasters that others made are welcome, as long as their pixels are class ids.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+
+from geodinoseg.class_rasters.legend_sources import class_ids_in, find_legend
+from geodinoseg.errors import LegendError, SceneError
+from geodinoseg.geobox import GeoBox, read_geobox
+from geodinoseg.legend import Legend
+from geodinoseg.raster_file import RasterPath, opened_raster, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import rasterio
+    from numpy.typing import NDArray
+
+    from geodinoseg.grid import Window
+
+LEGEND_TAG = "GEODINOSEG_LEGEND"
+"""Tag of a class raster: its legend as JSON."""
+CONFIDENCE_TAG = "GEODINOSEG_CONFIDENCE"
+"""Tag of a class raster: path of its confidence raster, as seen from its folder."""
+CONTENT_TAG = "GEODINOSEG_CONTENT"
+"""Tag of every raster of ours: `classes`, `confidence` or `probabilities`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRaster:
+    """A raster of class ids. A plain value: holds no handle. Made by `open_class_raster`."""
+
+    path: Path
+    """The file."""
+    geobox: GeoBox
+    """Place and size."""
+    legend: Legend
+    """What the ids mean."""
+    nodata: int | None
+    """Value of pixels without a class; None where every pixel has one."""
+    dtype: np.dtype[Any]
+    """Of the pixels: whole numbers."""
+    block_shape: tuple[int, int]
+    """Rows and columns of a block as the file is stored."""
+    confidence_path: Path | None
+    """Confidence raster of the same grid, where there is one: percent, nodata 255."""
+    tags: dict[str, str]
+    """GDAL metadata of the file; ours begin with GEODINOSEG_."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.geobox.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.geobox.width
+
+    @contextmanager
+    def reader(self) -> Iterator[ClassRasterReader]:
+        """A handle of one's own, for one thread and many reads.
+
+        Raises:
+            SceneError: the file cannot be opened any more.
+        """
+        with opened_raster(self.path) as dataset:
+            yield ClassRasterReader(self, dataset)
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Read one window; see `ClassRasterReader.read`."""
+        with self.reader() as reader:
+            return reader.read(window)
+
+
+class ClassRasterReader:
+    """An open class raster. Belongs to the thread that opened it."""
+
+    def __init__(self, raster: ClassRaster, dataset: rasterio.DatasetReader) -> None:
+        self._raster = raster
+        self._dataset = dataset
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Class ids of a window.
+
+        Args:
+            window: inside the raster.
+
+        Returns:
+            (height, width) in the raster's dtype; nodata where there is no class.
+
+        Raises:
+            SceneError: a block cannot be read.
+        """
+        try:
+            class_ids: NDArray[Any] = self._dataset.read(1, window=window.ranges)
+        except (RasterioError, OSError) as error:
+            raise unreadable(self._raster.path, window, error) from error
+        return class_ids
+
+
+def open_class_raster(path: RasterPath) -> ClassRaster:
+    """Look at a class raster, ours or another's, and say what its ids mean.
+
+    The legend of ours is in its header. One that others made is read through once, to find the
+    ids that occur.
+
+    Raises:
+        SceneError: the file is missing or no raster, its pixels are not class ids, or it has more
+            than one band.
+    """
+    with opened_raster(path) as dataset:
+        tags: dict[str, str] = dataset.tags()
+        dtype = _class_dtype(path, dataset, tags)
+        nodata = _whole_nodata(dataset.nodata, dtype)
+        return ClassRaster(
+            path=Path(path),
+            geobox=read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height),
+            legend=_legend(path, dataset, tags, nodata),
+            nodata=nodata,
+            dtype=dtype,
+            block_shape=dataset.block_shapes[0],
+            confidence_path=_confidence_path(Path(path), tags),
+            tags=tags,
+        )
+
+
+def _class_dtype(
+    path: RasterPath, dataset: rasterio.DatasetReader, tags: dict[str, str]
+) -> np.dtype[Any]:
+    if tags.get(CONTENT_TAG, "classes") != "classes":
+        raise SceneError(
+            f"{path}: holds {tags[CONTENT_TAG]}, not classes; give the class raster it belongs to."
+        )
+    if dataset.count != 1:
+        raise SceneError(
+            f"{path}: has {dataset.count} bands, a class raster has one; take it out with "
+            f"gdal_translate -b, or segment this scene first."
+        )
+    name: str = dataset.dtypes[0]
+    # GDAL's complex integers are no numpy type.
+    if "complex" in name or np.dtype(name).kind not in "iu":
+        raise SceneError(
+            f"{path}: holds {name} numbers, class ids are whole ones; if these are, "
+            f"convert them with gdal_translate -ot UInt16."
+        )
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+        raise SceneError(
+            f"{path}: has a mask band, a class raster marks missing pixels by a nodata value; "
+            f"convert it with gdalwarp -dstnodata."
+        )
+    return np.dtype(name)
+
+
+def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
+    """A nodata value that a pixel can have; others mark nothing."""
+    if value is None or not np.isfinite(value) or value != int(value):
+        return None
+    limits = np.iinfo(dtype)
+    return int(value) if limits.min <= value <= limits.max else None
+
+
+def _legend(
+    path: RasterPath, dataset: rasterio.DatasetReader, tags: dict[str, str], nodata: int | None
+) -> Legend:
+    if LEGEND_TAG not in tags:
+        return find_legend(dataset, path, class_ids_in(dataset, path, nodata=nodata))
+    try:
+        return Legend.from_json(json.loads(tags[LEGEND_TAG]))
+    except (ValueError, LegendError) as error:
+        raise SceneError(
+            f"{path}: its tag {LEGEND_TAG} is no legend ({error}); remove it with gdal_edit "
+            f"-unsetmd, then the ids that occur are taken as classes."
+        ) from error
+
+
+def _confidence_path(path: Path, tags: dict[str, str]) -> Path | None:
+    if CONFIDENCE_TAG not in tags:
+        return None
+    beside = path.parent / tags[CONFIDENCE_TAG]
+    return beside if beside.is_file() else None

@@ -1,0 +1,61 @@
+"""The confidence that belongs to a class raster: percent per pixel, on the same grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from geodinoseg.class_rasters.class_raster import ClassRaster
+from geodinoseg.errors import SceneError
+from geodinoseg.geobox import read_geobox, same_place
+from geodinoseg.grid import Window
+from geodinoseg.raster_file import opened_raster, unreadable
+
+
+class ConfidenceReader:
+    """An open confidence raster. Belongs to the thread that opened it."""
+
+    def __init__(self, path: Path, dataset: rasterio.DatasetReader) -> None:
+        self._path = path
+        self._dataset = dataset
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Confidence of a window.
+
+        Returns:
+            (height, width) percent; 255 where there is none.
+
+        Raises:
+            SceneError: a block cannot be read.
+        """
+        try:
+            percent: NDArray[np.uint8] = self._dataset.read(1, window=window.ranges)
+        except (RasterioError, OSError) as error:
+            raise unreadable(self._path, window, error) from error
+        return percent
+
+
+@contextmanager
+def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
+    """The confidence raster that a class raster names.
+
+    Raises:
+        SceneError: it names none, or one that is missing, of another type or on another grid.
+    """
+    path = raster.confidence_path
+    if path is None:
+        raise SceneError(f"{raster.path}: names no confidence raster; segment with --confidence.")
+    with opened_raster(path) as dataset:
+        place = read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height)
+        if not same_place(place, raster.geobox) or dataset.dtypes[0] != "uint8":
+            raise SceneError(
+                f"{path}: is not the confidence of {raster.path}, which has another grid; move "
+                f"it away, or segment again with --confidence."
+            )
+        yield ConfidenceReader(path, dataset)

@@ -1,0 +1,1 @@
+"""Polygons as a coverage: tracing, joining over cuts, simplifying, minimum area. Plain numpy."""

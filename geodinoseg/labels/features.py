@@ -1,0 +1,135 @@
+"""The features of a vector file as labels: polygons that are sound, each with its class.
+
+Coordinates stay as they are in the file.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from geodinoseg.errors import LabelError
+from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_classes
+from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyproj
+    from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFeatures:
+    """The polygons of a layer and their classes, in the order of the file."""
+
+    path: str
+    """The file, for messages."""
+    crs: pyproj.CRS | None
+    """None where the file says none."""
+    polygons: NDArray[Any]
+    """(features,) shapely polygons and multipolygons, valid, two-dimensional, not empty."""
+    classes: FeatureClasses
+    """Class of each of them."""
+
+
+def read_features(
+    path: str, *, class_field: str | None, ignore_classes: Sequence[str]
+) -> LabelFeatures:
+    """Read a layer whole.
+
+    Args:
+        path: any vector file; `file.gpkg|layername=roofs`, as QGIS writes it, picks a layer.
+        class_field: column that holds the class; None finds one of the usual names.
+        ignore_classes: classes whose polygons are areas to ignore.
+
+    Raises:
+        LabelError: none or several layers, no feature, no polygon, no such column, or classes
+            that contradict each other.
+    """
+    layer = open_vector_layer(path)
+    field, names_field = class_columns(path, layer.columns, class_field)
+    frame = layer.read([column for column in (field, names_field) if column is not None])
+    polygons, kept = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
+    classes = feature_classes(
+        path,
+        field,
+        _values(frame[field], kept),
+        names=None if names_field is None else _values(frame[names_field], kept),
+        ignore_classes=ignore_classes,
+    )
+    return LabelFeatures(path=path, crs=crs_of(frame), polygons=polygons, classes=classes)
+
+
+def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The polygons among geometries: valid, two-dimensional, not empty.
+
+    Self-crossing ones are repaired, and all that cannot be an area is left out; a warning counts
+    either.
+
+    Args:
+        path: for messages.
+        geometries: (features,) shapely geometries or None.
+
+    Returns:
+        polygons: (kept,) polygons and multipolygons.
+        kept: (kept,) index of each in what was given.
+
+    Raises:
+        LabelError: no polygon is left.
+    """
+    flat = shapely.force_2d(geometries)
+    empty = shapely.is_missing(flat) | shapely.is_empty(flat) | has_nonfinite(flat)
+    flat[empty] = None
+    crossed = ~empty & ~shapely.is_valid(flat)
+    flat[crossed] = shapely.make_valid(flat[crossed])
+    polygons = np.array([_polygonal(geometry) for geometry in flat], dtype=object)
+    kept = np.flatnonzero([polygon is not None for polygon in polygons])
+    others = len(flat) - len(kept) - int(empty.sum())
+    if not len(kept):
+        raise LabelError(
+            f"{path}: holds {_kinds(flat[~empty]) or 'only empty geometries'} and no polygon; "
+            f"labels are areas, draw polygons round them."
+        )
+    if crossed.any():
+        _log.warning("%s: repaired %d self-crossing polygons.", path, int(crossed.sum()))
+    if empty.any():
+        _log.warning("%s: left out %d features without a geometry.", path, int(empty.sum()))
+    if others:
+        _log.warning("%s: left out %d features that are not polygons.", path, others)
+    return polygons[kept], kept
+
+
+def has_nonfinite(geometries: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which geometries have a coordinate that is NaN or infinite; None has none."""
+    coordinates, feature = shapely.get_coordinates(geometries, return_index=True)
+    found = np.zeros(len(geometries), dtype=np.bool_)
+    found[feature[~np.isfinite(coordinates).all(axis=1)]] = True
+    return found
+
+
+def _polygonal(geometry: shapely.Geometry | None) -> shapely.Geometry | None:
+    """The areas of a geometry, None without any; `make_valid` may add lines to them."""
+    if geometry is None or isinstance(geometry, (shapely.Polygon, shapely.MultiPolygon)):
+        return geometry
+    if not isinstance(geometry, shapely.GeometryCollection):
+        return None
+    parts = [part for part in map(_polygonal, geometry.geoms) if part is not None]
+    return shapely.union_all(parts) if parts else None
+
+
+def _kinds(geometries: NDArray[Any]) -> str:
+    return " and ".join(sorted({f"{geometry.geom_type}s" for geometry in geometries}))
+
+
+def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:
+    column = column.iloc[kept]
+    missing = column.isna().tolist()
+    pairs = zip(column.tolist(), missing, strict=True)
+    return [None if is_missing else value for value, is_missing in pairs]

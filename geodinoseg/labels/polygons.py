@@ -1,0 +1,176 @@
+"""Labels from polygons: brought into the scene's pixel space once, burnt window by window."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.features import has_nonfinite
+from geodinoseg.labels.place import PixelSpace, elsewhere, pixel_space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.geobox import GeoBox
+    from geodinoseg.grid import Window
+    from geodinoseg.labels.features import LabelFeatures
+
+# The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
+# 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
+_LONGEST_EDGE_PX = 64.0
+# Polygons are kept this far round the scene, in shares of its size, so that no cut shows in it.
+_MARGIN = 0.02
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScenePolygons:
+    """The polygons that reach a scene, in its pixel space, those to ignore last."""
+
+    polygons: NDArray[Any]
+    """(polygons,) shapely polygons; x is the column, y the row, corners of pixels are whole."""
+    class_ids: NDArray[np.int64]
+    """(polygons,), IGNORE for areas to ignore."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonSource:
+    """Labels that are burnt from polygons when a window is read."""
+
+    polygons: NDArray[Any]
+    """(polygons,) in pixel space; where two overlap the later one counts."""
+    channels: NDArray[np.int64]
+    """(polygons,) channel of each, or IGNORE."""
+    tree: shapely.STRtree
+    """Over the polygons."""
+    fill: int
+    """Channel of pixels in no polygon, or IGNORE."""
+    dtype: np.dtype[Any]
+    """int16 or int32."""
+
+    def reaches(self, window: Window) -> bool:
+        """Whether a window may hold anything but `fill`."""
+        return len(self.tree.query(_box(window))) > 0
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """(height, width) channels of a window; a pixel belongs to the polygon over its centre."""
+        burnt = np.full((window.height, window.width), self.fill, dtype=self.dtype)
+        found = np.sort(self.tree.query(_box(window)))
+        if len(found):
+            rasterize(
+                zip(self.polygons[found], self.channels[found].tolist(), strict=True),
+                out=burnt,
+                transform=Affine.translation(window.col_off, window.row_off),
+            )
+        return burnt
+
+
+def polygon_source(
+    placed: ScenePolygons, channels: NDArray[np.int64], *, fill: int, dtype: np.dtype[Any]
+) -> PolygonSource:
+    """Polygons made ready to be burnt as the channels given."""
+    return PolygonSource(
+        polygons=placed.polygons,
+        channels=channels,
+        tree=shapely.STRtree(placed.polygons),
+        fill=fill,
+        dtype=dtype,
+    )
+
+
+def polygons_on(features: LabelFeatures, geobox: GeoBox) -> ScenePolygons:
+    """The polygons of a layer that reach a scene, in its pixel space.
+
+    Raises:
+        LabelError: none does, or the layer's CRS does not lead to the scene's.
+    """
+    space = pixel_space(features.path, features.crs, geobox)
+    if geobox.crs is None and features.crs is not None:
+        _log.warning(
+            "%s: the scene has no CRS, so the coordinates of the labels (%s) are taken as they "
+            "are.", features.path, features.crs.name,
+        )  # fmt: skip
+    polygons = _in_pixels(features.path, features.polygons, space)
+    scene = shapely.box(0, 0, geobox.width, geobox.height)
+    inside = np.flatnonzero(shapely.intersects(polygons, scene))
+    if not len(inside):
+        left, bottom, right, top = (float(v) for v in shapely.total_bounds(features.polygons))
+        raise elsewhere(features.path, space, (left, bottom, right, top))
+    ids = features.classes.class_ids[inside]
+    order = np.argsort(ids == IGNORE, kind="stable")
+    placed = ScenePolygons(polygons=polygons[inside][order], class_ids=ids[order])
+    _warn_of_overlaps(features.path, placed, geobox)
+    return placed
+
+
+def overlap_px(placed: ScenePolygons) -> float:
+    """Area that polygons of different classes claim, pixels; areas to ignore claim nothing."""
+    first, second = _pairs_of_classes(placed)
+    shared = shapely.intersection(placed.polygons[first], placed.polygons[second])
+    return float(shapely.area(shared).sum())
+
+
+def _in_pixels(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+    if space.crs is not None:
+        polygons = _near_scene(polygons, space)
+        polygons = shapely.segmentize(polygons, _LONGEST_EDGE_PX * space.pixel_length())
+    pixels = shapely.transform(polygons, space.to_pixels)
+    lost = has_nonfinite(pixels)
+    if lost.any():
+        _log.warning(
+            "%s: left out %d polygons that the scene's CRS has no place for.", path, int(lost.sum())
+        )
+        pixels[lost] = shapely.Polygon()
+    if not space.geobox.is_georeferenced and shapely.total_bounds(pixels)[3] <= 0:
+        # QGIS draws a picture without georeference from y = 0 downwards.
+        pixels = shapely.transform(pixels, lambda points: points * (1, -1))
+    # Rounding may cross edges that all but touched.
+    crossed = ~shapely.is_valid(pixels)
+    pixels[crossed] = shapely.buffer(shapely.make_valid(pixels[crossed]), 0)
+    return pixels
+
+
+def _near_scene(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+    """What of the polygons lies near the scene; a projection may have no place for the rest."""
+    left, bottom, right, top = space.scene_bounds()
+    margin_x, margin_y = _MARGIN * (right - left), _MARGIN * (top - bottom)
+    near = shapely.box(left - margin_x, bottom - margin_y, right + margin_x, top + margin_y)
+    shapely.prepare(near)
+    beyond = ~shapely.covers(near, polygons)
+    cut = polygons.copy()
+    cut[beyond] = shapely.intersection(polygons[beyond], near)
+    return cut
+
+
+def _pairs_of_classes(placed: ScenePolygons) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of polygons of different classes that touch or overlap, each pair once."""
+    tree = shapely.STRtree(placed.polygons)
+    first, second = tree.query(placed.polygons, predicate="intersects")
+    ids = placed.class_ids
+    differ = (first < second) & (ids[first] != ids[second])
+    claimed = differ & (ids[first] != IGNORE) & (ids[second] != IGNORE)
+    return first[claimed], second[claimed]
+
+
+def _warn_of_overlaps(path: str, placed: ScenePolygons, geobox: GeoBox) -> None:
+    pixels = overlap_px(placed)
+    if pixels < 1:
+        return
+    area = ""
+    if geobox.crs is not None:
+        area = f" ({pixels * geobox.row_areas_m2[geobox.height // 2]:.3g} m2)"
+    _log.warning(
+        "%s: polygons of different classes overlap on %.0f pixels%s of the scene; there the later "
+        "one in the file counts.", path, pixels, area,
+    )  # fmt: skip
+
+
+def _box(window: Window) -> shapely.Polygon:
+    return shapely.box(window.col_off, window.row_off, window.col_end, window.row_end)

@@ -1,0 +1,198 @@
+"""From a class raster to batches of polygons: what is asked for, checked, and run band by band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geodinoseg.class_rasters.class_raster import ClassRaster
+from geodinoseg.coverage.join import CoverageJoin, LatticePolygons
+from geodinoseg.coverage.minimum_area import MinimumArea, SizeRule
+from geodinoseg.coverage.tracer import trace_band
+from geodinoseg.errors import GridError, LegendError
+from geodinoseg.legend import Legend
+from geodinoseg.polygons.batches import PolygonTable
+from geodinoseg.polygons.class_bands import (
+    OpenRasters,
+    Outside,
+    cut_bands,
+    opened_rasters,
+    outside_of,
+    read_rows,
+    regroup_rows,
+)
+from geodinoseg.polygons.ground_measures import area_weights
+from geodinoseg.progress import Progress
+
+_CHUNK_PX = 2_000_000
+"""Pixels traced at once: arrays of some tens of megabytes, and few cuts."""
+_SIMPLIFIED_BAND_PX = 4_000_000
+"""Pixels of the bands within which boundaries are simplified; more would only cost memory."""
+_LOWEST_SIMPLIFIED_BAND = 64
+"""Rows of such a band at least, however wide the raster."""
+_AREA_SLACK = 1 - 1e-9
+"""A polygon of exactly the least area is not small, though 25 / 0.1**2 is a little over 2500."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonOptions:
+    """What is seldom asked for."""
+
+    classes: Sequence[int | str] | None = None
+    """Class ids or names to make polygons of; None = all."""
+    keep_classes: Sequence[int | str] = ()
+    """Class ids or names whose polygons stay however small."""
+    fill_holes_m2: float = 0.0
+    """Holes of nodata below this area are filled like small polygons are given away."""
+    simplify_m: float | None = None
+    """The tolerance in metres, in place of simplify_px."""
+    dissolve: bool = False
+    """One multipolygon a class, ordered by class id. All of them are held in memory."""
+    chunk_rows: int | None = None
+    """Rows traced at once; None = about 2 million pixels. The result is the same for any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonStream:
+    """A raster and what is to be made of it, checked and in pixels."""
+
+    raster: ClassRaster
+    table: PolygonTable
+    outside: Outside
+    size_rule: SizeRule | None
+    """None = every region stays."""
+    left_out: NDArray[np.int64] | None
+    """Class ids that become no polygons."""
+    simplify_px: float
+    dissolve: bool
+    chunk_rows: int
+
+    @classmethod
+    def of(
+        cls,
+        raster: ClassRaster,
+        *,
+        crs: CRS | None,
+        min_area_m2: float,
+        simplify_px: float,
+        options: PolygonOptions,
+    ) -> PolygonStream:
+        """Check what is asked for.
+
+        Args:
+            raster: the raster.
+            crs: of the coordinates that come out.
+            min_area_m2: polygons below this area go to a neighbour.
+            simplify_px: distance by which an outline may move.
+            options: the rest.
+
+        Raises:
+            LegendError: a class is asked for that the raster has not.
+            GridError: a size below 0.
+        """
+        _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
+        _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)
+        weights = area_weights(raster.geobox)
+        outside = outside_of(raster)
+        rule = SizeRule(
+            least_weight=min_area_m2 / weights.unit_m2 * _AREA_SLACK,
+            least_gap_weight=options.fill_holes_m2 / weights.unit_m2 * _AREA_SLACK,
+            kept_classes=_class_ids(raster, options.keep_classes),
+            outside=outside.value,
+        )
+        left_out = None
+        if options.classes is not None:
+            wanted = _class_ids(raster, options.classes)
+            left_out = np.setdiff1d(raster.legend.class_ids, wanted)
+        if options.simplify_m:
+            simplify_px = options.simplify_m / _pixel_side_m(raster)
+        return cls(
+            raster=raster,
+            table=PolygonTable(raster=raster, weights=weights, crs=crs),
+            outside=outside,
+            size_rule=rule if min_area_m2 or options.fill_holes_m2 else None,
+            left_out=left_out,
+            simplify_px=simplify_px,
+            dissolve=options.dissolve,
+            chunk_rows=options.chunk_rows or max(1, _CHUNK_PX // raster.width),
+        )
+
+    def batches(self, progress: Progress) -> Generator[pa.RecordBatch, None, None]:
+        """The polygons in the order in which they become whole: a batch a band, or one in all.
+
+        The rasters are open while it runs: it is to be closed in the thread that runs it.
+        """
+        with opened_rasters(self.raster) as rasters:
+            finished = self._polygons(rasters, progress)
+            if self.dissolve:
+                yield self.table.dissolved(finished)
+            else:
+                yield from (self.table.batch(polygons) for polygons in finished)
+
+    def _polygons(self, rasters: OpenRasters, progress: Progress) -> Iterator[LatticePolygons]:
+        join = CoverageJoin(measures=self.table.measures)
+        found = 0
+        bands = cut_bands(
+            self.raster,
+            self._chunks(rasters),
+            outside=self.outside,
+            weights=self.table.weights,
+            confidence=rasters.confidence,
+        )
+        for band in bands:
+            wanted = replace(band, left_out=self.left_out, simplify_px=self.simplify_px)
+            polygons = join.add(trace_band(wanted))
+            found += len(polygons)
+            progress(band.row_end / self.raster.height, f"{found:,} polygons")
+            if len(polygons):
+                yield polygons
+
+    def _chunks(self, rasters: OpenRasters) -> Iterator[NDArray[Any]]:
+        """The rows that are traced at once, without small regions."""
+        height, chunk_rows = self.raster.height, self.chunk_rows
+        rows = read_rows(self.raster, rasters.classes, chunk_rows=chunk_rows)
+        if self.size_rule is not None:
+            above = self.table.weights.above
+            rows = MinimumArea(self.size_rule, height=height, weights_above=above).run(rows)
+        if self.simplify_px:
+            # Cuts are fixed points of a simplified boundary: they lie where the raster says, not
+            # where the memory does.
+            chunk_rows = max(_LOWEST_SIMPLIFIED_BAND, _SIMPLIFIED_BAND_PX // self.raster.width)
+        return regroup_rows(rows, chunk_rows=chunk_rows, height=height)
+
+
+def _check_sizes(**sizes: float) -> None:
+    for name, size in sizes.items():
+        if not (math.isfinite(size) and size >= 0):
+            raise GridError(f"{name} is {size}: give 0 or more.")
+
+
+def _class_ids(raster: ClassRaster, classes: Sequence[int | str]) -> NDArray[np.int64]:
+    """Ids of classes that are given by id or by name."""
+    known: dict[int | str, int] = {}
+    for entry in raster.legend:
+        known |= {entry.class_id: entry.class_id, entry.name: entry.class_id}
+    for asked in classes:
+        if asked not in known:
+            raise LegendError(
+                f"{raster.path}: has no class {asked!r}; it has {_listed(raster.legend)}."
+            )
+    return np.array([known[asked] for asked in classes], dtype=np.int64)
+
+
+def _listed(legend: Legend) -> str:
+    shown = ", ".join(f"{entry.class_id} ({entry.name})" for entry in legend.classes[:12])
+    return shown if len(legend) <= 12 else f"{shown}, ..."
+
+
+def _pixel_side_m(raster: ClassRaster) -> float:
+    """Side of a square of a pixel's area: on the map, or on the ground where that is in degrees."""
+    areas = raster.geobox.row_areas_m2
+    return math.sqrt(float(areas[len(areas) // 2]))

@@ -1,0 +1,228 @@
+"""What a model is trained on: scenes with their labels, split, and what their bands hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.grid import Window
+from geodinoseg.labels.label_set import Labels, LabelsPath, open_label_set
+from geodinoseg.model.normalization import BandStatistics, measure_statistics
+from geodinoseg.scene import Scene, ScenePath, open_scene
+from geodinoseg.training.validation_split import SplitScene, split_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.legend import Legend
+    from geodinoseg.training.settings import LabelOptions, TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+ScenePaths = ScenePath | Scene | Sequence[ScenePath | Scene]
+"""One scene, or several of one kind."""
+LabelPaths = LabelsPath | Sequence[LabelsPath]
+"""Labels of all scenes, or of each."""
+
+_FEWEST_CLASSES = 2
+_STATISTICS_WINDOWS = 64
+"""Of each scene, at most: some 3 million pixels where crops have 224 px."""
+_WARN_RESOLUTION = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Scenes with labels, ready to be sampled."""
+
+    splits: tuple[SplitScene, ...]
+    """Each scene with its labels and blocks."""
+    legend: Legend
+    """The classes; channels are in its order."""
+    statistics: BandStatistics
+    """Of the bands in the labelled training blocks."""
+    facts: dict[str, Any]
+    """What the model folder says of all this: file names and pixel counts, plain values."""
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Bands that are read, from 1."""
+        return self.splits[0].scene.bands
+
+    @property
+    def pixel_size_m(self) -> float | None:
+        """Ground resolution, metres: the median over the scenes; None where none has a CRS."""
+        known = _pixel_sizes_m([split.scene for split in self.splits])
+        return float(np.median(known)) if known else None
+
+
+def read_training_data(
+    scenes: ScenePaths,
+    labels: LabelPaths,
+    *,
+    bands: Sequence[int] | None,
+    options: LabelOptions,
+    settings: TrainingSettings,
+) -> TrainingData:
+    """Open scenes and labels, choose validation blocks, measure the bands.
+
+    Args:
+        scenes: one or several rasters with the same kind of bands.
+        labels: polygons or label rasters; one for all scenes, or one for each.
+        bands: bands to read, from 1; all but alpha where not given.
+        options: how the labels are read.
+        settings: crops, share of validation, seed.
+
+    Raises:
+        SceneError: a scene cannot be read, or they are of different kinds.
+        LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
+    """
+    opened = _open_scenes(scenes, bands)
+    paths = _label_paths(labels, opened)
+    found = open_label_set(
+        paths,
+        [scene.geobox for scene in opened],
+        class_field=options.class_field,
+        unlabelled=options.unlabelled,
+        ignore_classes=options.ignore_classes,
+    )
+    splits = tuple(
+        split_scene(
+            scene,
+            source,
+            crop_px=settings.crop_px,
+            share=settings.validation_share,
+            seed=settings.seed + index,
+        )
+        for index, (scene, source) in enumerate(zip(opened, found, strict=True))
+    )
+    _check_classes(found, splits, settings)
+    return TrainingData(
+        splits=splits,
+        legend=found[0].legend,
+        statistics=_statistics(splits, settings),
+        facts=_facts(paths, splits),
+    )
+
+
+def _open_scenes(scenes: ScenePaths, bands: Sequence[int] | None) -> list[Scene]:
+    if isinstance(scenes, str) or not isinstance(scenes, Sequence):
+        scenes = [scenes]
+    opened = [open_scene(source, bands=bands) for source in scenes]
+    if not opened:
+        raise SceneError("no scene was given to train on; give one or several.")
+    first = opened[0]
+    for scene in opened[1:]:
+        if len(scene.bands) != len(first.bands) or scene.dtype != first.dtype:
+            raise SceneError(
+                f"{scene.path}: has {len(scene.bands)} bands of {scene.dtype}, {first.path} has "
+                f"{len(first.bands)} of {first.dtype}; scenes of one training must be of one kind, "
+                f"choose their bands with --bands."
+            )
+    sizes = _pixel_sizes_m(opened)
+    if sizes and max(sizes) > _WARN_RESOLUTION * min(sizes):
+        logger.warning(
+            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m, and "
+            "would be better trained on scenes of one resolution.",
+            min(sizes), max(sizes), np.median(sizes),
+        )  # fmt: skip
+    return opened
+
+
+def _pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
+    sizes = [scene.geobox.pixel_size_m for scene in scenes]
+    return [size for size in sizes if size is not None]
+
+
+def _label_paths(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelsPath]:
+    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
+    if len(paths) == 1:
+        paths *= len(scenes)
+    if len(paths) != len(scenes):
+        raise LabelError(
+            f"{len(paths)} label files for {len(scenes)} scenes: give one for all, or one for each "
+            f"in the same order."
+        )
+    return paths
+
+
+def _check_classes(
+    found: Sequence[Labels], splits: Sequence[SplitScene], settings: TrainingSettings
+) -> None:
+    """Refuse labels that leave nothing to tell apart; warn of classes that are left out."""
+    names = found[0].legend.names
+    training, validation = (_pixels(splits, validation=side) for side in (False, True))
+    trained = [name for name, pixels in zip(names, training, strict=True) if pixels]
+    if len(trained) < _FEWEST_CLASSES:
+        raise LabelError(
+            f"{found[0].path}: fewer than two classes have labelled pixels in the scene; draw "
+            f"polygons of another class, or say --unlabelled background where all else is one."
+        )
+    for name in names:
+        if name not in trained:
+            logger.warning("class %s has no labelled pixel to train on.", name)
+    if settings.validation_share == 0:
+        return
+    if not validation.any():
+        logger.warning(
+            "%s: too few labels to keep some for validation, so nothing says how good the model "
+            "is, and the last epoch is kept; label more places.", found[0].path,
+        )  # fmt: skip
+        return
+    for name, pixels in zip(names, validation, strict=True):
+        if name in trained and not pixels:
+            logger.warning("class %s has too few labels to keep some for validation.", name)
+
+
+def _pixels(splits: Sequence[SplitScene], *, validation: bool) -> NDArray[np.int64]:
+    """(classes,) labelled pixels of one side of the split, over all scenes."""
+    pixels: NDArray[np.int64] = np.sum(
+        [split.pixels_of(validation=validation) for split in splits], axis=0
+    )
+    return pixels
+
+
+def _statistics(splits: Sequence[SplitScene], settings: TrainingSettings) -> BandStatistics:
+    """Of the bands in labelled training blocks, drawn at random where there are many."""
+    rng = np.random.default_rng(settings.seed)
+
+    def samples() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+        for split in splits:
+            labelled = split.counts.any(axis=2) & ~split.is_validation
+            chosen = rng.permutation(np.argwhere(labelled))[:_STATISTICS_WINDOWS]
+            with split.scene.reader() as reader:
+                for row, col in chosen.tolist():
+                    yield reader.read(_corner(split.block(row, col), settings.crop_px))
+
+    scene = splits[0].scene
+    return measure_statistics(samples(), dtype=str(scene.dtype), what=scene.path)
+
+
+def _corner(block: Window, side: int) -> Window:
+    """Of a block no more than a crop, from its first pixel on."""
+    return Window(
+        col_off=block.col_off,
+        row_off=block.row_off,
+        width=min(side, block.width),
+        height=min(side, block.height),
+    )
+
+
+def _facts(paths: Sequence[LabelsPath], splits: Sequence[SplitScene]) -> dict[str, Any]:
+    names = splits[0].labels.legend.names
+
+    def counted(*, validation: bool) -> dict[str, int]:
+        return dict(zip(names, _pixels(splits, validation=validation).tolist(), strict=True))
+
+    return {
+        "scenes": [Path(split.scene.path).name for split in splits],
+        "labels": [Path(path).name for path in dict.fromkeys(map(str, paths))],
+        "training_pixels": counted(validation=False),
+        "validation_pixels": counted(validation=True),
+    }

@@ -1,0 +1,58 @@
+"""How a training went, epoch by epoch: as values, as a table and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geodinoseg.accuracy import Accuracy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochScore:
+    """What one epoch came to."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean over the steps of the epoch."""
+    val_loss: float
+    """Mean over the validation batches; NaN without validation."""
+    accuracy: Accuracy | None
+    """On the validation pixels; None without any."""
+
+    @property
+    def mean_iou(self) -> float:
+        """On the validation pixels; NaN without any."""
+        return math.nan if self.accuracy is None else self.accuracy.mean_iou
+
+    def is_better_than(self, best: EpochScore | None) -> bool:
+        """Whether its weights are the ones to keep.
+
+        The first of equals; without scores, the last.
+        """
+        return best is None or math.isnan(self.mean_iou) or self.mean_iou > best.mean_iou
+
+    def row(self) -> dict[str, float]:
+        """As a row of `history.csv`."""
+        return {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            "val_loss": self.val_loss,
+            "mean_iou": self.mean_iou,
+        }
+
+
+def write_history(history: Sequence[EpochScore], folder: Path) -> None:
+    """Write `history.csv` and `curves.png` into a folder."""
+    from geodinoseg.pictures.figures import training_curves  # noqa: PLC0415 (matplotlib is slow to import)
+
+    rows = [score.row() for score in history]
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    training_curves(rows, folder / "curves.png")
