@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,10 +104,11 @@ def segment_scene(
         tags=_tags(plan, model),
     ) as writer:
         for chunk in plan.chunks:
-            for rows in segment_chunk(
-                plan, loaded, chunk, outputs=targets, told=told, collar=collar
-            ):
-                writer.write(rows)
+            with closing(
+                segment_chunk(plan, loaded, chunk, outputs=targets, told=told, collar=collar)
+            ) as finished:
+                for rows in finished:
+                    writer.write(rows)
         progress(0.97, "building overviews")
     if told.valid_tiles == 0:
         logger.warning("%s: holds no data at all; the map is nodata throughout.", plan.scene.path)
@@ -123,19 +125,20 @@ def segment_chunk(
     outputs: Outputs,
     told: _TileProgress,
     collar: CollarWatch,
-) -> Iterator[ClassRows]:
+) -> Generator[ClassRows, None, None]:
     """The class rows of one chunk, top to bottom."""
     stitcher = Stitcher(plan.grid, chunk, classes=len(plan.legend), device=model.device)
-    for tile_row in read_ahead(plan.scene, plan.grid, chunk):
-        collar.look(tile_row.pixels)
-        stitcher.start_row(tile_row.index)
-        for tile_cols, pixels, valid in _batches(plan, chunk, tile_row, model.device):
-            stitcher.add(tile_cols, _probabilities(model, pixels, valid))
-            told.segmented(len(tile_cols))
-        told.row_done(chunk)
-        finished = stitcher.finished()
-        if finished is not None:
-            yield _decided(*finished, tile_row=tile_row, plan=plan, chunk=chunk, outputs=outputs)
+    with closing(read_ahead(plan.scene, plan.grid, chunk)) as tile_rows:
+        for tile_row in tile_rows:
+            collar.look(tile_row.pixels)
+            stitcher.start_row(tile_row.index)
+            for tile_cols, pixels, valid in _batches(plan, chunk, tile_row, model.device):
+                stitcher.add(tile_cols, _probabilities(model, pixels, valid))
+                told.segmented(len(tile_cols))
+            told.row_done(chunk)
+            rows = stitcher.finished()
+            if rows is not None:
+                yield _decided(*rows, tile_row=tile_row, plan=plan, chunk=chunk, outputs=outputs)
 
 
 def check_outputs(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geodinoseg.background import in_background
 from geodinoseg.grid import Chunk, TileGrid, Window
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class TileRow:
     """(tile_px, width), True where the scene holds data."""
 
 
-def read_tile_rows(scene: Scene, grid: TileGrid, chunk: Chunk) -> Iterator[TileRow]:
+def read_tile_rows(scene: Scene, grid: TileGrid, chunk: Chunk) -> Generator[TileRow, None, None]:
     """The tile rows of a chunk, top to bottom; only pixel rows that are new are read.
 
     Raises:
@@ -46,43 +45,9 @@ def read_tile_rows(scene: Scene, grid: TileGrid, chunk: Chunk) -> Iterator[TileR
             yield TileRow(index=index, pixels=pixels, valid=valid)
 
 
-def read_ahead(scene: Scene, grid: TileGrid, chunk: Chunk) -> Iterator[TileRow]:
-    """`read_tile_rows` in a thread of its own, one row ahead of whoever takes them.
-
-    An error in the thread is raised where its row would have come; when the rows are no longer
-    wanted the thread ends.
-    """
-    ready: queue.Queue[TileRow | BaseException | None] = queue.Queue(maxsize=1)
-    stop = threading.Event()
-
-    def offer(item: TileRow | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def read() -> None:
-        try:
-            for row in read_tile_rows(scene, grid, chunk):
-                if not offer(row):
-                    return
-            offer(None)
-        except BaseException as error:  # noqa: BLE001 (raised again where the rows are awaited)
-            offer(error)
-
-    thread = threading.Thread(target=read, name="geodinoseg-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+def read_ahead(scene: Scene, grid: TileGrid, chunk: Chunk) -> Generator[TileRow, None, None]:
+    """`read_tile_rows` in a thread of its own, one row ahead of whoever takes them."""
+    return in_background(lambda: read_tile_rows(scene, grid, chunk), ahead=1)
 
 
 class _RollingRows:

@@ -99,4 +99,4 @@ def test_the_reading_thread_ends_when_its_rows_are_no_longer_wanted(tmp_path):
     rows = read_ahead(open_scene(path), grid, chunk)
     next(rows)
     rows.close()
-    assert not [t for t in threading.enumerate() if t.name == "geodinoseg-reader"]
+    assert not [t for t in threading.enumerate() if t.name == "geodinoseg-background"]

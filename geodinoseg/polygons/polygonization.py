@@ -13,9 +13,9 @@ import pyarrow as pa
 import shapely
 from affine import Affine
 
+from geodinoseg.background import in_background
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import SceneError
-from geodinoseg.polygons.background import in_background
 from geodinoseg.polygons.batches import GEOMETRY
 from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
 from geodinoseg.polygons.vector_files import (

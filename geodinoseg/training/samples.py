@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from geodinoseg.background import in_background
 from geodinoseg.errors import LabelError
 from geodinoseg.grid import Window, windows_over
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.polygons.background import in_background
 from geodinoseg.training.crops import Crop, padded, resized, turned
 
 if TYPE_CHECKING:
