@@ -11,6 +11,12 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; d
 	if $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	2>/dev/null; then echo $$name; break; fi; done)
 
+# An environment whose Python is gone, or that was moved here with its folder, is made anew.
+ifneq ($(shell cat $(VENV)/.python 2>/dev/null; $(BIN)/python -c 'print("works")' 2>/dev/null),\
+	$(CURDIR) works)
+$(shell rm -f $(VENV)/.python)
+endif
+
 ATTRIBUTION := Imagery (c) OpenAerialMap contributors / HOTOSM, CC BY 4.0
 
 .PHONY: help demo test test-slow check format sample-model benchmark clean
@@ -63,7 +69,7 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || { \
 		$(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 $(VENV)/.run: $(VENV)/.python pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c $(CONSTRAINTS) -e .
