@@ -15,6 +15,8 @@ _SETTINGS = {
     # Decode and encode blocks on all cores: one handle with threads beat a pool of handles by
     # 1.3 times.
     "GDAL_NUM_THREADS": "ALL_CPUS",
+    # Read whole, a truncated PNG comes out black without an error; row by row it is refused.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": False,
     # A server that stumbles is asked again, a few times, before the run gives up.
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,

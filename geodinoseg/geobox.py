@@ -54,6 +54,13 @@ class GeoBox:
         """Whether anything says where the raster lies."""
         return self.crs is not None or self.transform != Affine.identity()
 
+    @property
+    def is_invertible(self) -> bool:
+        """Whether every pixel has a place of its own; else the transform is damaged."""
+        return 0 < abs(self.transform.determinant) < math.inf and all(
+            map(math.isfinite, self.transform)
+        )
+
     @cached_property
     def crs_unit_m(self) -> float:
         """Metres in one unit of a projected CRS; 1 where the CRS is absent or geographic."""
@@ -87,12 +94,12 @@ class GeoBox:
         """Side of a square of a pixel's area on the ground, metres, at the raster's centre.
 
         The scale of the projection counts: a pixel of 0.149 m in Web Mercator at 27.6 degrees
-        north is 0.132 m on the ground. None without a CRS.
+        north is 0.132 m on the ground. None without a CRS, or where degrees lie past a pole.
         """
         if self.crs is None:
             return None
         if self.is_geographic:
-            return math.sqrt(float(self.row_areas_m2[self.height // 2]))
+            return math.sqrt(float(self.row_areas_m2[self.height // 2])) or None
         planar = abs(self.transform.determinant) * self.crs_unit_m**2
         return math.sqrt(planar / self.areal_scale)
 

@@ -12,6 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.gdal_settings import gdal_settings
+from geodinoseg.geobox import GeoBox, read_geobox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,21 @@ def opened_raster(path: RasterPath) -> Iterator[rasterio.DatasetReader]:
     _check_is_there(name)
     with gdal_settings(), _open(name) as dataset:
         yield dataset
+
+
+def geobox_of(path: RasterPath, dataset: rasterio.DatasetReader) -> GeoBox:
+    """The place of an open raster.
+
+    Raises:
+        SceneError: its transform is no number, or squeezes all pixels onto a line or a point.
+    """
+    geobox = read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height)
+    if not geobox.is_invertible:
+        raise SceneError(
+            f"{path}: its geotransform {dataset.transform.to_gdal()} gives pixels no area, so "
+            f"nobody knows where they lie; correct it, for instance with gdal_edit -a_ullr."
+        )
+    return geobox
 
 
 def unreadable(path: RasterPath, window: Window, error: Exception) -> SceneError:

@@ -19,9 +19,9 @@ from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
 from geodinoseg.gdal_settings import CACHE_BYTES, gdal_settings
-from geodinoseg.geobox import GeoBox, read_geobox
+from geodinoseg.geobox import GeoBox
 from geodinoseg.grid import Window
-from geodinoseg.raster_file import opened_raster, unreadable
+from geodinoseg.raster_file import geobox_of, opened_raster, unreadable
 
 Validity = Literal["nodata", "mask", "alpha"]
 ScenePath = str | os.PathLike[str]
@@ -153,10 +153,21 @@ def open_scene(
 
 
 def scene_path(source: ScenePath | rasterio.DatasetReader | Scene) -> str:
-    """The path of whatever `open_scene` takes."""
+    """The path of whatever `open_scene` takes.
+
+    Raises:
+        SceneError: it has none: an array, or a warped view in memory.
+    """
     if isinstance(source, Scene):
         return source.path
-    return str(source.name) if isinstance(source, rasterio.DatasetReader) else os.fspath(source)
+    if isinstance(source, rasterio.DatasetReader):
+        return str(source.name)
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    raise SceneError(
+        f"a {type(source).__name__} is no scene: give a path, or a dataset that rasterio.open "
+        f"made; a warped view can be saved as a VRT."
+    )
 
 
 def _describe(
@@ -181,7 +192,7 @@ def _describe(
         validity.append("mask")
     return Scene(
         path=path,
-        geobox=read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height),
+        geobox=geobox_of(path, dataset),
         bands=chosen,
         dtype=dtype,
         nodata=nodatas,
@@ -235,8 +246,8 @@ def _pixel_dtype(
 
 
 def _usable_nodata(value: float | None, dtype: np.dtype[Any]) -> float | None:
-    """A nodata value that a pixel of this type can have; NaN is found without being asked for."""
-    if value is None or np.isnan(value):
+    """A nodata value that a pixel of this type can have; NaN and infinity are found unasked."""
+    if value is None or not np.isfinite(value):
         return None
     if dtype.kind != "f" and (
         value != int(value) or not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max

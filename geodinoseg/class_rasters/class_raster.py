@@ -17,7 +17,7 @@ from rasterio.errors import RasterioError
 
 from geodinoseg.class_rasters.legend_sources import class_ids_in, find_legend
 from geodinoseg.errors import LegendError, SceneError
-from geodinoseg.geobox import GeoBox, read_geobox
+from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.raster_file import RasterPath, opened_raster, unreadable
 
@@ -126,7 +126,7 @@ def open_class_raster(path: RasterPath) -> ClassRaster:
         nodata = _whole_nodata(dataset.nodata, dtype)
         return ClassRaster(
             path=Path(path),
-            geobox=read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height),
+            geobox=geobox_of(path, dataset),
             legend=_legend(path, dataset, tags, nodata),
             nodata=nodata,
             dtype=dtype,

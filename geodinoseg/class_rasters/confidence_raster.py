@@ -13,9 +13,9 @@ from rasterio.errors import RasterioError
 
 from geodinoseg.class_rasters.class_raster import ClassRaster
 from geodinoseg.errors import SceneError
-from geodinoseg.geobox import read_geobox, same_place
+from geodinoseg.geobox import same_place
 from geodinoseg.grid import Window
-from geodinoseg.raster_file import opened_raster, unreadable
+from geodinoseg.raster_file import geobox_of, opened_raster, unreadable
 
 
 class ConfidenceReader:
@@ -52,7 +52,7 @@ def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
     if path is None:
         raise SceneError(f"{raster.path}: names no confidence raster; segment with --confidence.")
     with opened_raster(path) as dataset:
-        place = read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height)
+        place = geobox_of(path, dataset)
         if not same_place(place, raster.geobox) or dataset.dtypes[0] != "uint8":
             raise SceneError(
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "

@@ -19,7 +19,7 @@ def model_card(segmentor: Segmentor) -> str:
         _section("Input", _input(segmentor)),
         _section("Network", _facts(_network_facts(segmentor))),
         _section("Training", _facts(segmentor.training) or "Not recorded."),
-        _section("Scores", _facts(segmentor.scores) or "Not measured."),
+        _section("Scores", _scores(segmentor) or "Not measured."),
         _section("Limits", _limits(segmentor)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -58,6 +58,30 @@ def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
     head = () if settings["linear_head"] else ("n_block", "channels", "k_size", "activation")
     wanted = (*head, "n_features", "quantize", "peft")
     return facts | {name: settings[name] for name in wanted}
+
+
+def _scores(segmentor: Segmentor) -> str:
+    """Single values as a list, values by class as a table, the confusion matrix beside them."""
+    classes = len(segmentor.legend)
+    scores = dict(segmentor.scores)
+    matrix = scores.pop("confusion_matrix", None)
+    by_class = {n: v for n, v in scores.items() if isinstance(v, list) and len(v) == classes}
+    listed = _facts({name: value for name, value in scores.items() if name not in by_class})
+    if not by_class:
+        return listed
+    columns = dict(by_class)
+    if matrix:
+        # Rows are the reference, columns the prediction.
+        transposed = zip(*matrix, strict=True)
+        columns |= {f"as {n}": v for n, v in zip(segmentor.legend.names, transposed, strict=True)}
+    head = ["class", *columns]
+    rows = [
+        [name, *(_in_words(values[channel]) for values in map(list, columns.values()))]
+        for channel, name in enumerate(segmentor.legend.names)
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    text = "The columns `as ...` count what the pixels of each class were mapped as."
+    return "\n\n".join([listed, table, text] if matrix else [listed, table])
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
