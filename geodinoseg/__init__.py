@@ -26,6 +26,7 @@ from geodinoseg.version import __version__
 if TYPE_CHECKING:
     from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
     from geodinoseg.errors import GeodinosegError
+    from geodinoseg.evaluation import evaluate_map
     from geodinoseg.legend import Legend, LegendClass
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.model_folder import load_model
@@ -53,6 +54,7 @@ _HOMES = {
     "Segmentor": "model.segmentor",
     "TileModel": "tile_model",
     "TrainingSettings": "training.settings",
+    "evaluate_map": "evaluation",
     "load_model": "model.model_folder",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
@@ -77,6 +79,7 @@ __all__ = [
     "TileModel",
     "TrainingSettings",
     "__version__",
+    "evaluate_map",
     "load_model",
     "open_class_raster",
     "open_scene",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ class Legend:
         if not self.classes:
             raise LegendError("a legend needs at least one class.")
         for what, values in (("id", self.class_ids.tolist()), ("name", self.names)):
-            twice = sorted({value for value in values if list(values).count(value) > 1})
+            twice = sorted(value for value, count in Counter(values).items() if count > 1)
             if twice:
                 raise LegendError(f"two classes of the legend have the {what} {twice[0]!r}.")
 

@@ -91,13 +91,17 @@ def check_output_folder(
 
 
 @contextmanager
-def written_beside(target: Path) -> Iterator[Path]:
+def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[Path]:
     """A path to write to; what was written appears at the target only when the block ends well.
 
     The path lies in a new folder beside the target, under the target's own name. Side files that
     are written next to it (`landcover.tif.aux.xml`, `landcover.dbf`) move with it, before it, so
-    that a reader who sees the main file sees all of it. Old side files of the same stem that a
-    new set does not replace stay as they are. On an error nothing is left.
+    that a reader who sees the main file sees all of it. On an error nothing is left.
+
+    Args:
+        target: where the file shall appear.
+        old_parts: side files of what was at the target; those that are not replaced go, since
+            readers would take them for the new file's.
 
     Raises:
         OutputError: the files cannot be put in place.
@@ -107,6 +111,8 @@ def written_beside(target: Path) -> Iterator[Path]:
         written = [entry for entry in folder.iterdir() if entry.name != target.name]
         for entry in [*written, folder / target.name]:
             _sync(entry)
+        for part in {*old_parts} - {target.parent / entry.name for entry in written}:
+            part.unlink(missing_ok=True)
         for entry in [*written, folder / target.name]:
             os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (os.replace is the atomic one)
 

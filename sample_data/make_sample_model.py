@@ -15,15 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import rasterio
 import torch
 from rasterio.windows import Window as RioWindow
 from transformers import Dinov2Backbone, Dinov2Config
 
-from geodinoseg.accuracy import Accuracy, confusion_matrix
-from geodinoseg.class_rasters.class_raster import open_class_raster
-from geodinoseg.grid import Window
+from geodinoseg.accuracy import Accuracy
+from geodinoseg.evaluation import evaluate_map
 from geodinoseg.labels.label_set import open_labels
 from geodinoseg.scene import open_scene
 
@@ -111,13 +109,8 @@ def score(test_part: Path, model: Path, work: Path) -> Accuracy:
     """Accuracy of the model's map on the test part, every labelled pixel of it."""
     output = work / "east_map.tif"
     geodinoseg("segment", test_part, f"--model={model}", "-o", output)
-    raster = open_class_raster(output)
-    labels = open_labels(LABELS, raster.geobox, legend=raster.legend, **LABELS_READ)
-    everything = Window(col_off=0, row_off=0, width=raster.width, height=raster.height)
-    classes = len(raster.legend)
-    # Ids are channel numbers here: background 0, concrete 1, tin 2.
-    predicted = raster.read(everything).astype(np.int64)
-    return Accuracy(confusion_matrix(labels.read(everything), predicted, classes))
+    accuracy, _ = evaluate_map(output, LABELS, **LABELS_READ)
+    return accuracy
 
 
 def baselines(train_part: Path, test_part: Path) -> dict[str, Accuracy]:

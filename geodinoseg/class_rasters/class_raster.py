@@ -19,7 +19,7 @@ from geodinoseg.class_rasters.legend_sources import class_ids_in, find_legend
 from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
-from geodinoseg.raster_file import RasterPath, opened_raster, unreadable
+from geodinoseg.raster_file import RasterPath, geobox_of, opened_raster, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,7 @@ _COMMANDS = {
     "segment": "Segment a scene into a class raster and polygons.",
     "train": "Train a model on labelled scenes.",
     "polygonize": "Turn a class raster into polygons.",
+    "evaluate": "Compare a class raster with labels that were kept out of training.",
     "picture": "Draw a scene and its map side by side.",
     "info": "Say what a scene, a model or a class raster is.",
 }

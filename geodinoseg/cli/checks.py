@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodinoseg.errors import LabelError, OutputError, SceneError
+from geodinoseg.errors import LabelError, OutputError
 
 if TYPE_CHECKING:
     from geodinoseg.legend import Legend
@@ -95,16 +95,13 @@ def check_polygon_outputs(
         OutputError: one cannot be written, or two are one file or share a style file.
         SceneError: the scene has no place on the ground.
     """
+    from geodinoseg.polygons.ground_measures import check_place
     from geodinoseg.polygons.vector_files import check_vector_output, crs_in_file
 
     for path in polygons:
         check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])
         crs_in_file(path, scene.geobox.crs)
-    if not scene.geobox.is_georeferenced:
-        raise SceneError(
-            f"{scene.path}: does not say where it lies, so its map has no polygons; leave out "
-            f"--polygons, or give it a georeference, for instance with gdal_translate -a_ullr."
-        )
+    check_place(scene.path, scene.geobox)
     _check_apart(polygons)
     styled = [path for path in polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]
     for raster in rasters:

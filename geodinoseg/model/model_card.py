@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ def _scores(segmentor: Segmentor) -> str:
     listed = _facts({name: value for name, value in scores.items() if name not in by_class})
     if not by_class:
         return listed
-    columns = dict(by_class)
+    columns: dict[str, Sequence[Any]] = dict(by_class)
     if matrix:
         # Rows are the reference, columns the prediction.
         transposed = zip(*matrix, strict=True)
         columns |= {f"as {n}": v for n, v in zip(segmentor.legend.names, transposed, strict=True)}
     head = ["class", *columns]
     rows = [
-        [name, *(_in_words(values[channel]) for values in map(list, columns.values()))]
+        [name, *(_in_words(values[channel]) for values in columns.values())]
         for channel, name in enumerate(segmentor.legend.names)
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyproj
+from affine import Affine
 from numpy.typing import NDArray
 
+from geodinoseg.errors import SceneError
 from geodinoseg.geobox import GeoBox
+from geodinoseg.raster_file import RasterPath
 
 # Sums of weights over a whole raster stay below 2^60, so no order of adding overflows.
 _WHOLE_RASTER_WEIGHT = 1 << 60
@@ -23,6 +26,24 @@ class AreaWeights:
     """Area of weight 1."""
     above: NDArray[np.int64]
     """(height + 1,) weights of the rows above each lattice row, summed."""
+
+
+def check_place(path: RasterPath, geobox: GeoBox) -> None:
+    """Refuse a raster whose pixels have no place or no area, so that no polygon has one either.
+
+    Raises:
+        SceneError: it has no transform, or all of it lies past the poles.
+    """
+    if geobox.transform == Affine.identity():
+        raise SceneError(
+            f"{path}: does not say where it lies, so polygons of it cannot; give it a "
+            f"georeference, for instance with gdal_translate -a_srs -a_ullr."
+        )
+    if not geobox.row_areas_m2.any():
+        raise SceneError(
+            f"{path}: lies past the poles, its coordinates are no degrees though its CRS says "
+            f"so; correct the CRS, for instance with gdal_edit -a_srs."
+        )
 
 
 def area_weights(geobox: GeoBox) -> AreaWeights:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import shapely
-from affine import Affine
 
 from geodinoseg.background import in_background
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.errors import SceneError
 from geodinoseg.polygons.batches import GEOMETRY
+from geodinoseg.polygons.ground_measures import check_place
 from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
 from geodinoseg.polygons.vector_files import (
     PolygonLayer,
@@ -136,11 +135,7 @@ def write_polygons(
 def _opened(raster: RasterSource) -> ClassRaster:
     source = raster if isinstance(raster, ClassRaster) else open_class_raster(raster)
     geobox = source.geobox
-    if geobox.transform == Affine.identity():
-        raise SceneError(
-            f"{source.path}: does not say where it lies; give it a georeference, for instance "
-            f"with gdal_translate -a_srs -a_ullr."
-        )
+    check_place(source.path, geobox)
     stretch = geobox.areal_scale
     if abs(stretch - 1) > _STRETCH_WARNED:
         _LOG.warning(

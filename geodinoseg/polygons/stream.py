@@ -46,7 +46,7 @@ class PolygonOptions:
     """What is seldom asked for."""
 
     classes: Sequence[int | str] | None = None
-    """Class ids or names to make polygons of; None = all."""
+    """Class ids or names to make polygons of; None = all. A number that is no id may be a name."""
     keep_classes: Sequence[int | str] = ()
     """Class ids or names whose polygons stay however small."""
     fill_holes_m2: float = 0.0
@@ -99,6 +99,8 @@ class PolygonStream:
         """
         _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
         _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)
+        if options.chunk_rows is not None and options.chunk_rows < 1:
+            raise GridError(f"chunk_rows is {options.chunk_rows}: give 1 or more, or None.")
         weights = area_weights(raster.geobox)
         outside = outside_of(raster)
         rule = SizeRule(
@@ -176,15 +178,16 @@ def _check_sizes(**sizes: float) -> None:
 
 def _class_ids(raster: ClassRaster, classes: Sequence[int | str]) -> NDArray[np.int64]:
     """Ids of classes that are given by id or by name."""
-    known: dict[int | str, int] = {}
-    for entry in raster.legend:
-        known |= {entry.class_id: entry.class_id, entry.name: entry.class_id}
-    for asked in classes:
-        if asked not in known:
-            raise LegendError(
-                f"{raster.path}: has no class {asked!r}; it has {_listed(raster.legend)}."
-            )
-    return np.array([known[asked] for asked in classes], dtype=np.int64)
+    by_name = {entry.name: entry.class_id for entry in raster.legend}
+    known: dict[int | str, int] = dict(zip(by_name.values(), by_name.values(), strict=True))
+    known |= by_name
+    found = [known.get(asked, by_name.get(str(asked))) for asked in classes]
+    if None in found:
+        raise LegendError(
+            f"{raster.path}: has no class {classes[found.index(None)]!r}; it has "
+            f"{_listed(raster.legend)}."
+        )
+    return np.array(found, dtype=np.int64)
 
 
 def _listed(legend: Legend) -> str:

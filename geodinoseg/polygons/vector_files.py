@@ -7,10 +7,9 @@ have a `.qml` of the same stem beside them.
 from __future__ import annotations
 
 import os
-import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from geodinoseg.errors import OutputError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.outputs import PathLike, check_output, written_beside
 from geodinoseg.polygons.geoparquet_file import write_geoparquet
+from geodinoseg.polygons.geopackage_style import add_layer_style, check_layer_name
 from geodinoseg.polygons.shapefile_limits import check_shapefile_names, within_shapefile_limits
+from geodinoseg.polygons.side_files import check_parts, check_style_file, find_parts
 from geodinoseg.qgis_style import vector_qml
 
 GEOJSON_CRS = CRS.from_epsg(4326)
@@ -42,8 +43,24 @@ class VectorFormat:
     """GDAL's name; pyarrow writes Parquet."""
     layer_options: dict[str, str]
     """GDAL's layer creation options."""
+    parts: tuple[str, ...] = ()
+    """Endings of further files that readers take for a part of it; some are made by others."""
 
 
+_GEOPACKAGE = VectorFormat(
+    driver="GPKG",
+    layer_options={"GEOMETRY_NAME": "geom"},
+    # What was not written before a crash: SQLite would write an old file's into the new one.
+    parts=(".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
+)
+_SHAPEFILE = VectorFormat(
+    driver="ESRI Shapefile",
+    layer_options={"ENCODING": "UTF-8"},
+    # Indexes of old features among them (.qix, .sbn, .idm), by which readers would miss new ones.
+    parts=(
+        ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".shp.xml",
+    ),
+)  # fmt: skip
 _PARQUET = VectorFormat(driver="Parquet", layer_options={})
 _GEOJSON = VectorFormat(
     driver="GeoJSON",
@@ -51,8 +68,8 @@ _GEOJSON = VectorFormat(
     layer_options={"RFC7946": "YES", "COORDINATE_PRECISION": "9"},
 )
 VECTOR_FORMATS = {
-    ".gpkg": VectorFormat(driver="GPKG", layer_options={"GEOMETRY_NAME": "geom"}),
-    ".shp": VectorFormat(driver="ESRI Shapefile", layer_options={"ENCODING": "UTF-8"}),
+    ".gpkg": _GEOPACKAGE,
+    ".shp": _SHAPEFILE,
     ".fgb": VectorFormat(driver="FlatGeobuf", layer_options={}),
     ".geojson": _GEOJSON,
     ".json": _GEOJSON,
@@ -103,10 +120,18 @@ def check_vector_output(
     """Say before any work whether polygons of these classes can be written at a path.
 
     Raises:
-        OutputError: the path cannot be written, or the format cannot hold the class names.
+        OutputError: the path cannot be written, the format cannot hold the class names, or the
+            style would replace a raster's.
     """
     target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
-    if format_of(target).driver == "ESRI Shapefile":
+    kind = format_of(target)
+    if not overwrite:
+        check_parts(target, kind.parts)
+    if kind is _GEOPACKAGE:
+        check_layer_name(target)
+    else:
+        check_style_file(target)
+    if kind is _SHAPEFILE:
         check_shapefile_names(target, legend)
     return target
 
@@ -126,17 +151,17 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
         OutputError: the disk is full, or the format cannot hold as much.
     """
     kind = format_of(target)
-    with written_beside(target) as path:
-        if kind.driver == "ESRI Shapefile":
+    with written_beside(target, old_parts=find_parts(target, kind.parts)) as path:
+        if kind is _SHAPEFILE:
             batches = within_shapefile_limits(batches, target, layer.legend)
-        if kind.driver == "Parquet":
+        if kind is _PARQUET:
             write_geoparquet(
                 batches, path, schema=layer.schema, crs=layer.crs, kind=layer.geometry_type
             )
         else:
             _write_with_gdal(batches, path, target, kind, layer)
-        if kind.driver == "GPKG":
-            _add_layer_style(path, layer.legend)
+        if kind is _GEOPACKAGE:
+            add_layer_style(path, target, layer.legend)
         else:
             path.with_suffix(".qml").write_text(vector_qml(layer.legend), encoding="utf-8")
     return target
@@ -150,12 +175,14 @@ def _write_with_gdal(
     layer: PolygonLayer,
 ) -> None:
     source = _Source(batches)
+    # GDAL writes a Shapefile's ending in lower case, whatever it is told.
+    written = path.with_suffix(path.suffix.lower())
     try:
         with warnings.catch_warnings(), _spatial_index_on_disk():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             pyogrio.raw.write_arrow(
                 pa.RecordBatchReader.from_batches(layer.schema, source),
-                os.fspath(path),
+                os.fspath(written),
                 layer=path.stem,
                 driver=kind.driver,
                 geometry_type=layer.geometry_type,
@@ -163,6 +190,7 @@ def _write_with_gdal(
                 crs=None if layer.crs is None else layer.crs.to_wkt(),
                 layer_options=kind.layer_options,
             )
+        written.replace(path)
     except (*_WRITE_ERRORS, RuntimeError, OSError) as error:
         if source.error is not None:
             raise source.error from error
@@ -200,29 +228,3 @@ class _Source:
         except BaseException as error:
             self.error = error
             raise
-
-
-def _add_layer_style(path: Path, legend: Legend) -> None:
-    """Write QGIS's table of styles, by which the layer opens named and coloured.
-
-    QGIS finds the row only where the schema is '' (not NULL) and the geometry column is the true
-    one.
-    """
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT, "
-            "f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), "
-            "f_geometry_column TEXT(256), styleName TEXT(30), styleQML TEXT, styleSLD TEXT, "
-            "useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
-            "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
-        )
-        database.execute(
-            "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
-            "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-            "VALUES ('', '', ?, 'geom', 'classes', ?, '', 1, 'Land-cover classes', '')",
-            (path.stem, vector_qml(legend)),
-        )
-        database.execute(
-            "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
-            "VALUES ('layer_styles', 'attributes', 'layer_styles')"
-        )

@@ -1,0 +1,61 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.options import json_option, overwrite_option
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("class_raster", type=_FILE)
+@click.option("--labels", required=True, help="Polygons with a class column, or a label raster.")
+@click.option("-o", "--output", type=_FILE, help="Also write the measures as JSON.")
+@click.option(
+    "--class-field", help="Column with the class. [default: class, class_id, class_name or label]"
+)
+@click.option(
+    "--unlabelled",
+    type=click.Choice(["ignore", "background"]),
+    default="ignore",
+    show_default=True,
+    help="What pixels under no polygon are.",
+)
+@click.option("--ignore-class", multiple=True, help="A class of the labels to leave out.")
+@overwrite_option
+@json_option
+def evaluate(class_raster: Path, **options: Any) -> None:
+    """Compare CLASS_RASTER with labels that were kept out of training.
+
+    \b
+    Example:
+      geodinoseg evaluate landcover.tif --labels check.gpkg --class-field crop -o accuracy.json
+    """  # noqa: D301 (click's own mark: keep these lines)
+    from geodinoseg.evaluation import evaluate_map
+    from geodinoseg.outputs import check_output, written_beside
+
+    output: Path | None = options["output"]
+    if output:
+        check_output(output, overwrite=options["overwrite"], suffixes=(".json",))
+    with progress_bar("comparing", json=options["json_"]) as progress:
+        accuracy, legend = evaluate_map(
+            class_raster,
+            options["labels"],
+            class_field=options["class_field"],
+            unlabelled=options["unlabelled"],
+            ignore_classes=options["ignore_class"],
+            progress=progress,
+        )
+    if output:
+        facts = {"classes": legend.to_json(), **accuracy.to_json()}
+        with written_beside(output) as beside:
+            beside.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    lines = [accuracy.table(legend), *([str(output)] if output else [])]
+    report_done(options["json_"], [output] if output else [], lines)
