@@ -167,6 +167,12 @@ def _sync(path: Path) -> None:
 
 def _check_folder(target: Path) -> None:
     folder = target.parent
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"{str(target)!a}: is not written in UTF-8; give another name."
+        ) from error
     if not folder.exists():
         raise OutputError(f"{target}: the folder {folder} does not exist; make it first.")
     if not folder.is_dir():

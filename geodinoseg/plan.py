@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,19 @@ class SegmentSettings:
     """In which the network computes, where a model folder is loaded; see `pick_precision`."""
     resolution_m: float | None = None
     """Ground resolution to take the scene for, metres per pixel, in place of what its CRS says."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no segmentation can have; tile and overlap wait for model and scene.
+
+        Raises:
+            GridError: a batch without a tile, or a resolution that is no length.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise GridError(f"a batch of {self.batch_size} tiles is empty: give at least 1.")
+        if self.resolution_m is not None and not 0 < self.resolution_m < math.inf:
+            raise GridError(
+                f"a resolution of {self.resolution_m} m is no length: give metres per pixel."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +191,13 @@ def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) ->
         return model
     _warn_of_dtype(model, scene)
     pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
+    if pixel_size_m is None and model.pixel_size_m is not None:
+        logger.warning(
+            "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
+            "%.3g m per pixel. Give --resolution if it is another.",
+            scene.path,
+            model.pixel_size_m,
+        )
     if pixel_size_m is None or model.pixel_size_m is None:
         return model
     factor = pixel_size_m / model.pixel_size_m

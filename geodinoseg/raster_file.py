@@ -68,6 +68,10 @@ def _open(name: str) -> rasterio.DatasetReader:
         try:
             # A handle that is shared between threads is not safe to read from.
             return rasterio.open(name, sharing=False)
+        except UnicodeEncodeError as error:
+            raise SceneError(
+                f"{name!a}: the name is not written in UTF-8; give the file another."
+            ) from error
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"{name}: is not a raster that can be read; it is damaged, incomplete or of "

@@ -5,6 +5,7 @@ Which pixels hold data is decided here, once, for training and segmentation alik
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -179,6 +180,10 @@ def _describe(
     alpha_band = _alpha_band(dataset)
     chosen = _chosen_bands(path, dataset, bands, alpha_band)
     dtype = _pixel_dtype(path, dataset, chosen)
+    if nodata is not None and math.isfinite(nodata) and _usable_nodata(nodata, dtype) is None:
+        raise SceneError(
+            f"{path}: no pixel of type {dtype} can be {nodata:g}; give another --nodata."
+        )
     nodatas = tuple(
         _usable_nodata(dataset.nodatavals[band - 1] if nodata is None else nodata, dtype)
         for band in chosen

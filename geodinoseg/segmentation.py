@@ -233,14 +233,16 @@ def _batches(
         )
 
 
+@torch.inference_mode()
 def _probabilities(model: TileModel, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(n, classes, T, T); a batch that does not fit the device goes in halves."""
+    """(n, classes, T, T), no gradients; a batch that does not fit the device goes in halves."""
     result = in_halves_when_full(model.probabilities, pixels, valid, torch.cat)
     expected = (len(pixels), len(model.legend), *pixels.shape[-2:])
-    if result.shape != expected:
+    if not isinstance(result, torch.Tensor) or result.shape != expected:
         raise ModelError(
-            f"{type(model).__name__}: gave probabilities of shape {tuple(result.shape)}, expected "
-            f"(tiles, classes, rows, columns) = {expected}."
+            f"{type(model).__name__}: gave a {type(result).__name__} of shape "
+            f"{getattr(result, 'shape', 'unknown')}, expected a tensor of (tiles, classes, rows, "
+            f"columns) = {expected}."
         )
     return result
 

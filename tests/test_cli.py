@@ -192,6 +192,23 @@ def test_with_json_an_error_is_the_last_event(tmp_path, segment):
     assert result.stderr == f"Error: {events(result)[0]['message']}\n"
 
 
+@pytest.mark.parametrize("closed", ["--json >&-", ">&- 2>&-"])
+def test_a_run_does_without_anybody_who_listens(scene, small_model, tmp_path, closed):
+    command = (
+        f"{sys.executable} -m geodinoseg segment {scene} --model {small_model} "
+        f"-o {tmp_path / 'deaf.tif'} {closed}"
+    )
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "deaf.tif").is_file()
+
+
+def test_json_is_ascii_whatever_the_names_are(tmp_path):
+    result = cli("info", tmp_path / "Straße \udcdf.tif", "--json")
+    assert json.loads(result.stdout)["message"].startswith(str(tmp_path / "Straße \udcdf.tif"))
+    assert result.stdout.isascii()
+
+
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path):
     result = segment("--dry-run", "--tile", "56", "--batch-size", "3")
     assert result.exit_code == 0, result.stderr
@@ -245,8 +262,10 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
     pixels = color_pixels(color_channels(40, 50))
     lost = write_raster(tmp_path / "lost.tif", pixels, crs=None, transform=None)
     no_crs = write_raster(tmp_path / "no_crs.tif", pixels, crs=None)
+    crs_only = write_raster(tmp_path / "crs_only.tif", pixels, transform=None)
     for path, name, text in (
         (lost, "p.gpkg", "lost.tif: does not say where it lies"),
+        (crs_only, "p.gpkg", "crs_only.tif: does not say where it lies"),
         (no_crs, "p.geojson", "p.geojson: GeoJSON is in longitude and latitude"),
         (no_crs, "p.kml", "p.kml: the name must end in"),
     ):
@@ -256,7 +275,7 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
         )  # fmt: skip
         assert result.exit_code == 1
         assert text in result.stderr
-    assert files(tmp_path) == {"lost.tif", "no_crs.tif"}
+    assert files(tmp_path) == {"lost.tif", "no_crs.tif", "crs_only.tif"}
 
 
 def test_outputs_are_replaced_when_that_was_asked_for(segment, tmp_path):

@@ -66,6 +66,10 @@ def test_without_a_crs_there_is_no_size_in_metres():
     assert_allclose(geobox.row_areas_m2, 1)
 
 
+def test_degrees_past_a_pole_have_no_size_in_metres():
+    assert read_geobox("EPSG:4326", Affine(1, 0, 0, 0, 1, 0), 300, 250).pixel_size_m is None
+
+
 def test_the_same_place_is_told_from_another():
     first = read_geobox("EPSG:32633", ROTATED, 40, 31)
     shifted = ROTATED @ Affine.translation(0, 0.01)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasters import NORTH_UP, ROTATED, SOUTH_UP, write_raster
 
-from geodinoseg.class_rasters.class_raster import open_class_raster
+from geodinoseg.class_rasters.class_raster import CONFIDENCE_TAG, open_class_raster
 from geodinoseg.errors import GeodinosegError, GridError, LegendError, SceneError
 from geodinoseg.polygons.polygonization import polygonize, write_polygons
 from geodinoseg.polygons.stream import PolygonOptions
@@ -113,6 +113,13 @@ def test_mean_confidence_is_that_of_the_polygon_s_pixels(tmp_path):
     assert frames[0].conf_mean.tolist() == frames[1].conf_mean.tolist()
 
 
+def test_a_name_of_a_confidence_raster_that_no_file_can_have_names_none(tmp_path):
+    path = write_class_raster(tmp_path / "map.tif", blobs(9, 8))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(**{CONFIDENCE_TAG: "x" * 5000})
+    assert "conf_mean" not in polygonize(path)
+
+
 def test_confidence_of_another_grid_is_refused(tmp_path):
     path = write_class_raster(
         tmp_path / "map.tif", blobs(20, 31), confidence=np.zeros((20, 30), dtype=np.uint8)
@@ -162,6 +169,37 @@ def test_classes_are_chosen_by_id_or_name(tmp_path):
     assert frame.equals(wanted)
     with pytest.raises(LegendError, match=r"has no class 'sea'; it has 0 \(class 0\), 1"):
         polygonize(path, options=PolygonOptions(keep_classes=["sea"]))
+
+
+def test_a_number_is_an_id_first_then_a_name(tmp_path):
+    names = {0: "2", 1: "2020", 2: "c"}
+    path = write_class_raster(tmp_path / "map.tif", blobs(40, 31, classes=3), names=names)
+
+    def chosen(*classes):
+        frame = polygonize(path, options=PolygonOptions(classes=classes))
+        return set(frame.class_id)
+
+    assert chosen(2020) == chosen("2020") == {1}
+    assert chosen(2) == {2}
+    assert chosen("2") == {0}
+
+
+def test_names_that_stand_twice_beside_a_raster_become_names_of_their_own(tmp_path):
+    path = write_raster(tmp_path / "map.tif", blobs(20, 31, classes=3)[None], nodata=NODATA)
+    names = "".join(f"<Category>{name}</Category>" for name in ("a", "a", "a (1)"))
+    (tmp_path / "map.tif.aux.xml").write_text(
+        f"<PAMDataset><PAMRasterBand band='1'><CategoryNames>{names}</CategoryNames>"
+        f"</PAMRasterBand></PAMDataset>"
+    )
+    assert len(set(polygonize(path).class_name)) == 3
+
+
+def test_each_pixel_may_be_a_class_of_its_own(tmp_path):
+    array = np.arange(150 * 140, dtype=np.uint16).reshape(150, 140)
+    path = write_raster(tmp_path / "map.tif", array[None], transform=NORTH_UP)
+    frame = polygonize(path)
+    assert frame.class_id.tolist() == array.ravel().tolist()
+    assert frame.class_name.tolist() == [f"class {class_id}" for class_id in array.ravel()]
 
 
 def test_dissolved_polygons_are_one_a_class_with_the_same_sums(tmp_path):
@@ -248,6 +286,14 @@ def test_a_raster_without_a_place_is_refused(tmp_path):
         polygonize(path)
 
 
+def test_degrees_past_the_poles_are_refused(tmp_path):
+    path = write_class_raster(
+        tmp_path / "map.tif", blobs(9, 8), transform=NORTH_UP, crs="EPSG:4326"
+    )
+    with pytest.raises(SceneError, match=r"map.tif: lies past the poles"):
+        polygonize(path, min_area_m2=3)
+
+
 def test_a_raster_of_other_numbers_is_refused(tmp_path):
     path = write_raster(tmp_path / "map.tif", np.zeros((1, 4, 5), dtype=np.float32))
     with pytest.raises(SceneError, match="float32"):
@@ -285,6 +331,13 @@ def test_sizes_that_cannot_be_are_refused(tmp_path, size):
     path = write_class_raster(tmp_path / "map.tif", blobs(9, 8))
     with pytest.raises(GridError, match="min_area_m2"):
         polygonize(path, min_area_m2=size)
+
+
+@pytest.mark.parametrize("chunk_rows", [0, -7])
+def test_chunks_that_cannot_be_are_refused(tmp_path, chunk_rows):
+    path = write_class_raster(tmp_path / "map.tif", blobs(9, 8))
+    with pytest.raises(GridError, match=f"chunk_rows is {chunk_rows}"):
+        polygonize(path, options=PolygonOptions(chunk_rows=chunk_rows))
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from numpy.testing import assert_array_equal
+from rasterio.vrt import WarpedVRT
 from rasters import NORTH_UP, ROTATED, SOUTH_UP, write_raster
 
 from geodinoseg.errors import SceneError
@@ -159,6 +162,50 @@ def test_what_is_no_scene_is_refused_in_one_line(tmp_path):
     refuse(write_raster(tmp_path / "c.tif", complexes), "complex")
 
 
+@pytest.mark.parametrize("nodata", [np.inf, -np.inf, np.nan])
+def test_a_value_that_is_no_number_marks_nothing_among_whole_ones(tmp_path, nodata):
+    path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
+    _, valid = open_scene(path, nodata=nodata).read(EVERYTHING)
+    assert valid.all()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [Affine(0, 0, 4e5, 0, 0, 5e6), Affine(1, 1, 0, 1, 1, 0), Affine(np.nan, 0, 0, 0, -1, 0)],
+)
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", None])
+def test_a_transform_that_gives_pixels_no_area_is_refused(tmp_path, transform, crs):
+    path = write_raster(tmp_path / "s.tif", pixels_of("uint8"), transform=transform, crs=crs)
+    with pytest.raises(SceneError, match=r"s\.tif: its geotransform .* gdal_edit"):
+        open_scene(path)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
+def test_a_png_that_ends_early_is_refused_not_black(tmp_path, keep):
+    pixels = np.random.default_rng(5).integers(0, 255, (3, HEIGHT, WIDTH)).astype(np.uint8)
+    path = write_raster(tmp_path / "s.png", pixels, driver="PNG", crs=None, transform=None)
+    whole = path.read_bytes()
+    assert_array_equal(open_scene(path).read(EVERYTHING)[0], pixels)
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(SceneError, match=r"s\.png: rows .* cannot be read"):
+        open_scene(path).read(EVERYTHING)
+
+
+def test_what_has_no_path_is_refused(tmp_path):
+    path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
+    with rasterio.open(path) as dataset, WarpedVRT(dataset, crs="EPSG:3857") as view:
+        for source in (view, dataset.read(), None):
+            with pytest.raises(SceneError, match="is no scene: give a path"):
+                open_scene(source)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
+    old = path.rename(os.fsdecode(os.fsencode(tmp_path) + b"/stra\xdfe.tif"))
+    with pytest.raises(SceneError, match="not written in UTF-8"):
+        open_scene(old)
+
+
 def test_a_palette_is_refused_with_the_way_out(tmp_path):
     path = write_raster(tmp_path / "p.tif", pixels_of("uint8", bands=1), photometric="palette")
     with rasterio.open(path, "r+") as dataset:
@@ -176,3 +223,10 @@ def test_a_block_that_cannot_be_read_names_file_and_rows(tmp_path):
     scene = open_scene(path)
     with pytest.raises(SceneError, match=r"s\.tif: rows 192 to 255 cannot be read"):
         scene.read(Window(col_off=0, row_off=192, width=256, height=64))
+
+
+def test_a_nodata_value_asked_for_that_no_pixel_can_have_is_refused(tmp_path):
+    path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
+    for value in (-9999, 256, 0.5, 1e300):
+        with pytest.raises(SceneError, match=r"s\.tif: no pixel of type uint8 can be"):
+            open_scene(path, nodata=value)

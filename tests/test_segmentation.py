@@ -316,11 +316,43 @@ def test_a_network_that_gives_no_numbers_is_not_class_zero(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif"]
 
 
+class LearningModel(IdentityModel):
+    """Answers with gradients, as a network does that nobody told to stop."""
+
+    def answer(self, pixels, valid):
+        return super().answer(pixels, valid) * torch.ones((), requires_grad=True)
+
+
+def test_a_network_of_others_need_not_know_of_gradients(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 4, (1, 45, 61)).astype(np.uint8)
+    scene = write_raster(tmp_path / "s.tif", pixels)
+    segment_scene(scene, LearningModel(4), tmp_path / "map.tif")
+    assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"batch_size": 0}, {"batch_size": -1}, {"resolution_m": 0.0}, {"resolution_m": -0.1},
+     {"resolution_m": float("nan")}, {"resolution_m": float("inf")}],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused_when_they_are_made(nonsense):
+    with pytest.raises(GridError, match="give"):
+        SegmentSettings(**nonsense)
+
+
 def test_a_network_that_answers_in_another_shape_is_refused(tmp_path):
     scene = write_raster(tmp_path / "s.tif", random_classes(90, 80))
     model = ConstantModel((0.4, 0.6))
     model.answer = lambda pixels, valid: torch.ones(len(pixels), 3, 32, 32)
-    with pytest.raises(ModelError, match="gave probabilities of shape"):
+    with pytest.raises(ModelError, match="expected a tensor of"):
+        segment_scene(scene, model, tmp_path / "map.tif")
+
+
+def test_a_network_that_answers_without_tensors_is_refused(tmp_path):
+    scene = write_raster(tmp_path / "s.tif", random_classes(90, 80))
+    model = ConstantModel((0.4, 0.6))
+    model.answer = lambda pixels, valid: np.ones((len(pixels), 2, 32, 32))
+    with pytest.raises(ModelError, match="gave a ndarray"):
         segment_scene(scene, model, tmp_path / "map.tif")
 
 

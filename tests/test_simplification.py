@@ -38,6 +38,18 @@ def test_a_simplified_coverage_has_no_gap_and_no_overlap(array, tolerance, band_
     assert not getattr(union, "interiors", [])
 
 
+@given(
+    array=class_arrays(longest=40),
+    tolerance=st.sampled_from([0.5, 1.5, 8.0, 1e9]),
+    band_rows=st.integers(5, 40),
+)
+def test_a_raster_without_nodata_stays_a_rectangle(array, tolerance, band_rows):
+    solid = np.where(array == NODATA, 0, array)
+    union = shapely.union_all([p for _, p, _ in trace(solid, band_rows, simplify_px=tolerance)])
+    height, width = array.shape
+    assert union.normalize().simplify(0).equals(shapely.box(0, 0, width, height))
+
+
 @given(array=class_arrays(longest=40), tolerance=TOLERANCES)
 def test_no_vertex_ends_farther_from_the_boundary_than_the_tolerance(array, tolerance):
     plain, simplified = trace(array, 100), trace(array, 100, simplify_px=tolerance)

@@ -101,6 +101,8 @@ def test_a_geopackage_opens_in_qgis_named_and_coloured(tmp_path, raster):
             "SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'"
         ).fetchone()
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        # GDAL before 3.7 warns of versions after 1.3, and QGIS of Debian 12 has such a one.
+        assert database.execute("PRAGMA user_version").fetchone()[0] <= 10300
     database.close()
     assert row[:4] == ("", "landcover", geometry_column, 1)
     assert "categorizedSymbol" in row[4]
@@ -134,6 +136,15 @@ def test_dissolved_polygons_are_multipolygons_in_the_file(tmp_path, raster):
         frame = read(path)
         assert sorted(frame.class_id) == [0, 1, 2, 3, 4]
         assert frame.is_valid.all()
+
+
+@pytest.mark.parametrize("dissolve", [False, True])
+def test_a_map_without_polygons_is_an_empty_file(tmp_path, raster, dissolve):
+    options = PolygonOptions(classes=[], dissolve=dissolve)
+    for suffix in SUFFIXES:
+        frame = read(write_polygons(raster, tmp_path / f"none{suffix}", options=options))
+        assert len(frame) == 0
+    assert len(polygonize(raster, options=options)) == 0
 
 
 def test_a_raster_without_crs_is_written_without_one_but_not_as_geojson(tmp_path):
@@ -221,3 +232,76 @@ def test_gaps_of_nodata_stay_gaps_in_every_format(tmp_path):
     for suffix in SUFFIXES:
         frame = read(write_polygons(path, tmp_path / f"map{suffix}"))
         assert len(frame.geometry[0].interiors) == 1
+
+
+def parts_of(folder, stem):
+    return {entry.name for entry in folder.iterdir() if entry.stem == stem}
+
+
+def test_the_style_of_a_raster_is_never_replaced(tmp_path, raster):
+    style = tmp_path / "map.qml"
+    for suffix in SUFFIXES[1:]:
+        style.write_text("<qgis><pipe><rasterrenderer/></pipe></qgis>")
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=r"map\.\w+: its style would replace map.qml"):
+                write_polygons(raster, tmp_path / f"map{suffix}", overwrite=overwrite)
+        assert parts_of(tmp_path, "map") == {"map.qml"}
+    write_polygons(raster, tmp_path / "map.gpkg")
+    assert "rasterrenderer" in style.read_text()
+
+
+def test_the_style_of_an_older_polygon_file_is_replaced(tmp_path, raster):
+    write_polygons(raster, tmp_path / "map.fgb")
+    write_polygons(raster, tmp_path / "map.shp")
+    assert len(read(tmp_path / "map.shp")) == len(read(tmp_path / "map.fgb"))
+
+
+def test_what_belonged_to_an_old_file_goes_with_it(tmp_path, raster):
+    without_crs = write_class_raster(tmp_path / "raster" / "lost.tif", blobs(30, 41), crs=None)
+    for suffix, old in ((".shp", [".qix", ".PRJ", ".dbf"]), (".gpkg", [".gpkg-wal"])):
+        path = write_polygons(raster, tmp_path / f"map{suffix}")
+        for ending in old:
+            (tmp_path / f"map{ending}").write_text("old")
+        other = tmp_path / f"map.of.mine{old[0]}"
+        other.write_text("mine")
+        frame = read(write_polygons(without_crs, path, overwrite=True))
+        assert frame.crs is None or "undefined" in frame.crs.name.lower()
+        assert len(frame) == len(polygonize(without_crs))
+        assert other.read_text() == "mine"
+    written = {".shp", ".shx", ".dbf", ".cpg", ".qml", ".gpkg"}
+    assert parts_of(tmp_path, "map") == {f"map{ending}" for ending in written}
+
+
+@pytest.mark.parametrize("name", ["table.dbf", "table.SHX", "table.prj"])
+def test_a_part_of_another_file_is_not_replaced_unasked(tmp_path, raster, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match=f"table.shp: {name} is there already"):
+        write_polygons(raster, tmp_path / "table.shp")
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".GPKG", ".SHP", ".Fgb", ".GeoJSON", ".PARQUET"])
+def test_endings_in_capitals_are_the_same_formats(tmp_path, raster, suffix):
+    path = write_polygons(raster, tmp_path / f"map{suffix}")
+    assert path.name == f"map{suffix}"
+    frame = geopandas.read_parquet(path) if suffix == ".PARQUET" else read(path)
+    assert len(frame) == len(polygonize(raster))
+
+
+@pytest.mark.parametrize("stem", ["layer_styles", "GPKG_contents", "sqlite_master"])
+def test_a_name_that_a_geopackage_keeps_for_itself_is_refused(tmp_path, raster, stem):
+    with pytest.raises(OutputError, match="the layer takes its name from the file"):
+        write_polygons(raster, tmp_path / f"{stem}.gpkg")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["raster"]
+
+
+def test_a_disk_that_fills_up_under_the_style_is_said_to_be_full(tmp_path, raster, monkeypatch):
+    from geodinoseg.polygons import geopackage_style
+
+    def full(*args, **kwargs):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(geopackage_style, "_write", full)
+    with pytest.raises(OutputError, match=r"map.gpkg: could not be written; is the disk full\?"):
+        write_polygons(raster, tmp_path / "map.gpkg")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["raster"]

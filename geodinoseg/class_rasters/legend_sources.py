@@ -192,8 +192,10 @@ def _readable_names(names: dict[int, str]) -> dict[int, str]:
         or f"class {class_id}"
         for class_id, name in names.items()
     }
-    count = Counter(printable.values())
-    return {
-        class_id: name if count[name] == 1 else f"{name} ({class_id})"
-        for class_id, name in printable.items()
-    }
+    while (count := Counter(printable.values())).total() > len(count):
+        # Once is not always enough: of "a", "a" and "a (1)" the first would become the last.
+        printable = {
+            class_id: name if count[name] == 1 else f"{name} ({class_id})"
+            for class_id, name in printable.items()
+        }
+    return printable

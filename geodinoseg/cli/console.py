@@ -58,7 +58,7 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
     if json:
         yield _json_progress()
         return
-    if not sys.stderr.isatty():
+    if not (sys.stderr and sys.stderr.isatty()):  # None where it was closed
         yield no_progress
         return
     with click.progressbar(
@@ -101,7 +101,7 @@ def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
 def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
     """Facts for a person, a line each, or as one JSON object."""
     if json_:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(json.dumps(facts))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
@@ -189,8 +189,8 @@ def _json_progress() -> Progress:
 
 
 def _event(**values: Any) -> None:
-    click.echo(json.dumps(values, ensure_ascii=False))
-    sys.stdout.flush()
+    # In ASCII, as a name that is no UTF-8 would not pass otherwise; click flushes.
+    click.echo(json.dumps(values))
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:

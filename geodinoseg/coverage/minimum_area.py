@@ -60,6 +60,26 @@ class _HeldRows:
     rows: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NewRows:
+    """Rows just read, as runs, and the regions that these and the known ones make together."""
+
+    runs: Runs
+    """Those of the last row known come first: there the new ones touch the old."""
+    rows: NDArray[np.int64]
+    """(runs,) row of the raster."""
+    repeated: int
+    """Runs of the last row known."""
+    borders: Contacts
+    """Those of the new rows with each other, and with the last row known."""
+    regions: int
+    """How many there are, old and new."""
+    of_known: NDArray[np.int64]
+    """(known regions,) the region that each is now a part of."""
+    of_runs: NDArray[np.int64]
+    """(runs,) the region of each."""
+
+
 class MinimumArea:
     """Takes chunks of rows top to bottom, gives back rows whose classes are sure."""
 
@@ -71,6 +91,7 @@ class MinimumArea:
         self._last_row: NDArray[Any] | None = None
         self._last_regions = np.empty(0, dtype=np.int64)
         self._held: list[_HeldRows] = []
+        # Region, neighbour and length in pixel sides; each border once.
         self._borders = np.empty((3, 0), dtype=np.int64)
         none = np.empty(0, dtype=np.int64)
         self._regions = _Regions(
@@ -91,85 +112,76 @@ class MinimumArea:
 
     def _add(self, chunk: NDArray[Any]) -> None:
         """Join the regions of new rows to those known."""
-        cells = chunk if self._last_row is None else np.vstack([self._last_row, chunk])
-        repeated = len(cells) - len(chunk)
-        runs = find_runs(cells)
-        contacts = find_contacts(runs, cells)
-        first_new = len(self._last_regions)
-        known = len(self._regions)
-        same = runs.values[contacts.first] == runs.values[contacts.second]
-        roots = connected_sets(
-            known + len(runs),
-            np.concatenate([self._last_regions, known + contacts.first[same]]),
-            np.concatenate([known + np.arange(first_new), known + contacts.second[same]]),
-        )
-        firsts, region_of = np.unique(roots, return_inverse=True)
-        rows = runs.rows + self._next_row - repeated
-        self._regions = self._joined(firsts, region_of, runs, rows, first_new)
-        self._add_borders(contacts, ~same, region_of, first_new, known)
-        self._held = [replace(held, regions=region_of[held.regions]) for held in self._held]
-        of_runs = region_of[known:]
+        new = self._arrived(chunk)
+        self._regions = self._joined_regions(new)
+        self._borders = self._joined_borders(new)
+        self._held = [replace(held, regions=new.of_known[held.regions]) for held in self._held]
         self._held.append(
             _HeldRows(
-                lengths=runs.lengths[first_new:], regions=of_runs[first_new:], rows=len(chunk)
+                lengths=new.runs.lengths[new.repeated :],
+                regions=new.of_runs[new.repeated :],
+                rows=len(chunk),
             )
         )
         self._next_row += len(chunk)
         self._last_row = chunk[-1:].copy()
-        self._last_regions = of_runs[rows == self._next_row - 1]
+        self._last_regions = new.of_runs[new.rows == self._next_row - 1]
 
-    def _joined(
-        self,
-        firsts: NDArray[np.int64],
-        region_of: NDArray[np.int64],
-        runs: Runs,
-        rows: NDArray[np.int64],
-        first_new: int,
-    ) -> _Regions:
-        """The regions that known ones and new runs make together."""
-        old = self._regions
-        known = len(old)
-        count = len(firsts)
-        new_weights = runs.lengths * self._row_weights[rows]
-        new_weights[:first_new] = 0
-        weights = np.zeros(count, dtype=np.int64)
-        np.add.at(weights, region_of, np.concatenate([old.weights, new_weights]))
-        cols = runs.starts % runs.width
-        at_side = (cols == 0) | (cols + runs.lengths == runs.width)
-        at_edge = np.zeros(count, dtype=bool)
-        at_edge[region_of[:known][old.at_edge]] = True
-        at_edge[region_of[known:][at_side | (rows == 0) | (rows == self._height - 1)]] = True
-        goes_on = np.zeros(count, dtype=bool)
-        goes_on[region_of[known:][(rows == rows[-1]) & (rows < self._height - 1)]] = True
-        waves = np.full(count, NO_WAVE, dtype=np.int64)
-        np.maximum.at(waves, region_of[:known], old.waves)
-        return _Regions(
-            values=np.concatenate([old.values, runs.values.astype(np.int64)])[firsts],
-            weights=weights,
-            waves=waves,
-            at_edge=at_edge,
-            goes_on=goes_on,
+    def _arrived(self, chunk: NDArray[Any]) -> _NewRows:
+        """Find the runs of new rows, and which of them and of the known regions belong together."""
+        cells = chunk if self._last_row is None else np.vstack([self._last_row, chunk])
+        runs = find_runs(cells)
+        contacts = find_contacts(runs, cells)
+        known, repeated = len(self._regions), len(self._last_regions)
+        same = runs.values[contacts.first] == runs.values[contacts.second]
+        roots = connected_sets(
+            known + len(runs),
+            np.concatenate([self._last_regions, known + contacts.first[same]]),
+            np.concatenate([known + np.arange(repeated), known + contacts.second[same]]),
+        )
+        firsts, region_of = np.unique(roots, return_inverse=True)
+        return _NewRows(
+            runs=runs,
+            rows=runs.rows + self._next_row - (len(cells) - len(chunk)),
+            repeated=repeated,
+            borders=contacts.take(~same & (contacts.second >= repeated)),
+            regions=len(firsts),
+            of_known=region_of[:known],
+            of_runs=region_of[known:],
         )
 
-    def _add_borders(
-        self,
-        contacts: Contacts,
-        differs: NDArray[np.bool_],
-        region_of: NDArray[np.int64],
-        first_new: int,
-        known: int,
-    ) -> None:
-        """Sum the lengths of borders between regions, old and new."""
-        counts = differs & (contacts.second >= first_new)
-        of_runs = region_of[known:]
-        first = np.concatenate([region_of[self._borders[0]], of_runs[contacts.first[counts]]])
-        second = np.concatenate([region_of[self._borders[1]], of_runs[contacts.second[counts]]])
-        lengths = np.concatenate([self._borders[2], contacts.length_px[counts]])
-        pairs = np.minimum(first, second) * len(region_of) + np.maximum(first, second)
+    def _joined_regions(self, new: _NewRows) -> _Regions:
+        """The regions that known ones and new runs make together."""
+        old, runs = self._regions, new.runs
+        values = np.empty(new.regions, dtype=np.int64)
+        values[new.of_runs] = runs.values
+        values[new.of_known] = old.values
+        weights = np.zeros(new.regions, dtype=np.int64)
+        np.add.at(weights, new.of_known, old.weights)
+        added = runs.lengths * self._row_weights[new.rows]
+        np.add.at(weights, new.of_runs[new.repeated :], added[new.repeated :])
+        waves = np.full(new.regions, NO_WAVE, dtype=np.int64)
+        np.maximum.at(waves, new.of_known, old.waves)
+        cols, last_row = runs.starts % runs.width, self._height - 1
+        at_side = (cols == 0) | (cols + runs.lengths == runs.width)
+        at_edge = np.zeros(new.regions, dtype=bool)
+        at_edge[new.of_known[old.at_edge]] = True
+        at_edge[new.of_runs[at_side | (new.rows == 0) | (new.rows == last_row)]] = True
+        goes_on = np.zeros(new.regions, dtype=bool)
+        goes_on[new.of_runs[(new.rows == new.rows[-1]) & (new.rows < last_row)]] = True
+        return _Regions(
+            values=values, weights=weights, waves=waves, at_edge=at_edge, goes_on=goes_on
+        )
+
+    def _joined_borders(self, new: _NewRows) -> NDArray[np.int64]:
+        """The lengths of borders between regions, old and new ones summed."""
+        first = np.concatenate([new.of_known[self._borders[0]], new.of_runs[new.borders.first]])
+        second = np.concatenate([new.of_known[self._borders[1]], new.of_runs[new.borders.second]])
+        pairs = np.minimum(first, second) * new.regions + np.maximum(first, second)
         unique, place = np.unique(pairs, return_inverse=True)
         totals = np.zeros(len(unique), dtype=np.int64)
-        np.add.at(totals, place, lengths)
-        self._borders = np.stack([*np.divmod(unique, len(region_of)), totals])
+        np.add.at(totals, place, np.concatenate([self._borders[2], new.borders.length_px]))
+        return np.stack([*np.divmod(unique, new.regions), totals])
 
     def _decide(self) -> None:
         regions, rule = self._regions, self._rule

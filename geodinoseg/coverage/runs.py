@@ -43,6 +43,12 @@ class Contacts:
     length_px: NDArray[np.int64]
     """(contacts,) sides of pixels."""
 
+    def take(self, chosen: NDArray[Any]) -> Contacts:
+        """The chosen ones."""
+        return Contacts(
+            first=self.first[chosen], second=self.second[chosen], length_px=self.length_px[chosen]
+        )
+
 
 def find_runs(cells: NDArray[Any]) -> Runs:
     """The runs of some rows, (rows, width)."""

@@ -1,8 +1,8 @@
 """Boundaries with fewer vertices, and still a coverage: which vertices of a band may go.
 
-An arc (boundary between two fixed points: a vertex where three or more edges meet, or a place
-where a cut is crossed) is simplified as Douglas and Peucker do, on both sides at once, since both
-sides have the same vertices. A chord may replace a stretch of an arc only where
+An arc (boundary between two fixed points: a vertex where three or more edges meet, a corner of the
+raster, or a place where a cut is crossed) is simplified as Douglas and Peucker do, on both sides at
+once, since both sides have the same vertices. A chord may replace a stretch of an arc only where
 
 1. no vertex of the stretch is farther from the chord than the tolerance, nor beyond its ends;
 2. the convex hull of the stretch holds no other boundary, but at the chord's ends.
@@ -17,6 +17,8 @@ closed boundary can be such, so these keep a vertex between their ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,12 @@ from geodinoseg.coverage.lattice import Edges, Lattice
 
 
 def kept_vertices(
-    lattice: Lattice, edges: Edges, network: NDArray[np.bool_], *, tolerance_px: float
+    lattice: Lattice,
+    edges: Edges,
+    network: NDArray[np.bool_],
+    *,
+    frame_rows: Sequence[int],
+    tolerance_px: float,
 ) -> NDArray[np.bool_]:
     """Which vertices of a band a simplified coverage keeps.
 
@@ -34,12 +41,16 @@ def kept_vertices(
         lattice: the vertices.
         edges: the directed edges between them.
         network: (lattice rows, width + 1) True = a boundary passes the lattice point.
+        frame_rows: lattice rows that are the raster's upper or lower edge.
         tolerance_px: distance to the simplified boundary that no vertex exceeds.
 
     Returns:
         (vertices,) True = stays; ports stay.
     """
+    # Maps of neighbouring rasters meet without a gap: each keeps its four corners.
+    is_side = (lattice.cols == 0) | (lattice.cols == network.shape[1] - 1)
     keep = _is_fixed(lattice)
+    keep |= is_side & np.isin(lattice.rows, frame_rows)
     arcs, closed = find_arcs(lattice, edges, keep)
     keep[arcs.vertices[arcs.offsets[:-1]]] = True
     passed = np.zeros((network.shape[0], network.shape[1] + 1), dtype=np.int32)

@@ -60,6 +60,13 @@ class Band:
         """First row of the raster past the band."""
         return self.row_off + len(self.weights_above) - 1
 
+    @property
+    def frame_rows(self) -> tuple[int, ...]:
+        """The band's lattice rows that are the raster's upper or lower edge."""
+        rows = len(self.weights_above) - 1
+        is_last = len(self.cells) > 1 + rows
+        return ((0,) if self.row_off == 0 else ()) + ((rows,) if is_last else ())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pieces:
@@ -129,7 +136,13 @@ def _paths(band: Band, walls: Walls, lattice: Lattice, edges: Edges, chains: Cha
         is_open = ~chains.closed
         vertices = np.insert(edges.leaves[chains.order], chains.offsets[1:][is_open], last[is_open])
         offsets = np.add(chains.offsets, offsets_of(is_open))
-        kept = kept_vertices(lattice, edges, walls.passed_points(), tolerance_px=band.simplify_px)
+        kept = kept_vertices(
+            lattice,
+            edges,
+            walls.passed_points(),
+            frame_rows=band.frame_rows,
+            tolerance_px=band.simplify_px,
+        )
     stays = kept[vertices]
     vertices = vertices[stays]
     return Paths(

@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 from geodinoseg.errors import OutputError, one_line
-from geodinoseg.legend import Legend
-from geodinoseg.qgis_style import vector_qml
 
 _STYLES = "layer_styles"
 """QGIS's table of styles."""
@@ -29,7 +27,7 @@ def check_layer_name(target: Path) -> None:
         )
 
 
-def add_layer_style(path: Path, target: Path, legend: Legend) -> None:
+def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
     """Write QGIS's table of styles into a GeoPackage.
 
     QGIS finds the row only where the schema is '' (not NULL) and the geometry column is the true
@@ -37,15 +35,15 @@ def add_layer_style(path: Path, target: Path, legend: Legend) -> None:
 
     Args:
         path: the file, with one layer of its stem's name and geometry column `geom`.
+        qml: the style, as a `.qml` file would hold it.
         target: what the file will be called, for messages.
-        legend: names and colours.
 
     Raises:
         OutputError: the disk is full.
     """
     try:
         with closing(sqlite3.connect(path)) as database, database:
-            _write(database, layer=path.stem, qml=vector_qml(legend))
+            _write(database, layer=path.stem, qml=qml)
     except sqlite3.Error as error:
         raise OutputError(
             f"{target}: could not be written; is the disk full? ({one_line(error)})."

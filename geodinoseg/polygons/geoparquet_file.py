@@ -62,7 +62,7 @@ def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterato
         if sum(map(len, held)) >= _ROW_GROUP_ROWS:
             yield pa.Table.from_batches(held, schema=schema)
             held = []
-    if held:
+    if any(map(len, held)):
         yield pa.Table.from_batches(held, schema=schema)
 
 

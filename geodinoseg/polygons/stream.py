@@ -17,7 +17,7 @@ from geodinoseg.coverage.join import CoverageJoin, LatticePolygons
 from geodinoseg.coverage.minimum_area import MinimumArea, SizeRule
 from geodinoseg.coverage.tracer import trace_band
 from geodinoseg.errors import GridError, LegendError
-from geodinoseg.legend import Legend
+from geodinoseg.legend import Legend, LegendClass
 from geodinoseg.polygons.batches import PolygonTable
 from geodinoseg.polygons.class_bands import (
     OpenRasters,
@@ -109,10 +109,6 @@ class PolygonStream:
             kept_classes=_class_ids(raster, options.keep_classes),
             outside=outside.value,
         )
-        left_out = None
-        if options.classes is not None:
-            wanted = _class_ids(raster, options.classes)
-            left_out = np.setdiff1d(raster.legend.class_ids, wanted)
         if options.simplify_m:
             simplify_px = options.simplify_m / _pixel_side_m(raster)
         return cls(
@@ -120,7 +116,7 @@ class PolygonStream:
             table=PolygonTable(raster=raster, weights=weights, crs=crs),
             outside=outside,
             size_rule=rule if min_area_m2 or options.fill_holes_m2 else None,
-            left_out=left_out,
+            left_out=_left_out(raster, options.classes),
             simplify_px=simplify_px,
             dissolve=options.dissolve,
             chunk_rows=options.chunk_rows or max(1, _CHUNK_PX // raster.width),
@@ -178,16 +174,23 @@ def _check_sizes(**sizes: float) -> None:
 
 def _class_ids(raster: ClassRaster, classes: Sequence[int | str]) -> NDArray[np.int64]:
     """Ids of classes that are given by id or by name."""
-    by_name = {entry.name: entry.class_id for entry in raster.legend}
-    known: dict[int | str, int] = dict(zip(by_name.values(), by_name.values(), strict=True))
-    known |= by_name
-    found = [known.get(asked, by_name.get(str(asked))) for asked in classes]
+    known: dict[int | str, LegendClass] = {}
+    for entry in raster.legend:
+        known |= {entry.class_id: entry, entry.name: entry}
+    found = [known.get(asked) or known.get(str(asked)) for asked in classes]
     if None in found:
         raise LegendError(
             f"{raster.path}: has no class {classes[found.index(None)]!r}; it has "
             f"{_listed(raster.legend)}."
         )
-    return np.array(found, dtype=np.int64)
+    return np.array([entry.class_id for entry in found if entry], dtype=np.int64)
+
+
+def _left_out(raster: ClassRaster, classes: Sequence[int | str] | None) -> NDArray[np.int64] | None:
+    """Ids of the legend's other classes; ids that it lacks stay in, so that they are found."""
+    if classes is None:
+        return None
+    return np.setdiff1d(raster.legend.class_ids, _class_ids(raster, classes))
 
 
 def _listed(legend: Legend) -> str:

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +22,8 @@ from rasterio.crs import CRS
 from geodinoseg.errors import OutputError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.outputs import PathLike, check_output, written_beside
-from geodinoseg.polygons.geoparquet_file import write_geoparquet
 from geodinoseg.polygons.geopackage_style import add_layer_style, check_layer_name
+from geodinoseg.polygons.geoparquet_file import write_geoparquet
 from geodinoseg.polygons.shapefile_limits import check_shapefile_names, within_shapefile_limits
 from geodinoseg.polygons.side_files import check_parts, check_style_file, find_parts
 from geodinoseg.qgis_style import vector_qml
@@ -43,6 +43,8 @@ class VectorFormat:
     """GDAL's name; pyarrow writes Parquet."""
     layer_options: dict[str, str]
     """GDAL's layer creation options."""
+    dataset_options: dict[str, str] = field(default_factory=dict)
+    """Its dataset creation options."""
     parts: tuple[str, ...] = ()
     """Endings of further files that readers take for a part of it; some are made by others."""
 
@@ -50,6 +52,8 @@ class VectorFormat:
 _GEOPACKAGE = VectorFormat(
     driver="GPKG",
     layer_options={"GEOMETRY_NAME": "geom"},
+    # Nothing later is used, and GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
+    dataset_options={"VERSION": "1.2"},
     # What was not written before a crash: SQLite would write an old file's into the new one.
     parts=(".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
 )
@@ -160,10 +164,11 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
             )
         else:
             _write_with_gdal(batches, path, target, kind, layer)
+        qml = vector_qml(layer.legend)
         if kind is _GEOPACKAGE:
-            add_layer_style(path, target, layer.legend)
+            add_layer_style(path, qml, target=target)
         else:
-            path.with_suffix(".qml").write_text(vector_qml(layer.legend), encoding="utf-8")
+            path.with_suffix(".qml").write_text(qml, encoding="utf-8")
     return target
 
 
@@ -188,6 +193,7 @@ def _write_with_gdal(
                 geometry_type=layer.geometry_type,
                 geometry_name=layer.schema.names[-1],
                 crs=None if layer.crs is None else layer.crs.to_wkt(),
+                dataset_options=kind.dataset_options,
                 layer_options=kind.layer_options,
             )
         written.replace(path)
