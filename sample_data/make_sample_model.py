@@ -65,7 +65,7 @@ RECIPE = [
 ]
 
 
-EPOCHS = 28
+EPOCHS = 18
 TEST_TITLE = "## Test part, and what there is to beat"
 TEST_TEXT = f"""No pretrained weights went in: the backbone was built from a configuration, with
 random weights, and trained on columns {TRAIN_COLS[0]} to {TRAIN_COLS[1]} of banepa_train.tif
