@@ -12,8 +12,8 @@ _SETTINGS = {
     # a time, so a larger cache holds what nobody asks for again; a bounded one keeps the peak
     # memory of a tall scene that of a short one.
     "GDAL_CACHEMAX": CACHE_BYTES,
-    # Decode and encode blocks on all cores: one handle with threads beat a pool of handles by
-    # 1.3 times.
+    # Decode and encode blocks on all cores, with one handle: a pool of handles would not share
+    # the cache.
     "GDAL_NUM_THREADS": "ALL_CPUS",
     # Read whole, a truncated PNG comes out black without an error; row by row it is refused.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": False,

@@ -245,7 +245,7 @@ def _overlap_px(model: TileModel, tile_px: int, settings: SegmentSettings) -> in
     """A quarter, such that the stride is an odd multiple of half a patch.
 
     Then the patch grids of neighbours lie half a patch apart, and blending averages two phases of
-    a coarse grid: on the Banepa roofs 0.515 to 0.518 mean IoU instead of 0.508 at the same cost.
+    a coarse grid.
     """
     if settings.overlap_px is not None:
         return settings.overlap_px

@@ -79,7 +79,7 @@ class Stitcher:
 def most_probable(probabilities_CHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The winning class of each pixel and its probability; of equals the first.
 
-    A running comparison: on a CPU `torch.argmax` over the strided class axis takes nine times
+    A running comparison: on a CPU `torch.argmax` over the strided class axis takes several times
     as long.
 
     Args:

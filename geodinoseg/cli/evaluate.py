@@ -9,7 +9,13 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
-from geodinoseg.cli.options import json_option, overwrite_option
+from geodinoseg.cli.options import (
+    class_field_option,
+    ignore_class_option,
+    json_option,
+    overwrite_option,
+    unlabelled_option,
+)
 
 _FILE = click.Path(path_type=Path)
 
@@ -18,17 +24,9 @@ _FILE = click.Path(path_type=Path)
 @click.argument("class_raster", type=_FILE)
 @click.option("--labels", required=True, help="Polygons with a class column, or a label raster.")
 @click.option("-o", "--output", type=_FILE, help="Also write the measures as JSON.")
-@click.option(
-    "--class-field", help="Column with the class. [default: class, class_id, class_name or label]"
-)
-@click.option(
-    "--unlabelled",
-    type=click.Choice(["ignore", "background"]),
-    default="ignore",
-    show_default=True,
-    help="What pixels under no polygon are.",
-)
-@click.option("--ignore-class", multiple=True, help="A class of the labels to leave out.")
+@class_field_option
+@unlabelled_option
+@ignore_class_option
 @overwrite_option
 @json_option
 def evaluate(class_raster: Path, **options: Any) -> None:

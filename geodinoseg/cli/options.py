@@ -25,6 +25,23 @@ device_option = click.option(
 )
 
 
+class_field_option = click.option(
+    "--class-field", help="Column with the class. [default: class, class_id, class_name or label]"
+)
+
+unlabelled_option = click.option(
+    "--unlabelled",
+    type=click.Choice(["ignore", "background"]),
+    default="ignore",
+    show_default=True,
+    help="What pixels under no polygon are.",
+)
+
+ignore_class_option = click.option(
+    "--ignore-class", multiple=True, help="A class of the labels to leave out; may be repeated."
+)
+
+
 class Bands(click.ParamType[tuple[int, ...]]):
     """Band numbers such as 4,3,2."""
 

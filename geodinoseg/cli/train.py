@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
-from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
+from geodinoseg.cli.options import (
+    bands_option,
+    class_field_option,
+    device_option,
+    ignore_class_option,
+    json_option,
+    overwrite_option,
+    unlabelled_option,
+)
 
 _FILE = click.Path(path_type=Path)
 _RATE = click.FloatRange(min=0, min_open=True)
@@ -23,19 +31,9 @@ _RATE = click.FloatRange(min=0, min_open=True)
     help="Polygons with a class column, or a label raster; once for all scenes, or once for each.",
 )
 @click.option("-o", "--output", required=True, type=_FILE, help="Model folder to write.")
-@click.option(
-    "--class-field", help="Column with the class. [default: class, class_id, class_name or label]"
-)
-@click.option(
-    "--unlabelled",
-    type=click.Choice(["ignore", "background"]),
-    default="ignore",
-    show_default=True,
-    help="What pixels under no polygon are.",
-)
-@click.option(
-    "--ignore-class", multiple=True, help="A class to leave out of training; may be repeated."
-)
+@class_field_option
+@unlabelled_option
+@ignore_class_option
 @bands_option
 @click.option(
     "--size",
