@@ -45,6 +45,8 @@ class TrainingData:
     """Each scene with its labels and blocks."""
     folds: int
     """0 without validation, 1 with a fixed part, more for cross-validation; see `Split`."""
+    warnings: tuple[str, ...]
+    """What makes the scores flatter, a line each; see `Split`."""
     legend: Legend
     """The classes; channels are in its order."""
     statistics: BandStatistics
@@ -106,6 +108,7 @@ def read_training_data(
     return TrainingData(
         splits=splits,
         folds=split.folds,
+        warnings=split.warnings,
         legend=found[0].legend,
         statistics=_statistics(splits, settings),
         facts=_facts(paths, splits),
