@@ -164,20 +164,22 @@ class Places:
         """Units that share polygons made one, while enough are left, for each class too."""
         counts = per_unit(self.counts, units)
         most = counts.sum() * min(_LARGEST_UNIT, _LARGEST_PART / fewest)
-        root = np.arange(len(counts))
+        holders = (counts > 0).sum(axis=0)
+        parent = list(range(len(counts)))
         left = len(counts)
         for first, second in self._shared_polygons(units):
-            one, other = root[first], root[second]
-            if one == other:
-                continue
+            one, other = _root(parent, first), _root(parent, second)
             both = counts[one] + counts[other]
-            holders = (np.delete(counts, (one, other), axis=0) > 0).sum(axis=0) + (both > 0)
-            few = (holders < _HOLDERS) & (both > 0) & ((counts > 0).sum(axis=0) > holders)
-            if left > fewest and both.sum() <= most and not few.any():
-                counts[one], counts[other] = both, 0
-                root[root == other] = one
-                left -= 1
-        return self._numbered(np.where(units >= 0, root[units] if len(root) else units, -1))
+            if left <= fewest or one == other or both.sum() > most:
+                continue
+            fewer = (counts[one] > 0) & (counts[other] > 0)
+            if (holders[fewer] <= _HOLDERS).any():
+                continue
+            counts[one], parent[other] = both, one
+            holders -= fewer
+            left -= 1
+        roots = np.array([_root(parent, unit) for unit in range(len(parent))], dtype=np.int64)
+        return self._numbered(np.where(units >= 0, roots[units], -1) if len(roots) else units)
 
     def _shared_polygons(self, units: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Pairs of units that polygons lie in, by the area that a cut would leave on one side."""
@@ -312,6 +314,14 @@ def _polygons_of(labels: Any) -> NDArray[Any]:
     channels = getattr(source, "channels", None)
     used = slice(None) if channels is None else np.asarray(channels) != IGNORE
     return np.asarray(polygons, dtype=object)[used]
+
+
+def _root(parent: list[int], node: int) -> int:
+    """The node that stands for a set; whoever is asked on the way is led there directly."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
 
 
 def _components(nodes: int, edges: NDArray[np.int64]) -> NDArray[np.int64]:
