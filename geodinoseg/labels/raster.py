@@ -27,7 +27,7 @@ from geodinoseg.labels.place import (
 from geodinoseg.raster_file import opened_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -114,13 +114,19 @@ def is_raster(path: str) -> bool:
 
 
 def open_label_raster(
-    path: str, *, ignore_classes: Sequence[str]
+    path: str,
+    *,
+    ignore_classes: Sequence[str],
+    legend_names: Mapping[int, str] | None = None,
+    style_names: Mapping[int, str] | None = None,
 ) -> tuple[ClassRaster, FeatureClasses]:
     """A class raster, and its classes in the order of its legend.
 
     Args:
         path: of the raster.
         ignore_classes: names of classes to be taken for unknown.
+        legend_names: names of class numbers that come before those of the file.
+        style_names: names of class numbers that have none in the file.
 
     Raises:
         LabelError: it is no class raster, or lacks a class that is to be ignored.
@@ -135,6 +141,8 @@ def open_label_raster(
         raster.legend.class_ids.tolist(),
         names=raster.legend.names,
         ignore_classes=ignore_classes,
+        legend_names=legend_names,
+        style_names=style_names,
     )
     return raster, classes
 

@@ -12,13 +12,13 @@ import pyogrio
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 
 from geodinoseg.errors import LabelError, one_line
+from geodinoseg.labels.label_files import file_of, layer_of, with_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyproj
 
-_LAYER_SEPARATOR = "|layername="
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet")
 # ValueError: pyarrow's errors of a damaged Parquet file, and geopandas' of one without geometry.
 _READ_ERRORS = (
@@ -99,14 +99,9 @@ def crs_of(frame: Any) -> pyproj.CRS | None:
     return crs
 
 
-def file_of(path: str) -> str:
-    """The file of a path that may name a layer."""
-    return path.partition(_LAYER_SEPARATOR)[0]
-
-
 def _chosen_layer(path: str) -> str:
     layers = _layers(path)
-    asked = path.partition(_LAYER_SEPARATOR)[2]
+    asked = layer_of(path)
     if not layers:
         raise LabelError(
             f"{path}: holds no layer with geometries; give a file with polygons, or export it "
@@ -119,7 +114,7 @@ def _chosen_layer(path: str) -> str:
     if len(layers) > 1:
         raise LabelError(
             f"{path}: has {len(layers)} layers ({', '.join(layers)}); say which, for instance "
-            f"'{path}{_LAYER_SEPARATOR}{layers[0]}'."
+            f"'{with_layer(path, layers[0])}'."
         )
     return layers[0]
 
