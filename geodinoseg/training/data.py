@@ -13,6 +13,9 @@ import numpy as np
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.grid import Window
+from geodinoseg.labels.chip_folders import ChipFolder, find_chips, joined
+from geodinoseg.labels.chip_labels import open_chip_labels
+from geodinoseg.labels.label_files import LabelFiles, is_folder, label_files
 from geodinoseg.labels.label_set import Labels, LabelsPath, open_label_set
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
 from geodinoseg.scene import Scene, ScenePath, open_scene
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ScenePaths = ScenePath | Scene | Sequence[ScenePath | Scene]
-"""One scene, or several of one kind."""
+"""One scene, or several of one kind; or folders of image chips."""
 LabelPaths = LabelsPath | Sequence[LabelsPath]
 """Labels of all scenes, or of each."""
 
@@ -35,6 +38,8 @@ _FEWEST_CLASSES = 2
 _STATISTICS_WINDOWS = 64
 """Of each scene, at most: some 3 million pixels where crops have 224 px."""
 _WARN_RESOLUTION = 1.5
+_MOST_NAMES = 50
+"""Of scenes that the model folder names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,7 @@ class TrainingData:
 
 def read_training_data(
     scenes: ScenePaths,
-    labels: LabelPaths,
+    labels: LabelPaths | None,
     *,
     bands: Sequence[int] | None,
     options: LabelOptions,
@@ -73,8 +78,10 @@ def read_training_data(
     """Open scenes and labels, choose validation blocks, measure the bands.
 
     Args:
-        scenes: one or several rasters with the same kind of bands.
-        labels: polygons or label rasters; one for all scenes, or one for each.
+        scenes: one or several rasters with the same kind of bands, or folders of image chips.
+        labels: polygons or label rasters, one for all scenes or one for each; `NAME=FILE` or a
+            folder for one file a class; for folders of chips those of the label chips, or None
+            where they lie in the same folders.
         bands: bands to read, from 1; all but alpha where not given.
         options: how the labels are read.
         settings: crops, share of validation, seed.
@@ -83,15 +90,7 @@ def read_training_data(
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
     """
-    opened = _open_scenes(scenes, bands)
-    paths = _label_paths(labels, opened)
-    found = open_label_set(
-        paths,
-        [scene.geobox for scene in opened],
-        class_field=options.class_field,
-        unlabelled=options.unlabelled,
-        ignore_classes=options.ignore_classes,
-    )
+    opened, found, label_names = _open_labelled(scenes, labels, bands, options)
     splits = tuple(
         split_scene(
             scene,
@@ -107,8 +106,74 @@ def read_training_data(
         splits=splits,
         legend=found[0].legend,
         statistics=_statistics(splits, settings),
-        facts=_facts(paths, splits),
+        facts=_facts(label_names, splits),
     )
+
+
+def _open_labelled(
+    scenes: ScenePaths,
+    labels: LabelPaths | None,
+    bands: Sequence[int] | None,
+    options: LabelOptions,
+) -> tuple[list[Scene], list[Labels], list[str]]:
+    """Scenes, the labels of each, and the names of the label files."""
+    given = [scenes] if isinstance(scenes, str) or not isinstance(scenes, Sequence) else scenes
+    folders = [
+        os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)
+    ]
+    if folders and len(folders) == len(given):
+        return _open_chips(folders, labels, bands, options)
+    if folders:
+        raise LabelError(
+            f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
+        )
+    if labels is None or labels == []:
+        raise LabelError("no labels were given; say with --labels which file they are in.")
+    opened = _open_scenes(scenes, bands)
+    files = _label_files(labels, opened)
+    found = open_label_set(
+        files,
+        [scene.geobox for scene in opened],
+        class_field=options.class_field,
+        unlabelled=options.unlabelled,
+        ignore_classes=options.ignore_classes,
+        extent=options.extent,
+        legend_file=options.legend_file,
+    )
+    placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
+    return opened, placed, [_file_name(path) for path in dict.fromkeys(map(str, files))]
+
+
+def _open_chips(
+    folders: Sequence[str],
+    labels: LabelPaths | None,
+    bands: Sequence[int] | None,
+    options: LabelOptions,
+) -> tuple[list[Scene], list[Labels], list[str]]:
+    """The chips of folders; those without a label are left out."""
+    chips = _chips(folders, labels)
+    opened = _open_scenes([image for image, _ in chips.pairs], bands)
+    found = open_chip_labels(
+        chips,
+        opened,
+        unlabelled=options.unlabelled,
+        ignore_classes=options.ignore_classes,
+        extent=options.extent,
+        legend_file=options.legend_file,
+    )
+    kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
+    return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
+
+
+def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
+    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels or [])
+    if paths and len(paths) != len(folders):
+        raise LabelError(
+            f"{len(paths)} folders of label chips for {len(folders)} of images: give one for each "
+            f"in the same order, or none where both lie in one folder."
+        )
+    homes = [os.fspath(path) for path in paths] or [None] * len(folders)
+    return joined([find_chips(folder, home) for folder, home in zip(folders, homes, strict=True)])
 
 
 def _open_scenes(scenes: ScenePaths, bands: Sequence[int] | None) -> list[Scene]:
@@ -140,16 +205,25 @@ def _pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
     return [size for size in sizes if size is not None]
 
 
-def _label_paths(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelsPath]:
-    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
-    if len(paths) == 1:
-        paths *= len(scenes)
-    if len(paths) != len(scenes):
+def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles]:
+    given = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
+    files = label_files(given)
+    if len(files) == 1:
+        files *= len(scenes)
+    if len(files) != len(scenes):
         raise LabelError(
-            f"{len(paths)} label files for {len(scenes)} scenes: give one for all, or one for each "
+            f"{len(files)} label files for {len(scenes)} scenes: give one for all, or one for each "
             f"in the same order."
         )
-    return paths
+    return files
+
+
+def _file_name(path: str) -> str:
+    """A name without the folders, which say nothing to others."""
+    return ", ".join(
+        f"{name}{separator}{Path(file).name}" if separator else Path(name).name
+        for name, separator, file in (part.partition("=") for part in path.split(", "))
+    )
 
 
 def _check_classes(
@@ -214,15 +288,21 @@ def _corner(block: Window, side: int) -> Window:
     )
 
 
-def _facts(paths: Sequence[LabelsPath], splits: Sequence[SplitScene]) -> dict[str, Any]:
+def _facts(label_names: Sequence[str], splits: Sequence[SplitScene]) -> dict[str, Any]:
     names = splits[0].labels.legend.names
 
     def counted(*, validation: bool) -> dict[str, int]:
         return dict(zip(names, _pixels(splits, validation=validation).tolist(), strict=True))
 
     return {
-        "scenes": [Path(split.scene.path).name for split in splits],
-        "labels": [Path(path).name for path in dict.fromkeys(map(str, paths))],
+        "scenes": _cut([Path(split.scene.path).name for split in splits]),
+        "labels": list(label_names),
         "training_pixels": counted(validation=False),
         "validation_pixels": counted(validation=True),
     }
+
+
+def _cut(names: list[str]) -> list[str]:
+    """As many names as anyone reads, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return [*names[:_MOST_NAMES], f"and {more} more"] if more > 0 else names
