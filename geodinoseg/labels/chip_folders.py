@@ -159,7 +159,9 @@ def _listed(root: Path) -> list[tuple[Path, Path]]:
     for line in read_text(str(root / _MAP)).splitlines():
         cells = line.split("\t") if "\t" in line else line.split()
         if len(cells) > 1:
-            image, label = (root / PureWindowsPath(cells[end].strip()).as_posix() for end in (0, -1))
+            image, label = (
+                root / PureWindowsPath(cells[end].strip()).as_posix() for end in (0, -1)
+            )
             if label.suffix.lower() in _SUFFIXES and image.is_file() and label.is_file():
                 found.append((image, label))
     return found

@@ -1,11 +1,12 @@
-"""Labels from label chips: read pixel for pixel, whatever either says of its place."""
+"""Labels from label chips: taken pixel for pixel, whatever either says of its place."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from geodinoseg.labels.label_files import LabelsPath
 from geodinoseg.labels.legend_files import read_legend_file
 from geodinoseg.labels.legends import Unlabelled
 from geodinoseg.labels.scene_labels import Labels
-from geodinoseg.legend import LARGEST_CLASS_ID
+from geodinoseg.legend import LARGEST_CLASS_ID, Legend
 from geodinoseg.raster_file import opened_raster, unreadable
 
 if TYPE_CHECKING:
@@ -36,15 +37,31 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChipSource:
-    """Labels that are read from a raster of the scene's own size."""
+class Chip:
+    """The values of a label chip, packed: they are asked for again and again, and take 1% so."""
 
-    path: str
-    """The label chip."""
-    values: NDArray[np.int64]
-    """(values,) that occur in it and are classes, ascending."""
+    packed: bytes
+    """Row by row, compressed by zlib."""
+    shape: tuple[int, int]
+    """Rows and columns."""
+    dtype: str
+    """Of the values."""
+    values: tuple[int, ...]
+    """Those that occur and are classes, ascending."""
+
+    def read(self) -> NDArray[Any]:
+        """(height, width) values."""
+        return np.frombuffer(zlib.decompress(self.packed), self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChipSource:
+    """Labels that come from a chip of the scene's own size."""
+
+    chip: Chip
+    """The chip."""
     channels: NDArray[np.int64]
-    """(values,) channel of each, or IGNORE."""
+    """(values,) channel of each value of the chip, or IGNORE."""
     fill: int
     """Channel of all other pixels, or IGNORE."""
     dtype: np.dtype[Any]
@@ -52,20 +69,14 @@ class ChipSource:
 
     def reaches(self, window: Window) -> bool:  # noqa: ARG002 (the same for every window)
         """Whether there is any label."""
-        return len(self.values) > 0
+        return len(self.chip.values) > 0
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channels of a window.
-
-        Raises:
-            LabelError: the chip cannot be read.
-        """
-        found = _read(self.path, window)
+        """(height, width) channels of a window."""
+        found = self.chip.read()[window.slices]
         channels = np.full(found.shape, self.fill, dtype=self.dtype)
-        if len(self.values):
-            place = np.searchsorted(self.values, found).clip(max=len(self.values) - 1)
-            known = self.values[place] == found
-            channels[known] = self.channels[place[known]]
+        for value, channel in zip(self.chip.values, self.channels.tolist(), strict=True):
+            channels[found == value] = channel
         return channels
 
 
@@ -80,8 +91,8 @@ def open_chip_labels(
 ) -> list[Labels | None]:
     """Labels of chips with one legend: all classes that occur in one of them.
 
-    Each label chip is read through once. Nodata is no label, nor is 0 where the folder's 0 is no
-    class; other numbers are class ids.
+    Each label chip is read once and kept, packed. Nodata is no label, nor is 0 where the folder's
+    0 is no class; other numbers are class ids.
 
     Args:
         chips: the pairs.
@@ -99,11 +110,11 @@ def open_chip_labels(
             raster of class numbers; or as in `open_labels`.
     """
     written = ClassStyle() if legend_file is None else read_legend_file(os.fspath(legend_file))
-    counts = [
-        _counted(label, scene, zero_is_unlabelled=chips.zero_is_unlabelled)
+    read = [
+        _read(label, scene, zero_is_unlabelled=chips.zero_is_unlabelled)
         for (_, label), scene in zip(chips.pairs, scenes, strict=True)
     ]
-    everything = sorted({value for count in counts for value in count})
+    everything = sorted({value for chip in read for value in chip.values})
     if not everything and unlabelled == "ignore":
         raise LabelError(f"{chips.path}: no label chip holds a class; export them again.")
     style = _style(chips, everything)
@@ -115,12 +126,13 @@ def open_chip_labels(
         legend_names=written.names_by_id(),
         style_names=style.names_by_id(),
     )
-    kept = [bool(_labelled(count, classes)) or unlabelled != "ignore" for count in counts]
+    has_gaps = unlabelled == "background" or extent is not None
+    kept = [has_gaps or not classes.names.keys().isdisjoint(chip.values) for chip in read]
     if not all(kept):
         _log.warning("%s: left out %d chips without a label.", chips.path, kept.count(False))
     found = [
-        _found(label, scene, count, classes, style)
-        for (_, label), scene, count, is_kept in zip(chips.pairs, scenes, counts, kept, strict=True)
+        _found(label, scene, chip, classes, style)
+        for (_, label), scene, chip, is_kept in zip(chips.pairs, scenes, read, kept, strict=True)
         if is_kept
     ]
     labels = iter(
@@ -137,67 +149,48 @@ def open_chip_labels(
 
 
 def _found(
-    path: str,
-    scene: Scene,
-    count: Mapping[int, int],
-    classes: FeatureClasses,
-    style: ClassStyle,
+    path: str, scene: Scene, chip: Chip, classes: FeatureClasses, style: ClassStyle
 ) -> FoundLabels:
-    values = np.array(sorted(count), dtype=np.int64)
-    names = classes.names
-    ids = [value if value in names else IGNORE for value in values.tolist()]
+    ids = [value if value in classes.names else IGNORE for value in chip.values]
     return FoundLabels(
         path=path,
         geobox=scene.geobox,
-        classes=FeatureClasses(
-            class_ids=np.array(ids, dtype=np.int64),
-            names=names,
-            is_numbered=True,
-            ignored=classes.ignored,
-        ),
-        source_of=partial(_source, path, values),
+        classes=replace(classes, class_ids=np.array(ids, dtype=np.int64)),
+        source_of=partial(_source, chip),
         styles=(style,),
-        pixels=np.array([count[value] for value in values.tolist()], dtype=np.int64),
     )
 
 
 def _source(
-    path: str,
-    values: NDArray[np.int64],
-    channels: NDArray[np.int64],
-    *,
-    fill: int,
-    dtype: np.dtype[Any],
+    chip: Chip, channels: NDArray[np.int64], *, fill: int, dtype: np.dtype[Any]
 ) -> ChipSource:
-    return ChipSource(path=path, values=values, channels=channels, fill=fill, dtype=dtype)
+    return ChipSource(chip=chip, channels=channels, fill=fill, dtype=dtype)
 
 
-def _labelled(count: Mapping[int, int], classes: FeatureClasses) -> set[int]:
-    return set(count) & set(classes.names)
-
-
-def _counted(path: str, scene: Scene, *, zero_is_unlabelled: bool) -> dict[int, int]:
-    """How many pixels of each class a label chip holds."""
+def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool) -> Chip:
+    """A label chip and its classes."""
     try:
         with opened_raster(path) as dataset:
             _check_kind(path, dataset, scene)
             nodata = dataset.nodata
-            values = _pixels(path, dataset, _whole(scene))
+            pixels = _pixels(path, dataset)
     except SceneError as error:
         raise LabelError(str(error)) from error
-    found, counts = np.unique(values, return_counts=True)
-    count = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    if nodata is not None:
-        count.pop(nodata, None)
+    values: set[int] = set(np.unique(pixels).tolist()) - {nodata}
     if zero_is_unlabelled:
-        count.pop(0, None)
-    wrong = [value for value in count if not 0 <= value <= LARGEST_CLASS_ID]
+        values.discard(0)
+    wrong = [value for value in values if not 0 <= value <= LARGEST_CLASS_ID]
     if wrong:
         raise LabelError(
             f"{path}: holds the value {wrong[0]}, and class ids go from 0 to {LARGEST_CLASS_ID}; "
             f"declare it as nodata (gdal_edit -a_nodata {wrong[0]}) or renumber the classes."
         )
-    return count
+    return Chip(
+        packed=zlib.compress(pixels.tobytes(), level=1),
+        shape=(scene.height, scene.width),
+        dtype=pixels.dtype.str,
+        values=tuple(sorted(values)),
+    )
 
 
 def _check_kind(path: str, dataset: rasterio.DatasetReader, scene: Scene) -> None:
@@ -221,21 +214,10 @@ def _check_kind(path: str, dataset: rasterio.DatasetReader, scene: Scene) -> Non
         )
 
 
-def _whole(scene: Scene) -> Window:
-    return Window(col_off=0, row_off=0, width=scene.width, height=scene.height)
-
-
-def _read(path: str, window: Window) -> NDArray[Any]:
+def _pixels(path: str, dataset: rasterio.DatasetReader) -> NDArray[Any]:
+    window = Window(col_off=0, row_off=0, width=dataset.width, height=dataset.height)
     try:
-        with opened_raster(path) as dataset:
-            return _pixels(path, dataset, window)
-    except SceneError as error:
-        raise LabelError(str(error)) from error
-
-
-def _pixels(path: str, dataset: rasterio.DatasetReader, window: Window) -> NDArray[Any]:
-    try:
-        values: NDArray[Any] = dataset.read(1, window=window.ranges)
+        values: NDArray[Any] = dataset.read(1)
     except (RasterioError, OSError) as error:
         raise unreadable(path, window, error) from error
     return values
@@ -248,7 +230,7 @@ def _style(chips: ChipFolder, class_ids: list[int]) -> ClassStyle:
     path = chips.pairs[0][1]
     with opened_raster(path) as dataset:
         legend = find_legend(dataset, path, class_ids)
-    bare = type(legend).of_names({entry.class_id: entry.name for entry in legend}).by_id()
+    bare = Legend.of_names({entry.class_id: entry.name for entry in legend}).by_id()
     return ClassStyle(
         tuple(
             StyledClass(

@@ -184,7 +184,8 @@ def _names_of_numbers(
 
 
 def _those_of(numbers: Sequence[int | None], names: Mapping[int, str]) -> dict[int, str]:
-    return {number: names[number] for number in set(numbers) if number in names}
+    there = {number for number in numbers if number is not None}
+    return {number: names[number] for number in there & names.keys()}
 
 
 def _check_one_id_each(path: str, names: Mapping[int, str]) -> None:

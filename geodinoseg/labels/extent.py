@@ -44,6 +44,16 @@ class ExtentSource:
         """Outside the extent nothing is known."""
         return IGNORE
 
+    @property
+    def polygons(self) -> Any:
+        """Of the labels, where they are polygons: a split keeps each of them together."""
+        return getattr(self.labels, "polygons", None)
+
+    @property
+    def channels(self) -> Any:
+        """Of those polygons."""
+        return getattr(self.labels, "channels", None)
+
     def reaches(self, window: Window) -> bool:
         """Whether a window may hold a label or a part of the extent."""
         return self.labels.reaches(window) or self.extent.reaches(window)

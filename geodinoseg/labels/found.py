@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,8 +45,6 @@ class FoundLabels:
     """From the channel of each of the classes, `fill` and `dtype` to the source of labels."""
     styles: tuple[ClassStyle, ...] = ()
     """What the file's own styles say of the classes, the first that knows one counts."""
-    pixels: NDArray[np.int64] | None = field(default=None, compare=False)
-    """(classes,) of each of the classes, where they were counted."""
 
 
 def in_one_legend(
@@ -121,27 +119,7 @@ def _in_legend(
     source = labels.source_of(channels, fill=fill, dtype=channel_dtype(legend))
     if area is not None:
         source = ExtentSource(labels=source, extent=area, background=background)
-    counts = None if area is not None else _whole_counts(labels, channels, background, legend)
-    return Labels(
-        path=labels.path,
-        geobox=labels.geobox,
-        legend=legend,
-        source=source,
-        whole_counts=counts,
-    )
-
-
-def _whole_counts(
-    labels: FoundLabels, channels: NDArray[np.int64], fill: int, legend: Legend
-) -> tuple[int, ...] | None:
-    if labels.pixels is None:
-        return None
-    counts = np.zeros(len(legend), dtype=np.int64)
-    known = channels != IGNORE
-    np.add.at(counts, channels[known], labels.pixels[known])
-    if fill != IGNORE:
-        counts[fill] += labels.geobox.height * labels.geobox.width - int(labels.pixels.sum())
-    return tuple(counts.tolist())
+    return Labels(path=labels.path, geobox=labels.geobox, legend=legend, source=source)
 
 
 def _check_ignored(found: Sequence[FoundLabels], ignore_classes: Sequence[str]) -> None:

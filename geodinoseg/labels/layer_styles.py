@@ -35,7 +35,9 @@ def vector_style(path: str, layer: str | None, fields: tuple[str, ...]) -> Class
         text = _qml_of(path, layer)
         return ClassStyle() if text is None else read_qml(text, fields=fields)
     except (StyleError, LabelError) as error:
-        _log.warning("%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error))
+        _log.warning(
+            "%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error)
+        )
         return ClassStyle()
 
 
@@ -45,7 +47,9 @@ def one_color(path: str, layer: str | None) -> str | None:
         text = _qml_of(path, layer)
         return None if text is None else single_color(text)
     except (StyleError, LabelError) as error:
-        _log.warning("%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error))
+        _log.warning(
+            "%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error)
+        )
         return None
 
 

@@ -1,4 +1,4 @@
-"""Legend files that people write: names and colours of classes as CSV, JSON, text or a QGIS style."""
+"""Legend files that people write: names and colours of classes, in any usual form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _COLUMNS = {
     **dict.fromkeys(("id", "class_id", "classid", "value", "classvalue", "code", "number"), "id"),
     **dict.fromkeys(("name", "class_name", "classname", "class", "label", "category"), "name"),
     **dict.fromkeys(("color", "colour", "hex", "rgb"), "color"),
-    **{"red": "red", "r": "red", "green": "green", "g": "green", "blue": "blue", "b": "blue"},
+    **dict.fromkeys(("red", "r"), "red"),
+    **dict.fromkeys(("green", "g"), "green"),
+    **dict.fromkeys(("blue", "b"), "blue"),
 }
 _RGB = ("red", "green", "blue")
 _WAY_OUT = "give columns id, name and color, or lines such as '3 water #4477aa'"
@@ -187,4 +189,6 @@ def _check(path: str, entries: Iterable[StyledClass]) -> None:
     for what, count in (("id", Counter(map(str, ids))), ("name", Counter(names))):
         twice = [value for value, times in count.items() if times > 1]
         if twice:
-            raise LabelError(f"{path}: two classes have the {what} {twice[0]!r}; give each its own.")
+            raise LabelError(
+                f"{path}: two classes have the {what} {twice[0]!r}; give each its own."
+            )

@@ -64,8 +64,8 @@ def warn_of_overlaps(
     _log.warning(
         "%s: polygons of different classes overlap on %.0f pixels%s of the scene, %.2g%% of the "
         "labelled area, %sof %r and %r; there the later one counts.",
-        path, pixels, _on_ground(pixels, geobox), 100 * pixels / _labelled_px(placed, geobox, pixels),
-        most, names[low], names[high],
+        path, pixels, _on_ground(pixels, geobox),
+        100 * pixels / _labelled_px(placed, geobox, pixels), most, names[low], names[high],
     )  # fmt: skip
 
 

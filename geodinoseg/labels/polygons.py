@@ -129,9 +129,7 @@ def reaching(pixels: NDArray[Any], geobox: GeoBox) -> NDArray[np.intp]:
     return np.flatnonzero(shapely.intersects(pixels, scene))
 
 
-def misses(
-    path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox
-) -> LabelError:
+def misses(path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox) -> LabelError:
     """The error that no polygon of a layer reaches a scene."""
     left, bottom, right, top = (float(value) for value in shapely.total_bounds(polygons))
     return elsewhere(path, pixel_space(path, crs, geobox), (left, bottom, right, top))

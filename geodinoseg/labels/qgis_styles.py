@@ -97,7 +97,7 @@ def _of_value(entry: ET.Element, color: str | None) -> StyledClass:
 
 
 def _fill(symbol: ET.Element) -> str | None:
-    """Colour of the first symbol layer that has one; QGIS writes `Option` from 3.26, else `prop`."""
+    """Colour of the first symbol layer with one; QGIS writes `Option` from 3.26, `prop` before."""
     found = (hex_color(value) for value in _colors(symbol) if value)
     return next((color for color in found if color), None)
 

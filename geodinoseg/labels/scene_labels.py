@@ -1,4 +1,4 @@
-"""Labels on the pixel grid of a scene: a plain value that reads and counts them window by window."""
+"""Labels on the pixel grid of a scene: a plain value that reads and counts them by windows."""
 
 from __future__ import annotations
 
@@ -48,8 +48,6 @@ class Labels:
     """Polygons or a raster."""
     scene: Scene | None = None
     """Whose missing pixels are not counted; None counts them all."""
-    whole_counts: tuple[int, ...] | None = None
-    """Pixels of each class, where they are known without reading."""
 
     def on(self, scene: Scene) -> Labels:
         """The same labels, where a pixel without data in the scene does not count."""
@@ -83,8 +81,6 @@ class Labels:
         """
         height, width = self.geobox.height, self.geobox.width
         shape = (-(-height // block_px), -(-width // block_px), len(self.legend))
-        if self.whole_counts is not None and self.scene is None and shape[:2] == (1, 1):
-            return np.array(self.whole_counts, dtype=np.int64).reshape(shape)
         counts = np.zeros(shape, dtype=np.int64)
         with self._scene_reader() as scene:
             for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
