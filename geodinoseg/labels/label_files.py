@@ -114,7 +114,8 @@ def is_folder(path: LabelsPath) -> bool:
 def _class_and_file(source: str) -> tuple[str, str] | None:
     """Class and file of `NAME=FILE`; None where it is a file."""
     name, separator, file = source.partition("=")
-    if not separator or any(char in name for char in _NO_CLASS) or os.path.exists(source):  # noqa: PTH110
+    is_there = os.path.exists(file_of(source))  # noqa: PTH110
+    if not separator or is_there or any(char in name for char in _NO_CLASS):
         return None
     if not name.strip() or not file.strip():
         raise LabelError(f"{source}: no such file, and no class; give NAME=FILE, as tin=tin.gpkg.")
