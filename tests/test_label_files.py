@@ -160,7 +160,7 @@ def test_class_files_that_cannot_serve_are_refused_in_one_line(tmp_path, monkeyp
     geopandas.GeoDataFrame(geometry=[shapely.Point(350_000, 3_056_000)], crs=UTM).to_file(
         "points.gpkg"
     )
-    with pytest.raises(LabelError, match=".") as caught:
+    with pytest.raises(LabelError, match=r".") as caught:
         open_labels(given, BOX)
     assert fault in str(caught.value)
     assert "\n" not in str(caught.value)

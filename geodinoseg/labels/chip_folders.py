@@ -52,14 +52,16 @@ def find_chips(folder: str, labels: str | None = None) -> ChipFolder:
         labels: folder of the label chips.
 
     Raises:
-        LabelError: a folder is missing or holds no pair, the export is not of pixels, or its
+        LabelError: a folder is none or holds no pair, the export is not of pixels, or its
             description is damaged.
     """
     root = Path(folder)
+    if labels is not None and not Path(labels).is_dir():
+        raise LabelError(
+            f"{folder}: is a folder of image chips, and its labels were said to be in {labels}, "
+            f"which is no folder of label chips; give one, or scenes as files."
+        )
     given = [root, *([] if labels is None else [Path(labels)])]
-    for home in given:
-        if not home.is_dir():
-            raise LabelError(f"{home}: no such folder; give the folder of the chips.")
     # The description of an export lies beside its images/ and labels/.
     homes = given if labels is None else [*given, Path(labels).parent, root.parent]
     images, masks = _rasters_of(root, None if labels is None else Path(labels))

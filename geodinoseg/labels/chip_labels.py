@@ -170,7 +170,7 @@ def _source(
 def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool) -> Chip:
     """A label chip and its classes."""
     try:
-        with opened_raster(path) as dataset:
+        with opened_raster(path, is_small=True) as dataset:
             _check_kind(path, dataset, scene)
             nodata = dataset.nodata
             pixels = _pixels(path, dataset)
@@ -182,8 +182,8 @@ def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool) -> Chip:
     wrong = [value for value in values if not 0 <= value <= LARGEST_CLASS_ID]
     if wrong:
         raise LabelError(
-            f"{path}: holds the value {wrong[0]}, and class ids go from 0 to {LARGEST_CLASS_ID}; "
-            f"declare it as nodata (gdal_edit -a_nodata {wrong[0]}) or renumber the classes."
+            f"{path}: holds the value {min(wrong)}, and class ids go from 0 to {LARGEST_CLASS_ID}; "
+            f"declare it as nodata (gdal_edit -a_nodata {min(wrong)}) or renumber the classes."
         )
     return Chip(
         packed=zlib.compress(pixels.tobytes(), level=1),

@@ -29,6 +29,8 @@ LabelPaths = LabelsPath | Sequence[LabelsPath]
 """Labels of all scenes, or of each."""
 
 _WARN_RESOLUTION = 1.5
+_MOST_SIZES = 200
+"""Scenes whose resolution is looked at: each asks PROJ."""
 
 
 def open_labelled_scenes(
@@ -138,8 +140,9 @@ def _open_scenes(scenes: ScenePaths, bands: Sequence[int] | None) -> list[Scene]
 
 
 def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
-    """Ground resolutions of those scenes that have one, metres."""
-    sizes = [scene.geobox.pixel_size_m for scene in scenes]
+    """Ground resolutions of those scenes that have one, metres; of thousands a sample will do."""
+    sampled = scenes[:: max(1, len(scenes) // _MOST_SIZES)]
+    sizes = [scene.geobox.pixel_size_m for scene in sampled]
     return [size for size in sizes if size is not None]
 
 
