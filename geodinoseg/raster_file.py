@@ -74,7 +74,8 @@ def _open(name: str) -> rasterio.DatasetReader:
             raise SceneError(
                 f"{name!a}: the name is not written in UTF-8; give the file another."
             ) from error
-        except (RasterioError, OSError) as error:
+        # GDAL quotes what it read, and a damaged file holds anything.
+        except (RasterioError, OSError, UnicodeDecodeError) as error:
             raise SceneError(
                 f"{name}: is not a raster that can be read; it is damaged, incomplete or of "
                 f"another kind, copy it again or give another "

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geodinoseg.labels.label_files import ClassFiles
 
 _log = logging.getLogger(__name__)
+_FARTHEST = 1e100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +175,15 @@ def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
 
 
 def has_nonfinite(geometries: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which geometries have a coordinate that is NaN or infinite; None has none."""
+    """Which geometries have a coordinate that is no place; None has none.
+
+    NaN and infinity are none, nor is one so large that areas overflow.
+    """
     coordinates, feature = shapely.get_coordinates(geometries, return_index=True)
     found = np.zeros(len(geometries), dtype=np.bool_)
-    found[feature[~np.isfinite(coordinates).all(axis=1)]] = True
+    with np.errstate(invalid="ignore"):
+        is_place = (np.abs(coordinates) < _FARTHEST).all(axis=1)
+    found[feature[~is_place]] = True
     return found
 
 

@@ -16,6 +16,7 @@ from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.grid import Window
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
+from geodinoseg.labels.label_files import VECTOR_SUFFIXES
 from geodinoseg.labels.place import (
     PixelSpace,
     bounds_of,
@@ -105,7 +106,9 @@ class RasterSource:
 
 
 def is_raster(path: str) -> bool:
-    """Whether GDAL opens a file as a raster."""
+    """Whether GDAL opens a file as a raster; one that is named as vectors are is not tried."""
+    if path.lower().endswith(VECTOR_SUFFIXES):
+        return False
     try:
         with opened_raster(path):
             return True
