@@ -172,7 +172,6 @@ def test_evaluate_takes_a_file_a_class_and_an_extent(field, tmp_path):
 
 
 REFUSALS = {
-    "no labels": ([], "no labels were given"),
     "class file absent": (["--labels", "tin=absent.gpkg"], "absent.gpkg: no such file"),
     "mixed": (["--labels", "roof=roof.gpkg", "--labels", "water.gpkg"], "holds the class 'roof'"),
     "extent absent": (["--labels", "roof.gpkg", "--extent", "no.gpkg"], "no.gpkg: no such file"),

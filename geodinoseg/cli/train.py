@@ -133,7 +133,10 @@ def train(**options: Any) -> None:
       geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.cli.checks import check_label_options, check_model_output, opened_or_folder
+    from geodinoseg.labels.label_files import is_folder
 
+    if not options["labels"] and not any(map(is_folder, options["scenes"])):
+        raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
     # Before torch is loaded: a mistyped path is answered at once.
     scenes = [opened_or_folder(scene, bands=options["bands"]) for scene in options["scenes"]]
     check_label_options(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ def _check_classes(
     training, validation = (_pixels(splits, held_out=side) for side in (False, True))
     trained = [name for name, pixels in zip(names, training, strict=True) if pixels]
     if len(trained) < _FEWEST_CLASSES:
+        _check_data_under_labels(found, splits)
         raise LabelError(
             f"{found[0].path}: fewer than two classes have labelled pixels in the scene; draw "
             f"polygons of another class, or say --unlabelled background where all else is one."
@@ -134,6 +135,18 @@ def _check_classes(
     for name, pixels in zip(names, validation, strict=True):
         if name in trained and not pixels:
             logger.warning("class %s has too few labels to keep some for validation.", name)
+
+
+def _check_data_under_labels(found: Sequence[Labels], splits: Sequence[SplitScene]) -> None:
+    """Refuse a scene that has no data where its labels are."""
+    for labels, split in zip(found, splits, strict=True):
+        drawn = replace(labels, scene=None).class_blocks(split.block_px).any(axis=(0, 1))
+        if drawn.sum() > split.counts.any(axis=(0, 1)).sum():
+            raise LabelError(
+                f"{split.scene.path}: holds no data where {labels.path} has labels of "
+                f"{', '.join(np.array(labels.legend.names)[drawn])}; label what it shows, or "
+                f"correct its nodata value or its mask."
+            )
 
 
 def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64]:
