@@ -35,6 +35,8 @@ __all__ = ["LabelPaths", "ScenePaths", "TrainingData", "read_training_data"]
 _FEWEST_CLASSES = 2
 _STATISTICS_WINDOWS = 64
 """Of each scene, at most: some 3 million pixels where crops have 224 px."""
+_MOST_STATISTICS_WINDOWS = 512
+"""Of all scenes together."""
 _MOST_NAMES = 50
 """Of scenes that the model folder names."""
 
@@ -162,9 +164,12 @@ def _statistics(splits: Sequence[SplitScene], settings: TrainingSettings) -> Ban
     rng = np.random.default_rng(settings.seed)
 
     def samples() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-        for split in splits:
+        # Of thousands of chips some hundreds say as much, and all pixels are held at once.
+        some = range(0, len(splits), -(-len(splits) // _MOST_STATISTICS_WINDOWS))
+        most = min(_STATISTICS_WINDOWS, _MOST_STATISTICS_WINDOWS // len(some))
+        for split in (splits[index] for index in some):
             labelled = split.counts.any(axis=2) & split.trains(0)
-            chosen = rng.permutation(np.argwhere(labelled))[:_STATISTICS_WINDOWS]
+            chosen = rng.permutation(np.argwhere(labelled))[:most]
             with split.scene.reader() as reader:
                 for row, col in chosen.tolist():
                     yield reader.read(_corner(split.block(row, col), settings.crop_px))
