@@ -57,11 +57,12 @@ def add_table(
     return add(table, "tbody")
 
 
-def add_class_name(row: ET.Element, name: str, color: str, *, tag: str = "th") -> ET.Element:
+def add_class_name(row: ET.Element, name: str, color: str) -> ET.Element:
     """The first cell of a row: a class with its colour."""
-    cell = add(row, tag, scope="row") if tag == "th" else add(row, tag)
-    add(cell, "span", class_="swatch", style=f"background:{color}")
-    add(cell, "span", name)
+    cell = add(row, "th", scope="row")
+    named = add(cell, "span", class_="named")
+    add(named, "span", class_="swatch", style=f"background:{color}")
+    add(named, "span", name)
     return cell
 
 
@@ -71,7 +72,7 @@ def add_picture(
     """A picture that is part of the page.
 
     Args:
-        parent: to put it in.
+        parent: a figure to put it in, which becomes as wide as the picture.
         pixels: (height, width, 3 or 4) uint8.
         alt: what it shows.
         aspect: width to height on the ground.
@@ -85,10 +86,9 @@ def add_picture(
     imsave(buffer, pixels, format="png", metadata=unnamed)
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     # A tall map would otherwise fill more than a window.
-    box = add(
-        parent, "div", class_="picture",
-        style=f"aspect-ratio:{aspect:.5f};max-width:calc(34rem * {min(aspect, 3):.5f})",
-    )  # fmt: skip
+    width = f"calc(34rem * {min(aspect, 3):.5f})"
+    parent.set("style", f"max-width:max({width}, 12rem)")
+    box = add(parent, "div", class_="picture", style=f"aspect-ratio:{aspect:.5f};max-width:{width}")
     add(box, "img", src=source, alt=alt)
     return box
 

@@ -62,10 +62,10 @@ def _add_cards(
     cards = add(main, "dl", class_="cards")
     if by_sample is not None:
         overall = by_sample.estimates.overall
-        margin = f" ± {shown(float(overall.margin))}"
+        margin = f"± {shown(float(overall.margin))}"
         points = int(by_sample.estimates.counts.sum())
         _add_card(cards, "Overall accuracy by the sample", shown(float(overall.value)), margin)
-        _add_card(cards, "Points answered", f"{points:,}", f" of {int(by_sample.drawn.sum()):,}")
+        _add_card(cards, "Points answered", f"{points:,}", f"of {int(by_sample.drawn.sum()):,}")
     if by_labels is None:
         return
     accuracy = by_labels.accuracy
@@ -73,7 +73,7 @@ def _add_cards(
     _add_card(cards, "Mean IoU", shown(accuracy.mean_iou))
     _add_card(
         cards, "Mean boundary F-score", shown(by_labels.boundary.mean_f_score),
-        f" within {by_labels.tolerance}",
+        f"within {by_labels.tolerance}",
     )  # fmt: skip
     if by_labels.reliability is not None:
         error = by_labels.reliability.expected_calibration_error

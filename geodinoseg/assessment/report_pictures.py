@@ -68,6 +68,7 @@ def agreement_colors(agreement: Agreement) -> NDArray[np.uint8]:
 def add_points(box: ET.Element, assessment: SampleAssessment, raster: ClassRaster) -> None:
     """The answered points over the picture of the map; those that are wrong lie on top."""
     width, height = 100 * _aspect(raster.geobox), 100.0
+    box.set("class", "picture pale")
     svg = add(
         box, "svg", viewBox=f"0 0 {width:.2f} {height:g}", preserveAspectRatio="none",
         role="img", aria_label="Points of the sample",

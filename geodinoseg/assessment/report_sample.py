@@ -12,7 +12,6 @@ from geodinoseg.assessment.html_charts import add_area_chart
 from geodinoseg.assessment.html_elements import NUMBER, add, add_class_name, add_table
 from geodinoseg.assessment.report_labels import add_matrix
 from geodinoseg.assessment.report_pictures import add_map_figure, add_points
-from geodinoseg.assessment.sample import hectares
 
 if TYPE_CHECKING:
     from geodinoseg.assessment.area_estimates import Estimate
@@ -70,18 +69,12 @@ def _add_areas(main: ET.Element, assessment: SampleAssessment) -> None:
     areas = estimates.areas_m2
     head = ("class", "mapped, ha", "estimated, ha", "±, 95%", "standard error", "share of map")
     body = add_table(main, head, label="Areas")
-    for index, entry in enumerate(assessment.classes):
-        on_map = index < len(assessment.drawn)
-        value = float(areas.value[index])
+    columns = zip(*assessment.areas_ha(), strict=True)
+    shares = areas.value / estimates.total_area_m2
+    for entry, cells, share in zip(assessment.classes, columns, shares, strict=True):
         line = add(body, "tr")
         add_class_name(line, entry.name, entry.color)
-        for cell in (
-            hectares(float(estimates.mapped_area_m2[index])) if on_map else "-",
-            hectares(value),
-            hectares(float(areas.margin[index])),
-            hectares(float(areas.standard_error[index])),
-            f"{value / estimates.total_area_m2:.1%}",
-        ):
+        for cell in (*cells, f"{share:.1%}"):
             add(line, "td", cell, class_=NUMBER)
 
 

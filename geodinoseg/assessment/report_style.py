@@ -14,23 +14,24 @@ p { max-width: 44rem; margin: .4rem 0 .8rem; overflow-wrap: anywhere; }
 .lead, .note, figcaption { color: var(--faint); }
 .note, figcaption { font-size: .875rem; }
 .cards { display: grid; gap: .8rem; margin: 1.4rem 0 .6rem; padding: 0;
-  grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
 .card { background: var(--wash); border-radius: .6rem; padding: .8rem 1rem .85rem; }
 .card dt { color: var(--faint); font-size: .875rem; }
 .card dd { margin: 0; font-size: 1.65rem; font-weight: 650; line-height: 1.25;
   font-variant-numeric: tabular-nums; }
-.card dd small { font-size: 1rem; font-weight: 450; color: var(--faint); white-space: nowrap; }
-.figures { display: grid; gap: 1.4rem; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
+.card dd small { display: block; font-size: .9rem; font-weight: 450; color: var(--faint); }
+.figures { display: flex; flex-wrap: wrap; gap: 1.4rem 2rem; align-items: flex-start; }
+.figures figure { flex: 1 1 min(19rem, 100%); }
 figure { margin: 0; min-width: 0; }
 .picture { position: relative; width: 100%; border: 1px solid var(--line); background: #fff; }
 .picture img, .picture svg { position: absolute; inset: 0; width: 100%; height: 100%; }
-.picture img { image-rendering: auto; }
+.picture.pale img { opacity: .4; }
 figcaption { margin-top: .5rem; }
 .key { display: inline-flex; flex-wrap: wrap; gap: .15rem .9rem; }
 .key > span { display: inline-flex; align-items: center; overflow-wrap: anywhere; }
 .swatch { display: inline-block; flex: none; width: .8em; height: .8em; margin-right: .45em;
   border-radius: .18em; box-shadow: inset 0 0 0 1px rgba(0, 0, 0, .18); }
+.named { display: inline-flex; align-items: baseline; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .925rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .7rem; text-align: left; border-bottom: 1px solid var(--line);
@@ -55,7 +56,7 @@ tbody th { font-weight: 500; min-width: 7rem; }
 .chart .bar { fill: var(--accent); }
 .chart .diagonal { stroke: var(--ink); stroke-dasharray: 4 4; }
 .chart .interval { stroke-width: 5; stroke-linecap: round; opacity: .45; }
-.chart .estimate { stroke: #fff; stroke-width: 1.5; }
+.chart .estimate { stroke: var(--ink); stroke-width: 1; }
 .chart .mapped { stroke: var(--ink); stroke-width: 2; }
 .reliability { width: 20rem; max-width: 100%; }
 .areas { width: 100%; min-width: 32rem; max-width: 46rem; }

@@ -103,10 +103,11 @@ class SampleDesign:
     def table(self) -> str:
         """The design as text for a terminal."""
         total = sum(stratum.area_m2 for stratum in self.strata)
+        areas = hectares([stratum.area_m2 for stratum in self.strata])
         lines = [("class", "area ha", "share", "points")]
         lines += [
-            (s.name, hectares(s.area_m2), f"{s.area_m2 / total:.1%}", f"{s.points:,}")
-            for s in self.strata
+            (s.name, area, f"{s.area_m2 / total:.1%}", f"{s.points:,}")
+            for s, area in zip(self.strata, areas, strict=True)
         ]
         return aligned(lines)
 
@@ -135,20 +136,29 @@ class SampleAssessment:
         """(strata,) points without a reference class, left out of the estimates."""
         return np.asarray(self.drawn - self.estimates.counts.sum(axis=1), dtype=np.int64)
 
+    def areas_ha(self) -> list[list[str]]:
+        """Areas of the classes for a person: mapped, estimated, margin and standard error."""
+        areas, mapped = self.estimates.areas_m2, self.estimates.mapped_area_m2
+        padded = np.full(len(self.classes), np.nan, dtype=np.float64)
+        padded[: len(mapped)] = mapped
+        kinds = (padded, areas.value, areas.margin, areas.standard_error)
+        shown_areas = hectares(np.concatenate(kinds))
+        classes = len(self.classes)
+        return [shown_areas[start : start + classes] for start in range(0, 4 * classes, classes)]
+
     def table(self) -> str:
         """The estimates as text for a terminal."""
         estimates = self.estimates
-        areas = estimates.areas_m2
         lines: list[tuple[str, ...]] = [
             ("class", "user's", "producer's", "mapped ha", "estimated ha", "points")
         ]
+        mapped, areas, margins, _ = self.areas_ha()
         for index, entry in enumerate(self.classes):
             on_map = index < len(self.drawn)
-            mapped = hectares(float(estimates.mapped_area_m2[index])) if on_map else "-"
             points = f"{estimates.counts[index].sum():,}" if on_map else "-"
-            area, margin = (hectares(float(a[index])) for a in (areas.value, areas.margin))
             accuracies = (_with_margin(e, index) for e in (estimates.users, estimates.producers))
-            lines.append((entry.name, *accuracies, mapped, f"{area} ± {margin}", points))
+            area = f"{areas[index]} ± {margins[index]}"
+            lines.append((entry.name, *accuracies, mapped[index], area, points))
         overall = f"overall accuracy {_with_margin(estimates.overall, ())} (95% intervals)"
         return f"{aligned(lines)}\n{overall}"
 
@@ -266,13 +276,13 @@ def evaluate_sample(
     )
 
 
-def hectares(area_m2: float) -> str:
-    """An area for a person, hectares, with as many decimals as it needs."""
-    if not math.isfinite(area_m2):
-        return "-"
-    area = area_m2 / _M2_IN_HA
-    decimals = next((d for d, least in ((0, 1000), (1, 100), (2, 1)) if abs(area) >= least), 4)
-    return f"{area:,.{decimals}f}"
+def hectares(areas_m2: Any) -> list[str]:
+    """Areas for a person, hectares: four digits of the largest, the same decimals for all."""
+    areas = np.asarray(areas_m2, dtype=np.float64) / _M2_IN_HA
+    largest = float(np.max(np.abs(areas[np.isfinite(areas)]), initial=0.0))
+    digits = math.floor(math.log10(largest)) + 1 if largest else 1
+    decimals = min(max(4 - digits, 0), 6)
+    return [f"{area:,.{decimals}f}" if math.isfinite(area) else "-" for area in areas.tolist()]
 
 
 def _with_margin(estimate: Estimate, index: Any) -> str:
