@@ -142,7 +142,9 @@ def test_intervals_hold_the_true_area_in_95_of_100_samples():
     overall_held = 0
     runs = 4_000
     for _ in range(runs):
-        counts = np.array([rng.multivariate_hypergeometric(t, n) for t, n in zip(truth, points)])
+        counts = np.array(
+            [rng.multivariate_hypergeometric(t, n) for t, n in zip(truth, points, strict=True)]
+        )
         estimates = estimate_areas(counts, pixels)
         off = np.abs(estimates.areas_m2.value - truth.sum(axis=0))
         held += off <= estimates.areas_m2.margin

@@ -69,7 +69,9 @@ def test_pixels_are_met_where_the_distance_transform_says_so(both, distance):
     edges = [is_boundary_by_hand(side) for side in both]
     expected = np.argwhere(edges[0])
     assert_array_equal(np.column_stack([found.rows, found.cols]), expected)
-    for row, col, channel, met in zip(found.rows, found.cols, found.channels, found.met):
+    for row, col, channel, met in zip(
+        found.rows, found.cols, found.channels, found.met, strict=True
+    ):
         assert channel == reference[row, col]
         other = edges[1] & (mapped == channel)
         nearest = distance_transform_edt(~other)[row, col] if other.any() else math.inf
@@ -90,7 +92,9 @@ def test_a_window_with_its_halo_knows_all_that_the_whole_knows(both, cut, distan
         core = (slice(0, height), slice(start - left, end - left))
         part = boundary_pixels(*both[:, :, left:right], core, reach)
         found += zip(part.rows, part.cols + start, part.channels, part.met, strict=True)
-    assert sorted(found) == sorted(zip(whole.rows, whole.cols, whole.channels, whole.met))
+    assert sorted(found) == sorted(
+        zip(whole.rows, whole.cols, whole.channels, whole.met, strict=True)
+    )
 
 
 def test_unknown_land_makes_no_boundary():

@@ -19,6 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from rasters import ROTATED, write_raster
 from test_area_estimates import COUNTS, PIXELS  # the published example
 
+from geodinoseg.assessment.geopackage_note import add_note, read_note
 from geodinoseg.assessment.sample import SampleOptions, draw_sample, evaluate_sample
 from geodinoseg.assessment.sampling_design import allocate, sample_size
 from geodinoseg.assessment.strata import SQUARE_PX, count_strata, draw_pixels
@@ -84,8 +85,7 @@ def fill(path, answers):
 
 
 def map_classes(path):
-    with closing(sqlite3.connect(path)) as database:
-        return dict(database.execute("SELECT point_id, class_id FROM geodinoseg_points"))
+    return dict(read_note(path)["points"])
 
 
 def test_the_papers_sample_size_comes_out():
@@ -278,14 +278,7 @@ def test_a_sample_in_another_crs_finds_its_pixels(folder, class_map):
     fill(path, {number: by_id[class_id] for number, class_id in map_classes(path).items()})
     moved = folder / "moved.gpkg"
     read_layer(path).to_crs(3857).to_file(moved, layer="moved")
-    with (
-        closing(sqlite3.connect(path)) as source,
-        closing(sqlite3.connect(moved)) as target,
-        target,
-    ):
-        for line in source.iterdump():
-            if "geodinoseg_" in line and "moved" not in line:
-                target.execute(line.rstrip(";"))
+    add_note(moved, read_note(path))
     found = evaluate_sample(class_map, moved)
     assert float(found.estimates.overall.value) == 1.0
 
@@ -346,19 +339,26 @@ def copied(folder, class_map, name, change=None, answer=True):
     return path
 
 
+def test_a_map_without_a_crs_is_sampled_and_said_to_be_taken_in_metres(tmp_path, caplog):
+    path = tmp_path / "points.gpkg"
+    class_map = write_map(tmp_path / "map.tif", patches(90, 130), crs=None)
+    draw_sample(class_map, path, options=SampleOptions(points=150))
+    names = {1: "water", 4: "wood", 9: "field <&>"}
+    fill(path, {number: names[class_id] for number, class_id in map_classes(path).items()})
+    found = evaluate_sample(class_map, path)
+    assert found.right.all()
+    assert "has no CRS" in caplog.text
+
+
 def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map):
     make = copied
     assert "no point has a reference class yet" in refused(
         class_map, make(tmp_path, class_map, "open", answer=False)
     )
-    assert "class field <&> has 1 answered points of 50" in refused(
-        class_map,
-        make(
-            tmp_path, class_map, "few",
-            "UPDATE {layer} SET reference = NULL WHERE point_id IN (SELECT point_id FROM "
-            "geodinoseg_points WHERE class_id = 9 LIMIT 49)",
-        ),
-    )  # fmt: skip
+    few = copied(tmp_path, class_map, "few")
+    rare = [number for number, class_id in map_classes(few).items() if class_id == 9]
+    fill(few, {number: "water" for number in map_classes(few) if number not in rare[1:]})
+    assert "class field <&> has 1 answered points of 50" in refused(class_map, few)
     assert "2 values of reference are no class: 'huose' (159), 'x' (1)" in refused(
         class_map,
         make(
@@ -379,7 +379,7 @@ def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map):
         make(tmp_path, class_map, "twice", "UPDATE {layer} SET point_id = 4 WHERE point_id = 3"),
     )
     assert "is no sample that geodinoseg drew" in refused(
-        class_map, make(tmp_path, class_map, "bare", "DROP TABLE geodinoseg_strata")
+        class_map, make(tmp_path, class_map, "bare", "DELETE FROM gpkg_metadata")
     )
     text = tmp_path / "text.gpkg"
     text.write_text("point_id,reference\n")
@@ -403,21 +403,23 @@ def test_a_sample_of_another_map_is_refused_in_a_line(tmp_path, class_map):
 
 def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp_path, class_map):
     empty = write_map(tmp_path / "empty.tif", np.full((7, 9), 255))
+    bare = patches(60, 70)[None].astype(np.uint8)
+    nowhere = write_raster(tmp_path / "nowhere.tif", bare, nodata=255, crs=None, transform=None)
     output = tmp_path / "points.gpkg"
     for raster, options, said in (
         (empty, {}, "holds no class"),
         (class_map, {"points": 100}, "give --points 150 or more"),
         (class_map, {"expected_by_class": {"sea": 0.5}}, "has no class 'sea'"),
         (tmp_path / "none.tif", {}, "no such file"),
+        (nowhere, {}, "does not say where it lies"),
     ):
         with pytest.raises(GeodinosegError, match=said) as caught:
             draw_sample(raster, output, options=SampleOptions(**options))
         assert "\n" not in str(caught.value)
-    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken"),
-                       ("geodinoseg_points.gpkg", "are taken")):  # fmt: skip
+    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken")):  # fmt: skip
         with pytest.raises(GeodinosegError, match=said):
             draw_sample(class_map, tmp_path / name)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty.tif"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty.tif", "nowhere.tif"]
 
 
 def test_the_command_draws_as_many_points_as_the_standard_error_needs(tmp_path, class_map):

@@ -1,15 +1,15 @@
-"""A sample of points as a GeoPackage: a layer for the interpreter, and tables out of sight.
+"""A sample of points as a GeoPackage: a layer for the interpreter, and a note out of sight.
 
 The layer says nothing of the map's class at a point, since who knows it sees it there: points come
-in random order, and what `evaluate` needs lies in two tables that the list of layers leaves out.
+in random order, and what `evaluate` needs lies in the file's metadata.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
-from dataclasses import dataclass
+import warnings
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
+from geodinoseg.assessment.geopackage_note import add_note, read_note
 from geodinoseg.assessment.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
 from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.labels.vector_layer import crs_of, file_of, open_vector_layer
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rasterio.crs import CRS
 
-STRATA_TABLE = "geodinoseg_strata"
-"""A row for each class that was sampled."""
-POINTS_TABLE = "geodinoseg_points"
-"""The class that the map has at each point."""
 PARTS = (".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
 """Endings of files that belong to an open or broken GeoPackage."""
 _WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
@@ -81,14 +78,9 @@ def check_point_output(target: Path) -> None:
     """Refuse a name that a layer cannot have.
 
     Raises:
-        OutputError: the stem of the file is that of a table of ours or of the format.
+        OutputError: the stem of the file is that of a table of the format.
     """
     check_layer_name(target)
-    if target.stem.lower().startswith("geodinoseg_"):
-        raise OutputError(
-            f"{target}: the layer takes its name from the file, and names that begin with "
-            f"geodinoseg_ are taken; give another."
-        )
 
 
 def write_points(
@@ -120,10 +112,7 @@ def write_points(
     with written_beside(target, old_parts=find_parts(target, PARTS)) as path:
         try:
             _write_layer(frame, path)
-            with closing(sqlite3.connect(path)) as database, database:
-                _write_tables(
-                    database, strata, zip(numbers.tolist(), class_ids.tolist(), strict=True)
-                )
+            add_note(path, _note(strata, numbers, class_ids))
         except (*_WRITE_ERRORS, sqlite3.Error, RuntimeError) as error:
             raise OutputError(
                 f"{target}: could not be written; is the disk full? ({one_line(error)})."
@@ -140,7 +129,7 @@ def read_points(path: str) -> PointSample:
         LabelError: the file is missing, damaged or none of ours, or its points are not those that
             were drawn.
     """
-    strata, map_class_ids = _read_tables(path)
+    strata, map_class_ids = _read_note(path)
     layer = open_vector_layer(path)
     missing = [name for name in (POINT_FIELD, REFERENCE_FIELD) if name not in layer.columns]
     if missing:
@@ -163,55 +152,43 @@ def read_points(path: str) -> PointSample:
 
 
 def _write_layer(frame: Any, path: Path) -> None:
-    pyogrio.write_dataframe(
-        frame,
-        os.fspath(path),
-        layer=path.stem,
-        driver="GPKG",
-        geometry_type="Point",
-        dataset_options={"VERSION": "1.2"},
-        layer_options={"GEOMETRY_NAME": "geom"},
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        pyogrio.write_dataframe(
+            frame,
+            os.fspath(path),
+            layer=path.stem,
+            driver="GPKG",
+            geometry_type="Point",
+            # As for polygons: GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
+            dataset_options={"VERSION": "1.2"},
+            layer_options={"GEOMETRY_NAME": "geom"},
+        )
 
 
-def _write_tables(database: sqlite3.Connection, strata: Sequence[Stratum], points: Any) -> None:
-    # Left out of gpkg_contents on purpose: GDAL and QGIS then do not offer them as layers.
-    database.execute(
-        f"CREATE TABLE {STRATA_TABLE} (class_id INTEGER PRIMARY KEY, name TEXT NOT NULL, "
-        "pixels INTEGER NOT NULL, area_m2 REAL NOT NULL, points INTEGER NOT NULL)"
-    )
-    database.executemany(
-        f"INSERT INTO {STRATA_TABLE} VALUES (?, ?, ?, ?, ?)",  # noqa: S608 (a constant)
-        [(s.class_id, s.name, s.pixels, s.area_m2, s.points) for s in strata],
-    )
-    database.execute(
-        f"CREATE TABLE {POINTS_TABLE} (point_id INTEGER PRIMARY KEY, class_id INTEGER NOT NULL)"
-    )
-    database.executemany(f"INSERT INTO {POINTS_TABLE} VALUES (?, ?)", points)  # noqa: S608
+def _note(
+    strata: Sequence[Stratum], numbers: NDArray[np.int64], class_ids: NDArray[np.int64]
+) -> dict[str, Any]:
+    return {
+        "strata": [asdict(stratum) for stratum in strata],
+        "points": list(zip(numbers.tolist(), class_ids.tolist(), strict=True)),
+    }
 
 
-def _read_tables(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
+def _read_note(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
     file = Path(file_of(path))
     if not file.is_file():
         raise LabelError(f"{path}: no such file; draw a sample with geodinoseg sample.")
     try:
-        # Only to read, as a path that is no database would otherwise become one.
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            rows = database.execute(
-                f"SELECT class_id, name, pixels, area_m2, points FROM {STRATA_TABLE}"  # noqa: S608
-            ).fetchall()
-            points = database.execute(
-                f"SELECT point_id, class_id FROM {POINTS_TABLE}"  # noqa: S608
-            ).fetchall()
-    except sqlite3.Error as error:
+        note = read_note(file)
+        strata = tuple(Stratum(**stratum) for stratum in note["strata"])
+        return strata, {int(number): int(class_id) for number, class_id in note["points"]}
+    except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
         raise LabelError(
             f"{path}: is no sample that geodinoseg drew: what it noted of the map's classes is "
             f"missing. Give the .gpkg that geodinoseg sample wrote, filled in, not a copy "
             f"exported from it ({one_line(error)})."
         ) from error
-    names = ("class_id", "name", "pixels", "area_m2", "points")
-    strata = tuple(Stratum(**dict(zip(names, row, strict=True))) for row in rows)
-    return strata, dict(points)
 
 
 def _point_ids(path: str, column: Any, drawn: dict[int, int]) -> NDArray[np.int64]:

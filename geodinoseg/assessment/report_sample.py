@@ -92,7 +92,7 @@ def _add_accuracies(main: ET.Element, assessment: SampleAssessment) -> None:
         add(line, "td", points, class_=NUMBER)
     line = add(body, "tr")
     add(line, "th", "overall", scope="row")
-    add(line, "td", _with_margin(estimates.overall, ()), class_=NUMBER, colspan="2")
+    add(line, "td", _with_margin(estimates.overall, ()), class_="both", colspan="2")
     add(line, "td", f"{int(estimates.counts.sum()):,}", class_=NUMBER)
 
 

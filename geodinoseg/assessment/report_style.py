@@ -40,7 +40,7 @@ th:first-child, td:first-child { padding-left: .1rem; }
 thead th { color: var(--faint); font-weight: 500; font-size: .85rem; vertical-align: bottom; }
 tbody th { font-weight: 500; min-width: 7rem; }
 .number { text-align: right; white-space: nowrap; }
-.wide { width: 100%; }
+.both { text-align: center; white-space: nowrap; }
 .track { display: inline-block; width: 4.5rem; height: .55rem; margin-right: .55rem;
   background: var(--wash); border-radius: .2rem; overflow: hidden; vertical-align: baseline; }
 .track > span { display: block; height: 100%; background: var(--accent); }

@@ -294,6 +294,13 @@ def _opened(class_raster: FilePath | ClassRaster) -> ClassRaster:
     raster = (
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
     )
+    if not raster.geobox.is_georeferenced:
+        raise SceneError(
+            f"{raster.path}: does not say where it lies, so points and areas of it cannot; give it "
+            f"a georeference, for instance with gdal_translate -a_srs -a_ullr."
+        )
+    if raster.geobox.crs is None:
+        _log.warning("%s: has no CRS; its coordinates are taken for metres.", raster.path)
     stretch = raster.geobox.areal_scale
     if abs(stretch - 1) > _STRETCH_WARNED:
         _log.warning(
