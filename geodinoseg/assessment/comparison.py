@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from geodinoseg.labels.label_set import Labels
     from geodinoseg.progress import Progress
 
-WINDOW_PX = (512, 8192)
-"""Rows and columns compared at once: whole blocks of a map of ours, 4 million pixels."""
+WINDOW_PX = (512, 4096)
+"""Rows and columns compared at once: whole blocks of a map of ours, 2 million pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

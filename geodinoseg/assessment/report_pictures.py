@@ -51,6 +51,11 @@ def add_agreement_figure(parent: ET.Element, agreement: Agreement) -> None:
     caption = add(figure, "figcaption")
     keys = (("right", _RIGHT), ("wrong", _WRONG), ("not compared", _UNKNOWN))
     _add_key(caption, [(name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in keys])
+    if agreement.compared.max(initial=0) > 1:
+        add(
+            caption, "div", "A pixel of the picture stands for several of the map: the redder, the "
+            "more of them are wrong.",
+        )  # fmt: skip
 
 
 def agreement_colors(agreement: Agreement) -> NDArray[np.uint8]:

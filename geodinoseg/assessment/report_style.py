@@ -48,6 +48,7 @@ tbody th { font-weight: 500; min-width: 7rem; }
 .matrix td small { display: block; font-size: .75rem; opacity: .75; }
 .matrix thead th { max-width: 8rem; overflow-wrap: anywhere; text-align: right; }
 .matrix thead th:first-child { text-align: left; }
+.matrix tr > :first-child { position: sticky; left: 0; background: #fff; }
 .chart { display: block; height: auto; font-size: 12px; }
 .chart text { fill: var(--ink); font-family: inherit; }
 .chart .tick, .chart .axis { fill: var(--faint); }
