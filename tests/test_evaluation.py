@@ -179,7 +179,7 @@ def test_reliability_counts_the_confidence_of_compared_pixels(folder, class_map,
     reliability = found.reliability
     error = 0.0
     for index in range(10):
-        here = counted & (percent[0] > 10 * index) & (percent[0] <= 10 * (index + 1))
+        here = counted & ((percent[0] // 10).clip(max=9) == index)
         assert reliability.bin_pixels[index] == here.sum()
         if here.any():
             assert reliability.bin_accuracy[index] == pytest.approx(right[here].mean())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 10
-"""Number of bins of confidence: above 0 to 10 percent, above 10 to 20, and so on."""
+"""Number of bins of confidence: from 0 to below 10 percent, and so on; the last holds 100 too."""
 _PERCENTS = 101
 
 
@@ -72,7 +72,7 @@ def count_reliability(percent: NDArray[Any], right: NDArray[np.bool_]) -> Reliab
 
 
 def _binned(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    bins = (np.arange(_PERCENTS) - 1).clip(min=0) // (100 // BINS)
+    bins = (np.arange(_PERCENTS) // (100 // BINS)).clip(max=BINS - 1)
     sums = np.zeros(BINS, dtype=np.int64)
     np.add.at(sums, bins, values)
     return sums
