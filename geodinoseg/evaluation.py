@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from geodinoseg.assessment.map_assessment import MapAssessment
 from geodinoseg.assessment.regions import read_regions
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.label_set import Unlabelled, open_labels
+from geodinoseg.labels.label_set import LabelsPath, Unlabelled, open_labels
 from geodinoseg.progress import Progress, no_progress
 
 FilePath = str | os.PathLike[str]
@@ -46,11 +47,12 @@ _DEFAULTS = EvaluationOptions()
 
 def evaluate_map(
     class_raster: FilePath | ClassRaster,
-    labels: FilePath,
+    labels: LabelsPath | Sequence[LabelsPath],
     *,
     class_field: str | None = None,
     unlabelled: Unlabelled = "ignore",
     ignore_classes: tuple[str, ...] = (),
+    extent: LabelsPath | None = None,
     options: EvaluationOptions = _DEFAULTS,
     progress: Progress = no_progress,
 ) -> MapAssessment:
@@ -61,10 +63,12 @@ def evaluate_map(
 
     Args:
         class_raster: the map.
-        labels: polygons or a label raster; classes are matched to the map's by name or id.
+        labels: polygons or a label raster, or several `NAME=FILE`; classes are matched to the
+            map's by name or id.
         class_field: as in `open_labels`, and so are the others.
         unlabelled: what pixels without a label are.
         ignore_classes: classes of the labels to leave out.
+        extent: polygons within which labelling is complete.
         options: regions, confidence, tolerance of boundaries.
         progress: told the share of the map compared.
 
@@ -84,6 +88,7 @@ def evaluate_map(
         unlabelled=unlabelled,
         ignore_classes=ignore_classes,
         legend=raster.legend,
+        extent=extent,
     )
     regions = (
         ()
@@ -99,12 +104,12 @@ def evaluate_map(
     )
     if not found.whole.accuracy.pixels:
         raise LabelError(
-            f"{labels}: no labelled pixel lies where {raster.path} holds a class; give labels of "
-            f"the same place."
+            f"{source.path}: no labelled pixel lies where {raster.path} holds a class; give labels "
+            f"of the same place."
         )
     return MapAssessment(
         path=raster.path,
-        labels=os.fspath(labels),
+        labels=source.path,
         legend=raster.legend,
         tolerance=options.tolerance,
         whole=found.whole,

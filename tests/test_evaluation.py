@@ -249,6 +249,21 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
     assert not list(tmp_path.glob(".geodinoseg-*"))
 
 
+def test_one_file_a_class_and_an_extent_say_the_same_as_one_file(
+    tmp_path, class_map, labels, pixels
+):
+    files = [
+        f"{name}={write_polygons(tmp_path / f'{name}.gpkg', [corners], ['x'])}"
+        for name, corners in zip(["wood", "water", "field"], BOXES, strict=True)
+    ]
+    arguments = [word for file in files for word in ("--labels", file)]
+    output = tmp_path / "r.json"
+    result = run("evaluate", class_map, *arguments, "-o", output)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(output.read_text())
+    assert facts["confusion_matrix"] == matrix_by_hand(pixels).tolist()
+
+
 def test_labels_over_nodata_alone_are_refused(tmp_path, class_map):
     labels = write_polygons(tmp_path / "l.gpkg", [(0, 0, 10, 8), (10, 0, 20, 8)], ["wood", "water"])
     with pytest.raises(LabelError, match=r"l\.gpkg: no labelled pixel lies where"):

@@ -18,6 +18,7 @@ from test_sampling import fill, map_classes, patches, write_map
 from geodinoseg.assessment.agreement import Agreement
 from geodinoseg.assessment.html_charts import _round_step
 from geodinoseg.assessment.report import write_report
+from geodinoseg.assessment.report_labels import _without_folders
 from geodinoseg.assessment.report_pictures import agreement_colors
 from geodinoseg.assessment.sample import SampleOptions, draw_sample, evaluate_sample, hectares
 from geodinoseg.errors import OutputExistsError
@@ -202,3 +203,14 @@ def test_areas_are_shown_with_four_digits_of_the_largest():
 @pytest.mark.parametrize(("least", "step"), [(0.7, 1), (1.0, 1), (1.1, 2), (30, 50), (51, 100)])
 def test_axes_go_in_round_steps(least, step):
     assert _round_step(least) == pytest.approx(step)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("/data/check.gpkg|layername=a", "check.gpkg"),
+        ("wood=/d/a.gpkg, water=b.shp, ...", "wood=a.gpkg, water=b.shp, ..."),
+    ],
+)
+def test_labels_are_named_without_the_folders_of_this_machine(labels, said):
+    assert _without_folders(labels) == said

@@ -23,7 +23,8 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from geodinoseg.assessment.geopackage_note import add_note, read_note
 from geodinoseg.assessment.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
 from geodinoseg.errors import LabelError, OutputError, one_line
-from geodinoseg.labels.vector_layer import crs_of, file_of, open_vector_layer
+from geodinoseg.labels.label_files import file_of
+from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.outputs import written_beside
 from geodinoseg.polygons.geopackage_style import add_layer_style, check_layer_name
 from geodinoseg.polygons.side_files import find_parts

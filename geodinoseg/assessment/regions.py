@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.classes import IGNORE, FeatureClasses
-from geodinoseg.labels.features import LabelFeatures, sound_polygons
-from geodinoseg.labels.place import pixel_space
-from geodinoseg.labels.polygons import polygon_source, polygons_on
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.features import sound_polygons
+from geodinoseg.labels.overlaps import ScenePolygons
+from geodinoseg.labels.polygons import PolygonSource, areas_on, polygon_source, reaching
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pyproj
     from numpy.typing import NDArray
 
     from geodinoseg.geobox import GeoBox
     from geodinoseg.grid import Window
-    from geodinoseg.labels.label_set import LabelSource
 
 USUAL_FIELDS = ("region", "name", "id")
 """Columns that are taken for the regions' name unasked, the first that is there."""
@@ -36,7 +34,7 @@ class Region:
 
     name: str
     """As in the file."""
-    source: LabelSource
+    source: PolygonSource
     """Burns the polygons: 0 inside, IGNORE outside."""
 
     def inside(self, window: Window) -> NDArray[np.bool_] | None:
@@ -68,21 +66,23 @@ def read_regions(path: str, geobox: GeoBox, *, field: str | None) -> tuple[Regio
     names = [_name_of(value) for value in frame.iloc[kept, 0].tolist()]
     if "" in names:
         _log.warning("%s: left out %d regions without a name.", path, names.count(""))
-    crs = crs_of(frame)
-    pixel_space(path, crs, geobox)  # a CRS that does not fit is said as such, not as elsewhere
-    found = [
-        _region(path, name, polygons[[other == name for other in names]], crs, geobox)
-        for name in dict.fromkeys(names)
-        if name
-    ]
-    regions = tuple(region for region in found if region is not None)
+    areas = areas_on(path, crs_of(frame), polygons, geobox)
+    members: dict[str, list[int]] = {name: [] for name in names if name}
+    for index in reaching(areas, geobox).tolist():
+        if names[index]:
+            members[names[index]].append(index)
+    regions = tuple(
+        Region(name=name, source=_burnt(areas[indexes]))
+        for name, indexes in members.items()
+        if indexes
+    )
     if not regions:
         raise LabelError(
-            f"{path}: none of its {len(found)} regions reaches the map; give regions of the same "
+            f"{path}: none of its {len(members)} regions reaches the map; give regions of the same "
             f"place."
         )
-    if len(regions) < len(found):
-        _log.warning("%s: left out %d regions outside the map.", path, len(found) - len(regions))
+    if len(regions) < len(members):
+        _log.warning("%s: left out %d regions outside the map.", path, len(members) - len(regions))
     return regions
 
 
@@ -109,20 +109,7 @@ def _name_of(value: Any) -> str:
     return " ".join(str(value).split())
 
 
-def _region(
-    path: str, name: str, polygons: NDArray[Any], crs: pyproj.CRS | None, geobox: GeoBox
-) -> Region | None:
-    classes = FeatureClasses(
-        class_ids=np.zeros(len(polygons), dtype=np.int64),
-        names={0: name},
-        is_numbered=False,
-        ignored=frozenset(),
-    )
-    features = LabelFeatures(path=path, crs=crs, polygons=polygons, classes=classes)
-    try:
-        placed = polygons_on(features, geobox)
-    except LabelError:  # it lies elsewhere: all else was tried before
-        return None
-    channels = np.zeros(len(placed.polygons), dtype=np.int64)
-    source = polygon_source(placed, channels, fill=IGNORE, dtype=np.dtype(np.int16))
-    return Region(name=name, source=source)
+def _burnt(areas: NDArray[Any]) -> PolygonSource:
+    channels = np.zeros(len(areas), dtype=np.int64)
+    placed = ScenePolygons(polygons=areas, class_ids=channels)
+    return polygon_source(placed, channels, fill=IGNORE, dtype=np.dtype(np.int16))

@@ -33,7 +33,7 @@ def add_label_sections(main: ET.Element, assessment: MapAssessment, raster: Clas
         SceneError: the map cannot be read.
     """
     add(main, "h2", "Against the labels")
-    name = Path(assessment.labels.partition("|")[0]).name
+    name = _without_folders(assessment.labels)
     add(
         main, "p", f"{assessment.accuracy.pixels:,} pixels of the map have a label in {name} and "
         f"were compared with it, one by one.", class_="lead",
@@ -87,6 +87,15 @@ def add_matrix(
             if count:
                 add(cell, "small", f"{share:.1%}")
         add(line, "td", f"{int(counts[index].sum()):,}", class_=NUMBER)
+
+
+def _without_folders(labels: str) -> str:
+    """The labels as a reader elsewhere knows them: of `wood=/data/a.gpkg` wood=a.gpkg."""
+    short = []
+    for label in labels.split(", "):
+        name, equals, path = label.partition("|")[0].rpartition("=")
+        short.append(f"{name}{equals}{Path(path).name}")
+    return ", ".join(short)
 
 
 def _add_classes(main: ET.Element, assessment: MapAssessment) -> None:

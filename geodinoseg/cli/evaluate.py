@@ -11,6 +11,7 @@ from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.distance import Distance
 from geodinoseg.cli.options import (
     class_field_option,
+    extent_option,
     ignore_class_option,
     json_option,
     overwrite_option,
@@ -25,7 +26,11 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("class_raster", type=_FILE)
-@click.option("--labels", help="Polygons with a class column, or a label raster.")
+@click.option(
+    "--labels",
+    multiple=True,
+    help="Polygons with a class column, or a label raster; or one file a class, NAME=FILE each.",
+)
 @click.option(
     "--sample",
     type=_FILE,
@@ -41,6 +46,7 @@ _FILE = click.Path(path_type=Path)
 )
 @class_field_option
 @unlabelled_option
+@extent_option
 @ignore_class_option
 @click.option("--regions", type=_FILE, help="Polygons; each is measured for itself, too.")
 @click.option(
@@ -79,14 +85,13 @@ def evaluate(class_raster: Path, **options: Any) -> None:
     from geodinoseg.assessment.sample import evaluate_sample
 
     labels, sample, outputs = options["labels"], options["sample"], options["outputs"]
-    if labels is None and sample is None:
+    if not labels and sample is None:
         raise click.UsageError("Give --labels, --sample, or both.")
-    inputs = [path for path in (class_raster, labels, sample, options["regions"]) if path]
+    inputs = [class_raster, *labels, *filter(None, (sample, options["regions"]))]
     check_reports(outputs, overwrite=options["overwrite"], inputs=inputs)
-    by_sample = sample and evaluate_sample(
-        class_raster, sample, further_classes=options["further_class"]
-    )
-    by_labels = labels and _by_labels(class_raster, options)
+    further = options["further_class"]
+    by_sample = evaluate_sample(class_raster, sample, further_classes=further) if sample else None
+    by_labels = _by_labels(class_raster, options) if labels else None
     for output in outputs:
         write_report(output, by_labels, by_sample, overwrite=options["overwrite"])
     found = [assessment.table() for assessment in (by_labels, by_sample) if assessment]
@@ -105,6 +110,7 @@ def _by_labels(class_raster: Path, options: dict[str, Any]) -> MapAssessment:
             class_field=options["class_field"],
             unlabelled=options["unlabelled"],
             ignore_classes=options["ignore_class"],
+            extent=options["extent"],
             options=EvaluationOptions(
                 regions=options["regions"],
                 region_field=options["region_field"],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from geodinoseg.training.validation_split import SplitScene
 
 _TRIES = 20
-"""Windows drawn before one that touches validation blocks is taken, without its labels there."""
+"""Windows drawn before one is taken that lies in the block, and so misses what is held out."""
 _BLOCKS_HELD = 64
 """Blocks whose labels are kept: 0.4 MB each where crops have 224 px, and asked for again."""
 
@@ -49,6 +49,7 @@ class Sampler:
         crop_px: int,
         augmentation: Augmentation,
         seed: int,
+        fold: int | None = 0,
     ) -> None:
         """Take scenes with labels; opens nothing yet.
 
@@ -57,6 +58,7 @@ class Sampler:
             crop_px: side of a crop.
             augmentation: how training crops are varied.
             seed: of the draws.
+            fold: that is held out; None trains on everything.
 
         Raises:
             LabelError: no block with labels is left for training.
@@ -65,9 +67,10 @@ class Sampler:
         self._crop_px = crop_px
         self._augmentation = augmentation
         self._seed = seed
+        self._fold = fold
         self._readers: list[SceneReader] = []
         self._exits = ExitStack()
-        self._places = _training_places(scenes)
+        self._places = _training_places(scenes, fold)
         self._block_labels = lru_cache(_BLOCKS_HELD)(self._read_block)
 
     def __enter__(self) -> Self:
@@ -94,7 +97,9 @@ class Sampler:
         return [
             (index, piece.shifted_by(rows=block.row_off, cols=block.col_off))
             for index, split in enumerate(self._scenes)
-            for block in (split.block(*at) for at in np.argwhere(split.is_validation).tolist())
+            for block in (
+                split.block(*at) for at in np.argwhere(split.held_out(self._fold)).tolist()
+            )
             for piece in windows_over(height=block.height, width=block.width, rows=side, cols=side)
         ]
 
@@ -116,26 +121,34 @@ class Sampler:
     def _crop(self, rng: np.random.Generator) -> Crop:
         index, window, side = self._draw_window(rng)
         crop = self._read(index, window)
-        # Only where blocks are so small that no window misses them all: its labels are not used.
-        crop.labels[self._scenes[index].in_validation(window)] = IGNORE
+        # Only where blocks are smaller than a crop: what is held out is not learnt from.
+        crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
         return turned(resized(padded(crop, side), self._crop_px), rng)
 
     def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
         """Scene, window, and the side of the square that it fills or, at a small scene, begins."""
         channel, places, chances = self._places[rng.integers(len(self._places))]
-        for attempt in range(_TRIES):
-            index, row, col = places[rng.choice(len(places), p=chances)].tolist()
+        for _ in range(_TRIES):
+            index, block_row, block_col = places[rng.choice(len(places), p=chances)].tolist()
             split = self._scenes[index]
             side = max(1, round(self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)))
-            row, col = self._draw_pixel(index, row, col, channel, rng)
+            row, col = self._draw_pixel(index, block_row, block_col, channel, rng)
             window = _window_at(
                 split.scene,
                 row_off=row - int(rng.integers(side)),
                 col_off=col - int(rng.integers(side)),
                 side=side,
             )
-            if attempt == _TRIES - 1 or not split.touches_validation(window):
-                break
+            if not split.touches(window, self._fold):
+                return index, window, side
+        side = self._crop_px
+        window = _window_in(
+            split.scene,
+            split.block(block_row, block_col),
+            row_off=row - int(rng.integers(side)),
+            col_off=col - int(rng.integers(side)),
+            side=side,
+        )
         return index, window, side
 
     def _draw_pixel(
@@ -178,7 +191,7 @@ def read_ahead(
 
 
 def _training_places(
-    scenes: Sequence[SplitScene],
+    scenes: Sequence[SplitScene], fold: int | None
 ) -> list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]:
     """For each class with training labels: its channel, where it is, and each place's chance.
 
@@ -188,7 +201,7 @@ def _training_places(
     for channel in range(scenes[0].counts.shape[-1]):
         where, weights = [], []
         for index, split in enumerate(scenes):
-            counts = np.where(split.is_validation, 0, split.counts[..., channel])
+            counts = np.where(split.trains(fold), split.counts[..., channel], 0)
             blocks = np.argwhere(counts > 0)
             where.append(np.insert(blocks, 0, index, axis=1))
             weights.append(counts[counts > 0])
@@ -211,4 +224,18 @@ def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window
         row_off=min(max(row_off, 0), scene.height - height),
         width=width,
         height=height,
+    )
+
+
+def _window_in(scene: Scene, block: Window, *, row_off: int, col_off: int, side: int) -> Window:
+    """A square at a corner, moved to lie inside a block.
+
+    A block that is smaller than the square is the last one: the square reaches back from its end
+    into the block before, which is on the same side of the split.
+    """
+    return _window_at(
+        scene,
+        row_off=min(max(row_off, block.row_off), block.row_end - side),
+        col_off=min(max(col_off, block.col_off), block.col_end - side),
+        side=side,
     )
