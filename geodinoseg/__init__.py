@@ -27,13 +27,8 @@ if TYPE_CHECKING:
     from geodinoseg.assessment.area_estimates import AreaEstimates, estimate_areas
     from geodinoseg.assessment.map_assessment import MapAssessment
     from geodinoseg.assessment.report import write_report
-    from geodinoseg.assessment.sample import (
-        SampleAssessment,
-        SampleDesign,
-        SampleOptions,
-        draw_sample,
-        evaluate_sample,
-    )
+    from geodinoseg.assessment.sample import SampleDesign, SampleOptions, draw_sample
+    from geodinoseg.assessment.sample_assessment import SampleAssessment, evaluate_sample
     from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
     from geodinoseg.errors import GeodinosegError
     from geodinoseg.evaluation import EvaluationOptions, evaluate_map
@@ -62,7 +57,7 @@ _HOMES = {
     "LegendClass": "legend",
     "MapAssessment": "assessment.map_assessment",
     "PolygonOptions": "polygons.stream",
-    "SampleAssessment": "assessment.sample",
+    "SampleAssessment": "assessment.sample_assessment",
     "SampleDesign": "assessment.sample",
     "SampleOptions": "assessment.sample",
     "Scene": "scene",
@@ -73,7 +68,7 @@ _HOMES = {
     "draw_sample": "assessment.sample",
     "estimate_areas": "assessment.area_estimates",
     "evaluate_map": "evaluation",
-    "evaluate_sample": "assessment.sample",
+    "evaluate_sample": "assessment.sample_assessment",
     "load_model": "model.model_folder",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodinoseg.assessment.boundaries import DEFAULT_TOLERANCE_PX, Tolerance, reach_of
+from geodinoseg.assessment.channels import check_class_count
 from geodinoseg.assessment.comparison import compare
 from geodinoseg.assessment.map_assessment import MapAssessment
 from geodinoseg.assessment.regions import read_regions
@@ -79,6 +80,7 @@ def evaluate_map(
     raster = (
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
     )
+    check_class_count(raster)
     if options.confidence is not None:
         raster = replace(raster, confidence_path=Path(options.confidence))
     source = open_labels(

@@ -17,10 +17,12 @@ from test_sampling import fill, map_classes, patches, write_map
 
 from geodinoseg.assessment.agreement import Agreement
 from geodinoseg.assessment.html_charts import _round_step
+from geodinoseg.assessment.mapped_areas import hectares
 from geodinoseg.assessment.report import write_report
 from geodinoseg.assessment.report_labels import _without_folders
 from geodinoseg.assessment.report_pictures import agreement_colors
-from geodinoseg.assessment.sample import SampleOptions, draw_sample, evaluate_sample, hectares
+from geodinoseg.assessment.sample import SampleOptions, draw_sample
+from geodinoseg.assessment.sample_assessment import evaluate_sample
 from geodinoseg.errors import OutputExistsError
 from geodinoseg.evaluation import EvaluationOptions, evaluate_map
 from geodinoseg.geobox import GeoBox

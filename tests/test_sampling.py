@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 
@@ -20,7 +21,8 @@ from rasters import ROTATED, write_raster
 from test_area_estimates import COUNTS, PIXELS  # the published example
 
 from geodinoseg.assessment.geopackage_note import add_note, read_note
-from geodinoseg.assessment.sample import SampleOptions, draw_sample, evaluate_sample
+from geodinoseg.assessment.sample import SampleOptions, draw_sample
+from geodinoseg.assessment.sample_assessment import evaluate_sample
 from geodinoseg.assessment.sampling_design import allocate, sample_size
 from geodinoseg.assessment.strata import SQUARE_PX, count_strata, draw_pixels
 from geodinoseg.class_rasters.class_raster import open_class_raster
@@ -174,13 +176,13 @@ def test_points_are_drawn_from_their_class_without_repetition(class_map):
 
 @pytest.mark.parametrize("degrees", [False, True])
 def test_every_pixel_of_a_class_has_a_chance_by_its_area(tmp_path, degrees):
-    """On a map over two squares, drawn 900 times; in degrees rows near the pole are rarer."""
+    """On a map over two squares, drawn 400 times; in degrees rows near the pole are rarer."""
     pixels = np.full((12, 520), 4, dtype=np.uint8)
     pixels[:, 3:515] = 1
     place = {"crs": "EPSG:4326", "transform": Affine(0.5, 0, -90, 0, -4, 70)} if degrees else {}
     raster = open_class_raster(write_map(tmp_path / "m.tif", pixels, **place))
     strata = count_strata(raster, progress=no_progress)
-    times, per_draw = 900, 6
+    times, per_draw = 400, 6
     hits = np.zeros(pixels.shape)
     for seed in range(times):
         found = draw_pixels(strata, np.array([0, per_draw, 0, 0]), seed=seed, progress=no_progress)[
@@ -257,7 +259,7 @@ def test_answers_come_back_as_the_error_matrix(folder, class_map):
         answers[number] = said
         expected[rows[class_id], column] += 1
     fill(path, answers)
-    with pytest.raises(LabelError, match=r"1 values of reference are no class: 'snow' \(\d+\)"):
+    with pytest.raises(LabelError, match=r"reference holds what is no class: 'snow' \(\d+\)"):
         evaluate_sample(class_map, path)
     found = evaluate_sample(class_map, path, further_classes=("snow",))
     assert_array_equal(found.estimates.counts, expected)
@@ -323,20 +325,31 @@ def refused(class_map, path):
     return errors[0]
 
 
-def copied(folder, class_map, name, change=None, answer=True):
-    path = folder / f"{name}.gpkg"
-    draw_sample(class_map, path, options=SampleOptions(points=160), overwrite=True)
-    by_id = {1: "water", 4: "wood", 9: "field <&>"}
-    if answer:
-        fill(path, {number: by_id[class_id] for number, class_id in map_classes(path).items()})
-    if change:
+@pytest.fixture
+def copied(folder, class_map, tmp_path):
+    """Makes copies of one sample of the map, each in a folder of its own, answered and changed."""
+    drawn = folder / "to_copy" / "points.gpkg"
+    if not drawn.exists():
+        drawn.parent.mkdir()
+        draw_sample(class_map, drawn, options=SampleOptions(points=160))
+    right = {1: "water", 4: "wood", 9: "field <&>"}
+
+    def copy(name, change=None, answer=True):
+        path = tmp_path / name / "points.gpkg"
+        path.parent.mkdir()
+        shutil.copy(drawn, path)
+        if answer:
+            fill(path, {number: right[class_id] for number, class_id in map_classes(path).items()})
         with closing(sqlite3.connect(path)) as database, database:
-            for trigger in database.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            for (trigger,) in database.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'points'"
             ).fetchall():
-                database.execute(f'DROP TRIGGER "{trigger[0]}"')
-            database.execute(change.format(layer=name))
-    return path
+                database.execute(f'DROP TRIGGER "{trigger}"')
+            if change:
+                database.execute(change)
+        return path
+
+    return copy
 
 
 def test_a_map_without_a_crs_is_sampled_and_said_to_be_taken_in_metres(tmp_path, caplog):
@@ -350,50 +363,59 @@ def test_a_map_without_a_crs_is_sampled_and_said_to_be_taken_in_metres(tmp_path,
     assert "has no CRS" in caplog.text
 
 
-def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map):
-    make = copied
-    assert "no point has a reference class yet" in refused(
-        class_map, make(tmp_path, class_map, "open", answer=False)
-    )
-    few = copied(tmp_path, class_map, "few")
+def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map, copied):
+    assert "no point has a reference class yet" in refused(class_map, copied("open", answer=False))
+    few = copied("few")
     rare = [number for number, class_id in map_classes(few).items() if class_id == 9]
     fill(few, {number: "water" for number in map_classes(few) if number not in rare[1:]})
-    assert "class field <&> has 1 answered points of 50" in refused(class_map, few)
-    assert "2 values of reference are no class: 'huose' (159), 'x' (1)" in refused(
+    assert "class field <&> has 1 answered of its 50 points" in refused(class_map, few)
+    assert "holds what is no class: 'huose' (159), 'x' (1)" in refused(
         class_map,
-        make(
-            tmp_path, class_map, "typing",
-            "UPDATE {layer} SET reference = CASE point_id WHEN 7 THEN 'x' ELSE 'huose' END",
+        copied(
+            "typing",
+            "UPDATE points SET reference = CASE point_id WHEN 7 THEN 'x' ELSE 'huose' END",
         ),
     )  # fmt: skip
     assert "no column 'reference'" in refused(
         class_map,
-        make(tmp_path, class_map, "gone", "ALTER TABLE {layer} RENAME COLUMN reference TO ref"),
+        copied("gone", "ALTER TABLE points RENAME COLUMN reference TO ref"),
     )
-    assert "1 points were not drawn" in refused(
+    assert "not drawn but added later, 1 in all (point_id 999)" in refused(
         class_map,
-        make(tmp_path, class_map, "more", "UPDATE {layer} SET point_id = 999 WHERE point_id = 3"),
+        copied("more", "UPDATE points SET point_id = 999 WHERE point_id = 3"),
     )
     assert "point 4 is there twice" in refused(
         class_map,
-        make(tmp_path, class_map, "twice", "UPDATE {layer} SET point_id = 4 WHERE point_id = 3"),
+        copied("twice", "UPDATE points SET point_id = 4 WHERE point_id = 3"),
     )
     assert "is no sample that geodinoseg drew" in refused(
-        class_map, make(tmp_path, class_map, "bare", "DELETE FROM gpkg_metadata")
+        class_map, copied("bare", "DELETE FROM gpkg_metadata")
     )
+    for name, field, value in (
+        ("area", "area_m2", "?"),
+        ("zero", "area_m2", 0),
+        ("n", "points", 9),
+    ):
+        broken = copied(name)
+        note = read_note(broken)
+        note["strata"][0][field] = value
+        with closing(sqlite3.connect(broken)) as database, database:
+            database.execute("DELETE FROM gpkg_metadata")
+        add_note(broken, note)
+        assert "is no sample that geodinoseg drew" in refused(class_map, broken)
     text = tmp_path / "text.gpkg"
     text.write_text("point_id,reference\n")
     assert "is no sample that geodinoseg drew" in refused(class_map, text)
     assert "no such file" in refused(class_map, tmp_path / "none.gpkg")
 
 
-def test_a_sample_of_another_map_is_refused_in_a_line(tmp_path, class_map):
-    path = copied(tmp_path, class_map, "points")
+def test_a_sample_of_another_map_is_refused_in_a_line(tmp_path, class_map, copied):
+    path = copied("points")
     pixels = patches()
     changed = write_map(tmp_path / "changed.tif", np.where(pixels == 1, 4, pixels))
     assert "the map has another class than the one they were drawn from" in refused(changed, path)
     cut = write_map(tmp_path / "cut.tif", pixels[:300])
-    assert "points lie outside" in refused(cut, path)
+    assert "of the points lie outside" in refused(cut, path)
     holes = pixels.copy()
     holes[::2] = 255
     assert "no class instead of" in refused(write_map(tmp_path / "holes.tif", holes), path)
@@ -405,6 +427,8 @@ def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp
     empty = write_map(tmp_path / "empty.tif", np.full((7, 9), 255))
     bare = patches(60, 70)[None].astype(np.uint8)
     nowhere = write_raster(tmp_path / "nowhere.tif", bare, nodata=255, crs=None, transform=None)
+    things = np.arange(1_200, dtype=np.uint16).reshape(1, 30, 40)
+    numbers = write_raster(tmp_path / "numbers.tif", things)
     output = tmp_path / "points.gpkg"
     for raster, options, said in (
         (empty, {}, "holds no class"),
@@ -412,6 +436,7 @@ def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp
         (class_map, {"expected_by_class": {"sea": 0.5}}, "has no class 'sea'"),
         (tmp_path / "none.tif", {}, "no such file"),
         (nowhere, {}, "does not say where it lies"),
+        (numbers, {}, "has 1,200 classes, more than 1,000; give a raster of classes"),
     ):
         with pytest.raises(GeodinosegError, match=said) as caught:
             draw_sample(raster, output, options=SampleOptions(**options))
@@ -419,7 +444,9 @@ def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp
     for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken")):  # fmt: skip
         with pytest.raises(GeodinosegError, match=said):
             draw_sample(class_map, tmp_path / name)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["empty.tif", "nowhere.tif"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "empty.tif", "nowhere.tif", "numbers.tif",
+    ]  # fmt: skip
 
 
 def test_the_command_draws_as_many_points_as_the_standard_error_needs(tmp_path, class_map):

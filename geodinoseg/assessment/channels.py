@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geodinoseg.errors import SceneError
 from geodinoseg.labels.label_set import IGNORE
 from geodinoseg.legend import LARGEST_CLASS_ID
 
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geodinoseg.class_rasters.class_raster import ClassRaster
+
+
+_MOST_CLASSES = 1_000
+
+
+def check_class_count(raster: ClassRaster) -> None:
+    """Refuse rasters whose pixels are numbers of things rather than classes.
+
+    Raises:
+        SceneError: more than 1,000 classes, whose confusion would be a million numbers.
+    """
+    if len(raster.legend) > _MOST_CLASSES:
+        raise SceneError(
+            f"{raster.path}: has {len(raster.legend):,} classes, more than {_MOST_CLASSES:,}; give "
+            f"a raster of classes, not of object numbers."
+        )
 
 
 class ChannelTable:

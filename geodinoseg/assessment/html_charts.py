@@ -13,7 +13,7 @@ from geodinoseg.assessment.reliability import BINS
 
 if TYPE_CHECKING:
     from geodinoseg.assessment.reliability import Reliability
-    from geodinoseg.assessment.sample import SampleAssessment
+    from geodinoseg.assessment.sample_assessment import SampleAssessment
 
 _SIDE, _LEFT, _TOP, _BOTTOM = 260, 44, 12, 44
 _LINE, _NAME, _PLOT = 40, 170, 470

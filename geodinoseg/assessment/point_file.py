@@ -6,9 +6,11 @@ in random order, and what `evaluate` needs lies in the file's metadata.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import warnings
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,9 +183,7 @@ def _read_note(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
     if not file.is_file():
         raise LabelError(f"{path}: no such file; draw a sample with geodinoseg sample.")
     try:
-        note = read_note(file)
-        strata = tuple(Stratum(**stratum) for stratum in note["strata"])
-        return strata, {int(number): int(class_id) for number, class_id in note["points"]}
+        return _understood(read_note(file))
     except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
         raise LabelError(
             f"{path}: is no sample that geodinoseg drew: what it noted of the map's classes is "
@@ -192,13 +192,39 @@ def _read_note(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
         ) from error
 
 
+def _understood(note: dict[str, Any]) -> tuple[tuple[Stratum, ...], dict[int, int]]:
+    """The strata, and the class id of each point.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not what `_note` makes.
+    """
+    strata = tuple(
+        Stratum(
+            class_id=int(stratum["class_id"]),
+            name=str(stratum["name"]),
+            pixels=int(stratum["pixels"]),
+            area_m2=float(stratum["area_m2"]),
+            points=int(stratum["points"]),
+        )
+        for stratum in note["strata"]
+    )
+    points = {int(number): int(class_id) for number, class_id in note["points"]}
+    counts = Counter(points.values())
+    sound = all(
+        s.pixels > 0 and 0 < s.area_m2 < math.inf and counts[s.class_id] == s.points for s in strata
+    )
+    if not sound or sum(stratum.points for stratum in strata) != len(points):
+        raise ValueError("points and classes do not fit each other")
+    return strata, points
+
+
 def _point_ids(path: str, column: Any, drawn: dict[int, int]) -> NDArray[np.int64]:
     values = column.tolist()
     strange = [value for value in values if value not in drawn]
     if strange:
         raise LabelError(
-            f"{path}: {len(strange)} points were not drawn, but added later (point_id "
-            f"{strange[0]}); remove them, as only points drawn at random count."
+            f"{path}: holds points that were not drawn but added later, {len(strange)} in all "
+            f"(point_id {strange[0]}); remove them, as only points drawn at random count."
         )
     if len(set(values)) < len(values):
         twice = next(value for value in values if values.count(value) > 1)

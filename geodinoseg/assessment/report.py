@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from geodinoseg.assessment.map_assessment import MapAssessment
-    from geodinoseg.assessment.sample import SampleAssessment
+    from geodinoseg.assessment.sample_assessment import SampleAssessment
 
 FilePath = str | os.PathLike[str]
 SUFFIXES = (".html", ".json", ".csv")
@@ -70,10 +70,12 @@ def write_report(
     Raises:
         OutputError: the file cannot be written there.
         SceneError: the map can no longer be read, for its picture.
-        ValueError: there is nothing to report.
+        ValueError: there is nothing to report, or the two are of different maps.
     """
     if by_labels is None and by_sample is None:
         raise ValueError("a report needs an evaluation by labels, by a sample, or both.")
+    if by_labels and by_sample and by_labels.path.resolve() != by_sample.path.resolve():
+        raise ValueError(f"{by_labels.path} and {by_sample.path} are two maps; write two reports.")
     target = check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
     write = {".html": report_page, ".json": _json_text, ".csv": _csv_text}[target.suffix.lower()]
     text = write(by_labels, by_sample)

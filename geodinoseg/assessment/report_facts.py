@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from geodinoseg.assessment.comparison import RegionAssessment
     from geodinoseg.assessment.map_assessment import MapAssessment
     from geodinoseg.assessment.reliability import Reliability
-    from geodinoseg.assessment.sample import SampleAssessment
+    from geodinoseg.assessment.sample_assessment import SampleAssessment
     from geodinoseg.legend import Legend
 
 COLUMNS = (

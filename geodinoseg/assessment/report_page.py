@@ -15,7 +15,7 @@ from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
     from geodinoseg.assessment.map_assessment import MapAssessment
-    from geodinoseg.assessment.sample import SampleAssessment
+    from geodinoseg.assessment.sample_assessment import SampleAssessment
 
 # Paired with what it says, so that a reader need not look measures up.
 _MEASURES = (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geodinoseg.assessment.sample import SampleAssessment
+    from geodinoseg.assessment.sample_assessment import SampleAssessment
     from geodinoseg.class_rasters.class_raster import ClassRaster
     from geodinoseg.geobox import GeoBox
     from geodinoseg.legend import LegendClass

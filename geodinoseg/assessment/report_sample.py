@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from geodinoseg.accuracy import shown
 from geodinoseg.assessment.html_charts import add_area_chart
 from geodinoseg.assessment.html_elements import NUMBER, add, add_class_name, add_table
 from geodinoseg.assessment.report_labels import add_matrix
 from geodinoseg.assessment.report_pictures import add_map_figure, add_points
+from geodinoseg.assessment.sample_assessment import with_margin
 
 if TYPE_CHECKING:
-    from geodinoseg.assessment.area_estimates import Estimate
-    from geodinoseg.assessment.sample import SampleAssessment
+    from geodinoseg.assessment.sample_assessment import SampleAssessment
     from geodinoseg.class_rasters.class_raster import ClassRaster
 
 _METHOD = (
@@ -86,13 +84,13 @@ def _add_accuracies(main: ET.Element, assessment: SampleAssessment) -> None:
         line = add(body, "tr")
         add_class_name(line, entry.name, entry.color)
         for estimate in (estimates.users, estimates.producers):
-            add(line, "td", _with_margin(estimate, index), class_=NUMBER)
+            add(line, "td", with_margin(estimate, index), class_=NUMBER)
         on_map = index < len(assessment.drawn)
         points = f"{int(estimates.counts[index].sum()):,}" if on_map else "-"
         add(line, "td", points, class_=NUMBER)
     line = add(body, "tr")
     add(line, "th", "overall", scope="row")
-    add(line, "td", _with_margin(estimates.overall, ()), class_="both", colspan="2")
+    add(line, "td", with_margin(estimates.overall, ()), class_="both", colspan="2")
     add(line, "td", f"{int(estimates.counts.sum()):,}", class_=NUMBER)
 
 
@@ -111,8 +109,3 @@ def _add_proportions(main: ET.Element, assessment: SampleAssessment) -> None:
     add(line, "th", "total", scope="row")
     for share in (*proportions.sum(axis=0).tolist(), float(proportions.sum())):
         add(line, "td", f"{share:.4f}", class_=NUMBER)
-
-
-def _with_margin(estimate: Estimate, index: Any) -> str:
-    value, margin = float(estimate.value[index]), float(estimate.margin[index])
-    return f"{shown(value)} ± {shown(margin)}" if math.isfinite(value) else "-"

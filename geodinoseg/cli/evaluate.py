@@ -82,7 +82,7 @@ def evaluate(class_raster: Path, **options: Any) -> None:
       geodinoseg evaluate landcover.tif --sample points.gpkg -o report.html -o areas.csv
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.assessment.report import check_reports, write_report
-    from geodinoseg.assessment.sample import evaluate_sample
+    from geodinoseg.assessment.sample_assessment import evaluate_sample
 
     labels, sample, outputs = options["labels"], options["sample"], options["outputs"]
     if not labels and sample is None:
