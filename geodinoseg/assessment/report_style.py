@@ -60,7 +60,7 @@ tbody th { font-weight: 500; min-width: 7rem; }
 .chart .estimate { stroke: var(--ink); stroke-width: 1; }
 .chart .mapped { stroke: var(--ink); stroke-width: 2; }
 .reliability { width: 20rem; max-width: 100%; }
-.areas { width: 100%; min-width: 32rem; max-width: 46rem; }
+.areas { width: 100%; min-width: 28rem; max-width: 46rem; }
 .right { fill: #1b9e4b; } .wrong { fill: #d7301f; }
 .beside { display: flex; flex-wrap: wrap; gap: 1rem 2.2rem; align-items: center; }
 .beside > div { flex: 1 1 18rem; }

@@ -236,8 +236,7 @@ def _check_answered(
         if count < min(FEWEST_PER_CLASS, stratum.pixels):
             raise LabelError(
                 f"{path}: class {stratum.name} has {count} answered of its {stratum.points} "
-                f"points, and nothing can be said with fewer than {FEWEST_PER_CLASS}; fill in more of "
-                f"them."
+                f"points, and fewer than {FEWEST_PER_CLASS} say nothing; fill in more of them."
             )
     open_points = int((drawn - answered).sum())
     if open_points:
