@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chip:
-    """The values of a label chip, packed: they are asked for again and again, and take 1% so."""
+    """The values of a label chip, packed: they are asked for again and again."""
 
     packed: bytes
     """Row by row, compressed by zlib."""

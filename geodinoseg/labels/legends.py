@@ -147,7 +147,8 @@ def unlabelled_channel(path: str, legend: Legend, unlabelled: Unlabelled) -> int
     if background is None:
         raise LabelError(
             f"{path}: pixels without a label cannot be background, as the classes are "
-            f"{', '.join(legend.names)}; leave out --unlabelled background, or add that class."
+            f"{', '.join(legend.names)}; leave out --unlabelled background or --extent, or add "
+            f"that class."
         )
     return int(legend.class_ids.tolist().index(background))
 

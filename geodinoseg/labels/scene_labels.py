@@ -97,13 +97,21 @@ class Labels:
             yield reader
 
     def _counted(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
-        is_labelled = self.source.reaches(window)
-        if not is_labelled and self.source.fill == IGNORE:
-            return np.zeros(len(self.legend), dtype=np.int64)
-        shape = (window.height, window.width)
-        known = np.ones(shape, dtype=np.bool_) if scene is None else scene.read(window)[1]
-        channels = self.source.read(window) if is_labelled else np.full(shape, self.source.fill)
-        return np.bincount(channels[known & (channels != IGNORE)], minlength=len(self.legend))
+        if not self.source.reaches(window):
+            return self._counted_fill(window, scene)
+        channels = self.source.read(window)
+        known = channels != IGNORE
+        if scene is not None:
+            known &= scene.read(window)[1]
+        return np.bincount(channels[known], minlength=len(self.legend))
+
+    def _counted_fill(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
+        """Where no label reaches, nothing is burnt, and without background nothing is read."""
+        counts = np.zeros(len(self.legend), dtype=np.int64)
+        if self.source.fill != IGNORE:
+            pixels = window.height * window.width
+            counts[self.source.fill] = pixels if scene is None else scene.read(window)[1].sum()
+        return counts
 
 
 def _may_miss_pixels(scene: Scene) -> bool:

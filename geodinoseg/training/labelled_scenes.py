@@ -65,7 +65,7 @@ def open_labelled_scenes(
         raise LabelError(
             f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
         )
-    if labels is None or labels == []:
+    if not labels:
         raise LabelError("no labels were given; say with --labels which file they are in.")
     opened = _open_scenes(scenes, bands)
     files = _label_files(labels, opened)

@@ -5,6 +5,7 @@ The recipe is in `training_settings`, the data in `training_data`, the loop in `
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +30,8 @@ from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
     from geodinoseg.model.normalization import BandStatistics
+
+logger = logging.getLogger(__name__)
 
 
 def train_model(
@@ -82,6 +85,8 @@ def train_model(
         torch.manual_seed(settings.seed)
         model = build_network(network or {}, data, settings).to(where)
         statistics = _statistics(model, data, settings)
+        for warning in data.warnings:
+            logger.warning("%s", warning)
         run = TrainingRun(model, data, statistics, settings, progress)
         history = run.fit()
     segmentor = _segmentor(run, data, statistics, settings)
