@@ -271,6 +271,13 @@ def test_labels_over_nodata_alone_are_refused(tmp_path, class_map):
 
 
 def test_a_confidence_of_another_type_is_refused(tmp_path, class_map, labels):
-    wrong = write_raster(tmp_path / "c.tif", np.ones((1, HEIGHT, WIDTH), np.uint16))
-    with pytest.raises(SceneError, match="is not the confidence of"):
-        evaluate_map(class_map, labels, options=EvaluationOptions(confidence=wrong))
+    shape = (1, HEIGHT, WIDTH)
+    wide = write_raster(tmp_path / "wide.tif", np.ones(shape, np.uint16))
+    bytes_ = write_raster(tmp_path / "bytes.tif", np.full(shape, 200, np.uint8))
+    for path, said in (
+        (wide, "is not the confidence of"),
+        (class_map, "holds classes, not the confidence"),
+        (bytes_, "holds the value 200; confidence is 0 to 100"),
+    ):
+        with pytest.raises(SceneError, match=said):
+            evaluate_map(class_map, labels, options=EvaluationOptions(confidence=path))

@@ -388,6 +388,10 @@ def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map, 
         class_map,
         copied("twice", "UPDATE points SET point_id = 4 WHERE point_id = 3"),
     )
+    assert "holds something that is no point" in refused(
+        class_map,
+        copied("lost", "UPDATE points SET geom = NULL WHERE point_id = 3"),
+    )
     assert "is no sample that geodinoseg drew" in refused(
         class_map, copied("bare", "DELETE FROM gpkg_metadata")
     )

@@ -19,6 +19,7 @@ from geodinoseg.assessment.boundaries import (
 from geodinoseg.assessment.channels import ChannelTable
 from geodinoseg.assessment.reliability import Reliability, count_reliability
 from geodinoseg.class_rasters.confidence_raster import opened_confidence
+from geodinoseg.errors import SceneError
 from geodinoseg.grid import Window, windows_over
 from geodinoseg.labels.label_set import IGNORE
 
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
     from geodinoseg.assessment.agreement import Agreement
     from geodinoseg.assessment.regions import Region
     from geodinoseg.class_rasters.class_raster import ClassRaster
+    from geodinoseg.class_rasters.confidence_raster import ConfidenceReader
     from geodinoseg.labels.label_set import Labels
     from geodinoseg.progress import Progress
 
 WINDOW_PX = (512, 4096)
 """Rows and columns compared at once: whole blocks of a map of ours, 2 million pixels."""
+
+
+_NO_CONFIDENCE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +149,29 @@ def _compared(
                 _Compared(
                     reference=reference[core],
                     mapped=mapped[core],
-                    percent=None if confidence is None else confidence.read(window),
+                    percent=None if confidence is None else _percent(raster, confidence, window),
                     reference_boundary=boundary_pixels(reference, mapped, core, reach),
                     mapped_boundary=boundary_pixels(mapped, reference, core, reach),
                 ),
             )
+
+
+def _percent(
+    raster: ClassRaster, confidence: ConfidenceReader, window: Window
+) -> NDArray[np.uint8]:
+    """Confidence of a window.
+
+    Raises:
+        SceneError: a value is neither a percent nor nodata.
+    """
+    percent = confidence.read(window)
+    strange = (percent > 100) & (percent != _NO_CONFIDENCE)
+    if strange.any():
+        raise SceneError(
+            f"{raster.confidence_path}: holds the value {percent[strange].max()}; confidence is "
+            f"0 to 100 percent, and {_NO_CONFIDENCE} where there is none."
+        )
+    return percent
 
 
 class _Sums:

@@ -142,7 +142,8 @@ def read_points(path: str) -> PointSample:
         )
     frame = layer.read([POINT_FIELD, REFERENCE_FIELD])
     geometries = np.array(frame.geometry.array, dtype=object)
-    if not all(isinstance(geometry, shapely.Point) for geometry in geometries):
+    kinds = shapely.get_type_id(geometries)  # -1 where there is none
+    if (kinds != shapely.GeometryType.POINT).any() or shapely.is_empty(geometries).any():
         raise LabelError(f"{path}: holds something that is no point; draw the sample again.")
     return PointSample(
         strata=strata,
