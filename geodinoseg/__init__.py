@@ -24,9 +24,14 @@ from typing import TYPE_CHECKING, Any
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
+    from geodinoseg.assessment.area_estimates import AreaEstimates, estimate_areas
+    from geodinoseg.assessment.map_assessment import MapAssessment
+    from geodinoseg.assessment.report import write_report
+    from geodinoseg.assessment.sample import SampleDesign, SampleOptions, draw_sample
+    from geodinoseg.assessment.sample_assessment import SampleAssessment, evaluate_sample
     from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
     from geodinoseg.errors import GeodinosegError
-    from geodinoseg.evaluation import evaluate_map
+    from geodinoseg.evaluation import EvaluationOptions, evaluate_map
     from geodinoseg.legend import Legend, LegendClass
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.model_folder import load_model
@@ -42,19 +47,28 @@ if TYPE_CHECKING:
     from geodinoseg.training.trainer import train_model
 
 _HOMES = {
+    "AreaEstimates": "assessment.area_estimates",
     "ClassRaster": "class_rasters.class_raster",
     "DinoV2Segmentor": "model.dinov2_segmentor",
+    "EvaluationOptions": "evaluation",
     "GeodinosegError": "errors",
     "LabelOptions": "training.settings",
     "Legend": "legend",
     "LegendClass": "legend",
+    "MapAssessment": "assessment.map_assessment",
     "PolygonOptions": "polygons.stream",
+    "SampleAssessment": "assessment.sample_assessment",
+    "SampleDesign": "assessment.sample",
+    "SampleOptions": "assessment.sample",
     "Scene": "scene",
     "SegmentSettings": "plan",
     "Segmentor": "model.segmentor",
     "TileModel": "tile_model",
     "TrainingSettings": "training.settings",
+    "draw_sample": "assessment.sample",
+    "estimate_areas": "assessment.area_estimates",
     "evaluate_map": "evaluation",
+    "evaluate_sample": "assessment.sample_assessment",
     "load_model": "model.model_folder",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
@@ -63,23 +77,33 @@ _HOMES = {
     "side_by_side": "pictures.figures",
     "train_model": "training.trainer",
     "write_polygons": "polygons.polygonization",
+    "write_report": "assessment.report",
 }
 
 __all__ = [
+    "AreaEstimates",
     "ClassRaster",
     "DinoV2Segmentor",
+    "EvaluationOptions",
     "GeodinosegError",
     "LabelOptions",
     "Legend",
     "LegendClass",
+    "MapAssessment",
     "PolygonOptions",
+    "SampleAssessment",
+    "SampleDesign",
+    "SampleOptions",
     "Scene",
     "SegmentSettings",
     "Segmentor",
     "TileModel",
     "TrainingSettings",
     "__version__",
+    "draw_sample",
+    "estimate_areas",
     "evaluate_map",
+    "evaluate_sample",
     "load_model",
     "open_class_raster",
     "open_scene",
@@ -88,6 +112,7 @@ __all__ = [
     "side_by_side",
     "train_model",
     "write_polygons",
+    "write_report",
 ]
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from geodinoseg.legend import Legend
@@ -43,6 +45,14 @@ def confusion_matrix(
     return pairs.reshape(classes, classes).astype(np.int64)
 
 
+def ratio(part: Any, whole: Any) -> NDArray[np.float64]:
+    """Quotient as float64, NaN where the whole is 0."""
+    whole = np.asarray(whole, dtype=np.float64)
+    quotient = np.full(whole.shape, np.nan, dtype=np.float64)
+    np.divide(part, whole, out=quotient, where=whole > 0)
+    return quotient
+
+
 @dataclass(frozen=True, eq=False)
 class Accuracy:
     """The usual measures of a confusion matrix n, rows the reference, columns the prediction.
@@ -65,27 +75,27 @@ class Accuracy:
     @property
     def overall(self) -> float:
         """Overall accuracy, the share of pixels that are right: sum_i n_ii / n."""
-        return float(_ratio(np.trace(self.matrix), self.matrix.sum()))
+        return float(ratio(np.trace(self.matrix), self.matrix.sum()))
 
     @cached_property
     def precision(self) -> NDArray[np.float64]:
         """User's accuracy, (classes,): n_ii / n_+i, how much of what the map shows is there."""
-        return _ratio(self._right, self.matrix.sum(axis=0))
+        return ratio(self._right, self.matrix.sum(axis=0))
 
     @cached_property
     def recall(self) -> NDArray[np.float64]:
         """Producer's accuracy, (classes,): n_ii / n_i+, how much of what is there is shown."""
-        return _ratio(self._right, self.matrix.sum(axis=1))
+        return ratio(self._right, self.matrix.sum(axis=1))
 
     @cached_property
     def f1(self) -> NDArray[np.float64]:
         """Harmonic mean of precision and recall, (classes,): 2 n_ii / (n_i+ + n_+i)."""
-        return _ratio(2 * self._right, self._either + self._right)
+        return ratio(2 * self._right, self._either + self._right)
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union, (classes,): n_ii / (n_i+ + n_+i - n_ii)."""
-        return _ratio(self._right, self._either)
+        return ratio(self._right, self._either)
 
     @property
     def mean_iou(self) -> float:
@@ -97,36 +107,38 @@ class Accuracy:
         """Plain values, in channel order; None where a measure is NaN, which JSON lacks."""
         return {
             "pixels": self.pixels,
-            "overall_accuracy": _plain(self.overall),
-            "mean_iou": _plain(self.mean_iou),
-            "precision": [_plain(value) for value in self.precision],
-            "recall": [_plain(value) for value in self.recall],
-            "f1": [_plain(value) for value in self.f1],
-            "iou": [_plain(value) for value in self.iou],
+            "overall_accuracy": plain(self.overall),
+            "mean_iou": plain(self.mean_iou),
+            "precision": [plain(value) for value in self.precision],
+            "recall": [plain(value) for value in self.recall],
+            "f1": [plain(value) for value in self.f1],
+            "iou": [plain(value) for value in self.iou],
             "confusion_matrix": self.matrix.tolist(),
         }
 
-    def table(self, legend: Legend) -> str:
+    def table(self, legend: Legend, *, boundary_f_score: NDArray[np.float64] | None = None) -> str:
         """The measures as text for a terminal, a line a class, then overall and mean.
 
         Args:
             legend: names of the channels.
+            boundary_f_score: (classes,) a further column, where it is known.
         """
-        head = ("class", "precision", "recall", "F1", "IoU", "pixels")
-        measures = zip(self.precision, self.recall, self.f1, self.iou, strict=True)
+        columns = {
+            "precision": self.precision,
+            "recall": self.recall,
+            "F1": self.f1,
+            "IoU": self.iou,
+        }
+        if boundary_f_score is not None:
+            columns["boundary F"] = boundary_f_score
+        measures = zip(*columns.values(), strict=True)
         pixels = self.matrix.sum(axis=1)
-        lines = [head] + [
-            (name, *map(_shown, values), f"{count:,}")
+        lines = [("class", *columns, "pixels")] + [
+            (name, *map(shown, values), f"{count:,}")
             for name, values, count in zip(legend.names, measures, pixels, strict=True)
         ]
-        first = max(len(line[0]) for line in lines)
-        last = max(len(line[-1]) for line in lines)
-        rows = [
-            f"{name:<{first}}" + "".join(f"  {value:>9}" for value in values) + f"  {count:>{last}}"
-            for name, *values, count in lines
-        ]
-        summary = f"overall accuracy {_shown(self.overall)}, mean IoU {_shown(self.mean_iou)}"
-        return "\n".join([*rows, summary])
+        summary = f"overall accuracy {shown(self.overall)}, mean IoU {shown(self.mean_iou)}"
+        return "\n".join([aligned(lines), summary])
 
     @property
     def _right(self) -> NDArray[np.int64]:
@@ -139,17 +151,23 @@ class Accuracy:
         return sums - self._right
 
 
-def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
-    """Quotient as float64, NaN where the whole is 0."""
-    whole = np.asarray(whole, dtype=np.float64)
-    quotient = np.full(whole.shape, np.nan, dtype=np.float64)
-    np.divide(part, whole, out=quotient, where=whole > 0)
-    return quotient
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Cells as a table for a terminal: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [first.ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        )
+        for first, *rest in lines
+    )
 
 
-def _plain(value: float) -> float | None:
+def plain(value: float) -> float | None:
+    """A number as JSON holds it: None for NaN, which JSON lacks."""
     return float(value) if np.isfinite(value) else None
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """A share for a person: three decimals, or a dash for NaN."""
     return f"{value:.3f}" if np.isfinite(value) else "-"

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from os import PathLike
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from geodinoseg.accuracy import Accuracy, confusion_matrix
+from geodinoseg.assessment.boundaries import DEFAULT_TOLERANCE_PX, Tolerance, reach_of
+from geodinoseg.assessment.channels import check_class_count
+from geodinoseg.assessment.comparison import compare
+from geodinoseg.assessment.map_assessment import MapAssessment
+from geodinoseg.assessment.regions import read_regions
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import LabelError
-from geodinoseg.grid import windows_over
-from geodinoseg.labels.label_set import IGNORE, LabelsPath, Unlabelled, open_labels
-from geodinoseg.legend import Legend
+from geodinoseg.labels.label_set import LabelsPath, Unlabelled, open_labels
 from geodinoseg.progress import Progress, no_progress
 
-_ROWS, _COLS = 512, 8192
+FilePath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What is seldom asked for of an evaluation."""
+
+    regions: FilePath | None = None
+    """Vector file of regions that are measured each for itself."""
+    region_field: str | None = None
+    """Its column with their names; None finds region, name or id."""
+    confidence: FilePath | None = None
+    """Confidence raster; None takes the one that the class raster names, where there is one."""
+    boundary_tolerance_px: float = DEFAULT_TOLERANCE_PX
+    """How far from each other two borders may lie and still be one, pixels."""
+    boundary_tolerance_m: float | None = None
+    """The same in metres on the ground; where given it counts instead."""
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The tolerance of boundaries in the unit in which it was given."""
+        if self.boundary_tolerance_m is not None:
+            return Tolerance(distance=self.boundary_tolerance_m, unit="m")
+        return Tolerance(distance=self.boundary_tolerance_px, unit="px")
+
+
+_DEFAULTS = EvaluationOptions()
 
 
 def evaluate_map(
-    class_raster: str | PathLike[str] | ClassRaster,
+    class_raster: FilePath | ClassRaster,
     labels: LabelsPath | Sequence[LabelsPath],
     *,
     class_field: str | None = None,
     unlabelled: Unlabelled = "ignore",
     ignore_classes: tuple[str, ...] = (),
     extent: LabelsPath | None = None,
+    options: EvaluationOptions = _DEFAULTS,
     progress: Progress = no_progress,
-) -> tuple[Accuracy, Legend]:
+) -> MapAssessment:
     """Compare every labelled pixel of a map with its label.
 
     Pixels without a label, and nodata of the map, do not count. For scores that hold, the labels
@@ -43,18 +70,19 @@ def evaluate_map(
         unlabelled: what pixels without a label are.
         ignore_classes: classes of the labels to leave out.
         extent: polygons within which labelling is complete.
+        options: regions, confidence, tolerance of boundaries.
         progress: told the share of the map compared.
 
-    Returns:
-        The measures, and the legend whose order they are in.
-
     Raises:
-        SceneError: the map cannot be read.
-        LabelError: the labels do not fit the map, or no labelled pixel lies on it.
+        SceneError: the map or its confidence cannot be read.
+        LabelError: the labels or regions do not fit the map, or no labelled pixel lies on it.
     """
     raster = (
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
     )
+    check_class_count(raster)
+    if options.confidence is not None:
+        raster = replace(raster, confidence_path=Path(options.confidence))
     source = open_labels(
         labels,
         raster.geobox,
@@ -64,25 +92,29 @@ def evaluate_map(
         legend=raster.legend,
         extent=extent,
     )
-    size = {"height": raster.height, "width": raster.width}
-    windows = list(windows_over(**size, rows=_ROWS, cols=_COLS))
-    matrix = np.zeros((len(raster.legend),) * 2, dtype=np.int64)
-    with raster.reader() as reader:
-        for done, window in enumerate(windows, start=1):
-            mapped = _channels(reader.read(window), raster.legend)
-            matrix += confusion_matrix(source.read(window), mapped, len(raster.legend))
-            progress(done / len(windows), "comparing")
-    if not matrix.any():
+    regions = (
+        ()
+        if options.regions is None
+        else read_regions(os.fspath(options.regions), raster.geobox, field=options.region_field)
+    )
+    found = compare(
+        raster,
+        source,
+        reach=reach_of(options.tolerance, raster.geobox),
+        regions=regions,
+        progress=progress,
+    )
+    if not found.whole.accuracy.pixels:
         raise LabelError(
             f"{source.path}: no labelled pixel lies where {raster.path} holds a class; give labels "
             f"of the same place."
         )
-    return Accuracy(matrix), raster.legend
-
-
-def _channels(class_ids: NDArray[Any], legend: Legend) -> NDArray[np.int64]:
-    """Positions in the legend; IGNORE where an id is none of its classes, such as nodata."""
-    order = np.argsort(legend.class_ids)
-    known = legend.class_ids[order]
-    place = np.searchsorted(known, class_ids).clip(max=len(known) - 1)
-    return np.where(known[place] == class_ids, order[place], IGNORE)
+    return MapAssessment(
+        path=raster.path,
+        labels=source.path,
+        legend=raster.legend,
+        tolerance=options.tolerance,
+        whole=found.whole,
+        regions=found.regions,
+        agreement=found.agreement,
+    )

@@ -109,8 +109,7 @@ def score(test_part: Path, model: Path, work: Path) -> Accuracy:
     """Accuracy of the model's map on the test part, every labelled pixel of it."""
     output = work / "east_map.tif"
     geodinoseg("segment", test_part, f"--model={model}", "-o", output)
-    accuracy, _ = evaluate_map(output, LABELS, **LABELS_READ)
-    return accuracy
+    return evaluate_map(output, LABELS, **LABELS_READ).accuracy
 
 
 def baselines(train_part: Path, test_part: Path) -> dict[str, Accuracy]:

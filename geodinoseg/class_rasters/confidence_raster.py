@@ -11,7 +11,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from geodinoseg.class_rasters.class_raster import ClassRaster
+from geodinoseg.class_rasters.class_raster import CONTENT_TAG, ClassRaster
 from geodinoseg.errors import SceneError
 from geodinoseg.geobox import same_place
 from geodinoseg.grid import Window
@@ -52,6 +52,9 @@ def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
     if path is None:
         raise SceneError(f"{raster.path}: names no confidence raster; segment with --confidence.")
     with opened_raster(path) as dataset:
+        content = dataset.tags().get(CONTENT_TAG, "confidence")
+        if content != "confidence":
+            raise SceneError(f"{path}: holds {content}, not the confidence of {raster.path}.")
         place = geobox_of(path, dataset)
         if not same_place(place, raster.geobox) or dataset.dtypes[0] != "uint8":
             raise SceneError(

@@ -14,7 +14,8 @@ _COMMANDS = {
     "segment": "Segment a scene into a class raster and polygons.",
     "train": "Train a model on labelled scenes.",
     "polygonize": "Turn a class raster into polygons.",
-    "evaluate": "Compare a class raster with labels that were kept out of training.",
+    "evaluate": "Say how right a class raster is, by labels or by a sample of points.",
+    "sample": "Draw random points of a class raster to check it by eye.",
     "picture": "Draw a scene and its map side by side.",
     "info": "Say what a scene, a model or a class raster is.",
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.distance import Distance
 from geodinoseg.cli.options import (
     class_field_option,
     extent_option,
@@ -18,6 +18,9 @@ from geodinoseg.cli.options import (
     unlabelled_option,
 )
 
+if TYPE_CHECKING:
+    from geodinoseg.assessment.map_assessment import MapAssessment
+
 _FILE = click.Path(path_type=Path)
 
 
@@ -26,42 +29,93 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--labels",
     multiple=True,
-    required=True,
     help="Polygons with a class column, or a label raster; or one file a class, NAME=FILE each.",
 )
-@click.option("-o", "--output", type=_FILE, help="Also write the measures as JSON.")
+@click.option(
+    "--sample",
+    type=_FILE,
+    help="Points that geodinoseg sample drew, with their column reference filled in.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    type=_FILE,
+    multiple=True,
+    help="Report to write: .html (a page with pictures), .json or .csv; may be repeated.",
+)
 @class_field_option
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@click.option("--regions", type=_FILE, help="Polygons; each is measured for itself, too.")
+@click.option(
+    "--region-field", help="Column with the regions' names. [default: region, name or id]"
+)
+@click.option(
+    "--confidence",
+    type=_FILE,
+    help="Confidence raster. [default: the one that CLASS_RASTER names]",
+)
+@click.option(
+    "--boundary-tolerance",
+    type=Distance(),
+    default="3",
+    show_default=True,
+    help="How far a border may lie off, pixels (3) or metres (1.5m).",
+)
+@click.option(
+    "--further-class",
+    multiple=True,
+    help="A class of the sample's reference that the map lacks; may be repeated.",
+)
 @overwrite_option
 @json_option
 def evaluate(class_raster: Path, **options: Any) -> None:
-    """Compare CLASS_RASTER with labels that were kept out of training.
+    """Say how right CLASS_RASTER is: by labels, by a sample of points, or both.
+
+    Labels must have been kept out of training. A sample gives areas with their 95% intervals.
 
     \b
-    Example:
-      geodinoseg evaluate landcover.tif --labels check.gpkg --class-field crop -o accuracy.json
+    Examples:
+      geodinoseg evaluate landcover.tif --labels check.gpkg --class-field crop -o report.html
+      geodinoseg evaluate landcover.tif --sample points.gpkg -o report.html -o areas.csv
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.evaluation import evaluate_map
-    from geodinoseg.outputs import check_output, written_beside
+    from geodinoseg.assessment.report import check_reports, write_report
+    from geodinoseg.assessment.sample_assessment import evaluate_sample
 
-    output: Path | None = options["output"]
-    if output:
-        check_output(output, overwrite=options["overwrite"], suffixes=(".json",))
+    labels, sample, outputs = options["labels"], options["sample"], options["outputs"]
+    if not labels and sample is None:
+        raise click.UsageError("Give --labels, --sample, or both.")
+    inputs = [class_raster, *labels, *filter(None, (sample, options["regions"]))]
+    check_reports(outputs, overwrite=options["overwrite"], inputs=inputs)
+    further = options["further_class"]
+    by_sample = evaluate_sample(class_raster, sample, further_classes=further) if sample else None
+    by_labels = _by_labels(class_raster, options) if labels else None
+    for output in outputs:
+        write_report(output, by_labels, by_sample, overwrite=options["overwrite"])
+    found = [assessment.table() for assessment in (by_labels, by_sample) if assessment]
+    report_done(options["json_"], outputs, ["\n\n".join(found), *map(str, outputs)])
+
+
+def _by_labels(class_raster: Path, options: dict[str, Any]) -> MapAssessment:
+    from geodinoseg.evaluation import EvaluationOptions, evaluate_map
+
+    unit, tolerance = options["boundary_tolerance"]
+    in_unit = {f"boundary_tolerance_{unit}": tolerance}
     with progress_bar("comparing", json=options["json_"]) as progress:
-        accuracy, legend = evaluate_map(
+        return evaluate_map(
             class_raster,
             options["labels"],
             class_field=options["class_field"],
             unlabelled=options["unlabelled"],
             ignore_classes=options["ignore_class"],
             extent=options["extent"],
+            options=EvaluationOptions(
+                regions=options["regions"],
+                region_field=options["region_field"],
+                confidence=options["confidence"],
+                **in_unit,
+            ),
             progress=progress,
         )
-    if output:
-        facts = {"classes": legend.to_json(), **accuracy.to_json()}
-        with written_beside(output) as beside:
-            beside.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    lines = [accuracy.table(legend), *([str(output)] if output else [])]
-    report_done(options["json_"], [output] if output else [], lines)

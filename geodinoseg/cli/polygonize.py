@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.distance import Distance
 from geodinoseg.cli.options import json_option, overwrite_option
 
 _FILE = click.Path(path_type=Path)
@@ -29,28 +30,6 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
         if not all(parts):
             self.fail(f"{value!r} has an empty place between commas", param, ctx)
         return tuple(int(part) if part.isdecimal() else part for part in parts)
-
-
-class _Tolerance(click.ParamType[tuple[str, float]]):
-    """A number of pixels such as 1.5, or of metres such as 2m."""
-
-    name = "px|m"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float]:
-        """The unit, px or m, and the number."""
-        if isinstance(value, tuple):
-            return value
-        text = str(value).strip()
-        unit = next((unit for unit in ("px", "m") if text.endswith(unit)), "")
-        try:
-            number = float(text.removesuffix(unit))
-        except ValueError:
-            self.fail(f"{value!r} is no distance such as 1.5 (pixels) or 2m", param, ctx)
-        if not 0 <= number < float("inf"):
-            self.fail(f"{value!r} is no distance of 0 or more", param, ctx)
-        return unit or "px", number
 
 
 @click.command()
@@ -84,7 +63,7 @@ class _Tolerance(click.ParamType[tuple[str, float]]):
 )
 @click.option(
     "--simplify",
-    type=_Tolerance(),
+    type=Distance(),
     default="0",
     help="Let outlines move by so many pixels (1.5) or metres (2m); borders stay shared.",
 )

@@ -1,0 +1,1 @@
+"""How right a map is: comparison with labels, samples of points, area estimates, reports."""
