@@ -1,0 +1,148 @@
+"""Features of the frozen backbone, computed once and learnt from many times.
+
+In memory up to a bound, beyond it in a file without a name, which a kill leaves nothing of.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geodinoseg.devices import to_device
+from geodinoseg.errors import OutputError
+from geodinoseg.training.crops import Crop
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+    from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.budget import Allowance
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePlace:
+    """Where features are kept."""
+
+    memory_bytes: int
+    """As many are held in memory."""
+    folder: Path
+    """Of the file that holds more than that."""
+
+
+@dataclass(kw_only=True)
+class FeatureCache:
+    """Features and labels of crops, in the order in which they came."""
+
+    features: NDArray[np.float16]
+    """(room, channels, rows, columns of patches)."""
+    labels: NDArray[Any]
+    """(room, side, side) channel or IGNORE, in the smallest type that holds them."""
+    crops: list[Crop] = field(default_factory=list)
+    """Of each, where it was cut: without its pixels."""
+
+    def __len__(self) -> int:
+        """Crops so far."""
+        return len(self.crops)
+
+    def tensors(
+        self, indices: Sequence[int] | NDArray[Any], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (n, D, h, w) float32 and labels (n, side, side) int64 of some crops."""
+        features = torch.from_numpy(np.ascontiguousarray(self.features[indices]))
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[indices]))
+        return to_device(features, device).float(), to_device(labels, device).long()
+
+    def append(self, features_BDhw: torch.Tensor, crops: Sequence[Crop]) -> None:
+        """Add a batch, on any device."""
+        first = len(self)
+        # Clamped: infinity would be learnt from.
+        half = features_BDhw.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+        self.features[first : first + len(crops)] = half
+        for index, crop in enumerate(crops, start=first):
+            self.labels[index] = crop.labels
+            self.crops.append(crop.without_pixels())
+
+
+@torch.no_grad()
+def cache_features(
+    network: DinoV2Segmentor,
+    source: CropSource,
+    batches: Iterable[Sequence[Crop]],
+    *,
+    room: int,
+    place: CachePlace,
+    allowance: Allowance,
+) -> FeatureCache | None:
+    """Run the backbone over crops and keep what comes out.
+
+    Args:
+        network: its backbone is not trained meanwhile.
+        source: makes tensors of crops.
+        batches: crops.
+        room: how many they are at most.
+        place: memory or file.
+        allowance: ends it early, after at least one batch.
+
+    Returns:
+        The cache; None where no batch came.
+
+    Raises:
+        OutputError: the disk has no room for it.
+    """
+    network.eval()
+    cache = None
+    for crops in batches:
+        values, _ = source.tensors(crops)
+        with source.autocast():
+            features_BDhw = network.features(values)
+        if cache is None:
+            cache = _new_cache(room, features_BDhw, source, place)
+        cache.append(features_BDhw, crops)
+        if not allowance.has_room_for(0):
+            break
+    return cache
+
+
+def _new_cache(
+    room: int, features_BDhw: torch.Tensor, source: CropSource, place: CachePlace
+) -> FeatureCache:
+    side = source.settings.crop_px
+    features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
+    labels = (room, side, side), np.min_scalar_type(-max(source.classes, 1))
+    needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))
+    if needed <= place.memory_bytes:
+        return FeatureCache(features=np.empty(*features), labels=np.empty(*labels))
+    return FeatureCache(
+        features=_on_disk(*features, folder=place.folder),
+        labels=_on_disk(*labels, folder=place.folder),
+    )
+
+
+def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> NDArray[Any]:
+    """An array in a file that has no name any more, its room taken at once.
+
+    Writing to a page that a full disk cannot hold would end the process with a signal.
+    """
+    needed = int(np.prod(shape)) * dtype.itemsize
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".geodinoseg-") as handle:
+            os.posix_fallocate(handle.fileno(), 0, needed)
+            return np.memmap(handle, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
+            raise
+        raise OutputError(
+            f"{folder}: has no room for {needed / 1e9:.1f} GB of features ({error.strerror}); free "
+            f"some, or train on fewer with --cached-crops."
+        ) from error
