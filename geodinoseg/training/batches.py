@@ -49,14 +49,19 @@ class CropSource:
         """Number of classes."""
         return len(self.data.legend)
 
-    def sampler(self) -> Sampler:
-        """A sampler of training crops; in cross-validation they come from all blocks."""
+    @property
+    def training_fold(self) -> int | None:
+        """The fold that no training crop shows; None in cross-validation and without validation."""
+        return 0 if self.data.folds == 1 else None
+
+    def sampler(self, fold: int | None) -> Sampler:
+        """A sampler of the crops of a fold; None for training crops from everywhere."""
         return Sampler(
             self.data.splits,
             crop_px=self.settings.crop_px,
             augmentation=self.settings.augmentation,
             seed=self.settings.seed,
-            fold=0 if self.data.folds == 1 else None,
+            fold=fold,
         )
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -99,7 +99,7 @@ class FineTuning:
         first += epoch * settings.steps_per_epoch
         steps = range(first, first + settings.steps_per_epoch)
         batches = read_ahead(
-            self._source.sampler(), steps=steps, batch_size=settings.batch_size
+            self._source.sampler(self._source.training_fold), steps=steps, batch_size=settings.batch_size
         )
         with closing(batches):
             for step, crops in enumerate(batches):

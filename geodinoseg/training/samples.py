@@ -29,11 +29,8 @@ if TYPE_CHECKING:
     from geodinoseg.training.settings import Augmentation
     from geodinoseg.training.validation_split import SplitScene
 
-LEFT_OUT = -2
-"""In `SplitScene.folds`: a block between training and validation that belongs to neither."""
-
 _TRIES = 20
-"""Windows drawn before one that touches validation blocks is taken, without its labels there."""
+"""Windows drawn before one is taken that lies in the block, and so misses what is held out."""
 _SCENES_HELD = 32
 """Scenes that are kept open: hundreds of image chips would use up the process's files."""
 _CACHE_BYTES = 512 << 20
@@ -68,7 +65,7 @@ class Sampler:
             crop_px: side of a crop.
             augmentation: how training crops are varied.
             seed: of the draws.
-            fold: whose blocks are held out of training crops; None for crops from all blocks.
+            fold: that is held out; None trains on everything.
 
         Raises:
             LabelError: no block with labels is left for training.
@@ -102,13 +99,13 @@ class Sampler:
         """
         return [self._crop(np.random.default_rng((self._seed, first + i))) for i in range(count)]
 
-    def held_out_pieces(self, fold: int) -> list[tuple[int, Window]]:
-        """(scene, window) of the labelled blocks of a fold, in pieces no larger than a crop."""
+    def validation_pieces(self) -> list[tuple[int, Window]]:
+        """(scene, window) of the labelled blocks that validate, in pieces no larger than a crop."""
         side = self._crop_px
         return [
             (index, piece.shifted_by(rows=block.row_off, cols=block.col_off))
             for index, split in enumerate(self._scenes)
-            for block in (split.block(*at) for at in np.argwhere(_labelled(split, fold)).tolist())
+            for block in (split.block(*at) for at in _held_out_with_labels(split, self._fold))
             for piece in windows_over(height=block.height, width=block.width, rows=side, cols=side)
         ]
 
@@ -130,32 +127,35 @@ class Sampler:
     def _crop(self, rng: np.random.Generator) -> Crop:
         index, window, side = self._draw_window(rng)
         crop = self._read(index, window)
-        # Only where blocks are so small that no window misses them all: its labels are not used.
-        if self._fold is not None:
-            crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
+        # Only where blocks are smaller than a crop: what is held out is not learnt from.
+        crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
         crop = turned(resized(padded(crop, side), self._crop_px), rng)
         return replace(crop, jitter=draw_jitter(len(crop.pixels), self._augmentation, rng))
 
     def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
         """Scene, window, and the side of the square that it fills or, at a small scene, begins."""
         channel, places, chances = self._places[rng.integers(len(self._places))]
-        for attempt in range(_TRIES):
-            index, row, col = places[rng.choice(len(places), p=chances)].tolist()
+        for _ in range(_TRIES):
+            index, block_row, block_col = places[rng.choice(len(places), p=chances)].tolist()
             split = self._scenes[index]
             side = max(1, round(self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)))
-            row, col = self._draw_pixel(index, row, col, channel, rng)
+            row, col = self._draw_pixel(index, block_row, block_col, channel, rng)
             window = _window_at(
                 split.scene,
                 row_off=row - int(rng.integers(side)),
                 col_off=col - int(rng.integers(side)),
                 side=side,
             )
-            if (
-                attempt == _TRIES - 1
-                or self._fold is None
-                or not split.touches(window, self._fold)
-            ):
-                break
+            if not split.touches(window, self._fold):
+                return index, window, side
+        side = self._crop_px
+        window = _window_in(
+            split.scene,
+            split.block(block_row, block_col),
+            row_off=row - int(rng.integers(side)),
+            col_off=col - int(rng.integers(side)),
+            side=side,
+        )
         return index, window, side
 
     def _draw_pixel(
@@ -227,7 +227,7 @@ def _training_places(
     for channel in range(scenes[0].counts.shape[-1]):
         where, weights = [], []
         for index, split in enumerate(scenes):
-            counts = np.where(_trains(split, fold), split.counts[..., channel], 0)
+            counts = np.where(split.trains(fold), split.counts[..., channel], 0)
             blocks = np.argwhere(counts > 0)
             where.append(np.insert(blocks, 0, index, axis=1))
             weights.append(counts[counts > 0])
@@ -242,16 +242,10 @@ def _training_places(
     return places
 
 
-def _trains(split: SplitScene, fold: int | None) -> NDArray[np.bool_]:
-    """(block rows, block columns), True where labels may be learnt when a fold is held out."""
-    if fold is None:
-        return np.ones(split.folds.shape, dtype=np.bool_)
-    return ~split.held_out(fold) & (split.folds != LEFT_OUT)
-
-
-def _labelled(split: SplitScene, fold: int) -> NDArray[np.bool_]:
-    """(block rows, block columns), True for the blocks of a fold that hold labels."""
-    return split.held_out(fold) & split.counts.any(axis=2)
+def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[tuple[int, int]]:
+    """Row and column of the blocks that validate and hold labels."""
+    at: list[tuple[int, int]] = np.argwhere(split.held_out(fold) & split.counts.any(2)).tolist()
+    return at
 
 
 def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window:
@@ -262,4 +256,18 @@ def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window
         row_off=min(max(row_off, 0), scene.height - height),
         width=width,
         height=height,
+    )
+
+
+def _window_in(scene: Scene, block: Window, *, row_off: int, col_off: int, side: int) -> Window:
+    """A square at a corner, moved to lie inside a block.
+
+    A block that is smaller than the square is the last one: the square reaches back from its end
+    into the block before, which is on the same side of the split.
+    """
+    return _window_at(
+        scene,
+        row_off=min(max(row_off, block.row_off), block.row_end - side),
+        col_off=min(max(col_off, block.col_off), block.col_end - side),
+        side=side,
     )

@@ -43,11 +43,10 @@ class ValidationCrops:
             source: gives samplers.
         """
         self._source = source
-        sampler = source.sampler()
         pieces = [
             HeldOutPiece(fold=fold, scene=scene, window=window)
             for fold in range(source.data.folds)
-            for scene, window in sampler.held_out_pieces(fold)
+            for scene, window in source.sampler(fold).validation_pieces()
         ]
         # Shuffled, so that the first of them speak for all where there is no time for all.
         order = np.random.default_rng((source.settings.seed, 1)).permutation(len(pieces))
@@ -67,7 +66,7 @@ class ValidationCrops:
 
         def read() -> Generator[list[tuple[HeldOutPiece, Crop]], None, None]:
             batch = []
-            with self._source.sampler() as sampler:
+            with self._source.sampler(self._source.training_fold) as sampler:
                 for piece in self.pieces[:most]:
                     crop = sampler.validation_crop(piece.scene, piece.window)
                     if (crop.labels != IGNORE).any():
