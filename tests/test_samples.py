@@ -3,81 +3,23 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from affine import Affine
+from arrays import ArrayLabels, ArrayScene, patchy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import windows_over
 from geodinoseg.labels.label_set import IGNORE
-from geodinoseg.legend import Legend
 from geodinoseg.training.crops import Crop, jittered
 from geodinoseg.training.samples import Sampler, read_ahead
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.validation_split import SplitScene, split_scenes
 
 AS_THEY_ARE = Augmentation(scale=1.0)
-
-
-class ArrayScene:
-    """A scene in memory whose pixels say where they are: their row, and their column."""
-
-    path = "array.tif"
-
-    def __init__(self, valid):
-        self.height, self.width = valid.shape
-        self.geobox = GeoBox(
-            crs=None, transform=Affine.identity(), width=self.width, height=self.height
-        )
-        self.valid = valid
-        self.pixels = np.mgrid[: self.height, : self.width].astype(np.float32)
-
-    @contextmanager
-    def reader(self):
-        yield self
-
-    def read(self, window):
-        return self.pixels[:, *window.slices].copy(), self.valid[window.slices].copy()
-
-
-class ArrayLabels:
-    """Labels in memory, on the grid of a scene."""
-
-    def __init__(self, channels, classes=3):
-        self.channels = channels
-        self.legend = Legend.of_names({i: f"class {i}" for i in range(classes)})
-
-    def read(self, window):
-        return self.channels[window.slices].copy()
-
-    def class_blocks(self, block_px):
-        height, width = self.channels.shape
-        counts = np.zeros((-(-height // block_px), -(-width // block_px), len(self.legend)), int)
-        for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
-            known = self.read(block)
-            counts[block.row_off // block_px, block.col_off // block_px] = np.bincount(
-                known[known != IGNORE], minlength=len(self.legend)
-            )
-        return counts
-
-
-def patchy(height, width, *, seed, hole=False):
-    """A scene with labels in rectangles of three classes, half of it unlabelled."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(-3, 3, (-(-height // 5), -(-width // 7))).clip(IGNORE)
-    coarse.flat[:3] = (0, 1, 2)[: coarse.size]
-    channels = coarse.repeat(5, axis=0).repeat(7, axis=1)[:height, :width]
-    valid = np.ones((height, width), dtype=bool)
-    if hole:
-        valid[: height // 3, : width // 2] = False
-    return ArrayScene(valid), ArrayLabels(channels)
 
 
 def sampler_over(*scenes, crop_px, share=0.25, seed=0, augmentation=AS_THEY_ARE):

@@ -32,6 +32,10 @@ _LARGEST_CELL = 8
 """Places along a side of a ground cell, at most."""
 _LARGEST_UNIT = 1 / 3
 """Of all labelled pixels: where so much hangs together, it is cut after all."""
+_HOLDERS = 2
+"""Units that a class needs, to be trained on and checked."""
+_LARGEST_PART = 1.5
+"""Times an equal part of the labelled pixels, that units are joined to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +134,10 @@ class Places:
     def units(self, *, fewest: int) -> NDArray[np.int64]:
         """Which labelled places go to one side together.
 
-        Places of one polygon, and places of several scenes that show the same land, are one unit.
-        Where so many hang together that fewer than `fewest` units are left, or that one holds
-        most labels, polygons are cut; and where scenes overlap like tiles of a roof, land is cut
-        into square cells of several places.
+        Places of several scenes that show the same land are one unit; where scenes overlap like
+        tiles of a roof, land is cut into square cells of several places instead. Then places that
+        share polygons are joined, those first that share most, as long as `fewest` units are left
+        and none comes to hold far more than its part.
 
         Args:
             fewest: units that are needed.
@@ -142,11 +146,10 @@ class Places:
             (places,) number of the unit; -1 where nothing is labelled.
         """
         land = self.shared_land[self.is_labelled[self.shared_land[:, 1]]]
-        for edges in (np.concatenate([land, self._polygon_edges]), land):
-            units = self._numbered(_components(len(self.scene), edges))
-            if units.max(initial=-1) + 1 >= fewest and self._is_even(units):
-                return units
-        return self._numbered(np.arange(len(self.scene))) if not len(land) else self._cells(fewest)
+        units = self._numbered(_components(len(self.scene), land))
+        if units.max(initial=-1) + 1 < fewest or not self._is_even(units):
+            units = self._cells(fewest) if len(land) else units
+        return self._joined(units, fewest)
 
     @cached_property
     def _planes(self) -> NDArray[np.int64]:
@@ -157,13 +160,36 @@ class Places:
 
         return np.array([plane(scene.geobox) for scene in self.scenes], dtype=np.int64)
 
-    @cached_property
-    def _polygon_edges(self) -> NDArray[np.int64]:
-        """(edges, 2) places that a polygon covers, each joined to the next."""
-        polygon, place, _ = self.polygon_areas
-        order = np.argsort(polygon, kind="stable")
-        same = np.diff(polygon[order]) == 0
-        return np.column_stack([place[order][:-1][same], place[order][1:][same]])
+    def _joined(self, units: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
+        """Units that share polygons made one, while enough are left, for each class too."""
+        counts = per_unit(self.counts, units)
+        most = counts.sum() * min(_LARGEST_UNIT, _LARGEST_PART / fewest)
+        root = np.arange(len(counts))
+        left = len(counts)
+        for first, second in self._shared_polygons(units):
+            one, other = root[first], root[second]
+            if one == other:
+                continue
+            both = counts[one] + counts[other]
+            holders = (np.delete(counts, (one, other), axis=0) > 0).sum(axis=0) + (both > 0)
+            few = (holders < _HOLDERS) & (both > 0) & ((counts > 0).sum(axis=0) > holders)
+            if left > fewest and both.sum() <= most and not few.any():
+                counts[one], counts[other] = both, 0
+                root[root == other] = one
+                left -= 1
+        return self._numbered(np.where(units >= 0, root[units] if len(root) else units, -1))
+
+    def _shared_polygons(self, units: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Pairs of units that polygons lie in, by the area that a cut would leave on one side."""
+        polygon, place, area = self.polygon_areas
+        keys = np.column_stack([polygon, units[place]])
+        parts, index = np.unique(keys, axis=0, return_inverse=True)
+        areas = np.bincount(index.reshape(-1), weights=area)
+        lost: dict[tuple[int, int], float] = {}
+        for at in np.flatnonzero(np.diff(parts[:, 0]) == 0).tolist():
+            pair = (int(parts[at, 1]), int(parts[at + 1, 1]))
+            lost[pair] = lost.get(pair, 0.0) + min(areas[at], areas[at + 1])
+        return sorted(lost, key=lambda pair: (-lost[pair], pair))
 
     def _is_even(self, units: NDArray[np.int64]) -> bool:
         """Whether no unit holds much more of the labels than a single place must."""
@@ -234,6 +260,13 @@ def find_places(
         counts=np.concatenate(sums),
         of_block=tuple(of_block),
     )
+
+
+def per_unit(counts: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(units, classes) labelled pixels, from those of places and the unit of each, or -1."""
+    sums = np.zeros((units.max(initial=-1) + 1, counts.shape[1]), dtype=np.int64)
+    np.add.at(sums, units[units >= 0], counts[units >= 0])
+    return sums
 
 
 def _ends(length_px: int, block_px: int, narrowest: int) -> NDArray[np.int64]:

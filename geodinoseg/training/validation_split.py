@@ -11,7 +11,7 @@ import numpy as np
 
 from geodinoseg.grid import Window
 from geodinoseg.training.folds import fold_of_units, held_out_units, renumbered
-from geodinoseg.training.places import Places, find_places
+from geodinoseg.training.places import Places, find_places, per_unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,9 +161,10 @@ def split_scenes(
     folds = _fixed(places, share, seed, in_both=_several(fine))
     if folds is not None:
         return _split(places, double, coarse, folds)
-    folds = _fixed_or_crossed(fine, share, seed)
-    if folds is not None:
-        return _split(fine, whole, finest, folds)
+    for part in (_fixed_part, _crossed_part):
+        folds = part(fine, share, seed)
+        if folds is not None:
+            return _split(fine, whole, finest, folds)
     smaller = _smaller_blocks(scenes, labels, crop_px=crop_px, share=share, seed=seed)
     if smaller is not None:
         return smaller
@@ -178,22 +179,26 @@ def _smaller_blocks(
     share: float,
     seed: int,
 ) -> Split | None:
-    """Small scenes cut into blocks of half a crop, then of a quarter; None where that is no use."""
-    is_small = [max(scene.height, scene.width) < 2 * crop_px for scene in scenes]
+    """Small scenes cut into blocks of half a crop, or of a quarter; None where that is no use."""
+    is_small = [min(scene.height, scene.width) < 2 * crop_px for scene in scenes]
+    if not any(is_small):
+        return None
+    tried = []
     for parts in (2, 4):
-        if not any(is_small) or crop_px < parts:
-            return None
-        blocks = [crop_px // parts if small else crop_px for small in is_small]
+        blocks = [max(crop_px // parts, 1) if small else crop_px for small in is_small]
         counts = [source.class_blocks(px) for source, px in zip(labels, blocks, strict=True)]
         places = find_places(scenes, labels, counts, blocks_px=blocks, crop_px=crop_px)
-        folds = _fixed_or_crossed(places, share, seed)
-        if folds is not None:
-            logger.warning(
-                "%s: is smaller than two crops of %d px, so tiles show land of training and of "
-                "validation, and the scores flatter; give a larger scene, or a smaller --crop.",
-                scenes[is_small.index(True)].path, crop_px,
-            )  # fmt: skip
-            return _split(places, blocks, counts, folds)
+        tried.append((places, blocks, counts))
+    for part in (_fixed_part, _crossed_part):
+        for places, blocks, counts in tried:
+            folds = part(places, share, seed)
+            if folds is not None:
+                logger.warning(
+                    "%s: is smaller than two crops of %d px, so tiles show land of training and "
+                    "of validation, and the scores flatter; give a larger scene, or a smaller "
+                    "--crop.", scenes[is_small.index(True)].path, crop_px,
+                )  # fmt: skip
+                return _split(places, blocks, counts, folds)
     return None
 
 
@@ -222,14 +227,13 @@ def _split(
     return Split(scenes=tuple(split), folds=int(folds.max(initial=NEVER)) + 1)
 
 
-def _fixed_or_crossed(places: Places, share: float, seed: int) -> NDArray[np.int64] | None:
-    folds = _fixed(places, share, seed, in_both=_several(places))
-    return _crossed(places, seed) if folds is None else folds
+def _fixed_part(places: Places, share: float, seed: int) -> NDArray[np.int64] | None:
+    return _fixed(places, share, seed, in_both=_several(places))
 
 
 def _several(places: Places) -> NDArray[np.bool_]:
     """(classes,), True for classes that occur in several units."""
-    counts = _per_unit(places, places.units(fewest=_FEWEST_UNITS))
+    counts = per_unit(places.counts, places.units(fewest=_FEWEST_UNITS))
     return np.asarray((counts > 0).sum(axis=0) > 1)
 
 
@@ -245,7 +249,7 @@ def _fixed(
         in_both: (classes,), True for those that must train and validate.
     """
     units = places.units(fewest=_FEWEST_UNITS)
-    counts = _per_unit(places, units)
+    counts = per_unit(places.counts, units)
     if len(counts) < _FEWEST_UNITS:
         return None
     chosen = held_out_units(counts, share=share, seed=seed)
@@ -259,10 +263,10 @@ def _fixed(
     return folds if serves.all() and validation.any() else None
 
 
-def _crossed(places: Places, seed: int) -> NDArray[np.int64] | None:
+def _crossed_part(places: Places, _: float, seed: int) -> NDArray[np.int64] | None:
     """(places,) the fold in which each is held out; None where fewer than two can be."""
-    units = places.units(fewest=_FEWEST_FOLDS)
-    by_unit = fold_of_units(_per_unit(places, units), most=_MOST_FOLDS, seed=seed)
+    units = places.units(fewest=_MOST_FOLDS // 2)
+    by_unit = fold_of_units(per_unit(places.counts, units), most=_MOST_FOLDS, seed=seed)
     folds = np.where(units >= 0, by_unit[units] if len(by_unit) else NEVER, NEVER)
     folds = _apart(places, folds)
     used = folds != NEITHER
@@ -296,12 +300,6 @@ def _apart(places: Places, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         if folds[place] >= 0 and folds[other] != folds[place]:
             folds[other] = folds[place] if folds[other] == NEVER else NEITHER
     return folds
-
-
-def _per_unit(places: Places, units: NDArray[np.int64]) -> NDArray[np.int64]:
-    counts = np.zeros((units.max(initial=-1) + 1, places.counts.shape[1]), dtype=np.int64)
-    np.add.at(counts, units[units >= 0], places.counts[units >= 0])
-    return counts
 
 
 def _coarser(counts: NDArray[np.int64]) -> NDArray[np.int64]:
