@@ -20,17 +20,20 @@ _SAVING_SHARE = 0.03
 class Budget:
     """Time from the start of a training, what an interrupted run had used before included."""
 
-    def __init__(self, minutes: float | None, clock: Clock, *, used_s: float = 0.0) -> None:
+    def __init__(self, minutes: float | None, clock: Clock) -> None:
         """Start to count.
 
         Args:
             minutes: what there is; None for no bound.
             clock: tells the time.
-            used_s: seconds that an interrupted run had used.
         """
         self._clock = clock
-        self._began = clock() - used_s
+        self._began = clock()
         self.total_s = math.inf if minutes is None else 60 * minutes
+
+    def add(self, used_s: float) -> None:
+        """Count seconds that an interrupted run had used before."""
+        self._began -= used_s
 
     @property
     def used_s(self) -> float:

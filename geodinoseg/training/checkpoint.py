@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from geodinoseg.accuracy import Accuracy
 from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.outputs import written_beside
 from geodinoseg.training.history import EpochScore, best_of
-from geodinoseg.training.optimization import Tensors
+from geodinoseg.training.optimization import Tensors, copied
 from geodinoseg.training.settings import Stage
 
 _KEY = "geodinoseg"
 _VERSION = 1
+_FACTS = (
+    "fingerprint", "is_stage_over", "cached_crops", "validation_pieces", "validation_s", "used_s",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -43,6 +46,8 @@ class TrainingRecord:
     """What its optimizer remembers."""
     random: Tensors = field(default_factory=dict)
     """State of torch's generators, by device."""
+    is_stage_over: bool = False
+    """Whether the running stage has had its last epoch."""
     cached_crops: int | None = None
     """Training crops with features, where time cut them short."""
     validation_pieces: int | None = None
@@ -74,6 +79,30 @@ class TrainingRecord:
         with written_beside(path) as fresh:
             save_file(self._tensors(), fresh, metadata={_KEY: json.dumps(self._facts())})
 
+    def after_epoch(
+        self, score: EpochScore, weights: Tensors, optimizer: Tensors, random: Tensors
+    ) -> TrainingRecord:
+        """The record with one more epoch: a new one, so that none is ever half of each.
+
+        Args:
+            score: of the epoch.
+            weights: what is trained; copied here.
+            optimizer: what its optimizer remembers.
+            random: state of the generators.
+        """
+        best = dict(self.best)
+        if score.is_better_than(self.best_score(score.stage)):
+            best[score.stage] = copied(weights)
+        return replace(
+            self,
+            history=[*self.history, score],
+            best=best,
+            weights=copied(weights),
+            optimizer=optimizer,
+            random=random,
+            is_stage_over=False,
+        )
+
     def _tensors(self) -> Tensors:
         groups = {"weights": self.weights, "optimizer": self.optimizer, "random": self.random}
         groups |= {f"best/{stage}": tensors for stage, tensors in self.best.items()}
@@ -90,14 +119,12 @@ class TrainingRecord:
         return named | matrices
 
     def _facts(self) -> dict[str, Any]:
-        names = ("fingerprint", "cached_crops", "validation_pieces", "validation_s", "used_s")
         return {
             "version": _VERSION,
             "history": [
-                [s.epoch, s.stage, _number(s.train_loss), _number(s.val_loss)]
-                for s in self.history
+                [s.epoch, s.stage, _number(s.train_loss), _number(s.val_loss)] for s in self.history
             ],
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in _FACTS},
         }
 
 
@@ -152,12 +179,13 @@ def _record(facts: dict[str, Any], tensors: Tensors) -> TrainingRecord:
         for epoch, stage, train_loss, val_loss in facts["history"]
     ]
     stages = dict.fromkeys(score.stage for score in history)
-    names = ("fingerprint", "cached_crops", "validation_pieces", "validation_s", "used_s")
     return TrainingRecord(
         history=history,
         best={stage: group(f"best/{stage}") for stage in stages},
-        **{name: group(name) for name in ("weights", "optimizer", "random")},
-        **{name: facts[name] for name in names},
+        weights=group("weights"),
+        optimizer=group("optimizer"),
+        random=group("random"),
+        **{name: facts[name] for name in _FACTS},
     )
 
 

@@ -94,9 +94,7 @@ def turned(crop: Crop, rng: np.random.Generator) -> Crop:
         array = np.rot90(array, turns, axes=(-2, -1))
         return np.ascontiguousarray(array[..., ::-1] if flip else array)
 
-    return replace(
-        crop, pixels=turn(crop.pixels), valid=turn(crop.valid), labels=turn(crop.labels)
-    )
+    return replace(crop, pixels=turn(crop.pixels), valid=turn(crop.valid), labels=turn(crop.labels))
 
 
 def draw_jitter(
@@ -113,9 +111,7 @@ def draw_jitter(
         (2, bands): gain, then offset, in deviations; 0 and 0 for a band that is put to its mean.
     """
     own, common = rng.uniform(-1, 1, (2, bands)), rng.uniform(-1, 1)
-    jitter = np.stack(
-        [1 + augmentation.gain * own[0], augmentation.offset * (own[1] + common) / 2]
-    )
+    jitter = np.stack([1 + augmentation.gain * own[0], augmentation.offset * (own[1] + common) / 2])
     is_dropped, dropped = rng.random() < augmentation.band_dropout, int(rng.integers(bands))
     if is_dropped and bands > _RGB:
         jitter[:, dropped] = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Allowance
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -75,51 +74,33 @@ class FeatureCache:
 
 
 @torch.no_grad()
-def cache_features(
-    network: DinoV2Segmentor,
-    source: CropSource,
-    batches: Iterable[Sequence[Crop]],
-    *,
-    room: int,
-    place: CachePlace,
-    allowance: Allowance,
-) -> FeatureCache | None:
-    """Run the backbone over crops and keep what comes out.
+def features_of(
+    network: DinoV2Segmentor, source: CropSource, crops: Sequence[Crop]
+) -> torch.Tensor:
+    """(batch, channels, rows, columns of patches) features of crops, as prediction has them."""
+    network.eval()
+    values, _ = source.tensors(crops)
+    with source.autocast():
+        return network.features(values)
+
+
+def new_cache(
+    room: int, features_BDhw: torch.Tensor, *, side_px: int, classes: int, place: CachePlace
+) -> FeatureCache:
+    """An empty cache.
 
     Args:
-        network: its backbone is not trained meanwhile.
-        source: makes tensors of crops.
-        batches: crops.
-        room: how many they are at most.
+        room: crops that it can hold.
+        features_BDhw: some features, for their shape.
+        side_px: of a crop.
+        classes: number of classes.
         place: memory or file.
-        allowance: ends it early, after at least one batch.
-
-    Returns:
-        The cache; None where no batch came.
 
     Raises:
         OutputError: the disk has no room for it.
     """
-    network.eval()
-    cache = None
-    for crops in batches:
-        values, _ = source.tensors(crops)
-        with source.autocast():
-            features_BDhw = network.features(values)
-        if cache is None:
-            cache = _new_cache(room, features_BDhw, source, place)
-        cache.append(features_BDhw, crops)
-        if not allowance.has_room_for(0):
-            break
-    return cache
-
-
-def _new_cache(
-    room: int, features_BDhw: torch.Tensor, source: CropSource, place: CachePlace
-) -> FeatureCache:
-    side = source.settings.crop_px
     features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
-    labels = (room, side, side), np.min_scalar_type(-max(source.classes, 1))
+    labels = (room, side_px, side_px), np.min_scalar_type(-max(classes, 1))
     needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))
     if needed <= place.memory_bytes:
         return FeatureCache(features=np.empty(*features), labels=np.empty(*labels))

@@ -99,7 +99,9 @@ class FineTuning:
         first += epoch * settings.steps_per_epoch
         steps = range(first, first + settings.steps_per_epoch)
         batches = read_ahead(
-            self._source.sampler(self._source.training_fold), steps=steps, batch_size=settings.batch_size
+            self._source.sampler(self._source.training_fold),
+            steps=steps,
+            batch_size=settings.batch_size,
         )
         with closing(batches):
             for step, crops in enumerate(batches):
@@ -122,6 +124,7 @@ class FineTuning:
             with self._source.autocast():
                 logits = self._network(values)
             scorer.add(logits.float(), labels)
+            self._meter.validated(len(batch))
         self.validation_s = self._allowance.budget.used_s - began_s
         return scorer
 
@@ -168,8 +171,7 @@ def logits_in_parts(
         whole: torch.Tensor = network(values_BNHW)
         return whole
     features = [
-        checkpoint(network.features, part, use_reentrant=False)
-        for part in values_BNHW.chunk(parts)
+        checkpoint(network.features, part, use_reentrant=False) for part in values_BNHW.chunk(parts)
     ]
     side_px = (int(values_BNHW.shape[-2]), int(values_BNHW.shape[-1]))
     logits: torch.Tensor = network.head(torch.cat(features), side_px)

@@ -7,19 +7,14 @@ scored together: each on the blocks that it never saw.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimization import (
-    Descent,
-    Tensors,
-    head_tensors,
-    rate_share,
-)
+from geodinoseg.training.optimization import Descent, Tensors, head_tensors, rate_share
 from geodinoseg.training.scoring import Scorer
 
 if TYPE_CHECKING:
@@ -29,6 +24,8 @@ if TYPE_CHECKING:
     from geodinoseg.training.batches import CropSource
     from geodinoseg.training.budget import Allowance
     from geodinoseg.training.feature_cache import FeatureCache
+    from geodinoseg.training.meter import Meter
+    from geodinoseg.training.settings import Stage
 
 HEAD_RATE = 1e-3
 """Learning rate where none is given."""
@@ -39,13 +36,22 @@ class CachedCrops:
     """What the heads learn from and are scored on."""
 
     training: FeatureCache
-    """Crops from all training blocks."""
+    """Crops from all training blocks, then those that folds got of their own."""
+    count: int
+    """How many the former are."""
     training_of: list[NDArray[np.int64]]
     """For each fold, which of them show nothing of its blocks."""
     validation: FeatureCache | None
     """Crops of held-out blocks; None where nothing validates."""
     validation_of: list[NDArray[np.int64]]
     """For each fold, which of them are of its blocks."""
+
+    def undivided(self) -> CachedCrops:
+        """All training crops for one head, and nothing to score it on."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return replace(
+            self, training_of=[np.arange(self.count)], validation=None, validation_of=[nothing]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +67,17 @@ class _Lane:
 class HeadStage:
     """Trains one head, or one for each fold."""
 
-    name = "head"
+    name: Stage = "head"
 
     def __init__(
         self,
         head: nn.Module,
         source: CropSource,
         crops: CachedCrops,
+        *,
         allowance: Allowance,
+        meter: Meter,
+        kept_s: float = 0.0,
     ) -> None:
         """Make the optimizers; nothing runs yet.
 
@@ -76,11 +85,16 @@ class HeadStage:
             head: on its device; where there are folds, each takes a copy.
             source: knows the recipe, the classes, the device.
             crops: features.
-            allowance: bounds the schedule.
+            allowance: bounds the schedule and the steps.
+            meter: told every step.
+            kept_s: seconds of the allowance that are for something else.
         """
         self._source = source
         self._crops = crops
         self._allowance = allowance
+        self._meter = meter
+        self._kept_s = kept_s
+        self._epoch_s = 0.0
         folds = len(crops.training_of)
         heads = [head] if folds == 1 else [copy.deepcopy(head) for _ in range(folds)]
         sides = zip(crops.training_of, crops.validation_of, strict=True)
@@ -94,8 +108,12 @@ class HeadStage:
         """One for each fold."""
         return [lane.head for lane in self._lanes]
 
+    def has_time(self) -> bool:
+        """Whether an epoch ends in time."""
+        return self._allowance.has_room_for(self._epoch_s + self._kept_s)
+
     def train_epoch(self, epoch: int) -> float:
-        """Train each head for an epoch.
+        """Train each head for an epoch, or for as many steps as there is time for.
 
         Args:
             epoch: from 0.
@@ -106,12 +124,17 @@ class HeadStage:
         Raises:
             ModelError: the loss is no longer a number.
         """
-        losses = []
+        began_s = self._allowance.budget.used_s
+        losses: list[float] = []
         for number, lane in enumerate(self._lanes):
             lane.head.train()
             for step, indices in enumerate(self._batches(lane, epoch, number)):
                 share = self._rate_share(epoch, step)
                 losses.append(lane.descent.step(self._loss(lane, indices), share))
+                self._meter.step(losses)
+                if not self._allowance.has_room_for(self._kept_s):
+                    break
+        self._epoch_s = self._allowance.budget.used_s - began_s
         return float(np.mean(losses))
 
     @torch.no_grad()
@@ -124,7 +147,9 @@ class HeadStage:
             for first in range(0, len(lane.validation), size):
                 assert self._crops.validation is not None
                 scorer.add(
-                    *self._logits(lane, self._crops.validation, lane.validation[first : first + size])
+                    *self._logits(
+                        lane, self._crops.validation, lane.validation[first : first + size]
+                    )
                 )
         return scorer
 

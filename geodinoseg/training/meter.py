@@ -45,22 +45,23 @@ class Meter:
         head_steps = settings.stage_one_epochs * settings.steps_per_epoch
         tuning_steps = settings.epochs * settings.steps_per_epoch * (settings.stage != "head")
         self._all = (
-            _FORWARD * settings.crops_to_cache
-            + head_step * head_steps
-            + tuning_step * tuning_steps
+            _FORWARD * settings.crops_to_cache + head_step * head_steps + tuning_step * tuning_steps
         )
 
-    def expect_validation(self, crops: int) -> None:
-        """Say how many crops a validation has; stage two reads them after each epoch."""
-        settings = self._settings
-        passes = 1 + settings.epochs * (settings.stage != "head")
-        self._all += _FORWARD * crops * passes
+    def expect_validation(self, crops: int, *, heads: int) -> None:
+        """Say how many crops a validation has, and how many heads are trained side by side.
 
-    def expect_heads(self, heads: int) -> None:
-        """Say that stage one trains several heads, and that nothing follows."""
+        Args:
+            crops: stage two reads them after each epoch.
+            heads: more than one where folds take turns, and no stage two follows.
+        """
         settings = self._settings
+        if heads == 1:
+            self._all += _FORWARD * crops * settings.epochs * (settings.stage != "head")
+            return
         steps = settings.stage_one_epochs * settings.steps_per_epoch
-        self._all = self._done + heads * steps * self._of["head"]
+        self._all = self._done + _FORWARD * settings.crops_to_cache
+        self._all += (heads + 1) * steps * self._of["head"]
 
     def caching(self, crops: int) -> None:
         """Features of crops were computed."""

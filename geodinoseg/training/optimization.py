@@ -83,7 +83,7 @@ class Descent:
             for index, tensors in remembered.items()
             for name, tensor in tensors.items()
         }
-        scale: dict[str, float] = self._scaler.state_dict()  # type: ignore[no-untyped-call]
+        scale: dict[str, float] = self._scaler.state_dict()
         return state | {f"scaler.{n}": torch.tensor(v) for n, v in scale.items()}
 
     def load_state(self, state: Tensors) -> None:

@@ -242,9 +242,9 @@ def _training_places(
     return places
 
 
-def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[tuple[int, int]]:
+def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[list[int]]:
     """Row and column of the blocks that validate and hold labels."""
-    at: list[tuple[int, int]] = np.argwhere(split.held_out(fold) & split.counts.any(2)).tolist()
+    at: list[list[int]] = np.argwhere(split.held_out(fold) & split.counts.any(2)).tolist()
     return at
 
 
