@@ -102,6 +102,7 @@ def test_wherever_a_training_stops_going_on_gives_the_same_bytes(
         assert not (tmp_path / f"{call}.model.checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_a_cross_validation_goes_on_to_the_same_bytes(train, tmp_path):
     labels = write_few_squares(tmp_path / "few.gpkg")
     whole = StopAt(None)
@@ -113,6 +114,7 @@ def test_a_cross_validation_goes_on_to_the_same_bytes(train, tmp_path):
         assert contents(tmp_path / f"{call}.model") == contents(tmp_path / "whole.model")
 
 
+@pytest.mark.slow
 def test_a_training_may_be_stopped_again_and_again(train, tmp_path):
     calls, stops = calls_of(train), 0
     for _ in range(9):
@@ -209,7 +211,9 @@ def test_to_go_on_with_what_is_finished_is_to_do_nothing(train, tmp_path, caplog
     assert contents(tmp_path / "a.model") == before
 
 
-@pytest.mark.parametrize("what", ["settings", "network", "scene"])
+@pytest.mark.parametrize(
+    "what", ["settings", *(pytest.param(w, marks=pytest.mark.slow) for w in ("network", "scene"))]
+)
 def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, color_field):
     with pytest.raises(KilledError):
         train(progress=StopAt(14, KilledError), settings=quick(stage="head", epochs=1))
@@ -232,7 +236,10 @@ def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, colo
     assert not checkpoint.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "plain tensors"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", "plain tensors", *(pytest.param(d, marks=pytest.mark.slow) for d in ("empty", "text"))],
+)
 def test_a_damaged_checkpoint_is_refused_in_one_line(damage, train, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(progress=StopAt(14))
@@ -315,6 +322,7 @@ def test_two_trainings_with_one_seed_give_the_same_folder(train, tmp_path):
     assert contents(tmp_path / "a.model") == contents(tmp_path / "b.model")
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_an_epoch_is_recorded_leaves_a_whole_record(
     train, tmp_path, monkeypatch
 ):

@@ -143,6 +143,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(setup_of):
             assert_allclose(one, other, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_same_model(train, tmp_path):
     network = {"lora_dropout": 0.0}
     for name, wanted in (("a", False), ("b", True)):
@@ -214,7 +215,14 @@ def test_a_stage_without_a_gain_ends_early(train, monkeypatch):
     assert model.training["best_epoch"] == 2
 
 
-@pytest.mark.parametrize(("stage", "minutes"), [("head", 0.5), ("lora", 0.2), ("lora", 2)])
+@pytest.mark.parametrize(
+    ("stage", "minutes"),
+    [
+        ("lora", 0.2),
+        pytest.param("head", 0.5, marks=pytest.mark.slow),
+        pytest.param("lora", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_the_time_is_kept(stage, minutes, train, monkeypatch):
     clock = Ticks(0.0)
 
