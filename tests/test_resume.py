@@ -298,7 +298,7 @@ def test_a_full_disk_in_the_middle_leaves_the_last_checkpoint(train, tmp_path, m
     assert "\n" not in str(fault.value)
     (note,) = fault.value.__notes__
     assert note.endswith("a.model.checkpoint: go on with --resume.")
-    monkeypatch.undo()
+    monkeypatch.setattr(geodinoseg.training.checkpoint, "save_file", save_file)
     train(resume=True)
     train("whole.model")
     assert contents(tmp_path / "a.model") == contents(tmp_path / "whole.model")
@@ -338,7 +338,7 @@ def test_an_interrupt_while_an_epoch_is_recorded_leaves_a_whole_record(
     monkeypatch.setattr(TrainingRecord, "after_epoch", stopped)
     with pytest.raises(KeyboardInterrupt):
         train()
-    monkeypatch.undo()
+    monkeypatch.setattr(TrainingRecord, "after_epoch", after)
     train(resume=True)
     assert contents(tmp_path / "a.model") == contents(tmp_path / "whole.model")
 
