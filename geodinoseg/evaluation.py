@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -12,7 +13,7 @@ from geodinoseg.accuracy import Accuracy, confusion_matrix
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import LabelError
 from geodinoseg.grid import windows_over
-from geodinoseg.labels.label_set import IGNORE, Unlabelled, open_labels
+from geodinoseg.labels.label_set import IGNORE, LabelsPath, Unlabelled, open_labels
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, no_progress
 
@@ -21,11 +22,12 @@ _ROWS, _COLS = 512, 8192
 
 def evaluate_map(
     class_raster: str | PathLike[str] | ClassRaster,
-    labels: str | PathLike[str],
+    labels: LabelsPath | Sequence[LabelsPath],
     *,
     class_field: str | None = None,
     unlabelled: Unlabelled = "ignore",
     ignore_classes: tuple[str, ...] = (),
+    extent: LabelsPath | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Accuracy, Legend]:
     """Compare every labelled pixel of a map with its label.
@@ -35,10 +37,12 @@ def evaluate_map(
 
     Args:
         class_raster: the map.
-        labels: polygons or a label raster; classes are matched to the map's by name or id.
+        labels: polygons or a label raster, or several `NAME=FILE`; classes are matched to the
+            map's by name or id.
         class_field: as in `open_labels`, and so are the others.
         unlabelled: what pixels without a label are.
         ignore_classes: classes of the labels to leave out.
+        extent: polygons within which labelling is complete.
         progress: told the share of the map compared.
 
     Returns:
@@ -58,6 +62,7 @@ def evaluate_map(
         unlabelled=unlabelled,
         ignore_classes=ignore_classes,
         legend=raster.legend,
+        extent=extent,
     )
     size = {"height": raster.height, "width": raster.width}
     windows = list(windows_over(**size, rows=_ROWS, cols=_COLS))
@@ -69,8 +74,8 @@ def evaluate_map(
             progress(done / len(windows), "comparing")
     if not matrix.any():
         raise LabelError(
-            f"{labels}: no labelled pixel lies where {raster.path} holds a class; give labels of "
-            f"the same place."
+            f"{source.path}: no labelled pixel lies where {raster.path} holds a class; give labels "
+            f"of the same place."
         )
     return Accuracy(matrix), raster.legend
 

@@ -23,18 +23,20 @@ RasterPath = str | os.PathLike[str]
 
 
 @contextmanager
-def opened_raster(path: RasterPath) -> Iterator[rasterio.DatasetReader]:
+def opened_raster(path: RasterPath, *, is_small: bool = False) -> Iterator[rasterio.DatasetReader]:
     """A handle of one's own for the block, for one thread.
 
     Args:
         path: a file, or any path that GDAL reads (`/vsizip/...`, a VRT).
+        is_small: it has so few blocks that threads would cost more than they bring.
 
     Raises:
         SceneError: the file is missing, empty, a folder or no raster.
     """
     name = os.fspath(path)
     _check_is_there(name)
-    with gdal_settings(), _open(name) as dataset:
+    threads = {"GDAL_NUM_THREADS": 1} if is_small else {}
+    with gdal_settings(), rasterio.Env(**threads), _open(name) as dataset:
         yield dataset
 
 
@@ -72,7 +74,8 @@ def _open(name: str) -> rasterio.DatasetReader:
             raise SceneError(
                 f"{name!a}: the name is not written in UTF-8; give the file another."
             ) from error
-        except (RasterioError, OSError) as error:
+        # GDAL quotes what it read, and a damaged file holds anything.
+        except (RasterioError, OSError, UnicodeDecodeError) as error:
             raise SceneError(
                 f"{name}: is not a raster that can be read; it is damaged, incomplete or of "
                 f"another kind, copy it again or give another "

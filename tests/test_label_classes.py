@@ -230,7 +230,7 @@ def test_missing_empty_and_damaged_files_are_refused(tmp_path):
     assert "cannot be read as polygons" in error_of(note)
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert "cannot be read as polygons" in error_of(folder)
+    assert "folder: holds no vector file" in error_of(folder)
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".fgb", ".parquet"])

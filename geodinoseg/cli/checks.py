@@ -31,16 +31,58 @@ def read_legend(model: Path) -> Legend:
     return Legend.from_json(read_model_config(model)["legend"])
 
 
+def opened_or_folder(path: str, *, bands: Sequence[int] | None) -> Scene | str:
+    """A scene, or the folder of chips that was given in its place.
+
+    Raises:
+        SceneError: it is neither.
+    """
+    from geodinoseg.labels.label_files import is_folder
+    from geodinoseg.scene import open_scene
+
+    return path if is_folder(path) else open_scene(path, bands=bands)
+
+
 def check_labels(paths: Iterable[str]) -> None:
     """Refuse label files that are not there.
 
     Raises:
         LabelError: one of them.
     """
-    for path in paths:
-        local = not (path.startswith("/vsi") or "://" in path)
-        if local and not Path(path.partition("|")[0]).exists():
-            raise LabelError(f"{path}: no such file; give polygons or a label raster.")
+    from geodinoseg.labels.label_files import label_files
+
+    label_files(list(paths))
+
+
+def check_label_options(
+    scenes: Sequence[Scene | str],
+    paths: Sequence[str],
+    *,
+    extent: str | None,
+    legend_file: str | None,
+) -> None:
+    """Refuse labels, an extent or a legend that are not there.
+
+    Args:
+        scenes: scenes, or folders of chips, which may hold their labels.
+        paths: files of labels, or folders of label chips.
+        extent: file of polygons.
+        legend_file: file with names and colours.
+
+    Raises:
+        LabelError: one of them, or there are none.
+    """
+    from geodinoseg.labels.label_files import check_is_there
+    from geodinoseg.labels.legend_files import read_legend_file
+
+    if not any(isinstance(scene, str) for scene in scenes):
+        if not paths:
+            raise LabelError("no labels were given; say with --labels which file they are in.")
+        check_labels(paths)
+    if extent is not None:
+        check_is_there(extent)
+    if legend_file is not None:
+        read_legend_file(legend_file)
 
 
 def check_model_output(folder: Path, *, overwrite: bool) -> None:

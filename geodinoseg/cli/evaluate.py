@@ -11,6 +11,7 @@ import click
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     class_field_option,
+    extent_option,
     ignore_class_option,
     json_option,
     overwrite_option,
@@ -22,10 +23,16 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("class_raster", type=_FILE)
-@click.option("--labels", required=True, help="Polygons with a class column, or a label raster.")
+@click.option(
+    "--labels",
+    multiple=True,
+    required=True,
+    help="Polygons with a class column, or a label raster; or one file a class, NAME=FILE each.",
+)
 @click.option("-o", "--output", type=_FILE, help="Also write the measures as JSON.")
 @class_field_option
 @unlabelled_option
+@extent_option
 @ignore_class_option
 @overwrite_option
 @json_option
@@ -49,6 +56,7 @@ def evaluate(class_raster: Path, **options: Any) -> None:
             class_field=options["class_field"],
             unlabelled=options["unlabelled"],
             ignore_classes=options["ignore_class"],
+            extent=options["extent"],
             progress=progress,
         )
     if output:

@@ -37,6 +37,21 @@ unlabelled_option = click.option(
     help="What pixels under no polygon are.",
 )
 
+extent_option = click.option(
+    "--extent",
+    metavar="FILE",
+    help="Polygons within which labelling is complete, such as checked.gpkg: there all that has no "
+    "label is background, outside it is unknown.",
+)
+
+legend_option = click.option(
+    "--legend",
+    "legend_file",
+    metavar="FILE",
+    help="Names and colours of the classes: CSV with id, name, color, such as legend.csv; JSON, "
+    "QGIS .qml, or lines such as 'water #4477aa'. [default: the layer's own QGIS style]",
+)
+
 ignore_class_option = click.option(
     "--ignore-class", multiple=True, help="A class of the labels to leave out; may be repeated."
 )

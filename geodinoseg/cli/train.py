@@ -12,8 +12,10 @@ from geodinoseg.cli.options import (
     bands_option,
     class_field_option,
     device_option,
+    extent_option,
     ignore_class_option,
     json_option,
+    legend_option,
     overwrite_option,
     unlabelled_option,
 )
@@ -27,13 +29,16 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--labels",
     multiple=True,
-    required=True,
-    help="Polygons with a class column, or a label raster; once for all scenes, or once for each.",
+    help="Polygons with a class column, or a label raster; once for all scenes, or once for each. "
+    "Or one file a class: NAME=FILE each, or a folder of them. Not needed where SCENE is a folder "
+    "of image chips and label chips.",
 )
 @click.option("-o", "--output", required=True, type=_FILE, help="Model folder to write.")
 @class_field_option
 @unlabelled_option
+@extent_option
 @ignore_class_option
+@legend_option
 @bands_option
 @click.option(
     "--size",
@@ -155,14 +160,20 @@ def train(**options: Any) -> None:
       geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
       geodinoseg train a.tif b.tif --labels a.gpkg --labels b.gpkg --head cnn -o roofs.model
       geodinoseg train ortho.tif --labels fields.gpkg --minutes 30 -o crops.model --resume
+      geodinoseg train ortho.tif --labels tin=tin.shp --labels wood=wood.gpkg -o roofs.model
+      geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.checks import check_labels
-    from geodinoseg.scene import open_scene
+    from geodinoseg.cli.checks import check_label_options, opened_or_folder
+    from geodinoseg.labels.label_files import is_folder
     from geodinoseg.training.model_output import check_training_output
 
+    if not options["labels"] and not any(map(is_folder, options["scenes"])):
+        raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
     # Before torch is loaded: a mistyped path is answered at once.
-    scenes = [open_scene(scene, bands=options["bands"]) for scene in options["scenes"]]
-    check_labels(options["labels"])
+    scenes = [opened_or_folder(scene, bands=options["bands"]) for scene in options["scenes"]]
+    check_label_options(
+        scenes, options["labels"], extent=options["extent"], legend_file=options["legend_file"]
+    )
     check_training_output(
         options["output"], overwrite=options["overwrite"], resume=options["resume"]
     )
@@ -176,7 +187,7 @@ def train(**options: Any) -> None:
     with progress_bar("training", json=options["json_"]) as progress:
         segmentor = geodinoseg.train_model(
             scenes,
-            options["labels"],
+            options["labels"] or None,
             options["output"],
             label_options=label_options,
             settings=settings,
@@ -198,6 +209,8 @@ def _label_options(options: dict[str, Any]) -> Any:
         class_field=options["class_field"],
         unlabelled=options["unlabelled"],
         ignore_classes=options["ignore_class"],
+        extent=options["extent"],
+        legend_file=options["legend_file"],
     )
 
 
@@ -233,7 +246,7 @@ def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict
 
     plan = plan_training(
         scenes,
-        options["labels"],
+        options["labels"] or None,
         label_options=label_options,
         settings=settings,
         network=_network(options),

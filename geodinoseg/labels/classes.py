@@ -80,6 +80,8 @@ def feature_classes(
     *,
     names: Sequence[Any] | None = None,
     ignore_classes: Sequence[str] = (),
+    legend_names: Mapping[int, str] | None = None,
+    style_names: Mapping[int, str] | None = None,
 ) -> FeatureClasses:
     """Class ids and names from the values of a class column.
 
@@ -93,6 +95,8 @@ def feature_classes(
         values: one a feature; None where it has none.
         names: class names where `values` are ids; None without such a column.
         ignore_classes: names (or ids) of classes to be taken for unknown.
+        legend_names: names of numbers that come before those of the file.
+        style_names: names of numbers that have none in the file.
 
     Raises:
         LabelError: neither names nor whole numbers, an id below 0 or past 65,534, one id with
@@ -103,7 +107,14 @@ def feature_classes(
     if numbers is None:
         texts = [None if value is None else str(value).strip() for value in known]
         return _of_names(texts, ignore_classes)
-    by_number = _names_of_numbers(path, numbers, names)
+    told = _names_of_numbers(path, numbers, names)
+    by_number = {
+        **{number: nameless(number) for number in numbers if number is not None},
+        **_those_of(numbers, style_names or {}),
+        **{number: name for number, name in told.items() if name != nameless(number)},
+        **_those_of(numbers, legend_names or {}),
+    }
+    _check_one_id_each(path, by_number)
     asked = set(ignore_classes)
     said = {number: {str(number), name} & asked for number, name in by_number.items()}
     kept = [None if number is None or said[number] else number for number in numbers]
@@ -158,6 +169,7 @@ def _numbers(path: str, field: str, values: Sequence[Any]) -> list[int | None] |
 def _names_of_numbers(
     path: str, numbers: Sequence[int | None], names: Sequence[Any] | None
 ) -> dict[int, str]:
+    """The names that the file gives to numbers."""
     found: dict[int, str] = {}
     for number, name in zip(numbers, names or [None] * len(numbers), strict=True):
         if number is None or not _is_given(name):
@@ -168,15 +180,22 @@ def _names_of_numbers(
                 f"{path}: class {number} is called {found[number]!r} and {text!r}; give it one "
                 f"name, or choose one of the columns with --class-field."
             )
-    everything = {n: found.get(n, nameless(n)) for n in numbers if n is not None}
+    return found
+
+
+def _those_of(numbers: Sequence[int | None], names: Mapping[int, str]) -> dict[int, str]:
+    there = {number for number in numbers if number is not None}
+    return {number: names[number] for number in there & names.keys()}
+
+
+def _check_one_id_each(path: str, names: Mapping[int, str]) -> None:
     by_name: dict[str, int] = {}
-    for number, name in everything.items():
+    for number, name in names.items():
         if by_name.setdefault(name, number) != number:
             raise LabelError(
                 f"{path}: {name!r} is the name of classes {by_name[name]} and {number}; give each "
                 f"its own, or choose one of the columns with --class-field."
             )
-    return everything
 
 
 def _of_names(texts: Sequence[str | None], ignore_classes: Sequence[str]) -> FeatureClasses:

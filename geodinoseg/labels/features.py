@@ -6,23 +6,28 @@ Coordinates stay as they are in the file.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 from geodinoseg.errors import LabelError
+from geodinoseg.labels.class_style import ClassStyle, StyledClass
 from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_classes
+from geodinoseg.labels.layer_styles import one_color, vector_style
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyproj
     from numpy.typing import NDArray
 
+    from geodinoseg.labels.label_files import ClassFiles
+
 _log = logging.getLogger(__name__)
+_FARTHEST = 1e100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +42,17 @@ class LabelFeatures:
     """(features,) shapely polygons and multipolygons, valid, two-dimensional, not empty."""
     classes: FeatureClasses
     """Class of each of them."""
+    style: ClassStyle
+    """What the layer's own style says of the classes."""
 
 
 def read_features(
-    path: str, *, class_field: str | None, ignore_classes: Sequence[str]
+    path: str,
+    *,
+    class_field: str | None,
+    ignore_classes: Sequence[str],
+    legend_names: Mapping[int, str] | None = None,
+    is_named_by_style: bool = True,
 ) -> LabelFeatures:
     """Read a layer whole.
 
@@ -48,6 +60,8 @@ def read_features(
         path: any vector file; `file.gpkg|layername=roofs`, as QGIS writes it, picks a layer.
         class_field: column that holds the class; None finds one of the usual names.
         ignore_classes: classes whose polygons are areas to ignore.
+        legend_names: names of class numbers that come before those of the file.
+        is_named_by_style: whether numbers that have no name take that of the layer's style.
 
     Raises:
         LabelError: none or several layers, no feature, no polygon, no such column, or classes
@@ -55,16 +69,70 @@ def read_features(
     """
     layer = open_vector_layer(path)
     field, names_field = class_columns(path, layer.columns, class_field)
-    frame = layer.read([column for column in (field, names_field) if column is not None])
+    columns = tuple(column for column in (field, names_field) if column is not None)
+    frame = layer.read(columns)
     polygons, kept = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
+    style = vector_style(path, layer.name, columns)
     classes = feature_classes(
         path,
         field,
         _values(frame[field], kept),
         names=None if names_field is None else _values(frame[names_field], kept),
         ignore_classes=ignore_classes,
+        legend_names=legend_names,
+        style_names=style.names_by_id() if is_named_by_style else None,
     )
-    return LabelFeatures(path=path, crs=crs_of(frame), polygons=polygons, classes=classes)
+    return LabelFeatures(
+        path=path, crs=crs_of(frame), polygons=polygons, classes=classes, style=style
+    )
+
+
+def read_class_files(
+    files: ClassFiles,
+    *,
+    ignore_classes: Sequence[str],
+    legend_names: Mapping[int, str] | None = None,
+) -> list[LabelFeatures]:
+    """Read files that hold one class each; what their columns say does not count.
+
+    Args:
+        files: and the class of each; classes that are all whole numbers are class ids.
+        ignore_classes: classes whose polygons are areas to ignore.
+        legend_names: names of class numbers.
+
+    Raises:
+        LabelError: a file is damaged, or has no polygon.
+    """
+    layers = [(name, *read_areas(file)) for name, file in files.files]
+    names = [name for name, _, polygons in layers for _ in polygons]
+    classes = feature_classes(
+        files.name, "class", names, ignore_classes=ignore_classes, legend_names=legend_names
+    )
+    ends = np.cumsum([len(polygons) for _, _, polygons in layers])
+    ids = np.split(classes.class_ids, ends[:-1])
+    return [
+        LabelFeatures(
+            path=file,
+            crs=crs,
+            polygons=polygons,
+            classes=replace(classes, class_ids=ids_of_file),
+            style=_plain_style(file, name),
+        )
+        for (name, file), (_, crs, polygons), ids_of_file in zip(
+            files.files, layers, ids, strict=True
+        )
+    ]
+
+
+def read_areas(path: str) -> tuple[pyproj.CRS | None, NDArray[Any]]:
+    """CRS and polygons of a layer whose columns do not count.
+
+    Raises:
+        LabelError: the file is damaged, or has no polygon.
+    """
+    frame = open_vector_layer(path).read(())
+    polygons, _ = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
+    return crs_of(frame), polygons
 
 
 def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -107,10 +175,15 @@ def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
 
 
 def has_nonfinite(geometries: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which geometries have a coordinate that is NaN or infinite; None has none."""
+    """Which geometries have a coordinate that is no place; None has none.
+
+    NaN and infinity are none, nor is one so large that areas overflow.
+    """
     coordinates, feature = shapely.get_coordinates(geometries, return_index=True)
     found = np.zeros(len(geometries), dtype=np.bool_)
-    found[feature[~np.isfinite(coordinates).all(axis=1)]] = True
+    with np.errstate(invalid="ignore"):
+        is_place = (np.abs(coordinates) < _FARTHEST).all(axis=1)
+    found[feature[~is_place]] = True
     return found
 
 
@@ -133,3 +206,9 @@ def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:
     missing = column.isna().tolist()
     pairs = zip(column.tolist(), missing, strict=True)
     return [None if is_missing else value for value, is_missing in pairs]
+
+
+def _plain_style(file: str, name: str) -> ClassStyle:
+    """The one colour that a class's own file is drawn in."""
+    color = one_color(file, open_vector_layer(file).name)
+    return ClassStyle((StyledClass(name=name, color=color),)) if color else ClassStyle()

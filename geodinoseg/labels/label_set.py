@@ -6,120 +6,52 @@ Nothing is burnt or read until a window is asked for.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from geodinoseg.class_rasters.class_raster import LEGEND_TAG
 from geodinoseg.errors import LabelError
-from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels.classes import IGNORE, FeatureClasses
-from geodinoseg.labels.features import read_features
-from geodinoseg.labels.legends import (
-    Unlabelled,
-    channel_dtype,
-    fitted_to,
-    legend_of,
-    shared_names,
-    unlabelled_channel,
-)
+from geodinoseg.labels.class_style import ClassStyle, StyledClass
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.features import LabelFeatures, read_class_files, read_features
+from geodinoseg.labels.found import FoundLabels, in_one_legend
+from geodinoseg.labels.label_files import ClassFiles, LabelFiles, LabelsPath, label_files
+from geodinoseg.labels.layer_styles import raster_style
+from geodinoseg.labels.legend_files import read_legend_file
+from geodinoseg.labels.legends import Unlabelled
 from geodinoseg.labels.polygons import polygon_source, polygons_on
 from geodinoseg.labels.raster import is_raster, open_label_raster, raster_source
-from geodinoseg.labels.vector_layer import file_of, has_vector_layer
+from geodinoseg.labels.scene_labels import Labels, LabelSource
+from geodinoseg.labels.vector_layer import has_vector_layer
+from geodinoseg.legend import Legend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
+    from geodinoseg.class_rasters.class_raster import ClassRaster
     from geodinoseg.geobox import GeoBox
-    from geodinoseg.legend import Legend
 
-__all__ = ["IGNORE", "LabelSource", "Labels", "Unlabelled", "open_label_set", "open_labels"]
-
-LabelsPath = str | os.PathLike[str]
-
-
-class LabelSource(Protocol):
-    """Where labels come from."""
-
-    @property
-    def fill(self) -> int:
-        """Channel of pixels without a label, or IGNORE."""
-
-    def reaches(self, window: Window) -> bool:
-        """Whether a window may hold anything but `fill`."""
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channels of a window."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labels:
-    """Labels on the pixel grid of a scene. A plain value; made by `open_labels`."""
-
-    path: str
-    """The file they come from."""
-    geobox: GeoBox
-    """The scene."""
-    legend: Legend
-    """What the channels mean."""
-    source: LabelSource
-    """Polygons or a raster."""
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """Labels of a window.
-
-        Args:
-            window: inside the scene.
-
-        Returns:
-            (height, width) int16 (int32 past 32,767 classes): channel 0 to classes - 1 of the
-            legend, IGNORE where there is no label.
-
-        Raises:
-            LabelError: a label raster cannot be read.
-        """
-        return self.source.read(window)
-
-    def class_blocks(self, block_px: int) -> NDArray[np.int64]:
-        """How many pixels of each class each block of the scene holds.
-
-        Blocks without a polygon cost nothing; a label raster is read through once.
-
-        Args:
-            block_px: side of a block; the last ones end at the scene's edge.
-
-        Returns:
-            (block rows, block columns, classes).
-        """
-        height, width = self.geobox.height, self.geobox.width
-        shape = (-(-height // block_px), -(-width // block_px), len(self.legend))
-        counts = np.zeros(shape, dtype=np.int64)
-        for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
-            counts[block.row_off // block_px, block.col_off // block_px] = self._counted(block)
-        return counts
-
-    def _counted(self, window: Window) -> NDArray[np.int64]:
-        if not self.source.reaches(window):
-            counts = np.zeros(len(self.legend), dtype=np.int64)
-            if self.source.fill != IGNORE:
-                counts[self.source.fill] = window.height * window.width
-            return counts
-        channels = self.source.read(window)
-        return np.bincount(channels[channels != IGNORE], minlength=len(self.legend))
+__all__ = [
+    "IGNORE",
+    "LabelSource",
+    "Labels",
+    "LabelsPath",
+    "Unlabelled",
+    "open_label_set",
+    "open_labels",
+]
 
 
 def open_labels(
-    path: LabelsPath,
+    path: LabelsPath | ClassFiles | Sequence[LabelsPath],
     geobox: GeoBox,
     *,
     class_field: str | None = None,
     unlabelled: Unlabelled = "ignore",
     ignore_classes: Sequence[str] = (),
     legend: Legend | None = None,
+    extent: LabelsPath | None = None,
+    legend_file: LabelsPath | None = None,
 ) -> Labels:
     """Labels for a scene, from polygons in any vector format or from a label raster.
 
@@ -127,10 +59,12 @@ def open_labels(
     and where polygons overlap the later one in the file counts. Polygons without a class are
     areas to ignore. Classes are those that reach the scene, and a class has the same id in every
     scene of one file. A label raster on another grid is resampled to the nearest pixel, and all
-    classes of its legend count.
+    classes of its legend count. Colours come from the legend file, else from the layer's own QGIS
+    style, else from the colour table, else from the palette.
 
     Args:
-        path: a vector file (`file.gpkg|layername=NAME` picks one of several layers) or a raster.
+        path: a vector file (`file.gpkg|layername=NAME` picks one of several layers), a raster,
+            a folder with a vector file a class, or several `NAME=FILE`.
         geobox: the scene.
         class_field: column with class names or numbers; of polygons only. Found unasked where it
             is called class, class_id, class_name or label.
@@ -138,29 +72,41 @@ def open_labels(
         ignore_classes: names of classes to be taken for unknown.
         legend: the classes to use, such as a model's; all labels must fit it, and classes to
             ignore need not occur.
+        extent: polygons within which labelling is complete: there pixels without a label are
+            background, elsewhere they are unknown, whatever `unlabelled` says.
+        legend_file: numbers, names and colours of classes; see `read_legend_file`. Those that do
+            not occur are left out.
 
     Raises:
         LabelError: the file is missing, empty or unreadable, lies elsewhere, holds no polygons,
             no such column, classes that contradict each other or the legend, or fewer than two.
     """
+    given = [path] if isinstance(path, str | os.PathLike | ClassFiles) else list(path)
+    files = label_files(given)
+    if len(files) != 1:
+        raise LabelError(f"{len(files)} label files for one raster; give one, or NAME=FILE each.")
     return open_label_set(
-        [path],
+        files,
         [geobox],
         class_field=class_field,
         unlabelled=unlabelled,
         ignore_classes=ignore_classes,
         legend=legend,
+        extent=extent,
+        legend_file=legend_file,
     )[0]
 
 
 def open_label_set(
-    paths: Sequence[LabelsPath],
+    paths: Sequence[LabelsPath | ClassFiles],
     geoboxes: Sequence[GeoBox],
     *,
     class_field: str | None = None,
     unlabelled: Unlabelled = "ignore",
     ignore_classes: Sequence[str] = (),
     legend: Legend | None = None,
+    extent: LabelsPath | None = None,
+    legend_file: LabelsPath | None = None,
 ) -> list[Labels]:
     """Labels for several scenes with one legend: all classes that reach one of them.
 
@@ -171,86 +117,100 @@ def open_label_set(
         unlabelled: what pixels without a label are.
         ignore_classes: names of classes to be taken for unknown; each occurs in one file at least.
         legend: the classes to use.
+        extent: of complete labelling; it reaches one of the scenes at least.
+        legend_file: numbers, names and colours of classes.
 
     Raises:
         LabelError: as in `open_labels`, or a class has different names in two files.
     """
+    style = ClassStyle() if legend_file is None else read_legend_file(os.fspath(legend_file))
+    reader = _Reader(
+        class_field=class_field,
+        ignore_classes=tuple(ignore_classes),
+        legend_names=style.names_by_id() if legend is None else {},
+        is_named_by_style=legend is None,
+    )
+    # The same file for many scenes is read once.
+    layers = cache(reader.layers)
     found = [
-        _find(os.fspath(path), geobox, class_field, ignore_classes)
+        reader.found(label_files([path])[0], geobox, layers)
         for path, geobox in zip(paths, geoboxes, strict=True)
     ]
-    if legend is None:
-        _check_ignored(found, ignore_classes)
-        names = shared_names([(labels.path, labels.classes) for labels in found])
-        colors = {key: color for labels in found for key, color in labels.colors.items()}
-        legend = legend_of(found[0].path, names, unlabelled=unlabelled, colors=colors)
-    return [labels.in_legend(legend, unlabelled) for labels in found]
+    return in_one_legend(
+        found,
+        unlabelled=unlabelled,
+        ignore_classes=ignore_classes,
+        legend=legend,
+        legend_style=style,
+        extent=None if extent is None else os.fspath(extent),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What a file says of a scene, before its classes have a channel."""
+class _Reader:
+    """How files are read."""
 
-    path: str
-    geobox: GeoBox
-    classes: FeatureClasses
-    colors: Mapping[int, str]
-    source_of: Callable[..., LabelSource]
-    """From the channel of each of the classes, `fill` and `dtype` to the source of labels."""
+    class_field: str | None
+    ignore_classes: tuple[str, ...]
+    legend_names: Mapping[int, str]
+    is_named_by_style: bool
+    """Whether numbers without a name take that of the layer's style."""
 
-    def in_legend(self, legend: Legend, unlabelled: Unlabelled) -> Labels:
-        if unlabelled == "ignore" and (self.classes.class_ids == IGNORE).all():
-            raise LabelError(
-                f"{self.path}: has no class in the scene, all that reaches it is to be ignored; "
-                f"label some of it, or leave this scene out."
+    def found(
+        self, files: LabelFiles, geobox: GeoBox, layers: Callable[[LabelFiles], list[LabelFeatures]]
+    ) -> FoundLabels:
+        if isinstance(files, str) and is_raster(files) and not has_vector_layer(files):
+            return self._found_raster(files, geobox)
+        features = layers(files)
+        placed = polygons_on(features, geobox, name=str(files))
+        return FoundLabels(
+            path=str(files),
+            geobox=geobox,
+            classes=replace(features[0].classes, class_ids=placed.class_ids),
+            source_of=partial(polygon_source, placed),
+            styles=tuple(layer.style for layer in features),
+        )
+
+    def layers(self, files: LabelFiles) -> list[LabelFeatures]:
+        """The polygons of a file, or of the files of each class."""
+        if isinstance(files, ClassFiles):
+            return read_class_files(
+                files, ignore_classes=self.ignore_classes, legend_names=self.legend_names
             )
-        source = self.source_of(
-            _channels(fitted_to(self.path, self.classes, legend), legend),
-            fill=unlabelled_channel(self.path, legend, unlabelled),
-            dtype=channel_dtype(legend),
+        features = read_features(
+            files,
+            class_field=self.class_field,
+            ignore_classes=self.ignore_classes,
+            legend_names=self.legend_names,
+            is_named_by_style=self.is_named_by_style,
         )
-        return Labels(path=self.path, geobox=self.geobox, legend=legend, source=source)
+        return [features]
 
-
-def _find(
-    path: str, geobox: GeoBox, class_field: str | None, ignore_classes: Sequence[str]
-) -> _Found:
-    _check_is_there(path)
-    source_of: Callable[..., LabelSource]
-    if is_raster(path) and not has_vector_layer(path):
-        raster, classes = open_label_raster(path, ignore_classes=ignore_classes)
-        colors = {entry.class_id: entry.color for entry in raster.legend}
-        source_of = partial(raster_source, raster, geobox)
-    else:
-        features = read_features(path, class_field=class_field, ignore_classes=ignore_classes)
-        placed = polygons_on(features, geobox)
-        classes = replace(features.classes, class_ids=placed.class_ids)
-        colors, source_of = {}, partial(polygon_source, placed)
-    return _Found(path=path, geobox=geobox, classes=classes, colors=colors, source_of=source_of)
-
-
-def _check_ignored(found: Sequence[_Found], ignore_classes: Sequence[str]) -> None:
-    occurring = {name for labels in found for name in labels.classes.ignored}
-    absent = [name for name in ignore_classes if name not in occurring]
-    if absent:
-        there = {name for labels in found for name in labels.classes.names.values()} | occurring
-        raise LabelError(
-            f"{found[0].path}: has no class {absent[0]!r} to ignore; its classes are "
-            f"{', '.join(sorted(there))}."
+    def _found_raster(self, path: str, geobox: GeoBox) -> FoundLabels:
+        style = raster_style(path)
+        raster, classes = open_label_raster(
+            path,
+            ignore_classes=self.ignore_classes,
+            legend_names=self.legend_names,
+            style_names=style.names_by_id() if self.is_named_by_style else None,
+        )
+        return FoundLabels(
+            path=path,
+            geobox=geobox,
+            classes=classes,
+            source_of=partial(raster_source, raster, geobox),
+            styles=(style, _own_style(raster)),
         )
 
 
-def _channels(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:
-    """Channels of class ids; IGNORE stays."""
-    channel_of = {class_id: channel for channel, class_id in enumerate(legend.class_ids.tolist())}
-    return np.array([channel_of.get(class_id, IGNORE) for class_id in class_ids.tolist()], np.int64)
-
-
-def _check_is_there(path: str) -> None:
-    file = Path(file_of(path))
-    if path.startswith("/vsi") or "://" in path:
-        return
-    if not file.exists():
-        raise LabelError(f"{path}: no such file; give polygons or a label raster.")
-    if file.is_file() and not file.stat().st_size:
-        raise LabelError(f"{path}: the file is empty; export or copy it again.")
+def _own_style(raster: ClassRaster) -> ClassStyle:
+    """The colours that a raster brings; those of our palette are only for want of any."""
+    names = {entry.class_id: entry.name for entry in raster.legend}
+    unasked = Legend.of_names(names).by_id()
+    return ClassStyle(
+        tuple(
+            StyledClass(class_id=entry.class_id, name=entry.name, color=entry.color)
+            for entry in raster.legend
+            if LEGEND_TAG in raster.tags or entry.color != unasked[entry.class_id].color
+        )
+    )

@@ -58,26 +58,18 @@ def shared_names(found: Sequence[tuple[str, FeatureClasses]]) -> dict[int, str]:
 
 
 def legend_of(
-    path: str,
-    names: Mapping[int, str],
-    *,
-    unlabelled: Unlabelled,
-    colors: Mapping[int, str] | None = None,
+    path: str, names: Mapping[int, str], *, colors: Mapping[int, str] | None = None
 ) -> Legend:
-    """The legend of classes, with a background where pixels without a label are one.
+    """The legend of classes.
 
     Args:
         path: for messages.
         names: of the classes that occur, by id.
-        unlabelled: what pixels without a label are.
         colors: #rrggbb by class id, where they have some already.
 
     Raises:
-        LabelError: fewer than two classes, a name that cannot be shown, or class 0 is taken by
-            something other than background.
+        LabelError: fewer than two classes, or a name that cannot be shown.
     """
-    if unlabelled == "background":
-        names = _with_background(path, names)
     if len(names) < _FEWEST_CLASSES:
         only = f"one class only, {next(iter(names.values()))!r}" if names else "no class"
         raise LabelError(
@@ -88,6 +80,32 @@ def legend_of(
         return Legend.of_names(names, colors)
     except LegendError as error:
         raise LabelError(f"{path}: {one_line(error)}; rename that class.") from error
+
+
+def with_background(
+    path: str, names: Mapping[int, str], given: Mapping[int, str]
+) -> dict[int, str]:
+    """Classes and the background, where pixels without a label are one.
+
+    Args:
+        path: for messages.
+        names: of the classes that occur, by id.
+        given: number and name of the background, where a legend file gives it one; else class 0.
+
+    Raises:
+        LabelError: its number is taken by something else.
+    """
+    background = _background_id(names)
+    if background is not None:
+        return {**names, 0: BACKGROUND} if names[background] == nameless(0) else dict(names)
+    added = dict(given) or {0: BACKGROUND}
+    taken = next((class_id for class_id in added if class_id in names), None)
+    if taken is not None:
+        raise LabelError(
+            f"{path}: pixels without a label cannot become class {taken}, background: class "
+            f"{taken} is {names[taken]!r}; give that class another number."
+        )
+    return {**names, **added}
 
 
 def fitted_to(path: str, classes: FeatureClasses, legend: Legend) -> NDArray[np.int64]:
@@ -129,7 +147,8 @@ def unlabelled_channel(path: str, legend: Legend, unlabelled: Unlabelled) -> int
     if background is None:
         raise LabelError(
             f"{path}: pixels without a label cannot be background, as the classes are "
-            f"{', '.join(legend.names)}; leave out --unlabelled background, or add that class."
+            f"{', '.join(legend.names)}; leave out --unlabelled background or --extent, or add "
+            f"that class."
         )
     return int(legend.class_ids.tolist().index(background))
 
@@ -162,15 +181,3 @@ def _background_id(names: Mapping[int, str]) -> int | None:
         if name.casefold() == BACKGROUND:
             return class_id
     return 0 if names.get(0) == nameless(0) else None
-
-
-def _with_background(path: str, names: Mapping[int, str]) -> dict[int, str]:
-    background = _background_id(names)
-    if background is None and 0 in names:
-        raise LabelError(
-            f"{path}: pixels without a label cannot become class 0, background: class 0 is "
-            f"{names[0]!r}; give that class another number."
-        )
-    if background is None or names[background] == nameless(0):
-        return {**names, 0: BACKGROUND}
-    return dict(names)

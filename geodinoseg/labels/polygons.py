@@ -11,11 +11,16 @@ import shapely
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
+from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import has_nonfinite
+from geodinoseg.labels.overlaps import ScenePolygons, warn_of_overlaps
 from geodinoseg.labels.place import PixelSpace, elsewhere, pixel_space
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyproj
     from numpy.typing import NDArray
 
     from geodinoseg.geobox import GeoBox
@@ -28,16 +33,6 @@ _LONGEST_EDGE_PX = 64.0
 # Polygons are kept this far round the scene, in shares of its size, so that no cut shows in it.
 _MARGIN = 0.02
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScenePolygons:
-    """The polygons that reach a scene, in its pixel space, those to ignore last."""
-
-    polygons: NDArray[Any]
-    """(polygons,) shapely polygons; x is the column, y the row, corners of pixels are whole."""
-    class_ids: NDArray[np.int64]
-    """(polygons,), IGNORE for areas to ignore."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,36 +80,59 @@ def polygon_source(
     )
 
 
-def polygons_on(features: LabelFeatures, geobox: GeoBox) -> ScenePolygons:
-    """The polygons of a layer that reach a scene, in its pixel space.
+def polygons_on(layers: Sequence[LabelFeatures], geobox: GeoBox, *, name: str) -> ScenePolygons:
+    """The polygons of layers that reach a scene, in its pixel space.
+
+    Args:
+        layers: in their order; where polygons overlap, the later layer counts.
+        geobox: the scene.
+        name: of all of them, for messages.
 
     Raises:
-        LabelError: none does, or the layer's CRS does not lead to the scene's.
+        LabelError: none does, or a layer's CRS does not lead to the scene's.
     """
-    space = pixel_space(features.path, features.crs, geobox)
-    if geobox.crs is None and features.crs is not None:
-        _log.warning(
-            "%s: the scene has no CRS, so the coordinates of the labels (%s) are taken as they "
-            "are.", features.path, features.crs.name,
-        )  # fmt: skip
-    polygons = _in_pixels(features.path, features.polygons, space)
-    scene = shapely.box(0, 0, geobox.width, geobox.height)
-    inside = np.flatnonzero(shapely.intersects(polygons, scene))
-    if not len(inside):
-        left, bottom, right, top = (float(v) for v in shapely.total_bounds(features.polygons))
-        raise elsewhere(features.path, space, (left, bottom, right, top))
-    ids = features.classes.class_ids[inside]
-    order = np.argsort(ids == IGNORE, kind="stable")
-    placed = ScenePolygons(polygons=polygons[inside][order], class_ids=ids[order])
-    _warn_of_overlaps(features.path, placed, geobox)
+    polygons, ids = [], []
+    for layer in layers:
+        pixels = areas_on(layer.path, layer.crs, layer.polygons, geobox)
+        inside = reaching(pixels, geobox)
+        polygons.append(pixels[inside])
+        ids.append(layer.classes.class_ids[inside])
+    if not any(map(len, polygons)):
+        first = layers[0]
+        raise misses(first.path, first.crs, first.polygons, geobox)
+    class_ids = np.concatenate(ids)
+    order = np.argsort(class_ids == IGNORE, kind="stable")
+    placed = ScenePolygons(polygons=np.concatenate(polygons)[order], class_ids=class_ids[order])
+    warn_of_overlaps(name, placed, layers[0].classes.names, geobox)
     return placed
 
 
-def overlap_px(placed: ScenePolygons) -> float:
-    """Area that polygons of different classes claim, pixels; areas to ignore claim nothing."""
-    first, second = _pairs_of_classes(placed)
-    shared = shapely.intersection(placed.polygons[first], placed.polygons[second])
-    return float(shapely.area(shared).sum())
+def areas_on(
+    path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox
+) -> NDArray[Any]:
+    """Polygons in a scene's pixel space, those that do not reach it too.
+
+    Raises:
+        LabelError: the CRS does not lead to the scene's.
+    """
+    if geobox.crs is None and crs is not None:
+        _log.warning(
+            "%s: the scene has no CRS, so the coordinates of the labels (%s) are taken as they "
+            "are.", path, crs.name,
+        )  # fmt: skip
+    return _in_pixels(path, polygons, pixel_space(path, crs, geobox))
+
+
+def reaching(pixels: NDArray[Any], geobox: GeoBox) -> NDArray[np.intp]:
+    """Which polygons in pixel space reach a scene."""
+    scene = shapely.box(0, 0, geobox.width, geobox.height)
+    return np.flatnonzero(shapely.intersects(pixels, scene))
+
+
+def misses(path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox) -> LabelError:
+    """The error that no polygon of a layer reaches a scene."""
+    left, bottom, right, top = (float(value) for value in shapely.total_bounds(polygons))
+    return elsewhere(path, pixel_space(path, crs, geobox), (left, bottom, right, top))
 
 
 def _in_pixels(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
@@ -147,29 +165,6 @@ def _near_scene(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
     cut = polygons.copy()
     cut[beyond] = shapely.intersection(polygons[beyond], near)
     return cut
-
-
-def _pairs_of_classes(placed: ScenePolygons) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of polygons of different classes that touch or overlap, each pair once."""
-    tree = shapely.STRtree(placed.polygons)
-    first, second = tree.query(placed.polygons, predicate="intersects")
-    ids = placed.class_ids
-    differ = (first < second) & (ids[first] != ids[second])
-    claimed = differ & (ids[first] != IGNORE) & (ids[second] != IGNORE)
-    return first[claimed], second[claimed]
-
-
-def _warn_of_overlaps(path: str, placed: ScenePolygons, geobox: GeoBox) -> None:
-    pixels = overlap_px(placed)
-    if pixels < 1:
-        return
-    area = ""
-    if geobox.crs is not None:
-        area = f" ({pixels * geobox.row_areas_m2[geobox.height // 2]:.3g} m2)"
-    _log.warning(
-        "%s: polygons of different classes overlap on %.0f pixels%s of the scene; there the later "
-        "one in the file counts.", path, pixels, area,
-    )  # fmt: skip
 
 
 def _box(window: Window) -> shapely.Polygon:

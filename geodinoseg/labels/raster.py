@@ -16,6 +16,7 @@ from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.grid import Window
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
+from geodinoseg.labels.label_files import VECTOR_SUFFIXES
 from geodinoseg.labels.place import (
     PixelSpace,
     bounds_of,
@@ -27,7 +28,7 @@ from geodinoseg.labels.place import (
 from geodinoseg.raster_file import opened_raster
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -105,7 +106,9 @@ class RasterSource:
 
 
 def is_raster(path: str) -> bool:
-    """Whether GDAL opens a file as a raster."""
+    """Whether GDAL opens a file as a raster; one that is named as vectors are is not tried."""
+    if path.lower().endswith(VECTOR_SUFFIXES):
+        return False
     try:
         with opened_raster(path):
             return True
@@ -114,13 +117,19 @@ def is_raster(path: str) -> bool:
 
 
 def open_label_raster(
-    path: str, *, ignore_classes: Sequence[str]
+    path: str,
+    *,
+    ignore_classes: Sequence[str],
+    legend_names: Mapping[int, str] | None = None,
+    style_names: Mapping[int, str] | None = None,
 ) -> tuple[ClassRaster, FeatureClasses]:
     """A class raster, and its classes in the order of its legend.
 
     Args:
         path: of the raster.
         ignore_classes: names of classes to be taken for unknown.
+        legend_names: names of class numbers that come before those of the file.
+        style_names: names of class numbers that have none in the file.
 
     Raises:
         LabelError: it is no class raster, or lacks a class that is to be ignored.
@@ -135,6 +144,8 @@ def open_label_raster(
         raster.legend.class_ids.tolist(),
         names=raster.legend.names,
         ignore_classes=ignore_classes,
+        legend_names=legend_names,
+        style_names=style_names,
     )
     return raster, classes
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 import geopandas
 import pyogrio
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 
 from geodinoseg.errors import LabelError, one_line
+from geodinoseg.labels.label_files import file_of, layer_of, with_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyproj
 
-_LAYER_SEPARATOR = "|layername="
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet")
-# ValueError: pyarrow's errors of a damaged Parquet file, and geopandas' of one without geometry.
+# ValueError and KeyError: pyarrow's errors of a damaged Parquet file, and geopandas' of one without
+# geometry. UnboundLocalError: pyogrio's of a CRS that is no text.
 _READ_ERRORS = (
-    *(DataSourceError, DataLayerError, FeatureError, GeometryError, CRSError),
-    *(OSError, ValueError),
+    *(DataSourceError, DataLayerError, FeatureError, GeometryError, CRSError, ShapelyError),
+    *(ProjError, OSError, ValueError, KeyError, UnboundLocalError),
 )
 
 
@@ -56,11 +61,7 @@ class VectorLayer:
         if self.name is None:
             frame = geopandas.read_parquet(file_of(self.path))
             return frame[[*columns, frame.geometry.name]]
-        with warnings.catch_warnings():
-            # A measure along the outline says nothing about the area.
-            warnings.filterwarnings("ignore", message="Measured .M. geometry types")
-            # Whoever uses the geometries looks for coordinates that are no numbers.
-            warnings.filterwarnings("ignore", message="invalid value encountered in from_wkb")
+        with _quiet():
             return pyogrio.read_dataframe(
                 file_of(self.path), layer=self.name, columns=columns, on_invalid="ignore"
             )
@@ -85,7 +86,8 @@ def open_vector_layer(path: str) -> VectorLayer:
         return VectorLayer(path=path, name=None, columns=_parquet_columns(path))
     name = _chosen_layer(path)
     try:
-        info = pyogrio.read_info(file_of(path), layer=name)
+        with _quiet():
+            info = pyogrio.read_info(file_of(path), layer=name)
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
     return VectorLayer(path=path, name=name, columns=tuple(str(field) for field in info["fields"]))
@@ -99,14 +101,9 @@ def crs_of(frame: Any) -> pyproj.CRS | None:
     return crs
 
 
-def file_of(path: str) -> str:
-    """The file of a path that may name a layer."""
-    return path.partition(_LAYER_SEPARATOR)[0]
-
-
 def _chosen_layer(path: str) -> str:
     layers = _layers(path)
-    asked = path.partition(_LAYER_SEPARATOR)[2]
+    asked = layer_of(path)
     if not layers:
         raise LabelError(
             f"{path}: holds no layer with geometries; give a file with polygons, or export it "
@@ -119,7 +116,7 @@ def _chosen_layer(path: str) -> str:
     if len(layers) > 1:
         raise LabelError(
             f"{path}: has {len(layers)} layers ({', '.join(layers)}); say which, for instance "
-            f"'{path}{_LAYER_SEPARATOR}{layers[0]}'."
+            f"'{with_layer(path, layers[0])}'."
         )
     return layers[0]
 
@@ -129,10 +126,24 @@ def _layers(path: str) -> list[str]:
     if _is_parquet(path):
         return [Path(path).stem]
     try:
-        layers = pyogrio.list_layers(file_of(path))
+        with _quiet():
+            layers = pyogrio.list_layers(file_of(path))
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
     return [str(name) for name, geometry_type in layers if geometry_type is not None]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without GDAL's warnings, which speak to programmers.
+
+    Whoever uses the geometries counts those that are missing, unsound or no numbers; a measure
+    along the outline says nothing about the area.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.filterwarnings("ignore", message="Measured .M. geometry types")
+        yield
 
 
 def _is_parquet(path: str) -> bool:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.labels.label_set import Labels, LabelsPath, open_label_set
+from geodinoseg.errors import LabelError
+from geodinoseg.labels.scene_labels import Labels
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
-from geodinoseg.scene import Scene, ScenePath, open_scene
+from geodinoseg.training.labelled_scenes import (
+    LabelPaths,
+    ScenePaths,
+    open_labelled_scenes,
+    pixel_sizes_m,
+)
 from geodinoseg.training.validation_split import Split, SplitScene, split_scenes
 
 if TYPE_CHECKING:
@@ -25,15 +29,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ScenePaths = ScenePath | Scene | Sequence[ScenePath | Scene]
-"""One scene, or several of one kind."""
-LabelPaths = LabelsPath | Sequence[LabelsPath]
-"""Labels of all scenes, or of each."""
+__all__ = ["LabelPaths", "ScenePaths", "TrainingData", "read_training_data"]
 
 _FEWEST_CLASSES = 2
 _STATISTICS_WINDOWS = 64
 """Of all scenes, at most: some 3 million pixels where crops have 224 px."""
-_WARN_RESOLUTION = 1.5
+_MOST_NAMES = 50
+"""Of scenes that the model folder names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,13 @@ class TrainingData:
     @property
     def pixel_size_m(self) -> float | None:
         """Ground resolution, metres: the median over the scenes; None where none has a CRS."""
-        known = _pixel_sizes_m([split.scene for split in self.splits])
+        known = pixel_sizes_m([split.scene for split in self.splits])
         return float(np.median(known)) if known else None
 
 
 def read_training_data(
     scenes: ScenePaths,
-    labels: LabelPaths,
+    labels: LabelPaths | None,
     *,
     bands: Sequence[int] | None,
     options: LabelOptions,
@@ -76,8 +78,10 @@ def read_training_data(
     """Open scenes and labels, choose validation blocks, measure the bands.
 
     Args:
-        scenes: one or several rasters with the same kind of bands.
-        labels: polygons or label rasters; one for all scenes, or one for each.
+        scenes: one or several rasters with the same kind of bands, or folders of image chips.
+        labels: polygons or label rasters, one for all scenes or one for each; `NAME=FILE` or a
+            folder for one file a class; for folders of chips those of the label chips, or None
+            where they lie in the same folders.
         bands: bands to read, from 1; all but alpha where not given.
         options: how the labels are read.
         settings: crops, share of validation, seed.
@@ -86,15 +90,7 @@ def read_training_data(
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
     """
-    opened = _open_scenes(scenes, bands)
-    paths = _label_paths(labels, opened)
-    found = open_label_set(
-        paths,
-        [scene.geobox for scene in opened],
-        class_field=options.class_field,
-        unlabelled=options.unlabelled,
-        ignore_classes=options.ignore_classes,
-    )
+    opened, found, label_names = open_labelled_scenes(scenes, labels, bands=bands, options=options)
     split = split_scenes(
         opened,
         found,
@@ -110,49 +106,8 @@ def read_training_data(
         warnings=split.warnings,
         legend=found[0].legend,
         statistics=_statistics(split, settings),
-        facts=_facts(paths, splits),
+        facts=_facts(label_names, splits),
     )
-
-
-def _open_scenes(scenes: ScenePaths, bands: Sequence[int] | None) -> list[Scene]:
-    if isinstance(scenes, str) or not isinstance(scenes, Sequence):
-        scenes = [scenes]
-    opened = [open_scene(source, bands=bands) for source in scenes]
-    if not opened:
-        raise SceneError("no scene was given to train on; give one or several.")
-    first = opened[0]
-    for scene in opened[1:]:
-        if len(scene.bands) != len(first.bands) or scene.dtype != first.dtype:
-            raise SceneError(
-                f"{scene.path}: has {len(scene.bands)} bands of {scene.dtype}, {first.path} has "
-                f"{len(first.bands)} of {first.dtype}; scenes of one training must be of one kind, "
-                f"choose their bands with --bands."
-            )
-    sizes = _pixel_sizes_m(opened)
-    if sizes and max(sizes) > _WARN_RESOLUTION * min(sizes):
-        logger.warning(
-            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m, and "
-            "would be better trained on scenes of one resolution.",
-            min(sizes), max(sizes), np.median(sizes),
-        )  # fmt: skip
-    return opened
-
-
-def _pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
-    sizes = [scene.geobox.pixel_size_m for scene in scenes]
-    return [size for size in sizes if size is not None]
-
-
-def _label_paths(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelsPath]:
-    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
-    if len(paths) == 1:
-        paths *= len(scenes)
-    if len(paths) != len(scenes):
-        raise LabelError(
-            f"{len(paths)} label files for {len(scenes)} scenes: give one for all, or one for each "
-            f"in the same order."
-        )
-    return paths
 
 
 def _check_classes(
@@ -163,6 +118,7 @@ def _check_classes(
     training, validation = (_pixels(splits, held_out=side) for side in (False, True))
     trained = [name for name, pixels in zip(names, training, strict=True) if pixels]
     if len(trained) < _FEWEST_CLASSES:
+        _check_data_under_labels(found, splits)
         raise LabelError(
             f"{found[0].path}: fewer than two classes have labelled pixels in the scene; draw "
             f"polygons of another class, or say --unlabelled background where all else is one."
@@ -181,6 +137,18 @@ def _check_classes(
     for name, pixels in zip(names, validation, strict=True):
         if name in trained and not pixels:
             logger.warning("class %s has too few labels to keep some for validation.", name)
+
+
+def _check_data_under_labels(found: Sequence[Labels], splits: Sequence[SplitScene]) -> None:
+    """Refuse a scene that has no data where its labels are."""
+    for labels, split in zip(found, splits, strict=True):
+        drawn = replace(labels, scene=None).class_blocks(split.block_px).any(axis=(0, 1))
+        if drawn.sum() > split.counts.any(axis=(0, 1)).sum():
+            raise LabelError(
+                f"{split.scene.path}: holds no data where {labels.path} has labels of "
+                f"{', '.join(np.array(labels.legend.names)[drawn])}; label what it shows, or "
+                f"correct its nodata value or its mask."
+            )
 
 
 def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64]:
@@ -234,15 +202,21 @@ def _statistics_blocks(
     return np.asarray(every[first, 1:], dtype=np.int64)
 
 
-def _facts(paths: Sequence[LabelsPath], splits: Sequence[SplitScene]) -> dict[str, Any]:
+def _facts(label_names: Sequence[str], splits: Sequence[SplitScene]) -> dict[str, Any]:
     names = splits[0].labels.legend.names
 
     def counted(*, held_out: bool) -> dict[str, int]:
         return dict(zip(names, _pixels(splits, held_out=held_out).tolist(), strict=True))
 
     return {
-        "scenes": [Path(split.scene.path).name for split in splits],
-        "labels": [Path(path).name for path in dict.fromkeys(map(str, paths))],
+        "scenes": _cut([Path(split.scene.path).name for split in splits]),
+        "labels": list(label_names),
         "training_pixels": counted(held_out=False),
         "validation_pixels": counted(held_out=True),
     }
+
+
+def _cut(names: list[str]) -> list[str]:
+    """As many names as anyone reads, and how many more there are."""
+    more = len(names) - _MOST_NAMES
+    return [*names[:_MOST_NAMES], f"and {more} more"] if more > 0 else names

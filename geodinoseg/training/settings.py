@@ -28,6 +28,10 @@ class LabelOptions:
     """What pixels under no polygon are."""
     ignore_classes: tuple[str, ...] = ()
     """Classes whose polygons are left out of training."""
+    extent: str | None = None
+    """File of polygons within which labelling is complete: there the rest is background."""
+    legend_file: str | None = None
+    """File with numbers, names and colours of classes; see `read_legend_file`."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown choice.

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 def train_model(
     scenes: ScenePaths,
-    labels: LabelPaths,
+    labels: LabelPaths | None,
     output: str | os.PathLike[str],
     *,
     label_options: LabelOptions | None = None,
@@ -60,8 +60,9 @@ def train_model(
     unfinished.
 
     Args:
-        scenes: one or several rasters with the same kind of bands.
-        labels: polygons or a label raster; one for all scenes, or one for each.
+        scenes: one or several rasters with the same kind of bands, or folders of image chips.
+        labels: polygons or a label raster, one for all scenes or one for each; see
+            `read_training_data` for files of one class and for chips.
         output: the model folder to write.
         label_options: how the labels are read.
         settings: the recipe.

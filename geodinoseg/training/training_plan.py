@@ -62,7 +62,7 @@ class TrainingPlan:
 
 def plan_training(
     scenes: ScenePaths,
-    labels: LabelPaths,
+    labels: LabelPaths | None,
     *,
     label_options: LabelOptions | None = None,
     settings: TrainingSettings | None = None,

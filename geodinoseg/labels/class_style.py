@@ -1,0 +1,112 @@
+"""Names and colours of classes from a legend file or a layer's style, which need not know all."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from geodinoseg.labels.classes import BACKGROUND
+
+_HEX = re.compile(r"#?([0-9a-fA-F]{6})(?:[0-9a-fA-F]{2})?")
+_SHORT_HEX = re.compile(r"#([0-9a-fA-F]{3})")
+_CHANNELS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyledClass:
+    """What is known of one class."""
+
+    class_id: int | None = None
+    """None where the class is known by its name alone."""
+    name: str | None = None
+    """None where it is known by its number alone."""
+    color: str | None = None
+    """#rrggbb."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassStyle:
+    """What a legend file or a layer's style says of classes."""
+
+    classes: tuple[StyledClass, ...] = ()
+
+    def names_by_id(self) -> dict[int, str]:
+        """The names of numbers, where one that can be shown stands for one number alone."""
+        named = {
+            entry.class_id: entry.name.strip()
+            for entry in self.classes
+            if entry.class_id is not None and entry.name is not None
+        }
+        count = Counter(named.values())
+        return {
+            class_id: name
+            for class_id, name in named.items()
+            if name and name.isprintable() and count[name] == 1
+        }
+
+    def color_of(self, class_id: int | None, name: str) -> str | None:
+        """The colour of a class, by its number where it has one of its own, else by its name."""
+        by_id = [e for e in self.classes if class_id is not None and e.class_id == class_id]
+        found = next((entry for entry in by_id if entry.color), None) or self._named(name)
+        return found.color if found else None
+
+    def renumbered(self, names: Mapping[int, str]) -> dict[int, str]:
+        """Classes that have a name and no number of their own, under the numbers given here.
+
+        Those that are not in here get the next free numbers, in the order they have.
+        """
+        entries = {name: self._named(name) for name in names.values()}
+        given = {
+            entry.class_id: name
+            for name, entry in entries.items()
+            if entry is not None and entry.class_id is not None
+        }
+        taken = {entry.class_id for entry in self.classes if entry.class_id is not None}
+        for class_id, name in sorted(names.items()):
+            if name not in given.values():
+                free = class_id
+                while free in given or free in taken:
+                    free += 1
+                given[free] = name
+        return given
+
+    def background(self) -> dict[int, str]:
+        """Number and name of the class called background; nothing without a number."""
+        entry = self._named(BACKGROUND)
+        if entry is None or entry.class_id is None or entry.name is None:
+            return {}
+        return {entry.class_id: entry.name}
+
+    def _named(self, name: str) -> StyledClass | None:
+        exact = (entry for entry in self.classes if entry.name == name)
+        alike = (e for e in self.classes if e.name and e.name.casefold() == name.casefold())
+        return next(exact, None) or next(alike, None)
+
+
+def hex_color(value: Any) -> str | None:
+    """#rrggbb of a colour as files give them; None where it is none.
+
+    Args:
+        value: `#rrggbb`, `rrggbb`, `#rgb`, `r,g,b` or `r,g,b,a,...` from 0 to 255, or numbers.
+    """
+    if isinstance(value, (list, tuple)):
+        return _of_channels([str(channel) for channel in value])
+    text = str(value).strip()
+    if found := _HEX.fullmatch(text):
+        return f"#{found[1].lower()}"
+    if found := _SHORT_HEX.fullmatch(text):
+        return "#" + "".join(2 * digit for digit in found[1].lower())
+    return _of_channels(re.split(r"[,;\s]+", text.removeprefix("rgb(").removesuffix(")")))
+
+
+def _of_channels(texts: list[str]) -> str | None:
+    try:
+        channels = [float(text) for text in texts[:_CHANNELS]]
+    except ValueError:
+        return None
+    if len(channels) < _CHANNELS or not all(0 <= channel <= 255 for channel in channels):
+        return None
+    return "#{:02x}{:02x}{:02x}".format(*map(round, channels))

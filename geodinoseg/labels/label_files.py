@@ -1,0 +1,146 @@
+"""What may be given as labels: a file, `NAME=FILE` for one class, a folder of one file a class.
+
+Looks at names alone; opens nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geodinoseg.errors import LabelError
+
+LabelsPath = str | os.PathLike[str]
+
+VECTOR_SUFFIXES = (
+    *(".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".geoparquet"),
+    *(".kml", ".kmz", ".gml", ".tab", ".mif", ".gdb", ".sqlite", ".zip"),
+)
+_LAYER_SEPARATOR = "|layername="
+_FOLDER_SUFFIX = ".gdb"
+"""A file geodatabase is a folder that GDAL reads as one file."""
+# What stands in paths, connection strings and layer names, and in no class name.
+_NO_CLASS = "/\\|:"
+_NAMES_SAID = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassFiles:
+    """Vector files that hold one class each; where they overlap, the later file counts."""
+
+    name: str
+    """As messages call them."""
+    files: tuple[tuple[str, str], ...]
+    """Class and file of each, in order; a class may have several files."""
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+
+LabelFiles = str | ClassFiles
+"""Labels of a scene: one file with all classes, or a file a class."""
+
+
+def label_files(given: Sequence[LabelsPath | ClassFiles]) -> list[LabelFiles]:
+    """Read what was given as labels.
+
+    `NAME=FILE` is the file of one class, unless the whole is a file that is there, a URL or a
+    path; all of these together are the labels of every scene. A folder is one file a class, named
+    by the files' stems, in the order of their names.
+
+    Args:
+        given: files, `NAME=FILE`, or folders.
+
+    Returns:
+        One for all scenes, or one for each.
+
+    Raises:
+        LabelError: a file is missing or empty, a folder holds no vector file, or files of one
+            class stand beside files of all.
+    """
+    sources = [source if isinstance(source, ClassFiles) else os.fspath(source) for source in given]
+    named = [_class_and_file(source) if isinstance(source, str) else None for source in sources]
+    found = [pair for pair in named if pair is not None]
+    if found and len(found) < len(sources):
+        raise LabelError(
+            f"{found[0][1]}: holds the class {found[0][0]!r} alone, and other labels were given "
+            f"without NAME=; give one file a class as NAME=FILE each, or files with all classes."
+        )
+    for _, file in found:
+        check_is_there(file)
+    if found:
+        return [ClassFiles(name=_said(found), files=tuple(found))]
+    return [_opened(source) if isinstance(source, str) else source for source in sources]
+
+
+def file_of(path: str) -> str:
+    """The file of a path that may name a layer (`file.gpkg|layername=roofs`)."""
+    return path.partition(_LAYER_SEPARATOR)[0]
+
+
+def layer_of(path: str) -> str:
+    """The layer that a path names, or nothing."""
+    return path.partition(_LAYER_SEPARATOR)[2]
+
+
+def with_layer(path: str, layer: str) -> str:
+    """The path that names a layer, as QGIS writes it."""
+    return f"{path}{_LAYER_SEPARATOR}{layer}"
+
+
+def check_is_there(path: str) -> None:
+    """Refuse a file that is missing or empty.
+
+    Raises:
+        LabelError: it is.
+    """
+    file = Path(file_of(path))
+    if path.startswith("/vsi") or "://" in path:
+        return
+    if not os.path.exists(file):  # noqa: PTH110 (Path raises where a name is too long)
+        raise LabelError(f"{path}: no such file; give polygons or a label raster.")
+    if file.is_file() and not file.stat().st_size:
+        raise LabelError(f"{path}: the file is empty; export or copy it again.")
+
+
+def is_folder(path: LabelsPath) -> bool:
+    """Whether a path is a folder of files, rather than one that GDAL reads as a file."""
+    return os.path.isdir(path) and not str(path).rstrip("/").lower().endswith(_FOLDER_SUFFIX)  # noqa: PTH112
+
+
+def _class_and_file(source: str) -> tuple[str, str] | None:
+    """Class and file of `NAME=FILE`; None where it is a file."""
+    name, separator, file = source.partition("=")
+    is_there = os.path.exists(file_of(source))  # noqa: PTH110
+    if not separator or is_there or any(char in name for char in _NO_CLASS):
+        return None
+    if not name.strip() or not file.strip():
+        raise LabelError(f"{source}: no such file, and no class; give NAME=FILE, as tin=tin.gpkg.")
+    return name.strip(), file.strip()
+
+
+def _opened(source: str) -> LabelFiles:
+    check_is_there(source)
+    if not is_folder(source):
+        return source
+    files = sorted(
+        str(path)
+        for path in Path(source).iterdir()
+        if path.suffix.lower() in VECTOR_SUFFIXES and not path.name.startswith(".")
+    )
+    if not files:
+        raise LabelError(
+            f"{source}: holds no vector file; give a folder with one file a class (the file's name "
+            f"is the class), or for label chips the folder of their images as the scene."
+        )
+    for file in files:
+        check_is_there(file)
+    return ClassFiles(name=source, files=tuple((Path(file).stem, file) for file in files))
+
+
+def _said(files: Sequence[tuple[str, str]]) -> str:
+    said = [f"{name}={file}" for name, file in files[:_NAMES_SAID]]
+    return ", ".join([*said, *(["..."] if len(files) > _NAMES_SAID else [])])
