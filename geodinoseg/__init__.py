@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from geodinoseg.scene import Scene, open_scene
     from geodinoseg.segmentation import segment_scene
     from geodinoseg.tile_model import TileModel
-    from geodinoseg.training.settings import LabelOptions, TrainingSettings
+    from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
     from geodinoseg.training.trainer import train_model
+    from geodinoseg.training.training_plan import plan_training
 
 _HOMES = {
     "AreaEstimates": "assessment.area_estimates",
+    "Augmentation": "training.settings",
     "ClassRaster": "class_rasters.class_raster",
     "DinoV2Segmentor": "model.dinov2_segmentor",
     "EvaluationOptions": "evaluation",
@@ -72,6 +74,7 @@ _HOMES = {
     "load_model": "model.model_folder",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
+    "plan_training": "training.training_plan",
     "polygonize": "polygons.polygonization",
     "segment_scene": "segmentation",
     "side_by_side": "pictures.figures",
@@ -82,6 +85,7 @@ _HOMES = {
 
 __all__ = [
     "AreaEstimates",
+    "Augmentation",
     "ClassRaster",
     "DinoV2Segmentor",
     "EvaluationOptions",
@@ -107,6 +111,7 @@ __all__ = [
     "load_model",
     "open_class_raster",
     "open_scene",
+    "plan_training",
     "polygonize",
     "segment_scene",
     "side_by_side",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.labels.label_set import IGNORE
-from geodinoseg.training.crops import Crop, jittered
+from geodinoseg.training.crops import Crop, draw_jitter, jittered
 from geodinoseg.training.samples import Sampler, read_ahead
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.validation_split import SplitScene, split_scenes
@@ -246,18 +247,59 @@ def test_batches_that_nobody_wants_are_not_read():
     assert not background_threads()
 
 
-@given(gain=st.floats(0, 1), offset=st.floats(0, 1), seed=st.integers(0, 99))
-def test_jitter_stays_within_its_bounds_and_is_one_value_a_band(gain, offset, seed):
-    values = torch.linspace(-3, 3, 2 * 4 * 5 * 7).reshape(2, 4, 5, 7)
-    changes = Augmentation(gain=gain, offset=offset)
-    found = jittered(values, changes, torch.Generator().manual_seed(seed))
+@given(
+    gain=st.floats(0, 1), offset=st.floats(0, 1), bands=st.integers(1, 6), seed=st.integers(0, 99)
+)
+def test_jitter_stays_within_its_bounds_and_is_one_line_a_band(gain, offset, bands, seed):
+    values = torch.linspace(-3, 3, 2 * bands * 5 * 7).reshape(2, bands, 5, 7)
+    valid = torch.ones(2, 5, 7, dtype=torch.bool)
+    valid[:, :2, :3] = False
+    changes = Augmentation(gain=gain, offset=offset, band_dropout=0)
+
+    def drawn():
+        rngs = (np.random.default_rng((seed, number)) for number in range(2))
+        return torch.from_numpy(np.stack([draw_jitter(bands, changes, rng) for rng in rngs]))
+
+    found = jittered(values, valid, drawn())
     bound = gain * values.abs() + offset
     assert ((found - values).abs() <= bound + 1e-5).all()
+    assert torch.equal(found[:, :, :2, :3], values[:, :, :2, :3]), "missing pixels stay as they are"
     # A straight line per band: equal steps in, equal steps out.
-    steps = found.flatten(2).diff(dim=-1)
+    steps = found[:, :, 2:].flatten(2).diff(dim=-1)
     assert_allclose(steps, steps[..., :1].expand_as(steps), atol=1e-5)
-    again = jittered(values, changes, torch.Generator().manual_seed(seed))
-    assert torch.equal(found, again)
+    assert torch.equal(drawn(), drawn())
+
+
+@pytest.mark.parametrize(("bands", "chance", "wanted"), [(3, 1.0, 0), (4, 0.0, 0), (4, 1.0, 1)])
+def test_one_band_of_many_is_put_to_its_mean_now_and_then(bands, chance, wanted):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        jitter = draw_jitter(bands, Augmentation(band_dropout=chance), rng)
+        assert (jitter == 0).all(axis=0).sum() == wanted
+
+
+def test_no_more_scenes_are_open_than_a_process_may_have():
+    opened = []
+
+    class CountedScene(ArrayScene):
+        @contextmanager
+        def reader(self):
+            opened.append(self)
+            yield self
+            opened.remove(self)
+
+    pairs = []
+    for seed in range(60):
+        scene, labels = patchy(12, 14, seed=seed)
+        pairs.append((CountedScene(scene.valid), labels))
+    sampler, _ = sampler_over(*pairs, crop_px=6, share=0)
+    seen = set()
+    with sampler:
+        for number in range(200):
+            seen.add(sampler.batch(number, 1)[0].scene)
+            assert len(opened) <= 32
+    assert len(seen) > 50
+    assert not opened
 
 
 def test_a_crop_is_a_plain_value():

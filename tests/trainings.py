@@ -88,6 +88,21 @@ def write_squares(
     return path
 
 
+def write_few_squares(path: Path) -> Path:
+    """Ten squares of two classes, too few for a validation part of their own."""
+    channels = color_channels()
+    corners = [(20 + 8 * i, 100 + 12 * i) for i in range(5)]
+    corners += [(130, 100 + 20 * i) for i in range(5)]
+    squares = [shapely.box(c, r, c + 14, r + 14) for r, c in corners]
+    frame = geopandas.GeoDataFrame(
+        {"class": ["field" if channels[r + 8, c + 8] == 0 else "roof" for r, c in corners]},
+        geometry=[shapely.affinity.affine_transform(s, ROTATED.to_shapely()) for s in squares],
+        crs="EPSG:32633",
+    )
+    frame.to_file(path)
+    return path
+
+
 def quick(**changes: object) -> TrainingSettings:
     """Settings that learn three colours in a second or two."""
     values = {
@@ -95,6 +110,18 @@ def quick(**changes: object) -> TrainingSettings:
         "learning_rate": 0.02, "backbone_learning_rate": 1e-3,
     }  # fmt: skip
     return TrainingSettings(**(values | changes))
+
+
+def no_pictures(monkeypatch: object) -> None:
+    """Let trainings draw nothing: a file with the picture's name and nothing in it."""
+    from geodinoseg.pictures import figures, training_figures
+
+    def nothing(*arguments: object) -> None:
+        Path(str(arguments[-1])).touch()
+
+    monkeypatch.setattr(figures, "training_curves", nothing)
+    monkeypatch.setattr(training_figures, "reliability_diagram", nothing)
+    monkeypatch.setattr(training_figures, "validation_panel", nothing)
 
 
 def small_segmentor(backbone: Path, *, bands: int = 3) -> Segmentor:
