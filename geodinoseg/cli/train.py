@@ -9,6 +9,7 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
+    allow_external_option,
     bands_option,
     class_field_option,
     device_option,
@@ -115,6 +116,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
     help="The same seed gives the same model.",
 )
 @device_option
+@allow_external_option
 @overwrite_option
 @json_option
 def train(**options: Any) -> None:
@@ -129,7 +131,10 @@ def train(**options: Any) -> None:
     from geodinoseg.scene import open_scene
 
     # Before torch is loaded: a mistyped path is answered at once.
-    scenes = [open_scene(scene, bands=options["bands"]) for scene in options["scenes"]]
+    scenes = [
+        open_scene(scene, bands=options["bands"], allow_external=options["allow_external"])
+        for scene in options["scenes"]
+    ]
     check_labels(options["labels"])
     check_model_output(options["output"], overwrite=options["overwrite"])
     label_options, settings = _label_options(options), _settings(options)

@@ -15,6 +15,7 @@ from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.grid import Window
 from geodinoseg.labels.label_set import Labels, LabelsPath, open_label_set
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
+from geodinoseg.printable import printable_name
 from geodinoseg.scene import Scene, ScenePath, open_scene
 from geodinoseg.training.validation_split import SplitScene, split_scene
 
@@ -221,8 +222,8 @@ def _facts(paths: Sequence[LabelsPath], splits: Sequence[SplitScene]) -> dict[st
         return dict(zip(names, _pixels(splits, validation=validation).tolist(), strict=True))
 
     return {
-        "scenes": [Path(split.scene.path).name for split in splits],
-        "labels": [Path(path).name for path in dict.fromkeys(map(str, paths))],
+        "scenes": [printable_name(split.scene.path) for split in splits],
+        "labels": [printable_name(path) for path in dict.fromkeys(map(str, paths))],
         "training_pixels": counted(validation=False),
         "validation_pixels": counted(validation=True),
     }
