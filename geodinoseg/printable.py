@@ -14,13 +14,15 @@ _SHORTEST_SECRET = 8  # shorter values of the environment are words such as `aut
 # A URL up to what cannot be part of one. Quotes and brackets end it, as messages put URLs in them.
 _URL = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/'"<>@]*@)?(?P<rest>[^\s?#'"<>()]*)"""
-    r"""(?P<query>[?#][^\s'"<>()]*)?""",
+    r"""(?P<query>[?#][^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$)))?""",
     re.IGNORECASE,
 )
 # GDAL's own form: /vsicurl?header.Authorization=...&url=https%3A%2F%2F...
-_GDAL_URL = re.compile(r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*""")
+_GDAL_URL = re.compile(
+    r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$))"""
+)
 # What is left of a query where a message quotes the name alone.
-_QUERY = re.compile(r"""(?P<name>\.[a-z0-9]{2,5})\?[^\s'"<>()]*=[^\s'"<>()]*""", re.IGNORECASE)
+_QUERY = re.compile(r"""(?P<name>\.[a-z0-9]{2,5})\?[^\s'"<>()]*=[^\s'"<>():.,;]*""", re.IGNORECASE)
 _WORDS = re.compile(
     r"""(?P<key>\b(?:sig|signature|token|password|passwd|pwd|secret|apikey|api_key|access_key"""
     r"""|authorization|x-amz-[a-z-]+|awsaccesskeyid)\b\s*[=:]\s*)(?:(?:bearer|basic)\s+)?"""

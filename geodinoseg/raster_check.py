@@ -60,7 +60,7 @@ def check_local(path: str) -> tuple[str, ...]:
     Raises:
         SceneError: it, or what it is made of, reaches further than plain rasters.
     """
-    return _Look().at(path)
+    return _Look(path).at(path)
 
 
 def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:
@@ -108,7 +108,8 @@ def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
 class _Look:
     """One look at a raster and all that it is made of; each file once."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: str) -> None:
+        self._root = root
         self._seen: set[str] = set()
         self._folders: dict[str, list[str]] = {}
 
@@ -119,39 +120,41 @@ class _Look:
         if not is_vrt:
             return PLAIN_DRIVERS
         if depth >= _DEEPEST_VRT:
-            raise external(path, f"is a VRT within {_DEEPEST_VRT} others")
+            raise self._refusal(path, f"is a VRT within {_DEEPEST_VRT} others")
         try:
             sources = vrt_sources(path)
         except VrtError as error:
-            raise external(path, str(error)) from error
+            raise self._refusal(path, str(error)) from error
         for source in sources:
-            self._check_source(path, source, depth)
+            self._check_source(source, depth)
         return ("VRT",)
 
-    def _check_source(self, vrt: str, source: str, depth: int) -> None:
+    def _check_source(self, source: str, depth: int) -> None:
         """GDAL opens a source with whatever driver wants it: let that be a plain one."""
         key = os.path.realpath(source)
         if key in self._seen:
             return
         self._seen.add(key)
         if not os.path.isfile(source):  # noqa: PTH113
-            raise SceneError(f"{vrt}: is made of {source}, which is no such file; copy it there.")
+            raise SceneError(
+                f"{self._root}: is made of {source}, which is no such file; copy it there."
+            )
         drivers = self.at(source, depth=depth + 1)
         if drivers == PLAIN_DRIVERS:
-            self._check_plain(vrt, source)
+            self._check_plain(source)
 
-    def _check_plain(self, vrt: str, source: str) -> None:
+    def _check_plain(self, source: str) -> None:
         head = _head(source)
         if any(word in head for word in _ACTIVE) or head.lstrip()[:1] in {b"<", b"{", b"["}:
-            raise external(vrt, f"is made of {source}, which is no plain raster")
+            raise self._refusal(source, "is no plain raster")
         try:
             with rasterio.DatasetReader(
                 source, driver=list(PLAIN_DRIVERS), sharing=False
             ) as opened:
-                check_opened(source, opened)
-                check_sizes(source, opened)
+                check_opened(self._root, opened)
+                check_sizes(self._root, opened)
         except RasterioError as error:
-            raise external(vrt, f"is made of {source}, which is no plain raster") from error
+            raise self._refusal(source, "is no plain raster") from error
 
     def _check_side_files(self, path: str) -> None:
         """Overviews and masks beside a file must be TIFFs or Imagine files."""
@@ -160,6 +163,11 @@ class _Look:
             is_plain = head.startswith((*(t.lower() for t in _TIFF), _HFA.lower()))
             if not is_plain or any(word in head for word in _ACTIVE):
                 raise external(path, f"has {os.path.basename(beside)} beside it, no plain raster")  # noqa: PTH119
+
+    def _refusal(self, path: str, found: str) -> SceneError:
+        if path == self._root:
+            return external(path, found)
+        return external(self._root, f"is made of {path}, which {found}")
 
     def _side_files(self, path: str) -> Iterator[str]:
         folder, name = os.path.split(path)

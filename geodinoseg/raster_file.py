@@ -38,7 +38,7 @@ _NO_RANGES = "Range downloading not supported"
 _NO_RASTER = re.compile("not recognized as|TIFF|PNG|JPEG|header", re.IGNORECASE)
 # What a server says once and for all.
 _FINAL = re.compile(
-    rf"{_NO_RANGES}|\b(400|401|403|404|410)\b|does not exist|not exist|AccessDenied|NoSuch"
+    rf"{_NO_RANGES}|\b(400|401|403|404|410)\b|does not exist|not exist|No such|AccessDenied|NoSuch"
     rf"|InvalidCredentials|credentials|Could not resolve",
     re.IGNORECASE,
 )

@@ -43,7 +43,7 @@ _ELEMENTS = frozenset(
 )
 _ATTRIBUTES = frozenset(
     """
-    rasterXSize rasterYSize subClass dataType band dataAxisToSRSAxisMapping coordinateEpoch
+    rasterXSize rasterYSize blockXSize blockYSize subClass dataType band dataAxisToSRSAxisMapping coordinateEpoch
     Projection Id Info Pixel Line X Y Z key domain c1 c2 c3 c4 index tableType Row0Min BinSize
     relativeToVRT shared RasterXSize RasterYSize DataType BlockXSize BlockYSize xOff yOff xSize
     ySize resampling name src dst dstBand normalized mode
@@ -57,7 +57,7 @@ _SOURCES = {"SourceFilename", "SourceDataset"}
 _SRS = {"SRS", "SourceSRS", "TargetSRS", "SourceCS", "TargetCS"}
 # WKT, a code, or a PROJ string that names no grid: never a file or an address.
 _PLAIN_SRS = re.compile(r"[A-Z_]+\s*\[|(EPSG|ESRI|OGC|IGNF):\w+$|urn:ogc:def:crs:|\+proj=")
-_SRS_FILES = re.compile(r"grids?=|file=|://|\+init", re.IGNORECASE)
+_SRS_FILES = re.compile(r"grids?=(?!@null\b)|file=|://|\+init", re.IGNORECASE)
 # GDAL opens what these metadata items name.
 METADATA_PATHS = {"OVERVIEW_FILE", "X_DATASET", "Y_DATASET"}
 
