@@ -18,9 +18,7 @@ _URL = re.compile(
     re.IGNORECASE,
 )
 # GDAL's own form: /vsicurl?header.Authorization=...&url=https%3A%2F%2F...
-_GDAL_URL = re.compile(
-    r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$))"""
-)
+_GDAL_URL = re.compile(r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$))""")
 # What is left of a query where a message quotes the name alone.
 _QUERY = re.compile(r"""(?P<name>\.[a-z0-9]{2,5})\?[^\s'"<>()]*=[^\s'"<>():.,;]*""", re.IGNORECASE)
 _WORDS = re.compile(

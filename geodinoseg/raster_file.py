@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -81,14 +82,14 @@ def settings_for(
 
 
 def open_patiently(
-    name: str, *, allow_external: bool = False, deadline_s: float | None = None
+    name: str, *, allow_external: bool = False, deadline_s: float = math.inf
 ) -> rasterio.DatasetReader:
     """A new handle. A server that stumbles is asked again; one that refuses is not.
 
     Args:
         name: the path.
         allow_external: see `opened_raster`.
-        deadline_s: for how long a server is asked; as long as in `with_patience` where not given.
+        deadline_s: for how long a server is asked, at most.
 
     Raises:
         SceneError: see `opened_raster`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
@@ -39,7 +40,7 @@ def with_patience(
     *,
     path: str,
     faults: tuple[type[Exception], ...],
-    deadline_s: float | None = None,
+    deadline_s: float = math.inf,
 ) -> _T:
     """Try until it works or the deadline is over; pauses double from half a second to 15.
 
@@ -47,12 +48,12 @@ def with_patience(
         attempt: must start from the beginning each time.
         path: what is read, for the log.
         faults: the errors after which another try may help.
-        deadline_s: in place of `DEADLINE_S`.
+        deadline_s: where it shall be less than `DEADLINE_S`.
 
     Raises:
         Exception: one of the faults, when no time is left; what the last try raised.
     """
-    give_up = time.monotonic() + (_deadline_s() if deadline_s is None else deadline_s)
+    give_up = time.monotonic() + min(_deadline_s(), deadline_s)
     pause_s = _FIRST_PAUSE_S
     while True:
         try:

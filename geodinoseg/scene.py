@@ -110,7 +110,7 @@ class SceneReader:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._dataset: rasterio.DatasetReader = self._opened(None)
+        self._dataset: rasterio.DatasetReader = self._opened(math.inf)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -159,7 +159,7 @@ class SceneReader:
         self._dataset = self._opened(0)
         return self._read(window)
 
-    def _opened(self, deadline_s: float | None) -> rasterio.DatasetReader:
+    def _opened(self, deadline_s: float) -> rasterio.DatasetReader:
         return open_patiently(
             self._scene.path,
             allow_external=self._scene.allow_external,

@@ -97,9 +97,7 @@ def two_in_one(folder, url):
     """A TIFF that GDAL takes for a VRT, since the word stands near its start."""
     path = plain(folder)
     content = path.read_bytes()
-    (folder / "both.tif").write_bytes(
-        content[:8] + content[8:]
-    )
+    (folder / "both.tif").write_bytes(content[:8] + content[8:])
     with rasterio.open(folder / "both.tif", "r+") as dataset:
         dataset.update_tags(A="<VRTDataset")
     head = (folder / "both.tif").read_bytes()
@@ -429,6 +427,9 @@ def test_a_large_sparse_scene_is_no_bomb(tmp_path):
 
 def test_the_version_names_the_gdal_that_is_carried():
     result = subprocess.run(
-        [sys.executable, "-m", "geodinoseg", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "geodinoseg", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"GDAL {rasterio.__gdal_version__}" in result.stdout
