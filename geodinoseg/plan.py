@@ -203,8 +203,8 @@ def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) ->
         return model
     factor = pixel_size_m / model.pixel_size_m
     text = (
-        f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model was trained "
-        f"at {model.pixel_size_m:.3g} m"
+        f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
+        f"trained at {model.pixel_size_m:.3g} m"
     )
     far = max(factor, 1 / factor)
     if far > _REFUSE_RESOLUTION and settings.resolution_m is None:

@@ -100,8 +100,8 @@ def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
     pixel_bytes = together * _itemsize(dataset.dtypes[0])
     if rows * cols * pixel_bytes > _LARGEST_BLOCK_BYTES:
         raise SceneError(
-            f"{path}: is stored in blocks of {cols} x {rows} px, each of which takes more than 1 GB "
-            f"to decode; export it in tiles (gdal_translate -co TILED=YES) on a large machine."
+            f"{path}: is stored in blocks of {cols} x {rows} px, each of which takes more than 1 "
+            f"GB to decode; export it in tiles (gdal_translate -co TILED=YES) on a large machine."
         )
 
 

@@ -100,14 +100,14 @@ def open_patiently(
         return with_patience(
             lambda: _open_remote(name, allow_external=allow_external),
             path=name,
-            faults=(_Stumble,),
+            faults=(_StumbleError,),
             deadline_s=deadline_s,
         )
-    except _Stumble as error:
+    except _StumbleError as error:
         raise SceneError(str(error)) from error
 
 
-class _Stumble(Exception):
+class _StumbleError(Exception):
     """A server did not answer as it should; it may next time."""
 
 
@@ -118,7 +118,7 @@ def _open_remote(name: str, *, allow_external: bool) -> rasterio.DatasetReader:
         # Said of a cut header as of a page that is no raster: asked again all the same.
         if _FINAL.search(str(error.__cause__)) or error.__cause__ is None:
             raise
-        raise _Stumble(str(error)) from error
+        raise _StumbleError(str(error)) from error
 
 
 def geobox_of(path: RasterPath, dataset: rasterio.DatasetReader) -> GeoBox:
@@ -141,8 +141,8 @@ def unreadable(path: RasterPath, window: Window, error: Exception) -> SceneError
     fault = one_line(error.__cause__ or error)
     if is_remote(os.fspath(path)):
         return SceneError(
-            f"{path}: rows {window.row_off} to {window.row_end - 1} cannot be read; the server does "
-            f"not send them, or the file is damaged. Try again later, or download it and give "
+            f"{path}: rows {window.row_off} to {window.row_end - 1} cannot be read; the server "
+            f"does not send them, or the file is damaged. Try again later, or download it and give "
             f"that ({fault})."
         )
     return SceneError(
@@ -184,7 +184,7 @@ def _open(name: str, drivers: tuple[str, ...] | None) -> rasterio.DatasetReader:
             raise SceneError(_not_opened(name, error, drivers)) from error
 
 
-@ensure_env_with_credentials
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
 def _open_with(name: str, drivers: tuple[str, ...] | None) -> rasterio.DatasetReader:
     """As `rasterio.open`, which takes no list of drivers before rasterio 1.5.
 

@@ -19,8 +19,7 @@ _DEEPEST_ELEMENT = 24
 _LONGEST_TEXT = 1 << 20
 _PIECE_BYTES = 1 << 16
 
-_ELEMENTS = frozenset(
-    """
+_ELEMENT_NAMES = """
     VRTDataset SRS GeoTransform GCPList GCP Metadata MDI BlockXSize BlockYSize OverviewList
     VRTRasterBand Description UnitType Offset Scale ColorInterp ColorTable Entry CategoryNames
     Category NoDataValue HideNoDataValue Histograms HistItem HistMin HistMax BucketCount
@@ -39,16 +38,16 @@ _ELEMENTS = frozenset(
     SrcOvrLevel CheckWithInvertPROJ SourceCS TargetCS
     PansharpeningOptions Algorithm AlgorithmOptions Weights Resampling NumThreads BitDepth
     SpatialExtentAdjustment PanchroBand SpectralBand NoData
-    """.split()
-)
-_ATTRIBUTES = frozenset(
     """
-    rasterXSize rasterYSize blockXSize blockYSize subClass dataType band dataAxisToSRSAxisMapping coordinateEpoch
+_ELEMENTS = frozenset(_ELEMENT_NAMES.split())
+_ATTRIBUTE_NAMES = """
+    rasterXSize rasterYSize blockXSize blockYSize subClass dataType band
+    dataAxisToSRSAxisMapping coordinateEpoch
     Projection Id Info Pixel Line X Y Z key domain c1 c2 c3 c4 index tableType Row0Min BinSize
     relativeToVRT shared RasterXSize RasterYSize DataType BlockXSize BlockYSize xOff yOff xSize
     ySize resampling name src dst dstBand normalized mode
-    """.split()
-)
+    """
+_ATTRIBUTES = frozenset(_ATTRIBUTE_NAMES.split())
 _SUBCLASSES = {
     "VRTDataset": {"VRTWarpedDataset", "VRTPansharpenedDataset"},
     "VRTRasterBand": {"VRTSourcedRasterBand", "VRTWarpedRasterBand", "VRTPansharpenedRasterBand"},
@@ -183,7 +182,7 @@ class _VrtReader:
 
 
 def looks_beyond_files(name: str) -> bool:
-    """Whether GDAL takes a name for more than a file's: a handler, an address, a driver's prefix."""
+    """Whether GDAL takes a name for more than a file's: a handler, an address, a prefix."""
     if name.startswith(("/vsi", "<", "{")) or "://" in name:
         return True
     # `WMS:...`, `GTIFF_DIR:1:...`, but not a folder with a colon in its name.
@@ -206,4 +205,4 @@ def _check_element(name: str, attributes: dict[str, str]) -> None:
 def _check_srs(text: str) -> None:
     text = text.strip()
     if text and (_PLAIN_SRS.match(text) is None or _SRS_FILES.search(text)):
-        raise VrtError(f"is a VRT whose coordinate system is {text[:60]!r}, neither WKT nor a code")
+        raise VrtError(f"is a VRT with a coordinate system ({text[:60]!r}) that is no WKT or code")

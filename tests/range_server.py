@@ -18,6 +18,7 @@ import urllib.request
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 STALL_S = 60
 HEALTHY_BYTES = 1 << 14
@@ -52,9 +53,8 @@ def range_server(folder: Path):
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     folder = Path()
-    log: list[tuple[str, str, str]] = []
-    seen: Counter[str] = Counter()
-    whole_log: Counter[str] = Counter()
+    log: ClassVar[list[tuple[str, str, str]]] = []
+    seen: ClassVar[Counter[str]] = Counter()
 
     def do_GET(self):
         if self.path == "/log":
@@ -72,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         getattr(self, f"_{fault}")(path.read_bytes(), asked)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 (the library's name)
 
     def _ok(self, content: bytes, asked: str) -> None:
         first, last = _bounds(content, asked)
@@ -177,7 +177,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.end_headers()
 
-    def log_message(self, format, *args):
+    def log_message(self, *args):
         pass
 
 

@@ -14,8 +14,8 @@ import rasterio.shutil
 from click.testing import CliRunner
 from numpy.testing import assert_array_equal
 from range_server import range_server
-from rasters import NORTH_UP, ROTATED, write_raster
 from rasterio.vrt import WarpedVRT
+from rasters import NORTH_UP, ROTATED, write_raster
 
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError
