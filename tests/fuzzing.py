@@ -195,7 +195,9 @@ def _model(rng: np.random.Generator, folder: Path, base: Path) -> str:
     except ModelFolderError as error:
         _check_words(place, error)
         return "model, refused"
-    weights = [tensor for tensor in model.network.state_dict().values() if tensor.is_floating_point()]
+    weights = [
+        tensor for tensor in model.network.state_dict().values() if tensor.is_floating_point()
+    ]
     if not all(bool(tensor.isfinite().all()) for tensor in weights):
         raise AssertionError("loaded with weights that are not finite")
     return "model, loaded"

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 import rasterio
@@ -240,6 +239,7 @@ class Bucket:
         self.endpoint = f"127.0.0.1:{port}"
 
     def put(self, name: str, path: Path) -> None:
+        boto3 = pytest.importorskip("boto3")
         client = boto3.client("s3", endpoint_url=f"http://{self.endpoint}")
         client.create_bucket(Bucket="maps")
         client.put_object(Bucket="maps", Key=name, Body=path.read_bytes())
@@ -247,6 +247,7 @@ class Bucket:
 
 @pytest.fixture(scope="module")
 def bucket():
+    pytest.importorskip("moto.server")
     code = (
         "from moto.server import ThreadedMotoServer\n"
         "server = ThreadedMotoServer(ip_address='127.0.0.1', port=0)\n"

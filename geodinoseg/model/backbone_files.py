@@ -41,10 +41,8 @@ def plain_backbone_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {key: value for key, value in values.items() if key not in _CHOSEN_HERE}
     for name, largest in _LARGEST.items():
-        value, least = kept.get(name), 0 if name in _MAY_BE_0 else 1
-        is_number = type(value) is int or (name == "mlp_ratio" and type(value) is float)
-        if name in kept and not (is_number and least <= value <= largest):
-            raise ValueError(f"{name} cannot be {str(value)[:60]!r}")
+        if name in kept and not _is_size(name, kept[name], largest):
+            raise ValueError(f"{name} cannot be {str(kept[name])[:60]!r}")
     for name, value in kept.items():
         if isinstance(value, list | dict):
             is_plain = len(value) <= _MOST_ENTRIES
@@ -53,6 +51,12 @@ def plain_backbone_values(values: Mapping[str, Any]) -> dict[str, Any]:
         if not is_plain:
             raise ValueError(f"{name[:60]} is too long")
     return kept
+
+
+def _is_size(name: str, value: Any, largest: int) -> bool:
+    if type(value) is not int and not (name == "mlp_ratio" and type(value) is float):
+        return False
+    return bool((0 if name in _MAY_BE_0 else 1) <= value <= largest)
 
 
 def check_backbone_weights(
@@ -70,14 +74,35 @@ def check_backbone_weights(
         ModelFolderError: the configuration is that of a larger backbone, or a weight is not finite.
     """
     stored = sum(_finite_elements(place, path) for path in sorted(folder.glob("*.safetensors")))
-    with torch.device("meta"):
-        wanted = sum(parameter.numel() for parameter in kind(config).parameters())
+    wanted = _elements_of(place, folder, config, kind)
     # Some files hold more than the backbone does, such as a mask token; none holds less.
     if wanted > stored:
         raise ModelFolderError(
             f"{place}: {folder.name}/config.json is that of a backbone of {wanted:,} weights, its "
             f"files hold {stored:,}; copy the whole folder again."
         )
+
+
+def _elements_of(
+    place: Path, folder: Path, config: PretrainedConfig, kind: type[PreTrainedModel]
+) -> int:
+    """Number of weights that a configuration asks for; built without memory for them."""
+    try:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in kind(config).parameters())
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        # Whatever a made-up value leads to in the code that builds the layers.
+        raise ModelFolderError(
+            f"{place}: cannot be loaded: {folder.name}/config.json describes no backbone; copy the "
+            f"folder again ({type(error).__name__}: {one_line(error)[:160]})."
+        ) from error
 
 
 def _finite_elements(place: Path, path: Path) -> int:
