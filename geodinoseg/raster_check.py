@@ -34,6 +34,10 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HFA = b"EHFA_HEADER_TAG"
 # Side files that GDAL opens as rasters of their own, with any driver.
 _SIDE_SUFFIX = re.compile(r"(\.(ovr|msk|aux|rrd))+", re.IGNORECASE)
+_SIDE_END = re.compile(rf"{_SIDE_SUFFIX.pattern}$", re.IGNORECASE)
+
+# Sources found plain in this process: a mosaic of thousands is opened again by each reader.
+_PLAIN_SOURCES: set[tuple[str, int, int, int]] = set()
 
 _LARGEST_SIDE_PX = 1 << 24
 _MOST_BANDS = 10_000
@@ -144,6 +148,13 @@ class _Look:
             self._check_plain(source)
 
     def _check_plain(self, source: str) -> None:
+        state = os.stat(source)  # noqa: PTH116
+        key = (os.path.realpath(source), state.st_ino, state.st_size, state.st_mtime_ns)
+        if key not in _PLAIN_SOURCES:
+            self._open_once(source)
+            _PLAIN_SOURCES.add(key)
+
+    def _open_once(self, source: str) -> None:
         head = _head(source)
         if any(word in head for word in _ACTIVE) or head.lstrip()[:1] in {b"<", b"{", b"["}:
             raise self._refusal(source, "is no plain raster")
@@ -172,7 +183,8 @@ class _Look:
     def _side_files(self, path: str) -> Iterator[str]:
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            self._folders[folder] = os.listdir(folder or ".")  # noqa: PTH208
+            names = os.listdir(folder or ".")  # noqa: PTH208
+            self._folders[folder] = [other for other in names if _SIDE_END.search(other)]
         name = name.lower()
         stems = {name, os.path.splitext(name)[0]}  # noqa: PTH122
         for other in self._folders[folder]:

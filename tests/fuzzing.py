@@ -1,7 +1,7 @@
 """Damaged rasters and model folders by the hundred, each from its number: what is said of them?
 
 Law: a file is refused in one line that begins with its path, or what comes out is what GDAL alone
-reads from it; nothing is left at the output path of a file that was refused.
+reads from it (of the few that GDAL alone reads differently each time nobody can say); nothing is left at the output path of a file that was refused.
 
     python tests/fuzzing.py --count 500 --seed 1            # a table, exit 1 where the law is broken
     python tests/fuzzing.py --count 500 --seed 1 --only 37  # one file again, kept
@@ -35,6 +35,8 @@ from geodinoseg.scene import open_scene
 
 LIMIT_S = 30
 """A file that takes longer hangs."""
+_TWO_MINDS = "raster, read by GDAL in two ways"
+_MOST_TWO_MINDS = 0.01
 _LARGEST_PX = 1 << 21  # what claims more is sparse; its corners are read, not all of it
 _HEIGHT, _WIDTH = 75, 97
 _EXTREMES = (0, 1, 2, 7, 255, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -88,7 +90,8 @@ def main() -> int:
             shutil.rmtree(folder)
     for outcome, files in sorted(outcomes.items()):
         print(f"{outcome:40} {files:6}")
-    return int("BROKEN LAW" in outcomes)
+    too_many = outcomes[_TWO_MINDS] > _MOST_TWO_MINDS * options.count
+    return int("BROKEN LAW" in outcomes or too_many)
 
 
 def _too_long(*_: object) -> None:
@@ -128,6 +131,9 @@ def _raster(rng: np.random.Generator, folder: Path, bases: dict[str, bytes]) -> 
     if expected is None:
         raise AssertionError(f"{kind}: read, and GDAL cannot")
     if not np.array_equal(pixels, expected[[band - 1 for band in scene.bands]]):
+        if not all(np.array_equal(expected, _by_gdal(path)) for _ in range(4)):
+            # Memory that nobody wrote to, without an error: nothing that a reader could notice.
+            return _TWO_MINDS
         raise AssertionError(f"{kind}: read otherwise than GDAL reads it")
     return "raster, as GDAL reads it"
 
