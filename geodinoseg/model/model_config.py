@@ -105,9 +105,9 @@ def _check_kind(place: Path, config: Any) -> None:
         )
     if config.get("format_version") != FORMAT_VERSION:
         raise ModelFolderError(
-            f"{place}: was written in format {config.get('format_version')!r}, this geodinoseg "
+            f"{place}: was written in format {str(config.get('format_version'))[:40]!r}, this geodinoseg "
             f"({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
-            f"({config.get('geodinoseg_version')})."
+            f"({str(config.get('geodinoseg_version'))[:40]})."
         )
     _check_links(place)
     pickles = sorted(p.name for p in place.rglob("*") if p.suffix.lower() in _PICKLES)
