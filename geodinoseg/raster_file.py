@@ -74,6 +74,7 @@ def settings_for(
     """GDAL's settings for reading a path."""
     return gdal_settings(
         cache_bytes=cache_bytes,
+        reading=True,
         remote=allow_external or is_remote(name),
         # Beside a raster in an archive or on a server may lie what cannot be looked at first; on
         # a server the list of a folder costs more than the raster.

@@ -105,8 +105,8 @@ def _check_kind(place: Path, config: Any) -> None:
         )
     if config.get("format_version") != FORMAT_VERSION:
         raise ModelFolderError(
-            f"{place}: was written in format {str(config.get('format_version'))[:40]!r}, this geodinoseg "
-            f"({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
+            f"{place}: was written in format {str(config.get('format_version'))[:40]!r}, this "
+            f"geodinoseg ({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
             f"({str(config.get('geodinoseg_version'))[:40]})."
         )
     _check_links(place)
