@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geodinoseg.printable import printable
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ class CollarWatch:
     """Counts pixels that are 0, or the largest value, in every band of a scene without nodata."""
 
     def __init__(self, scene: Scene) -> None:
-        self._path = scene.path
+        self._path = printable(scene.path)
         # In one or two bands such values are ordinary; in floating point nothing is suspicious.
         watched = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
         self._values = (0, int(np.iinfo(scene.dtype).max)) if watched else ()

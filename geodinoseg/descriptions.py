@@ -10,15 +10,17 @@ from rasterio.enums import ColorInterp
 from geodinoseg.class_rasters.class_raster import LEGEND_TAG, open_class_raster
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.model_config import read_model_config
+from geodinoseg.printable import printable
 from geodinoseg.raster_file import opened_raster
-from geodinoseg.scene import open_scene
+from geodinoseg.scene import Scene, open_scene
 
 
-def describe(path: str | Path) -> dict[str, Any]:
+def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any]:
     """Facts about a scene, a class raster of ours, or a model folder.
 
     Args:
         path: a raster or a folder.
+        allow_external: see `open_scene`.
 
     Returns:
         Names and plain values, in the order in which they are read.
@@ -29,9 +31,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     """
     if Path(path).is_dir():
         return _describe_model(Path(path))
-    if _is_class_raster(path):
-        return _describe_class_raster(path)
-    return _describe_scene(path)
+    if allow_external:
+        return _describe_scene(open_scene(path, allow_external=True))
+    return _describe_class_raster(path) if _is_class_raster(path) else _describe_scene(path)
 
 
 def _is_class_raster(path: str | Path) -> bool:
@@ -40,11 +42,11 @@ def _is_class_raster(path: str | Path) -> bool:
         return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
 
 
-def _describe_scene(path: str | Path) -> dict[str, Any]:
-    scene = open_scene(path)
+def _describe_scene(source: str | Path | Scene) -> dict[str, Any]:
+    scene = open_scene(source)
     return {
         "kind": "scene",
-        "path": scene.path,
+        "path": printable(scene.path),
         **_place(scene.geobox),
         "bands": list(scene.bands),
         "dtype": str(scene.dtype),

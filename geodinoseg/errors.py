@@ -12,9 +12,17 @@ GeodinosegError
     └── OutputExistsError  it is there already, and --overwrite was not given
 """
 
+from geodinoseg.printable import scrubbed
+
 
 class GeodinosegError(Exception):
-    """Base of all errors that a user can mend; the CLI prints it as one line and exits 1."""
+    """Base of all errors that a user can mend; the CLI prints it as one line and exits 1.
+
+    The message of every one is scrubbed when it is made: a URL's password or signature is in none.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(scrubbed(str(message)))
 
 
 class SceneError(GeodinosegError):
@@ -55,4 +63,4 @@ class OutputExistsError(OutputError):
 
 def one_line(error: BaseException) -> str:
     """The message of another library's error on one line, without a trailing full stop."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return scrubbed(" ".join(str(error).split())).rstrip(".") or type(error).__name__

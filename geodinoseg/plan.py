@@ -14,6 +14,7 @@ from geodinoseg.errors import GridError, SceneError
 from geodinoseg.grid import TileGrid
 from geodinoseg.model.model_folder import load_model
 from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.printable import printable
 from geodinoseg.scene import Scene, open_scene
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Plan:
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
         )
         lines = [
-            f"scene     {self.scene.path}: {grid.width} x {grid.height} px, bands "
+            f"scene     {printable(self.scene.path)}: {grid.width} x {grid.height} px, bands "
             f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {len(self.chunks)} column panel(s)",
@@ -195,15 +196,15 @@ def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) ->
         logger.warning(
             "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
             "%.3g m per pixel. Give --resolution if it is another.",
-            scene.path,
+            printable(scene.path),
             model.pixel_size_m,
         )
     if pixel_size_m is None or model.pixel_size_m is None:
         return model
     factor = pixel_size_m / model.pixel_size_m
     text = (
-        f"{scene.path}: has {pixel_size_m:.3g} m per pixel on the ground, the model was trained "
-        f"at {model.pixel_size_m:.3g} m"
+        f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
+        f"trained at {model.pixel_size_m:.3g} m"
     )
     far = max(factor, 1 / factor)
     if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
@@ -221,7 +222,7 @@ def _warn_of_dtype(model: Segmentor, scene: Scene) -> None:
         logger.warning(
             "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
             "the same scale the map is worthless.",
-            scene.path,
+            printable(scene.path),
             scene.dtype,
             model.statistics.dtype,
         )

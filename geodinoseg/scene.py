@@ -5,6 +5,7 @@ Which pixels hold data is decided here, once, for training and segmentation alik
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,17 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
-from geodinoseg.gdal_settings import CACHE_BYTES, gdal_settings
+from geodinoseg.gdal_settings import CACHE_BYTES
 from geodinoseg.geobox import GeoBox
 from geodinoseg.grid import Window
-from geodinoseg.raster_file import geobox_of, opened_raster, unreadable
+from geodinoseg.raster_file import (
+    geobox_of,
+    open_patiently,
+    opened_raster,
+    settings_for,
+    unreadable,
+)
+from geodinoseg.remote import is_remote, with_patience
 
 Validity = Literal["nodata", "mask", "alpha"]
 ScenePath = str | os.PathLike[str]
@@ -52,6 +60,8 @@ class Scene:
     """Band that holds the transparency; None where there is none."""
     block_shape: tuple[int, int]
     """Rows and columns of a block as the file is stored."""
+    allow_external: bool = False
+    """Whether it may be of a kind that reaches further than plain rasters do."""
 
     @property
     def height(self) -> int:
@@ -70,8 +80,14 @@ class Scene:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with opened_raster(self.path) as dataset, gdal_settings(cache_bytes=self._cache_bytes):
-            yield SceneReader(self, dataset)
+        with settings_for(
+            self.path, allow_external=self.allow_external, cache_bytes=self._cache_bytes
+        ):
+            reader = SceneReader(self)
+            try:
+                yield reader
+            finally:
+                reader.close()
 
     @property
     def _cache_bytes(self) -> int | None:
@@ -92,9 +108,13 @@ class Scene:
 class SceneReader:
     """An open scene. Belongs to the thread that opened it."""
 
-    def __init__(self, scene: Scene, dataset: rasterio.DatasetReader) -> None:
+    def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._dataset = dataset
+        self._dataset: rasterio.DatasetReader = self._opened(math.inf)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._dataset.close()
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of a window, and which of them hold data.
@@ -109,20 +129,42 @@ class SceneReader:
         Raises:
             SceneError: a block cannot be read.
         """
-        scene = self._scene
+        scene, faults = self._scene, (RasterioError, OSError)
         try:
-            pixels = self._dataset.read(
-                list(scene.bands), window=window.ranges, out_dtype=scene.dtype
+            try:
+                return self._read(window)
+            except faults:
+                if not is_remote(scene.path):
+                    raise
+            return with_patience(
+                lambda: self._read_anew(window), path=scene.path, faults=(*faults, SceneError)
             )
-            valid = _within_nodata(pixels, scene.nodata)
-            if "alpha" in scene.validity:
-                valid &= self._dataset.read(scene.alpha_band, window=window.ranges) > 0
-            if "mask" in scene.validity:
-                masks = self._dataset.read_masks(list(scene.bands), window=window.ranges)
-                valid &= (masks > 0).all(axis=0)
-        except (RasterioError, OSError) as error:
+        except faults as error:
             raise unreadable(scene.path, window, error) from error
+
+    def _read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        scene = self._scene
+        pixels = self._dataset.read(list(scene.bands), window=window.ranges, out_dtype=scene.dtype)
+        valid = _within_nodata(pixels, scene.nodata)
+        if "alpha" in scene.validity:
+            valid &= self._dataset.read(scene.alpha_band, window=window.ranges) > 0
+        if "mask" in scene.validity:
+            masks = self._dataset.read_masks(list(scene.bands), window=window.ranges)
+            valid &= (masks > 0).all(axis=0)
         return pixels, valid
+
+    def _read_anew(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """With a handle of its own: one that failed once may give wrong pixels the next time."""
+        self._dataset.close()
+        self._dataset = self._opened(0)
+        return self._read(window)
+
+    def _opened(self, deadline_s: float) -> rasterio.DatasetReader:
+        return open_patiently(
+            self._scene.path,
+            allow_external=self._scene.allow_external,
+            deadline_s=deadline_s,
+        )
 
 
 def open_scene(
@@ -130,6 +172,7 @@ def open_scene(
     *,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
+    allow_external: bool = False,
 ) -> Scene:
     """Look at a raster's header and say how it will be read.
 
@@ -138,6 +181,9 @@ def open_scene(
             other bands where these are given.
         bands: bands to read, from 1; all but alpha where not given.
         nodata: a value that means missing, in place of what the file says.
+        allow_external: whether it may be of any kind that GDAL knows, and reach where it likes: a
+            VRT with pixel functions, raw bands or addresses, a web service. Only for files that
+            are trusted; other local files are opened by drivers that read plain rasters.
 
     Returns:
         The scene.
@@ -149,8 +195,10 @@ def open_scene(
     if isinstance(source, Scene) and bands is None and nodata is None:
         return source
     path = scene_path(source)
-    with opened_raster(path) as dataset:
-        return _describe(path, dataset, bands, nodata)
+    allow_external = allow_external or (isinstance(source, Scene) and source.allow_external)
+    with opened_raster(path, allow_external=allow_external) as dataset:
+        scene = _describe(path, dataset, bands, nodata)
+    return dataclasses.replace(scene, allow_external=allow_external)
 
 
 def scene_path(source: ScenePath | rasterio.DatasetReader | Scene) -> str:

@@ -26,6 +26,7 @@ from geodinoseg.devices import in_halves_when_full, to_device
 from geodinoseg.errors import ModelError, OutputError
 from geodinoseg.outputs import check_output
 from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan, plan_facts
+from geodinoseg.printable import printable, printable_name
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.scene import Scene, ScenePath, scene_path
 from geodinoseg.stitcher import Stitcher, most_probable
@@ -113,7 +114,9 @@ def segment_scene(
                     writer.write(rows)
         progress(0.97, "building overviews")
     if told.valid_tiles == 0:
-        logger.warning("%s: holds no data at all; the map is nodata throughout.", plan.scene.path)
+        logger.warning(
+            "%s: holds no data at all; the map is nodata throughout.", printable(plan.scene.path)
+        )
     collar.warn()
     progress(1.0, "done")
     return open_class_raster(targets.class_raster)
@@ -313,6 +316,6 @@ def _tags(plan: Plan, model: object) -> dict[str, str]:
     return {
         "GEODINOSEG_VERSION": __version__,
         "GEODINOSEG_MODEL": name,
-        "GEODINOSEG_SCENE": Path(plan.scene.path).name,
+        "GEODINOSEG_SCENE": printable_name(plan.scene.path),
         "GEODINOSEG_PLAN": json.dumps(plan_facts(plan)),
     }

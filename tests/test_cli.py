@@ -122,7 +122,7 @@ def test_what_a_user_can_mend_is_one_line_and_code_1(tmp_path):
 
 
 def test_a_bug_is_not_called_a_users_fault(monkeypatch, scene):
-    def broken(_):
+    def broken(_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr("geodinoseg.descriptions.describe", broken)

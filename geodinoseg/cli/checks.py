@@ -31,7 +31,9 @@ def read_legend(model: Path) -> Legend:
     return Legend.from_json(read_model_config(model)["legend"])
 
 
-def opened_or_folder(path: str, *, bands: Sequence[int] | None) -> Scene | str:
+def opened_or_folder(
+    path: str, *, bands: Sequence[int] | None, allow_external: bool = False
+) -> Scene | str:
     """A scene, or the folder of chips that was given in its place.
 
     Raises:
@@ -40,7 +42,9 @@ def opened_or_folder(path: str, *, bands: Sequence[int] | None) -> Scene | str:
     from geodinoseg.labels.label_files import is_folder
     from geodinoseg.scene import open_scene
 
-    return path if is_folder(path) else open_scene(path, bands=bands)
+    if is_folder(path):
+        return path
+    return open_scene(path, bands=bands, allow_external=allow_external)
 
 
 def check_labels(paths: Iterable[str]) -> None:

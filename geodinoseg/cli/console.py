@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from geodinoseg.errors import GeodinosegError
+from geodinoseg.printable import scrubbed
 from geodinoseg.progress import Progress, no_progress
 
 _EXIT_FAILURE = 1
@@ -152,7 +153,7 @@ class _Words(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = scrubbed(record.getMessage())
         if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
             self._said.add(message)
             click.echo(f"Warning: {message}", err=True)

@@ -57,6 +57,13 @@ ignore_class_option = click.option(
 )
 
 
+allow_external_option = click.option(
+    "--allow-external",
+    is_flag=True,
+    help="Let a scene that you trust fetch addresses or read other files.",
+)
+
+
 class Bands(click.ParamType[tuple[int, ...]]):
     """Band numbers such as 4,3,2."""
 

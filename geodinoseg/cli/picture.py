@@ -7,7 +7,12 @@ from pathlib import Path
 import click
 
 from geodinoseg.cli.console import report_done
-from geodinoseg.cli.options import bands_option, json_option, overwrite_option
+from geodinoseg.cli.options import (
+    allow_external_option,
+    bands_option,
+    json_option,
+    overwrite_option,
+)
 
 _FILE = click.Path(path_type=Path)
 
@@ -19,6 +24,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--title", help="Line above the picture. [default: name of CLASS_RASTER]")
 @click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
 @bands_option
+@allow_external_option
 @overwrite_option
 @json_option
 def picture(
@@ -29,6 +35,7 @@ def picture(
     title: str | None,
     caption: str | None,
     bands: tuple[int, ...] | None,
+    allow_external: bool,
     overwrite: bool,
     json_: bool,
 ) -> None:
@@ -39,9 +46,11 @@ def picture(
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
     """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
     from geodinoseg.pictures.figures import side_by_side
+    from geodinoseg.printable import printable
+    from geodinoseg.scene import open_scene
 
     path = side_by_side(
-        scene,
+        open_scene(scene, bands=bands, allow_external=allow_external),
         class_raster,
         output,
         bands=bands,
@@ -49,4 +58,4 @@ def picture(
         caption=caption,
         overwrite=overwrite,
     )
-    report_done(json_, [path], [f"{path}: {scene} beside {class_raster}"])
+    report_done(json_, [path], [f"{path}: {printable(scene)} beside {class_raster}"])

@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
-from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
+from geodinoseg.cli.options import (
+    allow_external_option,
+    bands_option,
+    device_option,
+    json_option,
+    overwrite_option,
+)
 from geodinoseg.progress import Progress, part_of
 
 _FILE = click.Path(path_type=Path)
@@ -50,6 +56,7 @@ _RASTER_SHARE = 0.9
     help="In which the network computes; auto is float32 on a CPU.",
 )
 @device_option
+@allow_external_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it takes.")
 @overwrite_option
 @json_option
@@ -67,7 +74,12 @@ def segment(scene: str, **options: Any) -> None:
     from geodinoseg.scene import open_scene
 
     # Before torch is loaded: a mistyped path is answered at once.
-    source = open_scene(scene, bands=options["bands"], nodata=options["nodata"])
+    source = open_scene(
+        scene,
+        bands=options["bands"],
+        nodata=options["nodata"],
+        allow_external=options["allow_external"],
+    )
     legend = read_legend(options["model"])
     overwrite, rasters = options["overwrite"], _rasters(options)
     check_map_outputs(source, rasters, overwrite=overwrite)

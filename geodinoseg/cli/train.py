@@ -9,6 +9,7 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_facts
 from geodinoseg.cli.options import (
+    allow_external_option,
     bands_option,
     class_field_option,
     device_option,
@@ -150,6 +151,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option("--tensorboard", type=_FILE, help="Folder for TensorBoard, such as runs/fields.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @device_option
+@allow_external_option
 @overwrite_option
 @json_option
 def train(**options: Any) -> None:
@@ -170,7 +172,10 @@ def train(**options: Any) -> None:
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
         raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
     # Before torch is loaded: a mistyped path is answered at once.
-    scenes = [opened_or_folder(scene, bands=options["bands"]) for scene in options["scenes"]]
+    scenes = [
+        opened_or_folder(scene, bands=options["bands"], allow_external=options["allow_external"])
+        for scene in options["scenes"]
+    ]
     check_label_options(
         scenes, options["labels"], extent=options["extent"], legend_file=options["legend_file"]
     )
@@ -192,6 +197,7 @@ def train(**options: Any) -> None:
             label_options=label_options,
             settings=settings,
             network=_network(options),
+            bands=options["bands"],
             device=options["device"],
             overwrite=options["overwrite"],
             resume=options["resume"],
@@ -250,6 +256,7 @@ def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict
         label_options=label_options,
         settings=settings,
         network=_network(options),
+        bands=options["bands"],
     )
     report_facts(plan.to_json(), json_=options["json_"])
 

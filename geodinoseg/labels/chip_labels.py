@@ -170,7 +170,7 @@ def _source(
 def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool) -> Chip:
     """A label chip and its classes."""
     try:
-        with opened_raster(path, is_small=True) as dataset:
+        with opened_raster(path) as dataset:
             _check_kind(path, dataset, scene)
             nodata = dataset.nodata
             pixels = _pixels(path, dataset)

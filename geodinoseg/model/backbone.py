@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from geodinoseg.errors import ModelError, one_line
+from geodinoseg.model.backbone_files import plain_backbone_values
 from geodinoseg.model.four_bit import four_bit_options, quiet_libraries
 
 if TYPE_CHECKING:
@@ -61,12 +62,17 @@ def read_backbone_config(source: str | Path, *, revision: str | None = None) -> 
         )
     values.pop("auto_map", None)  # names of code that nobody here may run, nor pass on
     try:
-        return _CLASSES[kind].config_class.from_dict(values)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+        return _CLASSES[kind].config_class.from_dict(plain_backbone_values(values))
+    except (TypeError, ValueError, ZeroDivisionError, StrictDataclassError) as error:
         raise ModelError(
             f"backbone {source}: its config.json is damaged; fetch it again "
             f"({one_line(error)[:160]})."
         ) from error
+
+
+def backbone_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class of transformers that a configuration belongs to."""
+    return _CLASSES[config.model_type]
 
 
 def published_commit(source: str | Path, revision: str | None) -> str | None:

@@ -25,6 +25,7 @@ BACKBONE = "backbone"
 
 _LARGEST_CONFIG_BYTES = 16 << 20
 _PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib"}
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Far above any model that works, far below what would eat the memory of whoever opens it.
@@ -105,10 +106,11 @@ def _check_kind(place: Path, config: Any) -> None:
         )
     if config.get("format_version") != FORMAT_VERSION:
         raise ModelFolderError(
-            f"{place}: was written in format {config.get('format_version')!r}, this geodinoseg "
-            f"({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
-            f"({config.get('geodinoseg_version')})."
+            f"{place}: was written in format {str(config.get('format_version'))[:40]!r}, this "
+            f"geodinoseg ({__version__}) reads {FORMAT_VERSION}; use the version that wrote it "
+            f"({str(config.get('geodinoseg_version'))[:40]})."
         )
+    _check_links(place)
     pickles = sorted(p.name for p in place.rglob("*") if p.suffix.lower() in _PICKLES)
     if pickles:
         raise ModelFolderError(
@@ -117,6 +119,17 @@ def _check_kind(place: Path, config: Any) -> None:
         )
     if not (place / WEIGHTS).is_file():
         raise ModelFolderError(f"{place}: {WEIGHTS} is missing; copy the whole folder again.")
+
+
+def _check_links(place: Path) -> None:
+    """A link may not lead what is loaded, or hashed, out of the folder."""
+    inside = place.resolve()
+    for path in place.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise ModelFolderError(
+                f"{place}: {path.relative_to(place)} is a link to a file outside the folder; copy "
+                f"the folder with its files (cp -rL)."
+            )
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:
@@ -190,6 +203,11 @@ def _checksums(value: Any) -> bool:
     )
 
 
+def _hub_name(value: Any) -> bool:
+    """`owner/name` and no path, which could lead anywhere."""
+    return type(value) is str and _HUB_NAME.fullmatch(value) is not None and ".." not in value
+
+
 _TEXT = _is(str)
 _TEXT_OR_NONE = _is(str, type(None))
 
@@ -227,4 +245,4 @@ _NETWORK: dict[str, _Check] = {
     "activation": _TEXT,
     "lora_dropout": _is_number,
 }
-_REFERENCE: dict[str, _Check] = {"name": _TEXT, "revision": _TEXT_OR_NONE}
+_REFERENCE: dict[str, _Check] = {"name": _hub_name, "revision": _TEXT_OR_NONE}

@@ -19,7 +19,8 @@ from typing import Any
 from geodinoseg.devices import pick_device
 from geodinoseg.errors import ModelError, ModelFolderError
 from geodinoseg.legend import Legend
-from geodinoseg.model.backbone import read_backbone_config
+from geodinoseg.model.backbone import backbone_class, read_backbone_config
+from geodinoseg.model.backbone_files import check_backbone_weights
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.model_card import model_card
 from geodinoseg.model.model_config import (
@@ -152,6 +153,8 @@ def _load_network(place: Path, config: Mapping[str, Any]) -> DinoV2Segmentor:
             in_channels=backbone.hidden_size * settings["n_features"],
             patch_px=backbone.patch_size,
         )
+        if config["backbone"] is None:
+            check_backbone_weights(place, place / BACKBONE, backbone, backbone_class(backbone))
         network = DinoV2Segmentor(
             **settings, backbone=source, revision=revision, bands=len(config["bands"])
         )
@@ -185,6 +188,12 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _check_checksums(place: Path, expected: Mapping[str, str]) -> None:
+    for path in sorted(place.rglob("*.safetensors")):
+        if path.relative_to(place).as_posix() not in expected:
+            raise ModelFolderError(
+                f"{place}: {path.relative_to(place)} has no checksum in {CONFIG}; copy the folder "
+                f"again, or remove it if it is a stray file."
+            )
     for name, checksum in expected.items():
         path = place / name
         if not path.is_file():

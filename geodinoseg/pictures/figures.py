@@ -26,6 +26,7 @@ from geodinoseg.pictures.preview import (
     scene_colors,
     small_class_ids,
 )
+from geodinoseg.scene import scene_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from geodinoseg.outputs import PathLike
-    from geodinoseg.scene import ScenePath
+    from geodinoseg.scene import Scene, ScenePath
 
 _TRAINING_COLOR, _VALIDATION_COLOR = "#4477aa", "#ee7733"
 _FEW_EPOCHS = 10
@@ -43,7 +44,7 @@ _COLUMNS = ("epoch", "train_loss", "val_loss", "mean_iou")
 
 
 def side_by_side(
-    scene_path: ScenePath,
+    scene: ScenePath | Scene,
     class_raster: PathLike | ClassRaster,
     output_png: PathLike,
     *,
@@ -57,7 +58,7 @@ def side_by_side(
     Scene and map are read small, so that their size does not matter; rows run as in the files.
 
     Args:
-        scene_path: the scene, on the map's grid or anywhere that it overlaps.
+        scene: the scene, on the map's grid or anywhere that it overlaps.
         class_raster: the map, or its path.
         output_png: the picture.
         bands: of the scene, one or three; see `preview.scene_colors`.
@@ -76,13 +77,13 @@ def side_by_side(
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
     )
     target = check_output(
-        output_png, overwrite=overwrite, suffixes=(".png",), inputs=[scene_path, raster.path]
+        output_png, overwrite=overwrite, suffixes=(".png",), inputs=[scene_path(scene), raster.path]
     )
     small = decimated(raster.geobox, longest_px=round(PANEL_IN * DPI))
     class_ids = small_class_ids(raster, small)
     page = MapPage(small, classes=len(raster.legend), caption=caption)
     page.add_title(title or raster.path.name)
-    page.add_panel(0, "Scene", scene_colors(scene_path, raster, small, bands=bands))
+    page.add_panel(0, "Scene", scene_colors(scene, raster, small, bands=bands))
     page.add_panel(1, "Map", class_colors(class_ids, raster.legend, nodata=raster.nodata))
     page.add_legend(raster.legend, class_shares(class_ids, raster, small))
     page.add_scale_bar(small.pixel_size_m)

@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.geobox import same_place
 from geodinoseg.raster_file import opened_raster
-from geodinoseg.scene import open_scene
+from geodinoseg.scene import open_scene, scene_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,12 +47,12 @@ def decimated(geobox: GeoBox, *, longest_px: int) -> GeoBox:
 
 
 def scene_colors(
-    path: ScenePath, raster: ClassRaster, small: GeoBox, *, bands: Sequence[int] | None
+    source: ScenePath | Scene, raster: ClassRaster, small: GeoBox, *, bands: Sequence[int] | None
 ) -> NDArray[np.uint8]:
     """A scene as it looks where a class raster lies.
 
     Args:
-        path: of the scene.
+        source: the scene, as `open_scene` takes it.
         raster: says the place.
         small: that place in the pixels to read.
         bands: one band, or red, green and blue; those that the file calls so where not given,
@@ -65,15 +65,16 @@ def scene_colors(
     Raises:
         SceneError: the scene cannot be read or lies nowhere that the class raster knows.
     """
+    path = scene_path(source)
     if bands and len(bands) not in {1, len(_RGB)}:
         raise SceneError(
             f"{path}: {len(bands)} bands make no picture; give one, or red, green and blue."
         )
-    scene = open_scene(path, bands=bands)
-    with opened_raster(scene.path) as dataset:
+    scene = open_scene(source, bands=bands)
+    with opened_raster(path, allow_external=scene.allow_external) as dataset:
         shown = list(bands) if bands else _color_bands(dataset, scene.bands)
-        with _on_grid_of(raster, scene, dataset, small) as source:
-            pixels, valid = _read_small(path, source, shown, small)
+        with _on_grid_of(raster, scene, dataset, small) as view:
+            pixels, valid = _read_small(path, view, shown, small)
     if not valid.any() and not same_place(scene.geobox, raster.geobox):
         raise SceneError(
             f"{path}: holds nothing where {raster.path} lies; give the scene that the map was "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.scene_labels import Labels
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
+from geodinoseg.printable import printable_name
 from geodinoseg.training.labelled_scenes import (
     LabelPaths,
     ScenePaths,
@@ -209,7 +209,7 @@ def _facts(label_names: Sequence[str], splits: Sequence[SplitScene]) -> dict[str
         return dict(zip(names, _pixels(splits, held_out=held_out).tolist(), strict=True))
 
     return {
-        "scenes": _cut([Path(split.scene.path).name for split in splits]),
+        "scenes": _cut([printable_name(split.scene.path) for split in splits]),
         "labels": list(label_names),
         "training_pixels": counted(held_out=False),
         "validation_pixels": counted(held_out=True),

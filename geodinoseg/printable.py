@@ -1,0 +1,76 @@
+"""Paths and messages as they may be shown and stored: without passwords, signatures and keys.
+
+Whoever can read a map, a log or a terminal must not learn how its scene was fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_HIDDEN = "..."
+_SHORTEST_SECRET = 8  # shorter values of the environment are words such as `auto`
+
+# A URL up to what cannot be part of one. Quotes and brackets end it, as messages put URLs in them.
+_URL = re.compile(
+    r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/'"<>@]*@)?(?P<rest>[^\s?#'"<>()]*)"""
+    r"""(?P<query>[?#][^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$)))?""",
+    re.IGNORECASE,
+)
+# GDAL's own form: /vsicurl?header.Authorization=...&url=https%3A%2F%2F...
+_GDAL_URL = re.compile(r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$))""")
+# What is left of a query where a message quotes the name alone.
+_QUERY = re.compile(r"""(?P<name>\.[a-z0-9]{2,5})\?[^\s'"<>()]*=[^\s'"<>():.,;]*""", re.IGNORECASE)
+_WORDS = re.compile(
+    r"""(?P<key>\b(?:sig|signature|token|password|passwd|pwd|secret|apikey|api_key|access_key"""
+    r"""|authorization|x-amz-[a-z-]+|awsaccesskeyid)\b\s*[=:]\s*)(?:(?:bearer|basic)\s+)?"""
+    r"""[^\s&'"<>(),;]+""",
+    re.IGNORECASE,
+)
+_AWS_KEY = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
+_ENVIRONMENT = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_ACCESS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "GDAL_HTTP_BEARER",
+    "GDAL_HTTP_HEADERS",
+    "GDAL_HTTP_PROXYUSERPWD",
+    "GDAL_HTTP_USERPWD",
+    "GS_ACCESS_KEY_ID",
+    "GS_OAUTH2_REFRESH_TOKEN",
+    "GS_SECRET_ACCESS_KEY",
+    "OSS_SECRET_ACCESS_KEY",
+    "SWIFT_AUTH_TOKEN",
+    "SWIFT_KEY",
+)
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as it may be shown: a URL without user, password, query and fragment.
+
+    Local paths come back as they are, question marks included.
+    """
+    name = os.fspath(path)
+    return scrubbed(name) if name.startswith("/vsi") or "://" in name else name
+
+
+def printable_name(path: str | os.PathLike[str]) -> str:
+    """The last part of a printable path, such as `ortho.tif`."""
+    return printable(path).rstrip("/").rpartition("/")[2]
+
+
+def scrubbed(text: str) -> str:
+    """A message without the secrets of the URLs in it, nor those of the environment."""
+    for name in _ENVIRONMENT:
+        secret = os.environ.get(name, "")
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, _HIDDEN)
+    text = _GDAL_URL.sub(rf"\g<handler>?{_HIDDEN}", text)
+    text = _URL.sub(r"\g<scheme>\g<rest>", text)
+    text = _QUERY.sub(r"\g<name>", text)
+    text = _WORDS.sub(rf"\g<key>{_HIDDEN}", text)
+    return _AWS_KEY.sub(_HIDDEN, text)

@@ -1,0 +1,435 @@
+"""Files are data: a local scene asks no server and opens nothing but plain rasters."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from click.testing import CliRunner
+from numpy.testing import assert_array_equal
+from range_server import range_server
+from rasterio.vrt import WarpedVRT
+from rasters import NORTH_UP, ROTATED, write_raster
+
+from geodinoseg.cli import main
+from geodinoseg.errors import SceneError
+from geodinoseg.grid import Window
+from geodinoseg.scene import open_scene
+
+HEIGHT, WIDTH = 48, 61
+PIXELS = np.random.default_rng(5).integers(1, 255, (3, HEIGHT, WIDTH), dtype=np.uint8)
+RECTS = (
+    f'<SrcRect xOff="0" yOff="0" xSize="{WIDTH}" ySize="{HEIGHT}"/>'
+    f'<DstRect xOff="0" yOff="0" xSize="{WIDTH}" ySize="{HEIGHT}"/>'
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with range_server(tmp_path_factory.mktemp("served")) as served:
+        yield served
+
+
+@pytest.fixture
+def listening(server):
+    """The server; what it heard during the test must be nothing."""
+    server.requests()
+    yield server
+    assert server.requests() == []
+
+
+def vrt(inside: str, *, attributes: str = "", bands: bool = False) -> str:
+    band = inside if bands else f'<VRTRasterBand dataType="Byte" band="1">{inside}</VRTRasterBand>'
+    return (
+        f'<VRTDataset rasterXSize="{WIDTH}" rasterYSize="{HEIGHT}"{attributes}>'
+        f"<SRS>EPSG:32633</SRS><GeoTransform>0, 1, 0, 0, 0, -1</GeoTransform>{band}</VRTDataset>"
+    )
+
+
+def source(name: str, *, relative: int = 1, more: str = "") -> str:
+    return (
+        f'<SimpleSource><SourceFilename relativeToVRT="{relative}">{name}</SourceFilename>'
+        f"{more}<SourceBand>1</SourceBand>{RECTS}</SimpleSource>"
+    )
+
+
+def wms(url: str) -> str:
+    return (
+        f'<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl>'
+        "</Service><DataWindow><UpperLeftX>-20037508</UpperLeftX><UpperLeftY>20037508</UpperLeftY>"
+        "<LowerRightX>20037508</LowerRightX><LowerRightY>-20037508</LowerRightY>"
+        "<TileLevel>1</TileLevel><TileCountX>1</TileCountX><TileCountY>1</TileCountY>"
+        "<YOrigin>top</YOrigin></DataWindow><Projection>EPSG:3857</Projection>"
+        "<BlockSizeX>256</BlockSizeX><BlockSizeY>256</BlockSizeY><BandsCount>3</BandsCount>"
+        "</GDAL_WMS>"
+    )
+
+
+def plain(folder, name="plain.tif", **profile):
+    return write_raster(folder / name, PIXELS, transform=NORTH_UP, **profile)
+
+
+def text(folder, name, content):
+    (folder / name).write_text(content)
+    return folder / name
+
+
+def beside(folder, suffix, content):
+    """A plain raster with a file beside it."""
+    text(folder, f"plain.tif{suffix}", content)
+    return plain(folder)
+
+
+def overview_in_header(folder, url):
+    path = plain(folder)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=f"/vsicurl/{url}/o.tif")
+    return path
+
+
+def two_in_one(folder, url):
+    """A TIFF that GDAL takes for a VRT, since the word stands near its start."""
+    path = plain(folder)
+    content = path.read_bytes()
+    (folder / "both.tif").write_bytes(content[:8] + content[8:])
+    with rasterio.open(folder / "both.tif", "r+") as dataset:
+        dataset.update_tags(A="<VRTDataset")
+    head = (folder / "both.tif").read_bytes()
+    # The tag goes to the end of the file; a strip of pixels near its start holds the word too.
+    at = head.index(PIXELS[0, :1].tobytes()[:16]) if PIXELS[0, :1].tobytes()[:16] in head else 600
+    (folder / "both.tif").write_bytes(head[:at] + b"<VRTDataset>" + head[at + 12 :])
+    return text(folder, "made.vrt", vrt(source("both.tif")))
+
+
+def spilled(folder, url):
+    """An Imagine file that takes its pixels from wherever it likes."""
+    path = write_raster(folder / "big.img", PIXELS, driver="HFA", USE_SPILL="YES")
+    (folder / "a").mkdir()
+    (folder / "big.ige").rename(folder / "a" / "b.ige")
+    content = path.read_bytes()
+    assert b"big.ige" in content
+    path.write_bytes(content.replace(b"big.ige", b"a/b.ige"))
+    return path
+
+
+REACHING = {
+    "a web service called tif": lambda f, u: text(f, "a.tif", wms(u)),
+    "a VRT of an address, called tif": lambda f, u: text(
+        f, "a.tif", vrt(source(f"/vsicurl/{u}/a.tif", relative=0))
+    ),
+    "a VRT of a URL": lambda f, u: text(f, "a.vrt", vrt(source(f"{u}/a.tif", relative=0))),
+    "a VRT of a bucket": lambda f, u: text(f, "a.vrt", vrt(source("/vsis3/b/a.tif", relative=0))),
+    "a VRT of a relative address": lambda f, u: text(f, "a.vrt", vrt(source(f"/vsicurl/{u}/a"))),
+    "a VRT of a web service": lambda f, u: (
+        text(f, "w.tif", wms(u)), text(f, "a.vrt", vrt(source("w.tif"))))[1],
+    "a VRT of a web service written into it": lambda f, u: text(
+        f, "a.vrt", vrt(source(wms(u).replace("<", "&lt;"), relative=0))
+    ),
+    "a VRT of a VRT of an address": lambda f, u: (
+        text(f, "b.vrt", vrt(source(f"/vsicurl/{u}/a.tif", relative=0))),
+        text(f, "a.vrt", vrt(source("b.vrt"))))[1],
+    "a VRT of itself": lambda f, u: (
+        text(f, "b.vrt", vrt(source("c.vrt"))), text(f, "c.vrt", vrt(source("d.vrt"))),
+        text(f, "d.vrt", vrt(source("e.vrt"))), text(f, "e.vrt", vrt(source("b.vrt"))))[0],
+    "a raw band": lambda f, u: (
+        text(f, "secret.txt", "x" * 9999),
+        text(f, "a.vrt", vrt(
+            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+            '<SourceFilename relativetoVRT="1">secret.txt</SourceFilename></VRTRasterBand>',
+            bands=True)))[1],
+    "Python": lambda f, u: (
+        plain(f),
+        text(f, "a.vrt", vrt(
+            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+            "<PixelFunctionLanguage>Python</PixelFunctionLanguage>"
+            "<PixelFunctionType>f</PixelFunctionType>"
+            f"<PixelFunctionCode>open('ran','w')</PixelFunctionCode>{source('plain.tif')}"
+            "</VRTRasterBand>", bands=True)))[1],
+    "a pixel function": lambda f, u: (
+        plain(f),
+        text(f, "a.vrt", vrt(
+            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+            f"<PixelFunctionType>real</PixelFunctionType>{source('plain.tif')}"
+            "</VRTRasterBand>", bands=True)))[1],
+    "open options": lambda f, u: (
+        plain(f),
+        text(f, "a.vrt", vrt(source(
+            "plain.tif", more='<OpenOptions><OOI key="A">B</OOI></OpenOptions>'))))[1],
+    "a processed dataset": lambda f, u: text(
+        f, "a.vrt", vrt("", attributes=' subClass="VRTProcessedDataset"')
+    ),
+    "an address as an attribute": lambda f, u: text(
+        f, "a.vrt", vrt(f'<SimpleSource SourceFilename="/vsicurl/{u}/a.tif">{RECTS}</SimpleSource>')
+    ),
+    "small letters": lambda f, u: text(
+        f, "a.vrt", vrt(source(f"/vsicurl/{u}/a.tif")).replace("SourceFilename", "sourcefilename")
+    ),
+    "an address behind a comment": lambda f, u: (
+        plain(f), text(f, "a.vrt", vrt(source(f"/vsicurl/{u}/<!-- -->a.tif"))))[1],
+    "an address in CDATA": lambda f, u: text(
+        f, "a.vrt", vrt(source(f"<![CDATA[/vsicurl/{u}/a.tif]]>"))
+    ),
+    "entities": lambda f, u: text(
+        f, "a.vrt",
+        '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]>' + vrt(source("&c;")),
+    ),
+    "an external entity": lambda f, u: text(
+        f, "a.vrt", f'<!DOCTYPE a [<!ENTITY b SYSTEM "{u}/a.xml">]>' + vrt(source("&b;"))
+    ),
+    "a processing instruction": lambda f, u: text(f, "a.vrt", vrt("<?php a ?>" + source("a.tif"))),
+    "elements without end": lambda f, u: text(f, "a.vrt", "<VRTDataset>" + "<Metadata>" * 99_999),
+    "a text without end": lambda f, u: text(
+        f, "a.vrt", f"<VRTDataset><SRS>{'a' * 3_000_000}</SRS></VRTDataset>"
+    ),
+    "a coordinate system at an address": lambda f, u: (
+        plain(f),
+        text(f, "a.vrt", vrt(source("plain.tif")).replace("EPSG:32633", f"{u}/crs")))[1],
+    "a coordinate system in a file": lambda f, u: (
+        plain(f),
+        text(f, "a.vrt", vrt(source("plain.tif")).replace("EPSG:32633", "/etc/passwd")))[1],
+    "an overview at an address, in a VRT": lambda f, u: (
+        plain(f),
+        text(f, "a.vrt", vrt(
+            f'</VRTRasterBand><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{u}</MDI>'
+            f'</Metadata><VRTRasterBand dataType="Byte" band="1">{source("plain.tif")}')))[1],
+    "overviews that are a VRT": lambda f, u: beside(
+        f, ".ovr", vrt(source(f"/vsicurl/{u}/o.tif", relative=0))
+    ),
+    "overviews in capital letters": lambda f, u: beside(
+        f, ".OVR", vrt(source(f"/vsicurl/{u}/o.tif", relative=0))
+    ),
+    "overviews of a mask that are a web service": lambda f, u: beside(f, ".msk.ovr", wms(u)),
+    "a mask that is a VRT": lambda f, u: beside(
+        f, ".msk", vrt(source(f"/vsicurl/{u}/m.tif", relative=0))
+    ),
+    "an overview at an address, in a side file": lambda f, u: beside(
+        f, ".aux.xml",
+        '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">'
+        f"/vsicurl/{u}/o.tif</MDI></Metadata></PAMDataset>",
+    ),
+    "an overview at an address, in the header": overview_in_header,
+    "an overview at an address, in the header of a source": lambda f, u: (
+        overview_in_header(f, u), text(f, "a.vrt", vrt(source("plain.tif"))))[1],
+    "a geolocation at an address": lambda f, u: beside(
+        f, ".aux.xml",
+        '<PAMDataset><Metadata domain="GEOLOCATION"><MDI key="X_DATASET">'
+        f"/vsicurl/{u}/x.tif</MDI></Metadata></PAMDataset>",
+    ),
+    "two formats in one file": two_in_one,
+    "text in place of a name": lambda f, u: vrt(source(f"/vsicurl/{u}/a.tif", relative=0)),
+    "a file that describes a sparse one": lambda f, u: "/vsisparse/" + str(text(
+        f, "a.xml",
+        f"<VSISparseFile><SubfileRegion><Filename>/vsicurl/{u}/a.tif</Filename>"
+        "<DestinationOffset>0</DestinationOffset><SourceOffset>0</SourceOffset>"
+        "<RegionLength>999</RegionLength></SubfileRegion></VSISparseFile>")),
+    "a tile index": lambda f, u: text(
+        f, "a.tif",
+        f"<GDALTileIndexDataset><IndexDataset>{u}/a.fgb</IndexDataset></GDALTileIndexDataset>"),
+    "an MRF that fetches": lambda f, u: text(
+        f, "a.tif",
+        f"<MRF_META><CachedSource><Source>/vsicurl/{u}/a.tif</Source></CachedSource>"
+        '<Raster><Size x="61" y="48" c="3"/></Raster></MRF_META>'),
+    "a driver's prefix": lambda f, u: f"WMS:{u}?LAYERS=a",
+    "a VRT by its prefix": lambda f, u: f"vrt:///vsicurl/{u}/a.tif?bands=1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REACHING)
+def test_a_local_scene_that_reaches_further_is_refused_and_asks_nobody(
+    kind, listening, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = REACHING[kind](tmp_path, listening.root)
+    with pytest.raises(SceneError) as caught:
+        open_scene(path)
+    message = str(caught.value)
+    assert message.startswith(f"{str(path).partition('?')[0]}: ")
+    assert "--allow-external" in message or kind in {"a driver's prefix", "a VRT by its prefix"}
+    assert "\n" not in message
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pixels_of_a_file_elsewhere_are_not_read_through_an_imagine_file(tmp_path):
+    path = spilled(tmp_path, "")
+    with pytest.raises(SceneError):
+        open_scene(path)
+
+
+PLAIN = {
+    "GTiff": ("a.tif", {}),
+    "PNG": ("a.png", {}),
+    "JPEG": ("a.jpg", {"quality": 100}),
+    "JP2OpenJPEG": ("a.jp2", {"QUALITY": 100, "REVERSIBLE": "YES"}),
+    "BMP": ("a.bmp", {}),
+    "HFA": ("a.img", {}),
+    "ENVI": ("a.dat", {}),
+    "EHdr": ("a.bil", {}),
+}
+
+
+def copied(folder, driver):
+    name, options = PLAIN[driver]
+    rasterio.shutil.copy(plain(folder), folder / name, driver=driver, **options)
+    return folder / name
+
+
+def everything(path, **options):
+    scene = open_scene(path, **options)
+    return scene.read(Window(col_off=0, row_off=0, width=scene.width, height=scene.height))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("driver", PLAIN)
+def test_plain_rasters_are_read_whatever_their_name(driver, tmp_path):
+    path = copied(tmp_path, driver)
+    if driver not in {"ENVI", "EHdr"}:  # their headers are found by name
+        path = path.rename(tmp_path / "renamed.dat")
+    with rasterio.open(path) as dataset:
+        expected = dataset.read()
+    assert_array_equal(everything(path)[0], expected)
+
+
+def test_a_mosaic_of_local_rasters_is_read_without_being_asked(listening, tmp_path):
+    (tmp_path / "tiles").mkdir()
+    plain(tmp_path / "tiles", "one.tif")
+    other = plain(tmp_path, "two.tif")
+    text(tmp_path, "inner.vrt", vrt(source("tiles/one.tif") + source(str(other), relative=0)))
+    path = text(
+        tmp_path, "outer.vrt",
+        '<?xml version="1.0" encoding="UTF-8"?><!-- made by hand -->' + vrt(source("inner.vrt")),
+    )  # fmt: skip
+    pixels, valid = everything(path)
+    assert_array_equal(pixels[0], PIXELS[0])
+    assert valid.all()
+
+
+def test_a_warped_view_that_was_saved_is_read_without_being_asked(listening, tmp_path):
+    with rasterio.open(plain(tmp_path)) as dataset, WarpedVRT(dataset, crs="EPSG:3857") as view:
+        expected = view.read()
+        rasterio.shutil.copy(view, tmp_path / "warped.vrt", driver="VRT")
+    assert_array_equal(everything(tmp_path / "warped.vrt")[0], expected)
+
+
+def test_a_vrt_that_gdal_writes_of_a_whole_raster_is_read_without_being_asked(tmp_path):
+    mask = np.ones((HEIGHT, WIDTH), bool)
+    mask[:9, :4] = False
+    path = plain(tmp_path, "masked.tif", mask=mask, compress="deflate")
+    rasterio.shutil.copy(path, tmp_path / "copy.vrt", driver="VRT")
+    pixels, valid = everything(tmp_path / "copy.vrt")
+    assert_array_equal(pixels, PIXELS)
+    assert_array_equal(valid, mask)
+
+
+def test_what_lies_beside_a_raster_is_still_read(tmp_path):
+    path = plain(tmp_path)
+    with rasterio.Env(TIFF_USE_OVR=True, GDAL_TIFF_INTERNAL_MASK=False):
+        with rasterio.open(path, "r+") as dataset:
+            mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+            mask[5:, 50:] = 0
+            dataset.write_mask(mask)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.build_overviews([2, 4])
+    assert (tmp_path / "plain.tif.ovr").is_file()
+    assert (tmp_path / "plain.tif.msk").is_file()
+    text(
+        tmp_path, "plain.tif.aux.xml",
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>0</NoDataValue></PAMRasterBand></PAMDataset>',
+    )  # fmt: skip
+    assert_array_equal(everything(path)[1], mask > 0)
+    assert open_scene(path, bands=[1]).nodata == (0.0,)
+
+
+def test_a_raster_in_an_archive_is_read_but_not_what_lies_beside_it(listening, tmp_path):
+    path = plain(tmp_path)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "plain.tif")
+        archive.writestr(
+            "plain.tif.ovr", vrt(source(f"/vsicurl/{listening.root}/o.tif", relative=0))
+        )
+        archive.writestr("a.vrt", vrt(source("plain.tif")))
+    inside = f"/vsizip/{tmp_path}/a.zip/plain.tif"
+    assert_array_equal(everything(inside)[0], PIXELS)
+    with pytest.raises(SceneError, match="--allow-external"):
+        open_scene(f"/vsizip/{tmp_path}/a.zip/a.vrt")
+
+
+def test_a_source_that_is_missing_is_named(tmp_path):
+    path = text(tmp_path, "a.vrt", vrt(source("absent.tif")))
+    with pytest.raises(SceneError, match=r"absent\.tif, which is no such file"):
+        open_scene(path)
+
+
+def test_a_file_that_is_trusted_may_reach_further(tmp_path):
+    path = REACHING["a pixel function"](tmp_path, "")
+    assert_array_equal(everything(path, allow_external=True)[0], PIXELS[:1])
+    scene = open_scene(open_scene(path, allow_external=True), bands=[1])
+    assert scene.allow_external
+
+
+def test_the_commands_refuse_such_a_file_and_take_it_with_the_option(tmp_path):
+    path = str(REACHING["a pixel function"](tmp_path, ""))
+    refused = CliRunner().invoke(main, ["info", path])
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines() == [f"Error: {path}: is a VRT with a VRTDerivedRasterBand; "
+        "such a file can fetch addresses or read other files. Give a plain raster, or "
+        "--allow-external if you trust it."]  # fmt: skip
+    taken = CliRunner().invoke(main, ["info", path, "--allow-external"])
+    assert taken.exit_code == 0, taken.stderr
+    for command in ("segment", "train", "picture"):
+        help_text = CliRunner().invoke(main, [command, "--help"]).output
+        assert "--allow-external" in help_text
+
+
+def sparse(path, **profile):
+    options = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8",
+               "crs": "EPSG:32633", "transform": ROTATED, "SPARSE_OK": True} | profile  # fmt: skip
+    with rasterio.open(path, "w", **options):
+        pass
+    return path
+
+
+BOMBS = {
+    "rows": {"width": 1 << 10, "height": 1 << 30, "blockysize": 1 << 16, "compress": "deflate",
+             "BIGTIFF": "YES"},
+    "columns": {"width": (1 << 24) + 1, "height": 40},
+    "bands": {"count": 20_000, "interleave": "band"},
+    "a block": {"width": 40_000, "height": 40_000, "tiled": True, "blockxsize": 40_000,
+                "blockysize": 40_000, "compress": "deflate"},
+    "a block of many bands": {"width": 8_000, "height": 8_000, "count": 20, "tiled": True,
+                              "blockxsize": 8_000, "blockysize": 8_000,
+                              "interleave": "pixel", "compress": "deflate"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_sizes_that_are_made_up_are_refused_before_memory_is_taken(kind, tmp_path):
+    path = sparse(tmp_path / "bomb.tif", **BOMBS[kind])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SceneError) as caught:
+        open_scene(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_a_large_sparse_scene_is_no_bomb(tmp_path):
+    path = sparse(tmp_path / "wide.tif", width=200_000, height=200_000, tiled=True,
+                  blockxsize=512, blockysize=512, BIGTIFF="YES")  # fmt: skip
+    scene = open_scene(path)
+    pixels, _ = scene.read(Window(col_off=199_900, row_off=199_900, width=100, height=100))
+    assert not pixels.any()
+
+
+def test_the_version_names_the_gdal_that_is_carried():
+    result = subprocess.run(
+        [sys.executable, "-m", "geodinoseg", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"GDAL {rasterio.__gdal_version__}" in result.stdout
