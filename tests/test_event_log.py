@@ -19,7 +19,9 @@ NAMES = ("field", "roof", "open water")
 
 def score(epoch, matrix=None, val_loss=math.nan):
     accuracy = None if matrix is None else Accuracy(np.array(matrix))
-    return EpochScore(epoch=epoch, train_loss=1 / epoch, val_loss=val_loss, accuracy=accuracy)
+    return EpochScore(
+        epoch=epoch, stage="head", train_loss=1 / epoch, val_loss=val_loss, accuracy=accuracy
+    )
 
 
 def read_back(folder):
@@ -40,11 +42,12 @@ def test_tensorboard_reads_losses_and_scores_by_class(tmp_path):
     with EventLog(tmp_path / "log", names=NAMES) as log:
         log.epoch(score(1))
         log.epoch(score(2, matrix, val_loss=0.7))
-        log.epoch(score(1, matrix, val_loss=0.6))  # a second stage begins anew
+    with EventLog(tmp_path / "log", names=NAMES) as log:  # gone on with
+        log.epoch(score(3, matrix, val_loss=0.6))
     found = read_back(tmp_path / "log")
     assert set(found) == {"loss/training", "loss/validation", "mean IoU", "IoU/field", "IoU/roof"}
     assert found["loss/training"][0] == [1, 2, 3]
-    assert_allclose(found["loss/training"][1], [1, 0.5, 1])
+    assert_allclose(found["loss/training"][1], [1, 1 / 2, 1 / 3])
     assert found["loss/validation"][0] == [2, 3]
     assert_allclose(found["loss/validation"][1], [0.7, 0.6], rtol=1e-6)
     assert_allclose(found["IoU/field"][1], 5 / 8)

@@ -401,7 +401,7 @@ def test_what_cannot_be_trained_is_refused_before_the_training(
     grey = write_raster(tmp_path / "grey.tif", color_pixels(color_field.channels)[:1])
     even = write_raster(tmp_path / "even.tif", np.full((3, 260, 300), 7, np.uint8))
     blank = write_raster(tmp_path / "blank.tif", np.zeros((3, 260, 300), np.uint8), nodata=0)
-    refuse(SceneError, "no pixel holds data where it is labelled", blank)
+    refuse(LabelError, "holds no data where .* has labels of field, roof, water", blank)
     refuse(ModelError, "crops of 50 px: give a multiple", settings=quick(crop_px=50))
     refuse(ModelError, r"n_features=3: the backbone .* has 2 layers", network={"n_features": 3})
     refuse(ModelError, "absent: no such folder", network={"backbone": tmp_path / "absent"})

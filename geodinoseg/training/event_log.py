@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class EventLog:
     """Scalars of each epoch in an event file. Use as a context manager, or close it.
 
-    Epochs are numbered through, so that the stages of a training stand one after the other.
+    Epochs keep their numbers, so that a training that is resumed goes on in the same curves.
     """
 
     def __init__(self, folder: Path, *, names: Sequence[str] = ()) -> None:
@@ -31,7 +31,6 @@ class EventLog:
             ModelError: TensorBoard is not installed, or the folder cannot be written.
         """
         self._names = tuple(names)
-        self._steps = 0
         self._writer = _writer(folder)
 
     def __enter__(self) -> Self:
@@ -44,7 +43,6 @@ class EventLog:
 
     def epoch(self, score: EpochScore) -> None:
         """Write the losses, mean IoU and the IoU of each class; what is NaN is left out."""
-        self._steps += 1
         values = {
             "loss/training": score.train_loss,
             "loss/validation": score.val_loss,
@@ -55,7 +53,7 @@ class EventLog:
             values |= {f"IoU/{name}": iou for name, iou in known}
         for tag, value in values.items():
             if not math.isnan(value):
-                self._writer.add_scalar(tag, value, self._steps)
+                self._writer.add_scalar(tag, value, score.epoch)
         self._writer.flush()
 
     def close(self) -> None:
