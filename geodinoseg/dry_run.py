@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from geodinoseg.inference import fitting_batch_size
 from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
 from geodinoseg.tile_model import TileModel
 
@@ -18,6 +20,8 @@ def estimate(
     settings: SegmentSettings | None = None,
     *,
     device: str = "auto",
+    confidence: bool = False,
+    probabilities: bool = False,
 ) -> tuple[Plan, float]:
     """The plan of a segmentation, and the seconds that its forward passes would take.
 
@@ -28,6 +32,8 @@ def estimate(
         model: as `segment_scene` takes it.
         settings: as `segment_scene` takes them.
         device: where a model folder is loaded.
+        confidence: whether the map would hold the winner's probability.
+        probabilities: whether it would hold the probability of each class.
 
     Returns:
         The plan, and an estimate in seconds if every tile holds data.
@@ -37,7 +43,11 @@ def estimate(
     """
     settings = settings or SegmentSettings()
     loaded = loaded_model(model, settings, device=device)
-    plan, loaded = make_plan(scene, loaded, settings)
+    plan, loaded = make_plan(
+        scene, loaded, settings, confidence=confidence, probabilities=probabilities
+    )
+    if settings.batch_size is None and loaded.device.type == "cuda":
+        plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, loaded))
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
     return plan, per_tile * len(plan.grid)

@@ -70,11 +70,11 @@ class Scene:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with opened_raster(self.path) as dataset, gdal_settings(cache_bytes=self._cache_bytes):
+        with opened_raster(self.path) as dataset, gdal_settings(cache_bytes=self.cache_bytes):
             yield SceneReader(self, dataset)
 
     @property
-    def _cache_bytes(self) -> int | None:
+    def cache_bytes(self) -> int | None:
         """Room for two blocks where these are giant, as in a file that is a single strip.
 
         A block that does not fit GDAL's cache would be decoded anew for every few rows of it.

@@ -146,7 +146,7 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geodinoseg.segmentation._decided", interrupted)
+    monkeypatch.setattr("geodinoseg.inference._decided", interrupted)
     assert segment().exit_code == 130
     assert files(tmp_path) == {"ortho.tif"}
 
@@ -216,7 +216,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path)
     assert "130 x 90 px" in lines["scene"]
     assert "of 56 px" in lines["tiles"]
     assert "batches of 3" in lines["tiles"]
-    assert "MB to read and blend" in lines["memory"]
+    assert "MB to read, blend and write" in lines["memory"]
     assert "MB before compression" in lines["output"]
     assert " s in the network" in lines["time"]
     assert files(tmp_path) == {"ortho.tif"}
@@ -227,7 +227,8 @@ def test_a_dry_run_in_json_is_one_event(segment):
     assert event["event"] == "plan"
     assert event["output_bytes"] == 90 * 130
     assert event["tiles"] > 1
-    assert event["panel_bytes"] > 0
+    assert 0 < event["memory_bytes"] <= 1 << 30
+    assert event["parts"] == 1
     assert event["seconds"] >= 0
 
 

@@ -92,7 +92,14 @@ def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
     from geodinoseg.plan import plan_facts
 
     if json_:
-        _event(event="plan", seconds=round(seconds, 1), **plan_facts(plan))
+        costs = {"memory_bytes": plan.memory_bytes, "output_bytes": plan.output_bytes}
+        _event(
+            event="plan",
+            seconds=round(seconds, 1),
+            parts=len(plan.chunks),
+            **costs,
+            **plan_facts(plan),
+        )
         return
     click.echo(str(plan))
     click.echo(f"time      about {_spoken(seconds)} in the network on this device")

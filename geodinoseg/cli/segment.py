@@ -8,7 +8,13 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
-from geodinoseg.cli.options import bands_option, device_option, json_option, overwrite_option
+from geodinoseg.cli.options import (
+    MemorySize,
+    bands_option,
+    device_option,
+    json_option,
+    overwrite_option,
+)
 from geodinoseg.progress import Progress, part_of
 
 _FILE = click.Path(path_type=Path)
@@ -38,6 +44,13 @@ _RASTER_SHARE = 0.9
     "--batch-size", type=click.IntRange(min=1), help="Tiles at once. [default: 4; 16 on a GPU]"
 )
 @click.option(
+    "--max-memory",
+    type=MemorySize(),
+    default="1GiB",
+    show_default=True,
+    help="Memory to read, blend and write in, beside the network and the libraries.",
+)
+@click.option(
     "--resolution",
     type=click.FloatRange(min=0, min_open=True),
     help="Ground resolution of the scene, m per px. [default: what its CRS says]",
@@ -52,6 +65,11 @@ _RASTER_SHARE = 0.9
 @device_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it takes.")
 @overwrite_option
+@click.option(
+    "--no-resume",
+    is_flag=True,
+    help="Start over, where an interrupted run left finished parts beside the output.",
+)
 @json_option
 def segment(scene: str, **options: Any) -> None:
     """Segment SCENE with a model into a class raster on the scene's own grid.
@@ -60,8 +78,12 @@ def segment(scene: str, **options: Any) -> None:
     Examples:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --dry-run
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --max-memory 2GB
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
+
+    A run that was interrupted is gone on with by the same command: finished parts lie beside the
+    output, in <output>.parts, until the map is whole.
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
     from geodinoseg.scene import open_scene
@@ -99,6 +121,7 @@ def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
         settings=_settings(options),
         device=options["device"],
         overwrite=options["overwrite"],
+        resume=not options["no_resume"],
         progress=part_of(progress, 0, raster_share),
     )
     step = (1 - raster_share) / max(len(polygons), 1)
@@ -118,7 +141,14 @@ def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
 def _dry_run(source: Any, options: dict[str, Any]) -> None:
     from geodinoseg.dry_run import estimate
 
-    plan, seconds = estimate(source, options["model"], _settings(options), device=options["device"])
+    plan, seconds = estimate(
+        source,
+        options["model"],
+        _settings(options),
+        device=options["device"],
+        confidence=options["confidence"] is not None,
+        probabilities=options["probabilities"] is not None,
+    )
     report_plan(plan, seconds, json_=options["json_"])
 
 
@@ -139,6 +169,7 @@ def _settings(options: dict[str, Any]) -> Any:
         nodata=options["nodata"],
         precision=options["precision"],
         resolution_m=options["resolution"],
+        max_memory=options["max_memory"],
     )
 
 
