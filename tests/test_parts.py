@@ -80,7 +80,7 @@ class Case:
         return sorted(parts_folder(self.output).glob("part-*"))
 
     def run(self, model=None, **options):
-        wanted = {"confidence": True, "probabilities": True, "settings": self.settings} | options
+        wanted = {"confidence": True, "settings": self.settings} | options
         return segment_scene(self.scene, model or KnownModel(), self.output, **wanted)
 
     def bytes(self) -> dict[str, bytes]:
@@ -89,7 +89,7 @@ class Case:
     def names(self) -> set[str]:
         return {p.name for p in self.folder.iterdir()}
 
-    def stopped_after(self, parts: int) -> None:
+    def stopped_after(self, parts: int, **options) -> None:
         """A run that was killed when so many parts were done."""
         seen = 0
         finish = PartWriter.finish
@@ -104,16 +104,15 @@ class Case:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(PartWriter, "finish", counted)
             with pytest.raises(Killed):
-                self.run()
+                self.run(**options)
         assert len(self.parts) == parts
 
 
 def case_in(folder: Path, pixels) -> Case:
     scene = write_raster(folder / "scene.tif", pixels, transform=ROTATED, nodata=255)
-    everything = {"confidence": True, "probabilities": True}
-    wide, _ = make_plan(scene, KnownModel(), SegmentSettings(overlap_px=30), **everything)
+    wide, _ = make_plan(scene, KnownModel(), SegmentSettings(overlap_px=30), confidence=True)
     settings = SegmentSettings(overlap_px=30, max_memory=wide.memory.of_panel(900))
-    plan, _ = make_plan(scene, KnownModel(), settings, **everything)
+    plan, _ = make_plan(scene, KnownModel(), settings, confidence=True)
     assert (plan.panels, len(plan.chunks)) == (3, PARTS)
     return Case(folder, scene, settings)
 
@@ -167,13 +166,23 @@ def test_wherever_a_run_is_killed_the_bytes_are_the_same(tmp_path, pixels, whole
         shutil.rmtree(case.folder)
 
 
+def test_probabilities_are_kept_in_parts_too(tmp_path, pixels):
+    case = case_in(tmp_path, pixels)
+    case.run(probabilities=True)
+    expected = case.bytes()
+    case.stopped_after(5, probabilities=True, overwrite=True)
+    case.run(probabilities=True, overwrite=True)
+    assert case.bytes() == expected
+    assert "map_probabilities.tif" in expected
+
+
 def folder_in(folder: Path, name: str) -> Path:
     (folder / name).mkdir()
     return folder / name
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(case, whole):
-    for parts in range(2, PARTS + 1, 2):
+    for parts in range(1, PARTS - 1, 2):
         model = KnownModel()
         # Each gets a little further than the one before, and is killed amid a part.
         model.fails = lambda *_, parts=parts: Killed() if len(case.parts) >= parts else None
@@ -221,7 +230,7 @@ def test_whoever_stops_a_run_is_told_how_to_go_on(case):
 
 def test_a_model_that_nothing_identifies_leaves_no_parts(case):
     model = KnownModel(fingerprint=None)
-    model.fails = lambda calls, _: Killed() if calls == 60 else None
+    model.fails = lambda calls, _: Killed() if calls == 25 else None
     with pytest.raises(Killed) as caught:
         case.run(model)
     assert case.names() == {"scene.tif"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -11,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
@@ -19,7 +21,13 @@ from geodinoseg.errors import GeodinosegError
 from geodinoseg.progress import Progress, no_progress
 
 _EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
+_ENDED = {
+    signal.SIGINT: "interrupted; no unfinished file was left.",
+    signal.SIGTERM: "ended from outside; no unfinished file was left.",
+    signal.SIGHUP: "ended, as its terminal was closed; no unfinished file was left.",
+}
+_GRACE_S = 10
+"""How long the work may take to stop in order; a single call into PyTorch or GDAL takes minutes."""
 _REDRAW_S = 0.1
 _JSON_REDRAW_S = 0.5
 _WANTS_JSON = "geodinoseg.json"
@@ -29,18 +37,19 @@ _WANTS_JSON = "geodinoseg.json"
 def ended_in_words(ctx: click.Context) -> Iterator[None]:
     """Run a command: what a user can mend ends as one line on stderr and exit code 1.
 
-    An interrupt ends as one line and exit code 130, SIGTERM with 143; everything else is a bug
-    and goes up.
+    Ctrl-C ends as one line and exit code 130, SIGTERM with 143, SIGHUP with 129; everything else is
+    a bug and goes up. Streams that nobody listens to, or that lie on a full disk, do no harm.
     """
     with _warnings_in_words(), _signals_as_interrupts():
         try:
             yield
         except GeodinosegError as error:
-            _fail(ctx, str(error), _EXIT_FAILURE)
-        except _Ended as ended:
-            _fail(ctx, "ended from outside; no unfinished file was left.", 128 + ended.number)
-        except KeyboardInterrupt:
-            _fail(ctx, "interrupted; no unfinished file was left.", _EXIT_INTERRUPTED)
+            _fail(ctx, _with_notes(str(error), error), _EXIT_FAILURE)
+        except KeyboardInterrupt as ended:
+            number = signal.Signals(ended.number if isinstance(ended, _Ended) else signal.SIGINT)
+            _fail(ctx, _with_notes(_ENDED[number], ended), 128 + number)
+        finally:
+            _drop_deaf_streams()
 
 
 def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
@@ -62,8 +71,8 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         yield no_progress
         return
     with click.progressbar(
-        length=1000, label=label, show_eta=True, show_percent=True, file=sys.stderr, width=30,
-        item_show_func=lambda message: message,
+        length=1000, label=label, show_eta=True, show_percent=True, width=30,
+        file=cast("TextIO", _Unfailing(sys.stderr)), item_show_func=lambda message: message,
     ) as bar:  # fmt: skip
         last = 0.0
 
@@ -84,7 +93,7 @@ def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> N
         _event(event="done", outputs=[str(path) for path in outputs])
         return
     for line in lines:
-        click.echo(line)
+        _say(line)
 
 
 def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
@@ -101,22 +110,42 @@ def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
             **plan_facts(plan),
         )
         return
-    click.echo(str(plan))
-    click.echo(f"time      about {_spoken(seconds)} in the network on this device")
+    _say(str(plan))
+    _say(f"time      about {_spoken(seconds)} in the network on this device")
 
 
 def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
     """Facts for a person, a line each, or as one JSON object."""
     if json_:
-        click.echo(json.dumps(facts))
+        _say(json.dumps(facts))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        click.echo(f"{name:{width}}  {_shown(value)}")
+        _say(f"{name:{width}}  {_shown(value)}")
+
+
+class _Unfailing:
+    """A stream whose other end may go away, as a terminal that is closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Write, or do nothing."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or do nothing."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 class _Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came."""
+    """SIGINT, SIGTERM or SIGHUP came."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -125,7 +154,12 @@ class _Ended(KeyboardInterrupt):
 
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed."""
+    """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed.
+
+    Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
+    would hold it up. A thread that hears of the signal at once ends the process if it has not ended
+    by itself; what is left behind then is removed by the next run.
+    """
 
     def end(number: int, _: object) -> NoReturn:
         raise _Ended(number)
@@ -133,12 +167,81 @@ def _signals_as_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python handles signals in the main thread alone
         return
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What is ignored stays so: `nohup` means to outlive its terminal.
+    heard = [number for number in _ENDED if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
-        yield
+        with _watched_signals():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _watched_signals() -> Iterator[None]:
+    ended = threading.Event()
+    listening, speaking = os.pipe()
+    os.set_blocking(speaking, False)
+
+    def watch() -> None:
+        while number := os.read(listening, 1)[0]:
+            if number in _ENDED and not ended.wait(_GRACE_S):
+                why = _ENDED[signal.Signals(number)].partition(";")[0]
+                _say_plainly(
+                    f"Error: {why}, amid a long step; run the same command again to go on."
+                )
+                os._exit(128 + number)
+
+    thread = threading.Thread(target=watch, name="geodinoseg-signals", daemon=True)
+    old = signal.set_wakeup_fd(speaking, warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old)
+        ended.set()
+        os.write(speaking, b"\0")  # no signal has this number: the thread goes home
+        thread.join()
+        os.close(listening)
+        os.close(speaking)
+
+
+def _say_plainly(line: str) -> None:
+    """Write to stderr past Python's buffers, which the main thread may hold."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode(errors="replace"))
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    """A message, and what was noted on its error's way up."""
+    return " ".join([message, *getattr(error, "__notes__", ())])
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    """A line for whoever listens; a reader who has gone, or a full disk, is no reason to fail."""
+    try:
+        click.echo(line, err=err)
+    except OSError:
+        _mute(sys.stderr if err else sys.stdout)
+
+
+def _drop_deaf_streams() -> None:
+    """Flush now: at exit Python would complain of what it could not write, with code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            _mute(stream)
+
+
+def _mute(stream: Any) -> None:
+    """Let a stream write into nothing, what waits in its buffer included."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
 
 
 class _Words(logging.Handler):
@@ -152,18 +255,22 @@ class _Words(logging.Handler):
         message = record.getMessage()
         if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
             self._said.add(message)
-            click.echo(f"Warning: {message}", err=True)
+            is_warning = record.levelno >= logging.WARNING
+            _say(f"Warning: {message}" if is_warning else message, err=True)
 
 
 @contextmanager
 def _warnings_in_words() -> Iterator[None]:
-    root, words = logging.getLogger(), _Words(logging.WARNING)
+    root, ours, words = logging.getLogger(), logging.getLogger("geodinoseg"), _Words(logging.INFO)
+    level = ours.level
     root.addHandler(words)
+    ours.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     try:
         yield
     finally:
         logging.captureWarnings(capture=False)
+        ours.setLevel(level)
         root.removeHandler(words)
 
 
@@ -197,11 +304,11 @@ def _json_progress() -> Progress:
 
 def _event(**values: Any) -> None:
     # In ASCII, as a name that is no UTF-8 would not pass otherwise; click flushes.
-    click.echo(json.dumps(values))
+    _say(json.dumps(values))
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.meta.get(_WANTS_JSON):
         _event(event="error", message=message)
-    click.echo(f"Error: {message}", err=True)
+    _say(f"Error: {message}", err=True)
     sys.exit(code)
