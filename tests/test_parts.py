@@ -168,10 +168,11 @@ def test_wherever_a_run_is_killed_the_bytes_are_the_same(tmp_path, pixels, whole
 
 def test_probabilities_are_kept_in_parts_too(tmp_path, pixels):
     case = case_in(tmp_path, pixels)
-    case.run(probabilities=True)
+    options = {"probabilities": True, "settings": SegmentSettings(overlap_px=30)}
+    case.run(**options)
     expected = case.bytes()
-    case.stopped_after(5, probabilities=True, overwrite=True)
-    case.run(probabilities=True, overwrite=True)
+    case.stopped_after(2, **options, overwrite=True)
+    case.run(**options, overwrite=True)
     assert case.bytes() == expected
     assert "map_probabilities.tif" in expected
 

@@ -9,6 +9,7 @@ Prints ratios; what is compared runs in one call, in turn, each in a process of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -95,17 +96,12 @@ def without_parts(scene: Path, model, output: Path, settings: SegmentSettings) -
 def resumed(scene: Path, model, output: Path, settings: SegmentSettings) -> float:
     """A run that is stopped when all parts are done, and goes on. Seconds of the second."""
 
-    class Stopped(Exception):
-        pass
-
     def stop(*_, **__):
-        raise Stopped
+        raise KeyboardInterrupt
 
     assemble, segmentation.assemble = segmentation.assemble, stop
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         in_parts(scene, model, output, settings)
-    except Stopped:
-        pass
     segmentation.assemble = assemble
     began = time.perf_counter()
     in_parts(scene, model, output, settings)
