@@ -20,7 +20,14 @@ from geodinoseg.inference import ChunkSegmenter, TileProgress, fitting_batch_siz
 from geodinoseg.lock import locked_output
 from geodinoseg.model.model_identity import model_identity
 from geodinoseg.outputs import check_output
-from geodinoseg.parts import Parts, Run, check_parts_folder, opened_parts, recorded_settings
+from geodinoseg.parts import (
+    Parts,
+    Run,
+    check_parts_folder,
+    opened_parts,
+    outputs_in_doubt,
+    recorded_settings,
+)
 from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan, plan_facts
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.scene import Scene, ScenePath, scene_path
@@ -108,20 +115,10 @@ def segment_scene(
         for path in targets.paths:
             locks.enter_context(locked_output(path))
         job = prepare(scene, model, targets, settings, device=device, resume=resume)
-        plan = job.plan
-        with (
-            opened_parts(
-                targets.class_raster, job.run, plan.layers,
-                nodata=plan.legend.nodata, chunks=plan.chunks, resume=resume,
-            ) as parts,
-            _told_how_to_go_on(job, parts),
-        ):  # fmt: skip
+        with parts_of(job, targets, resume=resume) as parts:
             segment_missing(job, parts, progress=part_of(progress, 0, _NETWORK_SHARE))
-            progress(_NETWORK_SHARE, "putting the parts together")
-            assemble(
-                job, parts, targets, tags=_tags(plan, model),
-                progress=part_of(progress, _NETWORK_SHARE, _ASSEMBLED_SHARE),
-            )  # fmt: skip
+            finishing = part_of(progress, _NETWORK_SHARE, _ASSEMBLED_SHARE)
+            assemble(job, parts, targets, tags=_tags(job.plan, model), progress=finishing)
     progress(1.0, "done")
     return open_class_raster(targets.class_raster)
 
@@ -163,6 +160,36 @@ def prepare(
     return Job(plan=plan, model=loaded, run=run)
 
 
+@contextmanager
+def parts_of(job: Job, targets: Outputs, *, resume: bool) -> Iterator[Parts]:
+    """The parts of a job, beside its class raster; gone when the block ends well.
+
+    Whatever ends it otherwise says how far it came.
+
+    Raises:
+        OutputError: as `parts.opened_parts`.
+    """
+    plan = job.plan
+    with opened_parts(
+        targets.class_raster,
+        job.run,
+        plan.layers,
+        nodata=plan.legend.nodata,
+        chunks=plan.chunks,
+        resume=resume,
+    ) as parts:
+        try:
+            yield parts
+        except BaseException as error:
+            done = parts.count()
+            if done and job.run.is_resumable:
+                error.add_note(
+                    f"Run the same command again to go on: {done} of {len(plan.chunks)} parts are "
+                    f"done."
+                )
+            raise
+
+
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
     """Segment the chunks that have no whole part yet, and write their parts.
 
@@ -198,14 +225,17 @@ def assemble(
     """
     plan = job.plan
     collar, valid_px = CollarWatch(plan.scene), 0
-    with class_raster_writer(
-        targets.class_raster,
-        plan.scene.geobox,
-        plan.legend,
-        confidence_path=targets.confidence,
-        probabilities_path=targets.probabilities,
-        tags=tags,
-    ) as writer:
+    with (
+        parts.appearing(targets.paths),
+        class_raster_writer(
+            targets.class_raster,
+            plan.scene.geobox,
+            plan.legend,
+            confidence_path=targets.confidence,
+            probabilities_path=targets.probabilities,
+            tags=tags,
+        ) as writer,
+    ):
         for done, chunk in enumerate(plan.chunks):
             progress(done / len(plan.chunks), "putting the parts together")
             part = parts.read(chunk)
@@ -234,8 +264,13 @@ def check_outputs(
     Raises:
         OutputError: one cannot be written, is an input, or two are the same file.
     """
-    inputs = [scene_path(scene)]
-    main = check_output(output, overwrite=overwrite, suffixes=_SUFFIXES, inputs=inputs)
+    inputs, own = [scene_path(scene)], outputs_in_doubt(Path(output))
+
+    def checked(path: Path) -> Path:
+        replace = overwrite or path.resolve() in own
+        return check_output(path, overwrite=replace, suffixes=_SUFFIXES, inputs=inputs)
+
+    main = checked(Path(output))
     chosen: dict[str, Path | None] = {}
     for what, wish in (("confidence", confidence), ("probabilities", probabilities)):
         if wish is False:
@@ -244,24 +279,9 @@ def check_outputs(
         path = main.with_name(f"{main.stem}_{what}.tif") if wish is True else Path(wish)
         if path.resolve() in {p.resolve() for p in (main, *chosen.values()) if p}:
             raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
-        chosen[what] = check_output(path, overwrite=overwrite, suffixes=_SUFFIXES, inputs=inputs)
+        chosen[what] = checked(path)
     check_parts_folder(main)
     return Outputs(class_raster=main, **chosen)
-
-
-@contextmanager
-def _told_how_to_go_on(job: Job, parts: Parts) -> Iterator[None]:
-    """Whatever ends the run says how far it came."""
-    try:
-        yield
-    except BaseException as error:
-        done = parts.count()
-        if done and job.run.is_resumable:
-            error.add_note(
-                f"Run the same command again to go on: {done} of {len(job.plan.chunks)} parts "
-                f"are done."
-            )
-        raise
 
 
 def _check_same_blocks(
