@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from geodinoseg.chunk_segmenter import ChunkSegmenter, TileProgress
 from geodinoseg.class_rasters.block_rows import Checksums
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.class_rasters.class_rows import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.collar import CollarWatch
 from geodinoseg.errors import OutputError
-from geodinoseg.inference import ChunkSegmenter, TileProgress, fitting_batch_size
 from geodinoseg.lock import locked_output
-from geodinoseg.model.model_identity import model_identity
-from geodinoseg.outputs import check_output
 from geodinoseg.parts import (
     Parts,
-    Run,
-    check_parts_folder,
     opened_parts,
-    outputs_in_doubt,
-    recorded_settings,
 )
-from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan, plan_facts
+from geodinoseg.plan import Plan, SegmentSettings, plan_facts
 from geodinoseg.progress import Progress, no_progress, part_of
-from geodinoseg.scene import Scene, ScenePath, scene_path
-from geodinoseg.scene_identity import scene_identity
+from geodinoseg.scene import Scene, ScenePath
+from geodinoseg.segmentation_job import Job, Outputs, check_outputs, prepare
 from geodinoseg.tile_model import TileModel
 from geodinoseg.version import __version__
 
@@ -40,31 +31,6 @@ logger = logging.getLogger(__name__)
 _SUFFIXES = (".tif", ".tiff")
 _NETWORK_SHARE, _ASSEMBLED_SHARE = 0.95, 0.97
 """Of the progress, until the last part is written and until all are put together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """Files of one segmentation, checked to be writable."""
-
-    class_raster: Path
-    confidence: Path | None
-    probabilities: Path | None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Those that are wanted."""
-        return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One segmentation, decided: what every process that computes a part of it must agree on."""
-
-    plan: Plan
-    model: TileModel
-    """Set to the scene's ground resolution."""
-    run: Run
-    """Content of scene, model and settings."""
 
 
 def segment_scene(
@@ -121,43 +87,6 @@ def segment_scene(
             assemble(job, parts, targets, tags=_tags(job.plan, model), progress=finishing)
     progress(1.0, "done")
     return open_class_raster(targets.class_raster)
-
-
-def prepare(
-    scene: ScenePath | Scene,
-    model: str | Path | TileModel,
-    targets: Outputs,
-    settings: SegmentSettings,
-    *,
-    device: str,
-    resume: bool,
-) -> Job:
-    """Load the model and decide on everything, before the first part.
-
-    Where no batch size was given, that of the run to go on with is taken, or on a GPU the largest
-    that fits: it belongs to what the bytes depend on.
-
-    Raises:
-        GeodinosegError: as `segment_scene`.
-    """
-    loaded = loaded_model(model, settings, device=device)
-    recorded = recorded_settings(targets.class_raster).get("batch_size") if resume else None
-    chosen = settings.batch_size or recorded
-    plan, loaded = make_plan(
-        scene,
-        loaded,
-        dataclasses.replace(settings, batch_size=chosen),
-        confidence=targets.confidence is not None,
-        probabilities=targets.probabilities is not None,
-    )
-    if chosen is None and loaded.device.type == "cuda":
-        plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, loaded))
-    run = Run(
-        scene=scene_identity(plan.scene),
-        model=model_identity(model),
-        settings=_settings_of(plan, loaded),
-    )
-    return Job(plan=plan, model=loaded, run=run)
 
 
 @contextmanager
@@ -251,39 +180,6 @@ def assemble(
     collar.warn()
 
 
-def check_outputs(
-    scene: Any,
-    output: str | Path,
-    confidence: bool | str | Path,
-    probabilities: bool | str | Path,
-    *,
-    overwrite: bool,
-) -> Outputs:
-    """Where the outputs go; says before any work what stands in their way.
-
-    Raises:
-        OutputError: one cannot be written, is an input, or two are the same file.
-    """
-    inputs, own = [scene_path(scene)], outputs_in_doubt(Path(output))
-
-    def checked(path: Path) -> Path:
-        replace = overwrite or path.resolve() in own
-        return check_output(path, overwrite=replace, suffixes=_SUFFIXES, inputs=inputs)
-
-    main = checked(Path(output))
-    chosen: dict[str, Path | None] = {}
-    for what, wish in (("confidence", confidence), ("probabilities", probabilities)):
-        if wish is False:
-            chosen[what] = None
-            continue
-        path = main.with_name(f"{main.stem}_{what}.tif") if wish is True else Path(wish)
-        if path.resolve() in {p.resolve() for p in (main, *chosen.values()) if p}:
-            raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
-        chosen[what] = checked(path)
-    check_parts_folder(main)
-    return Outputs(class_raster=main, **chosen)
-
-
 def _check_same_blocks(
     writer: ClassRasterWriter, layer: LayerName, expected: Checksums, targets: Outputs
 ) -> None:
@@ -291,25 +187,6 @@ def _check_same_blocks(
         raise OutputError(
             f"{targets.class_raster}: a part changed while it was read; run it again."
         )
-
-
-def _settings_of(plan: Plan, model: TileModel) -> dict[str, Any]:
-    """What the bytes depend on beside the scene's and the model's content."""
-    return {
-        "version": __version__,
-        "tile_px": plan.grid.tile_px,
-        "overlap_px": plan.grid.overlap_px,
-        "batch_size": plan.batch_size,
-        "bands": plan.scene.bands,
-        "nodata": plan.scene.nodata,
-        "scale": plan.scale,
-        "precision": str(getattr(model, "compute_dtype", "")),
-        "legend": plan.legend.to_json(),
-        "layers": [layer.name for layer in plan.layers],
-        "panels": sorted({chunk.core.col_off for chunk in plan.chunks}),
-        "chunk_rows": plan.chunks[0].core.height,
-        "chunks": len(plan.chunks),
-    }
 
 
 def _tags(plan: Plan, model: object) -> dict[str, str]:

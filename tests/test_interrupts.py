@@ -91,8 +91,8 @@ def test_a_command_that_is_stopped_says_how_to_go_on_and_goes_on(
 def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
     script = textwrap.dedent("""
         import time, click
-        from geodinoseg.cli import console
-        console._GRACE_S = 0.5
+        from geodinoseg.cli import console, interrupts
+        interrupts._GRACE_S = 0.5
         @click.command()
         @click.pass_context
         def work(ctx):

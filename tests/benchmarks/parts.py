@@ -22,10 +22,11 @@ import torch
 from engine import CheapModel, peak_mb, write_scene
 
 from geodinoseg import segmentation
+from geodinoseg.chunk_segmenter import TileProgress, first_run, union_of_cores
 from geodinoseg.class_rasters.class_rows import class_raster_writer
 from geodinoseg.collar import CollarWatch
 from geodinoseg.devices import FittingBatches
-from geodinoseg.inference import TileProgress, class_rows, first_run, union_of_cores
+from geodinoseg.inference import class_rows
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
