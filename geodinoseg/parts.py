@@ -179,10 +179,11 @@ def outputs_in_doubt(output: Path) -> frozenset[Path]:
     return frozenset(Path(path) for path in paths)
 
 
-def recorded_settings(output: Path) -> Mapping[str, Any]:
-    """The settings in the manifest beside an output; empty where there is none."""
+def recorded_batch_size(output: Path) -> int | None:
+    """The batch size of the run whose parts lie beside an output; None where there is none."""
     manifest = _read_manifest(parts_folder(output))
-    return {} if manifest is None else dict(manifest["run"]["settings"])
+    size = manifest["run"]["settings"].get("batch_size") if manifest else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 @contextmanager
@@ -257,7 +258,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_same(folder: Path, manifest: Mapping[str, Any], run: Run) -> None:
-    if manifest["key"] == run.key and manifest["run"] == run.to_json():
+    if manifest.get("key") == run.key and manifest["run"] == run.to_json():
         return
     found = sum(1 for _ in folder.glob("part-*"))
     raise OutputError(

@@ -11,7 +11,7 @@ from geodinoseg.errors import OutputError
 from geodinoseg.inference import fitting_batch_size
 from geodinoseg.model.model_identity import model_identity
 from geodinoseg.outputs import check_output
-from geodinoseg.parts import Run, check_parts_folder, outputs_in_doubt, recorded_settings
+from geodinoseg.parts import Run, check_parts_folder, outputs_in_doubt, recorded_batch_size
 from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
 from geodinoseg.scene import Scene, ScenePath, scene_path
 from geodinoseg.scene_identity import scene_identity
@@ -97,7 +97,7 @@ def prepare(
         GeodinosegError: as `segment_scene`.
     """
     loaded = loaded_model(model, settings, device=device)
-    recorded = recorded_settings(targets.class_raster).get("batch_size") if resume else None
+    recorded = recorded_batch_size(targets.class_raster) if resume else None
     plan, loaded = decide(
         scene,
         loaded,
