@@ -10,6 +10,8 @@ import numpy as np
 from geodinoseg.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from geodinoseg.scene import Scene
@@ -39,6 +41,18 @@ class CollarWatch:
         self._seen += sample[0].size
         for value in self._values:
             self._counts[value] += int((sample == value).all(axis=0).sum())
+
+    def taken(self) -> dict[str, Any]:
+        """What was counted since it was last taken, as plain JSON."""
+        taken = {"seen": self._seen, "counts": [self._counts[value] for value in self._values]}
+        self._seen, self._counts = 0, dict.fromkeys(self._values, 0)
+        return taken
+
+    def add(self, taken: Mapping[str, Any]) -> None:
+        """Count what another watch of the same scene has taken."""
+        self._seen += taken["seen"]
+        for value, count in zip(self._values, taken["counts"], strict=True):
+            self._counts[value] += count
 
     def warn(self) -> None:
         """Log a warning where a noticeable share of the pixels looked empty."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar, get_args
 
 import torch
 
-from geodinoseg.errors import DeviceError
+from geodinoseg.errors import DeviceError, DeviceMemoryError
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 _Result = TypeVar("_Result")
+
+_CPU_IS_FULL = "DefaultCPUAllocator: can't allocate memory"
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -70,35 +76,86 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def in_halves_when_full(
-    compute: Callable[[torch.Tensor, torch.Tensor], _Result],
-    first: torch.Tensor,
-    second: torch.Tensor,
-    join: Callable[[list[_Result]], _Result],
-) -> _Result:
-    """compute(first, second); where the device's memory does not hold it, half the batch at a time.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full, and nothing else.
 
-    Args:
-        compute: takes slices of both tensors along their first axis.
-        first: (batch, ...).
-        second: (batch, ...).
-        join: puts the results of the halves together again, in order.
-
-    Raises:
-        DeviceError: a batch of one does not fit.
+    The CPU allocator has no error of its own: it raises RuntimeError with this message.
     """
-    try:
-        return compute(first, second)
-    except torch.OutOfMemoryError as error:
-        count = len(first)
-        if count == 1:
-            raise DeviceError(
-                "the device's memory does not hold one tile; give smaller tiles (--tile), another "
-                "device, or a smaller backbone."
-            ) from error
-    # Outside the handler: the error would keep the failed attempt's tensors alive.
-    if torch.cuda.is_available():
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | DeviceMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_IS_FULL in str(error)
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Return what PyTorch holds back for later, so that another size of piece finds room."""
+    gc.collect()  # a traceback is a cycle, and keeps the failed attempt's tensors
+    if device.type == "cuda":
         torch.cuda.empty_cache()
-    middle = count // 2
-    halves = (slice(0, middle), slice(middle, count))
-    return join([in_halves_when_full(compute, first[h], second[h], join) for h in halves])
+
+
+class FittingBatches:
+    """Sends batches through a network, in pieces no larger than what has fitted so far."""
+
+    def __init__(self, size: int, *, is_trial: bool = False) -> None:
+        """Begin with pieces of a size; a trial finds the size that fits, and says nothing."""
+        self.size = size
+        self._is_trial = is_trial
+
+    def run(
+        self,
+        compute: Callable[[torch.Tensor, torch.Tensor], _Result],
+        first: torch.Tensor,
+        second: torch.Tensor,
+        join: Callable[[list[_Result]], _Result],
+    ) -> _Result:
+        """compute(first, second), in halves from now on where memory does not hold it.
+
+        Args:
+            compute: takes slices of both tensors along their first axis.
+            first: (batch, ...).
+            second: (batch, ...).
+            join: puts the results of the pieces together again, in order.
+
+        Raises:
+            DeviceMemoryError: a batch of one does not fit.
+        """
+        results: list[_Result] = []
+        done = 0
+        while done < len(first):
+            piece = slice(done, done + self.size)
+            result = self._tried(compute, first[piece], second[piece])
+            if result is not None:
+                results.append(result)
+                done += len(first[piece])
+        return results[0] if len(results) == 1 else join(results)
+
+    def _tried(
+        self,
+        compute: Callable[[torch.Tensor, torch.Tensor], _Result],
+        first: torch.Tensor,
+        second: torch.Tensor,
+    ) -> _Result | None:
+        """The result; None where memory was full, and pieces are smaller now."""
+        try:
+            return compute(first, second)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(first) == 1:
+                raise DeviceMemoryError(
+                    "memory does not hold one tile; give smaller tiles (--tile), another device, "
+                    "or a smaller backbone."
+                ) from error
+        # Outside the handler: the error would keep the failed attempt's tensors alive.
+        give_memory_back(first.device)
+        self.size = len(first) // 2
+        if not self._is_trial:
+            logger.warning(
+                "memory does not hold %d tiles at once; going on with %d. The last digits of "
+                "probabilities may differ from a run that fits; --batch-size %d has it so "
+                "throughout.",
+                len(first),
+                self.size,
+                self.size,
+            )
+        return None

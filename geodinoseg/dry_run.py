@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
+from geodinoseg.plan import Plan, SegmentSettings, loaded_model
+from geodinoseg.segmentation_job import decide
 from geodinoseg.tile_model import TileModel
 from geodinoseg.value_range import warn_of_far_values
 
@@ -19,6 +20,8 @@ def estimate(
     settings: SegmentSettings | None = None,
     *,
     device: str = "auto",
+    confidence: bool = False,
+    probabilities: bool = False,
 ) -> tuple[Plan, float]:
     """The plan of a segmentation, and the seconds that its forward passes would take.
 
@@ -29,6 +32,8 @@ def estimate(
         model: as `segment_scene` takes it.
         settings: as `segment_scene` takes them.
         device: where a model folder is loaded.
+        confidence: whether the map would hold the winner's probability.
+        probabilities: whether it would hold the probability of each class.
 
     Returns:
         The plan, and an estimate in seconds if every tile holds data.
@@ -38,7 +43,9 @@ def estimate(
     """
     settings = settings or SegmentSettings()
     loaded = loaded_model(model, settings, device=device)
-    plan, loaded = make_plan(scene, loaded, settings)
+    plan, loaded = decide(
+        scene, loaded, settings, confidence=confidence, probabilities=probabilities
+    )
     warn_of_far_values(plan.scene, loaded)
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count

@@ -8,6 +8,7 @@ GeodinosegError
 ├── ModelError             a parameter of the network that cannot be
 ├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
 ├── DeviceError            the device is absent, or its memory too small
+│   └── DeviceMemoryError  its memory, or the machine's, does not hold what is needed at least
 └── OutputError            an output cannot be written where it should go
     └── OutputExistsError  it is there already, and --overwrite was not given
 """
@@ -51,6 +52,10 @@ class ModelFolderError(GeodinosegError):
 
 class DeviceError(GeodinosegError):
     """The device is absent, or its memory is too small."""
+
+
+class DeviceMemoryError(DeviceError):
+    """Memory does not hold what is needed at least; with smaller pieces it may."""
 
 
 class OutputError(GeodinosegError):

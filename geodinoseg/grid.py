@@ -188,10 +188,11 @@ class TileGrid:
                     width=min(cols, self.width - col),
                     height=min(rows, self.height - row),
                 )
-                chunks.append(self._chunk(len(chunks), core))
+                chunks.append(self.chunk_over(core, index=len(chunks)))
         return tuple(chunks)
 
-    def _chunk(self, index: int, core: Window) -> Chunk:
+    def chunk_over(self, core: Window, *, index: int) -> Chunk:
+        """The chunk of a core: the tiles that touch it, and the pixels that they see."""
         tile_rows = _tiles_over(self.row_offsets, self.tile_px, core.row_off, core.row_end)
         tile_cols = _tiles_over(self.col_offsets, self.tile_px, core.col_off, core.col_end)
         row_off = int(self.row_offsets[tile_rows[0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -11,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from geodinoseg.errors import OutputError, OutputExistsError, one_line
+from geodinoseg.lock import temporary_prefix, try_lock
 
 PathLike = str | os.PathLike[str]
+
+_OLD = "old"
+"""What a folder is called that waits for its successor to take its place."""
 
 # What a disk says that is full, over quota, read-only or broken; other errors of the operating
 # system that pass by here have another cause and go up untouched.
@@ -115,6 +120,7 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
             part.unlink(missing_ok=True)
         for entry in [*written, folder / target.name]:
             os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (os.replace is the atomic one)
+        _sync_folder(target.parent)
 
 
 @contextmanager
@@ -127,7 +133,7 @@ def folder_written_beside(target: Path) -> Iterator[Path]:
         OutputError: the folder cannot be put in place.
     """
     with _folder_beside(target) as folder:
-        fresh, old = folder / "new", folder / "old"
+        fresh, old = folder / "new", folder / _OLD
         fresh.mkdir()
         yield fresh
         for entry in fresh.rglob("*"):
@@ -141,13 +147,51 @@ def folder_written_beside(target: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(target)
             raise
+        _sync_folder(target.parent)
+
+
+def remove_folder(target: Path) -> None:
+    """Remove a folder of ours: gone from its name at once, then its files one by one.
+
+    Raises:
+        OutputError: it cannot be moved away.
+    """
+    with _folder_beside(target) as folder:
+        target.rename(folder / "unwanted")
+        _sync_folder(target.parent)
+
+
+def remove_left_behind(folder: Path, prefix: str, *, target: Path | None = None) -> None:
+    """Remove temporary folders whose process was killed; those at work keep theirs.
+
+    Args:
+        folder: where they lie.
+        prefix: how their names begin.
+        target: whose they are. What was moved away from there for a successor that then did not
+            come goes back first.
+    """
+    with os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    for path in found:
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # gone by now, or no folder
+        try:
+            if try_lock(handle):
+                old = Path(path, _OLD)
+                if target is not None and old.exists() and not target.exists():
+                    old.rename(target)
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
     try:
-        # Short, since some file systems end names at 255 bytes and the target may be long.
-        folder = Path(tempfile.mkdtemp(prefix=".geodinoseg-", dir=target.parent))
+        remove_left_behind(target.parent, temporary_prefix(target), target=target)
+        folder, handle = _held_folder(target)
     except OSError as error:
         raise OutputError(f"{target}: cannot write there: {one_line(error)}.") from error
     try:
@@ -157,12 +201,38 @@ def _folder_beside(target: Path) -> Iterator[Path]:
             raise
         raise OutputError(f"{target}: could not be written: {one_line(error)}.") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _held_folder(target: Path) -> tuple[Path, int]:
+    """A new folder, and a handle whose lock says that somebody is at work in it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # somebody who cleans up took it for one that was left behind
+        if try_lock(handle) is not False and folder.exists():
+            return folder, handle
+        os.close(handle)
 
 
 def _sync(path: Path) -> None:
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Have new names in a folder outlive a power cut; not every network mount can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _check_folder(target: Path) -> None:
@@ -179,7 +249,7 @@ def _check_folder(target: Path) -> None:
         raise OutputError(f"{target}: {folder} is a file, not a folder.")
     try:
         # Tried, since access rights do not tell: root may write where a disk is read-only.
-        tempfile.TemporaryDirectory(prefix=".geodinoseg-", dir=folder).cleanup()
+        tempfile.TemporaryDirectory(prefix=temporary_prefix(target), dir=folder).cleanup()
     except OSError as error:
         raise OutputError(
             f"{target}: the folder {folder} cannot be written to ({error.strerror}); give another."

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geodinoseg.class_rasters.block_rows import BLOCK_PX
+from geodinoseg.class_rasters.class_rows import map_layers
 from geodinoseg.errors import GridError, SceneError
 from geodinoseg.grid import TileGrid
+from geodinoseg.host_memory import DEFAULT_MAX_MEMORY, HostMemory
 from geodinoseg.model.model_folder import load_model
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.printable import printable
 from geodinoseg.scene import Scene, open_scene
 
 if TYPE_CHECKING:
+    from geodinoseg.class_rasters.class_rows import Layer
     from geodinoseg.grid import Chunk
     from geodinoseg.legend import Legend
     from geodinoseg.tile_model import TileModel
@@ -25,10 +29,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DEFAULT_TILE_PX = 512
-_PANEL_STEP_PX = 512  # panels end where blocks of the output end, so that none is written twice
-_PANEL_BYTES = 384 << 20
-"""What blending and reading may take for one panel; a wider scene is cut into more panels."""
-_TILE_ROWS_HELD = 4  # the one read ahead, the one that waits, the one in work, and its upload
+_CHUNK_TILES = 128
+"""Tiles of a chunk, about: minutes on a CPU, seconds on a GPU are what a kill can cost."""
+_CHUNK_TILE_ROWS = 32
+"""Tile rows of a chunk at most."""
+_BATCH_CPU, _BATCH_GPU = 4, 16
 _WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
 
 
@@ -50,12 +55,14 @@ class SegmentSettings:
     """In which the network computes, where a model folder is loaded; see `pick_precision`."""
     resolution_m: float | None = None
     """Ground resolution to take the scene for, metres per pixel, in place of what its CRS says."""
+    max_memory: int = DEFAULT_MAX_MEMORY
+    """Bytes that reading, blending and writing may take, beside the network and the libraries."""
 
     def __post_init__(self) -> None:
         """Refuse what no segmentation can have; tile and overlap wait for model and scene.
 
         Raises:
-            GridError: a batch without a tile, or a resolution that is no length.
+            GridError: a batch without a tile, a resolution that is no length, or no memory.
         """
         if self.batch_size is not None and self.batch_size < 1:
             raise GridError(f"a batch of {self.batch_size} tiles is empty: give at least 1.")
@@ -63,6 +70,8 @@ class SegmentSettings:
             raise GridError(
                 f"a resolution of {self.resolution_m} m is no length: give metres per pixel."
             )
+        if self.max_memory < 1:
+            raise GridError(f"{self.max_memory} bytes of memory hold nothing: give more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +85,20 @@ class Plan:
     legend: Legend
     scale: float
     """Pixels of the model per pixel of the scene; 1 where tiles are not resampled."""
+    layers: tuple[Layer, ...]
+    """What the map holds besides its class raster."""
+    memory: HostMemory
+    """What reading, blending and writing take, beside the network and the libraries."""
 
     @property
-    def panel_bytes(self) -> int:
-        """Memory for blending and reading the widest panel, beside the network's own."""
-        widths = [chunk.halo.width for chunk in self.chunks]
-        width = max(self.grid.tile_px, *widths)
-        return width * _column_bytes(self.scene, self.grid.tile_px, len(self.legend))
+    def memory_bytes(self) -> int:
+        """Largest memory of the run, beside the network and the libraries."""
+        return self.memory.of_panel(max(chunk.halo.width for chunk in self.chunks))
+
+    @property
+    def panels(self) -> int:
+        """Number of column panels."""
+        return len({chunk.core.col_off for chunk in self.chunks})
 
     @property
     def output_bytes(self) -> int:
@@ -113,9 +129,10 @@ class Plan:
             f"scene     {printable(self.scene.path)}: {grid.width} x {grid.height} px, bands "
             f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
-            f"of {self.batch_size}, {len(self.chunks)} column panel(s)",
+            f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
             f"classes   {', '.join(self.legend.names)}",
-            f"memory    {self.panel_bytes / 1e6:,.0f} MB to read and blend, beside the network",
+            f"memory    {self.memory_bytes / 1e6:,.0f} MB to read, blend and write, beside the "
+            f"network and the libraries",
             f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
         ]
         if self.scale != 1.0:
@@ -137,20 +154,30 @@ def loaded_model(
     return model
 
 
-def make_plan(scene: Any, model: TileModel, settings: SegmentSettings) -> tuple[Plan, TileModel]:
-    """Decide on tiles, batches and panels.
+def make_plan(
+    scene: Any,
+    model: TileModel,
+    settings: SegmentSettings,
+    *,
+    confidence: bool = False,
+    probabilities: bool = False,
+) -> tuple[Plan, TileModel]:
+    """Decide on tiles, batches, panels and chunks.
 
     Args:
         scene: as `open_scene` takes it.
         model: the model; a `Segmentor` is set to the scene's ground resolution.
         settings: choices; what they leave open is decided here.
+        confidence: whether the map holds the winner's probability.
+        probabilities: whether it holds the probability of each class.
 
     Returns:
         The plan, and the model as it must be used.
 
     Raises:
-        SceneError: the scene lacks the model's bands, or its resolution is too far from it.
-        GridError: the tile or the overlap does not fit the model.
+        SceneError: the scene lacks the model's bands, its resolution is too far from it, or its
+            blocks are too large for the memory.
+        GridError: the tile or the overlap does not fit the model, or the memory is too small.
     """
     opened = open_scene(scene, bands=_bands(model, settings), nodata=settings.nodata)
     model = _at_resolution(model, opened, settings)
@@ -161,18 +188,26 @@ def make_plan(scene: Any, model: TileModel, settings: SegmentSettings) -> tuple[
         tile_px=tile_px,
         overlap_px=_overlap_px(model, tile_px, settings),
     )
-    batch_size = settings.batch_size or (16 if model.device.type == "cuda" else 4)
-    column_bytes = _column_bytes(opened, tile_px, len(model.legend))
-    panel_px = _panel_px(opened.width, tile_px, column_bytes)
+    layers = map_layers(model.legend, confidence=confidence, probabilities=probabilities)
+    memory = HostMemory(
+        scene=opened, grid=grid, layers=layers, classes=len(model.legend), limit=settings.max_memory
+    )
+    panel_px = memory.panel_px()
     plan = Plan(
         scene=opened,
         grid=grid,
-        chunks=grid.chunks(rows=opened.height, cols=panel_px),
-        batch_size=batch_size,
+        chunks=grid.chunks(rows=_chunk_rows(grid, panel_px), cols=panel_px),
+        batch_size=settings.batch_size or _default_batch(model),
         legend=model.legend,
         scale=getattr(model, "scale", 1.0),
+        layers=layers,
+        memory=memory,
     )
     return plan, model
+
+
+def _default_batch(model: TileModel) -> int:
+    return _BATCH_GPU if model.device.type == "cuda" else _BATCH_CPU
 
 
 def _bands(model: TileModel, settings: SegmentSettings) -> tuple[int, ...]:
@@ -256,30 +291,21 @@ def _overlap_px(model: TileModel, tile_px: int, settings: SegmentSettings) -> in
     return max(tile_px - stride, 0)
 
 
-def _column_bytes(scene: Scene, tile_px: int, classes: int) -> int:
-    """Memory that one column of a panel takes: sums, tile rows, and the rows read so far."""
-    rows = _TILE_ROWS_HELD * tile_px + min(scene.block_shape[0], scene.height)
-    pixel_bytes = len(scene.bands) * scene.dtype.itemsize + 1  # and whether it is valid
-    return 4 * classes * tile_px + rows * pixel_bytes
-
-
-def _panel_px(width: int, tile_px: int, column_bytes: int) -> int:
-    """Columns of a panel: as many as the memory allows, in whole blocks, panels about alike."""
-    affordable = max(_PANEL_BYTES // column_bytes, 2 * tile_px, _PANEL_STEP_PX)
-    panels = -(-width // affordable)
-    return -(-width // panels // _PANEL_STEP_PX) * _PANEL_STEP_PX
+def _chunk_rows(grid: TileGrid, panel_px: int) -> int:
+    """Rows of a chunk, in whole block rows of the output, so that no block is written twice."""
+    tiles_across = -(-min(panel_px, grid.width) // grid.stride_px)
+    tile_rows = min(max(_CHUNK_TILES // tiles_across, 1), _CHUNK_TILE_ROWS)
+    return -(-tile_rows * grid.stride_px // BLOCK_PX) * BLOCK_PX
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values, for `--json` and for the tags of the output."""
+    """What the bytes of the map depend on, as plain values, for `--json` and the map's tags."""
     return {
         "tiles": len(plan.grid),
         "tile_px": plan.grid.tile_px,
         "overlap_px": plan.grid.overlap_px,
         "batch_size": plan.batch_size,
-        "panels": len(plan.chunks),
+        "panels": plan.panels,
         "scale": plan.scale,
-        "panel_bytes": plan.panel_bytes,
-        "output_bytes": plan.output_bytes,
         "fingerprint": plan.fingerprint,
     }

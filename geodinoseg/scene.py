@@ -81,7 +81,7 @@ class Scene:
             SceneError: the file cannot be opened any more.
         """
         with settings_for(
-            self.path, allow_external=self.allow_external, cache_bytes=self._cache_bytes
+            self.path, allow_external=self.allow_external, cache_bytes=self.cache_bytes
         ):
             reader = SceneReader(self)
             try:
@@ -90,7 +90,7 @@ class Scene:
                 reader.close()
 
     @property
-    def _cache_bytes(self) -> int | None:
+    def cache_bytes(self) -> int | None:
         """Room for two blocks where these are giant, as in a file that is a single strip.
 
         A block that does not fit GDAL's cache would be decoded anew for every few rows of it.

@@ -12,7 +12,9 @@ from geodinoseg.legend import Legend
 class TileModel(Protocol):
     """Any network that the engine can run; `Segmentor` is ours, others need only this.
 
-    A model may also have `tile_px: int`, the side of the tiles that it likes best.
+    A model may also have `tile_px: int`, the side of the tiles that it likes best, and
+    `fingerprint: str`, which changes when its answers do: without one, an interrupted run cannot be
+    gone on with, since nothing tells whether the model is the same.
     """
 
     @property

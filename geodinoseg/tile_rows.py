@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from geodinoseg.scene import Scene, SceneReader
 
-_LARGEST_BLOCK_ROW_BYTES = 256 << 20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileRow:
@@ -32,32 +30,47 @@ class TileRow:
     """(tile_px, width), True where the scene holds data."""
 
 
-def read_tile_rows(scene: Scene, grid: TileGrid, chunk: Chunk) -> Generator[TileRow, None, None]:
+def read_tile_rows(
+    scene: Scene, grid: TileGrid, chunk: Chunk, *, read_rows: int | None = None
+) -> Generator[TileRow, None, None]:
     """The tile rows of a chunk, top to bottom; only pixel rows that are new are read.
+
+    Args:
+        scene: to read.
+        grid: of the tiles.
+        chunk: whose tile rows.
+        read_rows: whose multiples are read at once; rows of a block where not given.
 
     Raises:
         SceneError: a block cannot be read.
     """
+    block_rows = min(scene.block_shape[0], scene.height)
     with scene.reader() as reader:
-        rows = _RollingRows(scene, reader, chunk.halo, tile_px=grid.tile_px)
+        rows = _RollingRows(
+            scene, reader, chunk.halo, tile_px=grid.tile_px, block_rows=read_rows or block_rows
+        )
         for index in range(*chunk.tile_rows):
             pixels, valid = rows.take(int(grid.row_offsets[index]))
             yield TileRow(index=index, pixels=pixels, valid=valid)
 
 
-def read_ahead(scene: Scene, grid: TileGrid, chunk: Chunk) -> Generator[TileRow, None, None]:
+def read_ahead(
+    scene: Scene, grid: TileGrid, chunk: Chunk, *, read_rows: int | None = None
+) -> Generator[TileRow, None, None]:
     """`read_tile_rows` in a thread of its own, one row ahead of whoever takes them."""
-    return in_background(lambda: read_tile_rows(scene, grid, chunk), ahead=1)
+    return in_background(lambda: read_tile_rows(scene, grid, chunk, read_rows=read_rows), ahead=1)
 
 
 class _RollingRows:
     """The last rows read of a column range, and how to go on without reading any twice."""
 
-    def __init__(self, scene: Scene, reader: SceneReader, halo: Window, *, tile_px: int) -> None:
+    def __init__(
+        self, scene: Scene, reader: SceneReader, halo: Window, *, tile_px: int, block_rows: int
+    ) -> None:
         self._reader = reader
         self._halo = halo
         self._tile_px = tile_px
-        self._block_rows = _rows_at_once(scene, halo)
+        self._block_rows = block_rows
         width = max(halo.width, tile_px)
         capacity = tile_px + self._block_rows
         self._pixels = np.zeros((len(scene.bands), capacity, width), dtype=scene.dtype)
@@ -97,10 +110,3 @@ class _RollingRows:
         self._pixels[:, rows, : self._halo.width] = pixels
         self._valid[rows, : self._halo.width] = valid
         self._end = row_end
-
-
-def _rows_at_once(scene: Scene, halo: Window) -> int:
-    """Rows of a block, so that none is decoded twice; 1 where a block row is beyond memory."""
-    rows = min(scene.block_shape[0], scene.height)
-    row_bytes = rows * halo.width * len(scene.bands) * scene.dtype.itemsize
-    return rows if row_bytes <= _LARGEST_BLOCK_ROW_BYTES else 1

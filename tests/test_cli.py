@@ -148,7 +148,7 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geodinoseg.segmentation._decided", interrupted)
+    monkeypatch.setattr("geodinoseg.inference._decided", interrupted)
     assert segment().exit_code == 130
     assert files(tmp_path) == {"ortho.tif"}
 
@@ -218,7 +218,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path)
     assert "130 x 90 px" in lines["scene"]
     assert "of 56 px" in lines["tiles"]
     assert "batches of 3" in lines["tiles"]
-    assert "MB to read and blend" in lines["memory"]
+    assert "MB to read, blend and write" in lines["memory"]
     assert "MB before compression" in lines["output"]
     assert " s in the network" in lines["time"]
     assert files(tmp_path) == {"ortho.tif"}
@@ -229,7 +229,8 @@ def test_a_dry_run_in_json_is_one_event(segment):
     assert event["event"] == "plan"
     assert event["output_bytes"] == 90 * 130
     assert event["tiles"] > 1
-    assert event["panel_bytes"] > 0
+    assert 0 < event["memory_bytes"] <= 1 << 30
+    assert event["parts"] == 1
     assert event["seconds"] >= 0
 
 
@@ -585,3 +586,17 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     assert process.returncode == 143
     assert errors.splitlines()[-1] == "Error: ended from outside; no unfinished file was left."
     assert files(tmp_path) == {"s.tif"}
+
+
+def test_whoever_is_stopped_amid_the_polygons_is_told_that_the_map_is_whole(
+    monkeypatch, segment, tmp_path
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(geodinoseg, "write_polygons", interrupted, raising=False)
+    result = segment("--polygons", tmp_path / "fields.gpkg")
+    assert result.exit_code == 130
+    raster = tmp_path / "map.tif"
+    assert f"{raster} is whole; go on with: geodinoseg polygonize {raster} -o " in result.stderr
+    assert raster.is_file()

@@ -5,8 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodinoseg.devices import autocast, in_halves_when_full, pick_device, pick_precision, to_device
-from geodinoseg.errors import DeviceError
+from geodinoseg.devices import (
+    FittingBatches,
+    autocast,
+    is_out_of_memory,
+    pick_device,
+    pick_precision,
+    to_device,
+)
+from geodinoseg.errors import DeviceError, DeviceMemoryError
 
 
 def sums(pixels, valid):
@@ -14,7 +21,7 @@ def sums(pixels, valid):
 
 
 @given(count=st.integers(1, 23), fits=st.integers(1, 23))
-def test_a_full_device_gets_halves_and_the_result_is_that_of_the_whole(count, fits):
+def test_a_full_device_gets_smaller_pieces_and_the_result_is_that_of_the_whole(count, fits):
     pixels = torch.arange(count * 3, dtype=torch.float32).reshape(count, 3)
     valid = torch.arange(count)
     tried = []
@@ -25,20 +32,56 @@ def test_a_full_device_gets_halves_and_the_result_is_that_of_the_whole(count, fi
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sums(first, second)
 
-    result = in_halves_when_full(compute, pixels, valid, torch.cat)
+    batches = FittingBatches(count)
+    result = batches.run(compute, pixels, valid, torch.cat)
     assert torch.equal(result, sums(pixels, valid))
     assert sum(n for n in tried if n <= fits) == count
+    failed = sum(n > fits for n in tried)
+    batches.run(compute, pixels, valid, torch.cat)
+    assert sum(n > fits for n in tried) == failed, "what does not fit is tried once"
 
 
-def test_one_tile_that_does_not_fit_is_an_error_that_says_what_to_do():
+def test_a_smaller_batch_is_said_with_the_option_that_makes_it_so(caplog):
     def compute(first, second):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(first) > 2:
+            raise torch.OutOfMemoryError
+        return first
 
-    with pytest.raises(DeviceError, match=r"does not hold one tile; give smaller tiles"):
-        in_halves_when_full(compute, torch.zeros(5, 1), torch.zeros(5), torch.cat)
+    FittingBatches(8).run(compute, torch.zeros(8, 1), torch.zeros(8), torch.cat)
+    assert [r.args for r in caplog.records] == [(8, 4, 4), (4, 2, 2)]
+    assert "--batch-size 2" in caplog.text
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA error: illegal address"), ValueError("x")])
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    MemoryError(),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_one_tile_that_does_not_fit_is_an_error_that_says_what_to_do(error):
+    def compute(first, second):
+        raise error
+
+    with pytest.raises(DeviceMemoryError, match=r"does not hold one tile; give smaller tiles"):
+        FittingBatches(5).run(compute, torch.zeros(5, 1), torch.zeros(5), torch.cat)
+
+
+def test_the_cpu_allocator_of_this_torch_is_understood():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: illegal address"), ValueError("x"),
+     RuntimeError("out of memory bounds: index 4"), OSError(12, "Cannot allocate memory")],
+)  # fmt: skip
 def test_other_errors_pass_untouched_and_nothing_is_tried_again(error):
     calls = []
 
@@ -47,7 +90,7 @@ def test_other_errors_pass_untouched_and_nothing_is_tried_again(error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        in_halves_when_full(compute, torch.zeros(4, 1), torch.zeros(4), torch.cat)
+        FittingBatches(4).run(compute, torch.zeros(4, 1), torch.zeros(4), torch.cat)
     assert caught.value is error
     assert calls == [4]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,13 +23,15 @@ from rasters import (
     write_raster,
 )
 
-import geodinoseg.plan
+from geodinoseg.chunk_segmenter import TileProgress
 from geodinoseg.collar import CollarWatch
+from geodinoseg.devices import FittingBatches
 from geodinoseg.errors import GridError, ModelError, OutputError, OutputExistsError, SceneError
+from geodinoseg.inference import class_rows
 from geodinoseg.legend import Legend
 from geodinoseg.plan import SegmentSettings, make_plan
 from geodinoseg.progress import no_progress
-from geodinoseg.segmentation import Outputs, _TileProgress, segment_chunk, segment_scene
+from geodinoseg.segmentation import segment_scene
 from geodinoseg.stitcher import most_probable
 
 
@@ -94,6 +95,13 @@ def test_the_map_lies_where_the_scene_lies(tmp_path, transform, crs):
     assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])
 
 
+def rows_of(plan, model, chunk):
+    return class_rows(
+        plan, model, chunk, batches=FittingBatches(plan.batch_size),
+        told=TileProgress(plan.chunks, no_progress), collar=CollarWatch(plan.scene),
+    )  # fmt: skip
+
+
 def reference_blend(pixels: np.ndarray, model: FixedModel, plan) -> np.ndarray:
     """Whole-scene sums with 2-D weights, divided at the end: slow, and plain to see."""
     grid = plan.grid
@@ -125,13 +133,13 @@ def test_blending_is_the_weighted_mean_of_the_tiles_whatever_the_chunks(
     pixels = np.random.default_rng(5).integers(0, 200, (1, height, width)).astype(np.uint8)
     path = write_raster(tmp_path_factory.mktemp("blend") / "s.tif", pixels)
     model = SmoothModel(3)
-    plan, _ = make_plan(path, model, SegmentSettings(tile_px=31, overlap_px=overlap))
+    plan, _ = make_plan(
+        path, model, SegmentSettings(tile_px=31, overlap_px=overlap), probabilities=True
+    )
     expected = reference_blend(pixels, model, plan)
-    wanted = Outputs(class_raster=Path("a"), confidence=Path("b"), probabilities=Path("c"))
     found = np.full((3, height, width), 255, dtype=np.uint8)
     for chunk in plan.grid.chunks(rows=rows, cols=cols):
-        watch = {"told": _TileProgress(plan, no_progress), "collar": CollarWatch(plan.scene)}
-        for part in segment_chunk(plan, model, chunk, outputs=wanted, **watch):
+        for part in rows_of(plan, model, chunk):
             found[:, *part.window.slices] = part.probabilities
             # The winner is chosen before rounding: where two are close, either may round higher.
             won = np.take_along_axis(part.probabilities, part.class_ids[None], axis=0)[0]
@@ -143,14 +151,12 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
     pixels = np.random.default_rng(5).integers(0, 200, (1, 333, 77)).astype(np.uint8)
     path = write_raster(tmp_path / "s.tif", pixels)
     model = SmoothModel(5)
-    plan, _ = make_plan(path, model, SegmentSettings(tile_px=40, overlap_px=13))
-    wanted = Outputs(class_raster=Path("a"), confidence=Path("b"), probabilities=Path("c"))
+    plan, _ = make_plan(path, model, SegmentSettings(tile_px=40, overlap_px=13), probabilities=True)
 
     def segmented(rows: int) -> np.ndarray:
         found = np.zeros((5, 333, 77), dtype=np.uint8)
         for chunk in plan.grid.chunks(rows=rows, cols=77):
-            watch = {"told": _TileProgress(plan, no_progress), "collar": CollarWatch(plan.scene)}
-            for part in segment_chunk(plan, model, chunk, outputs=wanted, **watch):
+            for part in rows_of(plan, model, chunk):
                 found[:, *part.window.slices] = part.probabilities
         return found
 
@@ -159,15 +165,15 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
         assert_array_equal(segmented(rows), whole)
 
 
-def test_a_wide_scene_is_cut_into_panels_without_a_seam(tmp_path, monkeypatch):
+def test_a_wide_scene_is_cut_into_panels_without_a_seam(tmp_path):
     pixels = random_classes(60, 2100)
     scene = write_raster(tmp_path / "s.tif", pixels)
-    monkeypatch.setattr(geodinoseg.plan, "_PANEL_BYTES", 600_000)
-    plan, _ = make_plan(scene, IdentityModel(), SegmentSettings(tile_px=32))
-    assert len(plan.chunks) > 2
-    segment_scene(
-        scene, IdentityModel(), tmp_path / "map.tif", settings=SegmentSettings(tile_px=32)
-    )
+    fixed = make_plan(scene, IdentityModel(), SegmentSettings(tile_px=32))[0].memory.of_panel(600)
+    narrow = SegmentSettings(tile_px=32, max_memory=fixed)
+    plan, _ = make_plan(scene, IdentityModel(), narrow)
+    assert plan.panels > 2
+    assert plan.memory_bytes <= narrow.max_memory
+    segment_scene(scene, IdentityModel(), tmp_path / "map.tif", settings=narrow)
     assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])
 
 

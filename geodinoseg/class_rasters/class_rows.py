@@ -7,7 +7,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from geodinoseg.geobox import GeoBox
     from geodinoseg.grid import Window
     from geodinoseg.legend import Legend
+
+LayerName = Literal["classes", "confidence", "probabilities"]
+"""What a raster of a map holds."""
 
 PERCENT_NODATA = 255
 """Nodata of confidence and of probabilities."""
@@ -58,19 +61,59 @@ class ClassRows:
             if pixels is not None and pixels.shape[-2:] != size:
                 raise GridError(f"rows of {pixels.shape} px do not fit {self.window}.")
 
+    def cropped(self, window: Window) -> ClassRows:
+        """The part of the rows inside a window of theirs; views, not copies."""
+        moved = window.shifted_by(rows=-self.window.row_off, cols=-self.window.col_off)
+        inside = (..., *moved.slices)
+        return ClassRows(
+            window=window,
+            class_ids=self.class_ids[inside],
+            confidence=None if self.confidence is None else self.confidence[inside],
+            probabilities=None if self.probabilities is None else self.probabilities[inside],
+        )
+
+    def of_layer(self, name: LayerName) -> NDArray[Any]:
+        """(bands, height, width) of a layer.
+
+        Raises:
+            GridError: the rows lack it.
+        """
+        if name == "classes":
+            return self.class_ids[None]
+        pixels = self.confidence if name == "confidence" else self.probabilities
+        if pixels is None:
+            raise GridError(f"rows at {self.window} have no {name}.")
+        return pixels[None] if name == "confidence" else pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One raster of a map."""
+
+    name: LayerName
+    """What it holds."""
+    dtype: np.dtype[Any]
+    """Of its pixels."""
+    bands: int
+    """1, or one a class."""
+
+
+def map_layers(legend: Legend, *, confidence: bool, probabilities: bool) -> tuple[Layer, ...]:
+    """The rasters of a map, class raster first."""
+    layers = [Layer(name="classes", dtype=legend.dtype, bands=1)]
+    percent = np.dtype(np.uint8)
+    if confidence:
+        layers.append(Layer(name="confidence", dtype=percent, bands=1))
+    if probabilities:
+        layers.append(Layer(name="probabilities", dtype=percent, bands=len(legend)))
+    return tuple(layers)
+
 
 class ClassRasterWriter:
     """Takes the rows of a map; made by `class_raster_writer`."""
 
-    def __init__(
-        self,
-        classes: BlockRows,
-        confidence: BlockRows | None,
-        probabilities: BlockRows | None,
-    ) -> None:
-        self._classes = classes
-        self._confidence = confidence
-        self._probabilities = probabilities
+    def __init__(self, rasters: Mapping[LayerName, BlockRows]) -> None:
+        self._rasters = rasters
 
     def write(self, rows: ClassRows) -> None:
         """Take the next rows of a column panel, or the first of another.
@@ -85,15 +128,16 @@ class ClassRasterWriter:
                 confidence or the probabilities that the output holds.
             OutputError: they cannot be written.
         """
-        self._classes.write(rows.window, rows.class_ids[None])
-        if self._confidence:
-            if rows.confidence is None:
-                raise GridError(f"rows at {rows.window} have no confidence.")
-            self._confidence.write(rows.window, rows.confidence[None])
-        if self._probabilities:
-            if rows.probabilities is None:
-                raise GridError(f"rows at {rows.window} have no probabilities.")
-            self._probabilities.write(rows.window, rows.probabilities)
+        for name in self._rasters:
+            self.write_layer(name, rows.window, rows.of_layer(name))
+
+    def write_layer(self, name: LayerName, window: Window, pixels: NDArray[Any]) -> None:
+        """Take rows of one layer alone, (bands, height, width); see `write`."""
+        self._rasters[name].write(window, pixels)
+
+    def checksums(self, name: LayerName) -> Mapping[tuple[int, int], int]:
+        """Of the blocks of a layer that were written; see `BlockRows.checksums`."""
+        return self._rasters[name].checksums
 
 
 @contextmanager
@@ -140,11 +184,12 @@ def class_raster_writer(
                 target: cogs.enter_context(cog_writer(beside[target], layout, target=target))
                 for target, layout in layouts.items()
             }
-            yield ClassRasterWriter(
-                rows[path],
-                rows.get(confidence_path) if confidence_path else None,
-                rows.get(probabilities_path) if probabilities_path else None,
-            )
+            paths: dict[LayerName, Path | None] = {
+                "classes": path,
+                "confidence": confidence_path,
+                "probabilities": probabilities_path,
+            }
+            yield ClassRasterWriter({name: rows[of] for name, of in paths.items() if of})
         _write_side_files(beside[path], legend)
         if confidence_path:
             _write_text(beside[confidence_path].with_suffix(".qml"), confidence_qml())

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import signal
+import os
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
+from geodinoseg.cli.interrupts import ENDED, number_of, signals_as_interrupts
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.printable import scrubbed
 from geodinoseg.progress import Progress, no_progress
 
 _EXIT_FAILURE = 1
-_EXIT_INTERRUPTED = 130
 _REDRAW_S = 0.1
 _JSON_REDRAW_S = 0.5
 _WANTS_JSON = "geodinoseg.json"
@@ -30,18 +30,19 @@ _WANTS_JSON = "geodinoseg.json"
 def ended_in_words(ctx: click.Context) -> Iterator[None]:
     """Run a command: what a user can mend ends as one line on stderr and exit code 1.
 
-    An interrupt ends as one line and exit code 130, SIGTERM with 143; everything else is a bug
-    and goes up.
+    Ctrl-C ends as one line and exit code 130, SIGTERM with 143, SIGHUP with 129; everything else is
+    a bug and goes up. Streams that nobody listens to, or that lie on a full disk, do no harm.
     """
-    with _warnings_in_words(), _signals_as_interrupts():
+    with _warnings_in_words(), signals_as_interrupts():
         try:
             yield
         except GeodinosegError as error:
-            _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
-        except _Ended as ended:
-            _fail(ctx, _stopped("ended from outside", ended), 128 + ended.number)
-        except KeyboardInterrupt as error:
-            _fail(ctx, _stopped("interrupted", error), _EXIT_INTERRUPTED)
+            _fail(ctx, _with_notes(str(error), error), _EXIT_FAILURE)
+        except KeyboardInterrupt as ended:
+            number = number_of(ended)
+            _fail(ctx, _with_notes(ENDED[number], ended), 128 + number)
+        finally:
+            _drop_deaf_streams()
 
 
 def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
@@ -63,8 +64,8 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         yield no_progress
         return
     with click.progressbar(
-        length=1000, label=label, show_eta=True, show_percent=True, file=sys.stderr, width=30,
-        item_show_func=lambda message: message,
+        length=1000, label=label, show_eta=True, show_percent=True, width=30,
+        file=cast("TextIO", _Unfailing(sys.stderr)), item_show_func=lambda message: message,
     ) as bar:  # fmt: skip
         last = 0.0
 
@@ -85,7 +86,7 @@ def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> N
         _event(event="done", outputs=[str(path) for path in outputs])
         return
     for line in lines:
-        click.echo(line)
+        _say(line)
 
 
 def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
@@ -93,56 +94,78 @@ def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
     from geodinoseg.plan import plan_facts
 
     if json_:
-        _event(event="plan", seconds=round(seconds, 1), **plan_facts(plan))
+        costs = {"memory_bytes": plan.memory_bytes, "output_bytes": plan.output_bytes}
+        _event(
+            event="plan",
+            seconds=round(seconds, 1),
+            parts=len(plan.chunks),
+            **costs,
+            **plan_facts(plan),
+        )
         return
-    click.echo(str(plan))
-    click.echo(f"time      about {_spoken(seconds)} in the network on this device")
+    _say(str(plan))
+    _say(f"time      about {_spoken(seconds)} in the network on this device")
 
 
 def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
     """Facts for a person, a line each, or as one JSON object."""
     if json_:
-        click.echo(json.dumps(facts))
+        _say(json.dumps(facts))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        click.echo(f"{name:{width}}  {_shown(value)}")
+        _say(f"{name:{width}}  {_shown(value)}")
 
 
-def _stopped(how: str, error: BaseException) -> str:
-    """What a stop from outside left behind; whoever kept something noted it on the error."""
-    notes = _notes(error)
-    return f"{how}. {' '.join(notes)}" if notes else f"{how}; no unfinished file was left."
+class _Unfailing:
+    """A stream whose other end may go away, as a terminal that is closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        """Write, or do nothing."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or do nothing."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
-def _notes(error: BaseException) -> list[str]:
-    return getattr(error, "__notes__", [])
+def _with_notes(message: str, error: BaseException) -> str:
+    """A message, and what was noted on its error's way up."""
+    return " ".join([message, *getattr(error, "__notes__", ())])
 
 
-class _Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed."""
-
-    def end(number: int, _: object) -> NoReturn:
-        raise _Ended(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread alone
-        return
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+def _say(line: str, *, err: bool = False) -> None:
+    """A line for whoever listens; a reader who has gone, or a full disk, is no reason to fail."""
     try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        click.echo(line, err=err)
+    except OSError:
+        _mute(sys.stderr if err else sys.stdout)
+
+
+def _drop_deaf_streams() -> None:
+    """Flush now: at exit Python would complain of what it could not write, with code 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            _mute(stream)
+
+
+def _mute(stream: Any) -> None:
+    """Let a stream write into nothing, what waits in its buffer included."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
 
 
 class _Words(logging.Handler):
@@ -156,18 +179,22 @@ class _Words(logging.Handler):
         message = scrubbed(record.getMessage())
         if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
             self._said.add(message)
-            click.echo(f"Warning: {message}", err=True)
+            is_warning = record.levelno >= logging.WARNING
+            _say(f"Warning: {message}" if is_warning else message, err=True)
 
 
 @contextmanager
 def _warnings_in_words() -> Iterator[None]:
-    root, words = logging.getLogger(), _Words(logging.WARNING)
+    root, ours, words = logging.getLogger(), logging.getLogger("geodinoseg"), _Words(logging.INFO)
+    level = ours.level
     root.addHandler(words)
+    ours.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     try:
         yield
     finally:
         logging.captureWarnings(capture=False)
+        ours.setLevel(level)
         root.removeHandler(words)
 
 
@@ -201,11 +228,11 @@ def _json_progress() -> Progress:
 
 def _event(**values: Any) -> None:
     # In ASCII, as a name that is no UTF-8 would not pass otherwise; click flushes.
-    click.echo(json.dumps(values))
+    _say(json.dumps(values))
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.meta.get(_WANTS_JSON):
         _event(event="error", message=message)
-    click.echo(f"Error: {message}", err=True)
+    _say(f"Error: {message}", err=True)
     sys.exit(code)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
 
 from geodinoseg.cli.console import remember_json
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that are there already."
@@ -82,6 +85,24 @@ class Bands(click.ParamType[tuple[int, ...]]):
         if min(bands) < 1:
             self.fail("bands are numbered from 1", param, ctx)
         return bands
+
+
+class MemorySize(click.ParamType[int]):
+    """A number of bytes such as 2GB (2,000,000,000) or 512MiB (536,870,912)."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The bytes; refuses what is no size."""
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is not a size such as 2GB or 512MiB", param, ctx)
+        number, prefix, binary = found.groups()
+        base = 1024 if binary else 1000
+        power = " KMGT".index(prefix.upper()) if prefix else 0
+        return round(float(number) * int(base**power))
 
 
 bands_option = click.option(

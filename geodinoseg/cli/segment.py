@@ -9,6 +9,7 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
 from geodinoseg.cli.options import (
+    MemorySize,
     allow_external_option,
     bands_option,
     device_option,
@@ -44,6 +45,13 @@ _RASTER_SHARE = 0.9
     "--batch-size", type=click.IntRange(min=1), help="Tiles at once. [default: 4; 16 on a GPU]"
 )
 @click.option(
+    "--max-memory",
+    type=MemorySize(),
+    default="1GiB",
+    show_default=True,
+    help="Memory to read, blend and write in, beside the network and the libraries.",
+)
+@click.option(
     "--resolution",
     type=click.FloatRange(min=0, min_open=True),
     help="Ground resolution of the scene, m per px. [default: what its CRS says]",
@@ -59,6 +67,11 @@ _RASTER_SHARE = 0.9
 @allow_external_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it takes.")
 @overwrite_option
+@click.option(
+    "--no-resume",
+    is_flag=True,
+    help="Start over, where an interrupted run left finished parts beside the output.",
+)
 @json_option
 def segment(scene: str, **options: Any) -> None:
     """Segment SCENE with a model into a class raster on the scene's own grid.
@@ -67,8 +80,12 @@ def segment(scene: str, **options: Any) -> None:
     Examples:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --dry-run
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --max-memory 2GB
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
+
+    A run that was interrupted is gone on with by the same command: finished parts lie beside the
+    output, in <output>.parts, until the map is whole.
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
     from geodinoseg.scene import open_scene
@@ -111,6 +128,7 @@ def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
         settings=_settings(options),
         device=options["device"],
         overwrite=options["overwrite"],
+        resume=not options["no_resume"],
         progress=part_of(progress, 0, raster_share),
     )
     step = (1 - raster_share) / max(len(polygons), 1)
@@ -118,19 +136,32 @@ def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
         start = raster_share + index * step
         # The last ends at 1, whatever the rounding of sums.
         end = 1.0 if index == len(polygons) - 1 else start + step
-        geodinoseg.write_polygons(
-            raster,
-            path,
-            overwrite=options["overwrite"],
-            progress=part_of(progress, start, end),
-        )
+        try:
+            geodinoseg.write_polygons(
+                raster,
+                path,
+                overwrite=options["overwrite"],
+                progress=part_of(progress, start, end),
+            )
+        except BaseException as error:
+            error.add_note(
+                f"{raster.path} is whole; go on with: geodinoseg polygonize {raster.path} -o {path}"
+            )
+            raise
     return raster
 
 
 def _dry_run(source: Any, options: dict[str, Any]) -> None:
     from geodinoseg.dry_run import estimate
 
-    plan, seconds = estimate(source, options["model"], _settings(options), device=options["device"])
+    plan, seconds = estimate(
+        source,
+        options["model"],
+        _settings(options),
+        device=options["device"],
+        confidence=options["confidence"] is not None,
+        probabilities=options["probabilities"] is not None,
+    )
     report_plan(plan, seconds, json_=options["json_"])
 
 
@@ -151,6 +182,7 @@ def _settings(options: dict[str, Any]) -> Any:
         nodata=options["nodata"],
         precision=options["precision"],
         resolution_m=options["resolution"],
+        max_memory=options["max_memory"],
     )
 
 

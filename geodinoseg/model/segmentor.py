@@ -53,6 +53,11 @@ class Segmentor:
         return next(self.network.head.parameters()).device
 
     @property
+    def compute_dtype(self) -> torch.dtype:
+        """In which the network computes."""
+        return self._dtype
+
+    @property
     def patch_px(self) -> int:
         """Side of a token of the backbone, in pixels of the model's own resolution."""
         return self.network.patch_px

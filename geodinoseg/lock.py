@@ -1,0 +1,130 @@
+"""Who is at work: locks that the operating system drops when the process that holds them ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geodinoseg.errors import OutputError, one_line
+
+logger = logging.getLogger(__name__)
+
+OURS = ".geodinoseg-"
+"""How the names of temporary files and folders begin."""
+
+# What a file system says that has no locks, as some network mounts; not that somebody holds one.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS}
+
+
+def temporary_prefix(target: Path) -> str:
+    """How the names of temporary files beside a target begin: they tell whose they are.
+
+    A digest, since some file systems end names at 255 bytes and the target's may be long.
+    """
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
+    return f"{OURS}{digest}-"
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder until the handle is closed or the process ends.
+
+    Returns:
+        True where it is ours now, False where somebody holds it, None where the file system knows
+        no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+@contextmanager
+def locked_output(target: Path) -> Iterator[None]:
+    """Be the only one at work on an output while the block runs.
+
+    The lock file lies beside the output. One that a killed process left blocks nobody, since the
+    lock itself went with the process.
+
+    Raises:
+        OutputError: another process is writing the output, or no file can be made beside it.
+    """
+    path = target.parent / f"{temporary_prefix(target)}lock"
+    handle = _held(target, path)
+    try:
+        yield
+    finally:
+        try:
+            # While it is still held: who waits for it notices that it is another file by now.
+            with contextlib.suppress(OSError):  # one that stays blocks nobody
+                path.unlink()
+        finally:
+            os.close(handle)
+
+
+def check_unlocked(target: Path) -> None:
+    """Say early that another process is writing an output.
+
+    Raises:
+        OutputError: it is.
+    """
+    path = target.parent / f"{temporary_prefix(target)}lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if try_lock(handle) is False:
+            raise _busy(target, handle)
+    finally:
+        os.close(handle)
+
+
+def _held(target: Path, path: Path) -> int:
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise OutputError(f"{target}: cannot write there: {one_line(error)}.") from error
+        locked = try_lock(handle)
+        if locked is False:
+            busy = _busy(target, handle)
+            os.close(handle)
+            raise busy
+        if locked is None:
+            logger.warning(
+                "%s: its file system has no locks; see to it that no other run writes it.", target
+            )
+        if locked is None or _is_still(path, handle):
+            with contextlib.suppress(OSError):  # a full disk; the lock holds without it
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
+            return handle
+        os.close(handle)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether the locked file is the one at the path; its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def _busy(target: Path, handle: int) -> OutputError:
+    number = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+    who = f" (process {number})" if number.isdigit() else ""
+    return OutputError(
+        f"{target}: another geodinoseg{who} is writing it; wait for it, or give another name."
+    )
