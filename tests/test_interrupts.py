@@ -75,7 +75,7 @@ def test_a_command_that_is_stopped_says_how_to_go_on_and_goes_on(
     assert not output.exists()
     if why:
         (line,) = stderr.splitlines()
-        assert line.startswith(f"Error: {why}; no unfinished file was left. Run the same command")
+        assert line.startswith(f"Error: {why}. Run the same command")
         assert " parts are done." in line
     assert stdout == ""
     again = subprocess.run(

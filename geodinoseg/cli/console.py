@@ -37,10 +37,10 @@ def ended_in_words(ctx: click.Context) -> Iterator[None]:
         try:
             yield
         except GeodinosegError as error:
-            _fail(ctx, _with_notes(str(error), error), _EXIT_FAILURE)
+            _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
         except KeyboardInterrupt as ended:
             number = number_of(ended)
-            _fail(ctx, _with_notes(ENDED[number], ended), 128 + number)
+            _fail(ctx, _stopped(ENDED[number], ended), 128 + number)
         finally:
             _drop_deaf_streams()
 
@@ -137,9 +137,14 @@ class _Unfailing:
             self._stream.flush()
 
 
-def _with_notes(message: str, error: BaseException) -> str:
-    """A message, and what was noted on its error's way up."""
-    return " ".join([message, *getattr(error, "__notes__", ())])
+def _stopped(how: str, error: BaseException) -> str:
+    """What a stop from outside left behind; whoever kept something noted it on the error."""
+    notes = _notes(error)
+    return f"{how}. {' '.join(notes)}" if notes else f"{how}; no unfinished file was left."
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def _say(line: str, *, err: bool = False) -> None:

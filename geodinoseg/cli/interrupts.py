@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 ENDED = {
-    signal.SIGINT: "interrupted; no unfinished file was left.",
-    signal.SIGTERM: "ended from outside; no unfinished file was left.",
-    signal.SIGHUP: "ended, as its terminal was closed; no unfinished file was left.",
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "ended from outside",
+    signal.SIGHUP: "ended, as its terminal was closed",
 }
 _GRACE_S = 10
 """How long the work may take to stop in order; a single call into PyTorch or GDAL takes minutes."""
@@ -67,7 +67,7 @@ def _watched_signals() -> Iterator[None]:
     def watch() -> None:
         while number := os.read(listening, 1)[0]:
             if number in ENDED and not ended.wait(_GRACE_S):
-                why = ENDED[signal.Signals(number)].partition(";")[0]
+                why = ENDED[signal.Signals(number)]
                 _say_plainly(
                     f"Error: {why}, amid a long step; run the same command again to go on."
                 )
