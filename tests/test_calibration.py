@@ -15,7 +15,8 @@ from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from geodinoseg.training.calibration import fit_temperature, reliability
+from geodinoseg.reliability import reliability
+from geodinoseg.training.calibration import fit_temperature
 
 
 def sampled(classes, pixels, seed, *, spread=2.0):

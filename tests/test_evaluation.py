@@ -125,7 +125,7 @@ def test_each_region_has_its_own_pixels_and_those_in_none_count_for_the_whole_al
     for region, mask in zip(found.regions, inside, strict=True):
         assert_array_equal(region.accuracy.matrix, matrix_by_hand(pixels, mask))
         assert 0 < region.boundary.mapped.sum() < found.boundary.mapped.sum()
-        assert region.reliability.pixels.sum() == region.accuracy.pixels
+        assert region.reliability.count.sum() == region.accuracy.pixels
     assert_array_equal(found.accuracy.matrix, matrix_by_hand(pixels))
 
 
@@ -150,7 +150,8 @@ def test_the_result_is_the_same_in_windows_of_any_size(
         assert_array_equal(one.accuracy.matrix, other.accuracy.matrix)
         for side in ("reference", "reference_met", "mapped", "mapped_met"):
             assert_array_equal(getattr(one.boundary, side), getattr(other.boundary, side))
-        assert_array_equal(one.reliability.right, other.reliability.right)
+        assert_array_equal(one.reliability.count, other.reliability.count)
+        assert_array_equal(one.reliability.accuracy, other.reliability.accuracy)
     assert_array_equal(whole.agreement.wrong, cut.agreement.wrong)
     assert_array_equal(whole.agreement.compared, cut.agreement.compared)
 
@@ -180,12 +181,12 @@ def test_reliability_counts_the_confidence_of_compared_pixels(folder, class_map,
     error = 0.0
     for index in range(10):
         here = counted & ((percent[0] // 10).clip(max=9) == index)
-        assert reliability.bin_pixels[index] == here.sum()
+        assert reliability.count[index] == here.sum()
         if here.any():
-            assert reliability.bin_accuracy[index] == pytest.approx(right[here].mean())
+            assert reliability.accuracy[index] == pytest.approx(right[here].mean())
             gap = abs(right[here].mean() - percent[0][here].mean() / 100)
             error += gap * here.sum() / counted.sum()
-    assert reliability.expected_calibration_error == pytest.approx(error)
+    assert reliability.ece == pytest.approx(error)
 
 
 def test_the_command_prints_a_table_and_writes_every_report(tmp_path, class_map, labels):

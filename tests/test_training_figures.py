@@ -17,7 +17,7 @@ from geodinoseg.pictures.training_figures import (
     reliability_diagram,
     validation_panel,
 )
-from geodinoseg.training.calibration import reliability
+from geodinoseg.reliability import reliability
 
 LEGEND = Legend.of_names(
     {0: "field", 3: "$roof$ 屋根", 7: "a name of more letters than there is room"}

@@ -17,11 +17,12 @@ from geodinoseg.assessment.boundaries import (
     boundary_pixels,
 )
 from geodinoseg.assessment.channels import ChannelTable
-from geodinoseg.assessment.reliability import Reliability, count_reliability
+from geodinoseg.assessment.confidence_counts import count_confidence
 from geodinoseg.class_rasters.confidence_raster import opened_confidence
 from geodinoseg.errors import SceneError
 from geodinoseg.grid import Window, windows_over
 from geodinoseg.labels.label_set import IGNORE
+from geodinoseg.reliability import Reliability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -181,7 +182,7 @@ class _Sums:
         self._name, self._classes = name, classes
         self._matrix = np.zeros((classes, classes), dtype=np.int64)
         self._boundary = np.zeros((4, classes), dtype=np.int64)
-        self._reliability = count_reliability(np.zeros(0, np.uint8), np.zeros(0, np.bool_))
+        self._confidence = count_confidence(np.zeros(0, np.uint8), np.zeros(0, np.bool_))
 
     def add(self, compared: _Compared, inside: NDArray[np.bool_] | None) -> None:
         """Count a window; `inside` says which of its pixels, None all."""
@@ -195,11 +196,7 @@ class _Sums:
         for first, pixels in enumerate((compared.reference_boundary, compared.mapped_boundary)):
             self._add_boundary(2 * first, pixels, inside)
         if compared.percent is not None:
-            found = count_reliability(compared.percent[counted], reference == mapped)
-            self._reliability = Reliability(
-                pixels=self._reliability.pixels + found.pixels,
-                right=self._reliability.right + found.right,
-            )
+            self._confidence += count_confidence(compared.percent[counted], reference == mapped)
 
     def _add_boundary(
         self, line: int, pixels: BoundaryPixels, inside: NDArray[np.bool_] | None
@@ -223,7 +220,7 @@ class _Sums:
                 mapped=mapped,
                 mapped_met=mapped_met,
             ),
-            reliability=self._reliability if has_confidence else None,
+            reliability=self._confidence.reliability() if has_confidence else None,
         )
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geodinoseg.assessment.html_elements import add
-from geodinoseg.assessment.reliability import BINS
+from geodinoseg.reliability import BINS
 
 if TYPE_CHECKING:
-    from geodinoseg.assessment.reliability import Reliability
     from geodinoseg.assessment.sample_assessment import SampleAssessment
+    from geodinoseg.reliability import Reliability
 
 _SIDE, _LEFT, _TOP, _BOTTOM = 260, 44, 12, 44
 _LINE, _NAME, _PLOT = 40, 170, 470
@@ -33,10 +33,10 @@ def add_reliability_chart(parent: ET.Element, reliability: Reliability) -> None:
         add(svg, "text", str(tick), class_="tick", x=_LEFT - 7, y=_f(y + 4), text_anchor="end")
         add(svg, "text", str(tick), class_="tick", x=_f(x), y=_TOP + _SIDE + 18,
             text_anchor="middle")  # fmt: skip
-    most = int(reliability.bin_pixels.max())
+    most = int(reliability.count.max())
     step = _SIDE / BINS
     for index in range(BINS):
-        pixels, right = int(reliability.bin_pixels[index]), float(reliability.bin_accuracy[index])
+        pixels, right = int(reliability.count[index]), float(reliability.accuracy[index])
         if not pixels:
             continue
         # Bins of few pixels are pale: they say little.
@@ -46,7 +46,7 @@ def add_reliability_chart(parent: ET.Element, reliability: Reliability) -> None:
             opacity=_f(0.35 + 0.65 * math.sqrt(pixels / most)),
         )  # fmt: skip
         add(bar, "title", f"{pixels:,} pixels: {right:.1%} right at a mean confidence of "
-            f"{reliability.bin_confidence[index]:.1%}")  # fmt: skip
+            f"{reliability.confidence[index]:.1%}")  # fmt: skip
     add(svg, "line", class_="diagonal", x1=_LEFT, y1=_TOP + _SIDE, x2=_LEFT + _SIDE, y2=_TOP)
     middle = _LEFT + _SIDE / 2
     add(svg, "text", "confidence, %", class_="axis", x=_f(middle), y=height - 6,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from geodinoseg.assessment.agreement import Agreement
     from geodinoseg.assessment.boundaries import BoundaryAgreement, Tolerance
     from geodinoseg.assessment.comparison import RegionAssessment
-    from geodinoseg.assessment.reliability import Reliability
     from geodinoseg.legend import Legend
+    from geodinoseg.reliability import Reliability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class MapAssessment:
             f"mean boundary F-score {shown(self.boundary.mean_f_score)} within {self.tolerance}"
         )
         if self.reliability is not None:
-            error = self.reliability.expected_calibration_error
+            error = self.reliability.ece
             lines.append(f"expected calibration error {shown(error)}")
         if self.regions:
             lines += ["", aligned([_REGION_HEAD, *map(_region_line, self.regions)])]

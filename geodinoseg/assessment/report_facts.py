@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from geodinoseg.assessment.area_estimates import Estimate
     from geodinoseg.assessment.comparison import RegionAssessment
     from geodinoseg.assessment.map_assessment import MapAssessment
-    from geodinoseg.assessment.reliability import Reliability
     from geodinoseg.assessment.sample_assessment import SampleAssessment
     from geodinoseg.legend import Legend
+    from geodinoseg.reliability import Reliability
 
 COLUMNS = (
     "source", "region", "class_id", "class", "measure", "unit",
@@ -105,10 +105,10 @@ def _region_facts(region: RegionAssessment) -> dict[str, Any]:
 
 def _reliability_facts(reliability: Reliability) -> dict[str, Any]:
     return {
-        "expected_calibration_error": plain(reliability.expected_calibration_error),
-        "pixels": reliability.bin_pixels.tolist(),
-        "confidence": _plain_list(reliability.bin_confidence),
-        "accuracy": _plain_list(reliability.bin_accuracy),
+        "expected_calibration_error": plain(reliability.ece),
+        "pixels": reliability.count.tolist(),
+        "confidence": _plain_list(reliability.confidence),
+        "accuracy": _plain_list(reliability.accuracy),
     }
 
 
@@ -129,7 +129,7 @@ def _region_rows(region: RegionAssessment, legend: Legend) -> Iterator[Row]:
         "mean_boundary_f_score": boundary.mean_f_score,
     }
     if region.reliability is not None:
-        whole["expected_calibration_error"] = region.reliability.expected_calibration_error
+        whole["expected_calibration_error"] = region.reliability.ece
     for measure, value in whole.items():
         yield _label_row(region.name, ("", ""), measure, plain(value))
     measures = {

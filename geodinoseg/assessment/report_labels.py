@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from geodinoseg.assessment.comparison import RegionAssessment
     from geodinoseg.assessment.map_assessment import MapAssessment
-    from geodinoseg.assessment.reliability import Reliability
     from geodinoseg.class_rasters.class_raster import ClassRaster
     from geodinoseg.legend import LegendClass
+    from geodinoseg.reliability import Reliability
 
 
 def add_label_sections(main: ET.Element, assessment: MapAssessment, raster: ClassRaster) -> None:
@@ -118,7 +118,7 @@ def _add_reliability(main: ET.Element, reliability: Reliability) -> None:
     add(main, "h3", "Does the map know when it is right?")
     beside = add(main, "div", class_="beside")
     add_reliability_chart(beside, reliability)
-    error = reliability.expected_calibration_error
+    error = reliability.ece
     text = add(beside, "div")
     add(
         text, "p", f"Of pixels that the map gives 80% confidence, eight in ten should be right: "

@@ -76,7 +76,7 @@ def _add_cards(
         f"within {by_labels.tolerance}",
     )  # fmt: skip
     if by_labels.reliability is not None:
-        error = by_labels.reliability.expected_calibration_error
+        error = by_labels.reliability.ece
         _add_card(cards, "Calibration error", shown(error))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.legend import Legend
     from geodinoseg.outputs import PathLike
+    from geodinoseg.reliability import Reliability
 
 LARGEST_PANEL = 8
 """Rows of a panel; of more samples the first are shown."""
@@ -42,26 +43,6 @@ _STRIPE_PX = 18
 _FADED = 0.55
 """Share of white over predictions that no label checks."""
 _CONFIDENCE_COLORS = "viridis"
-
-
-class ReliabilityBins(Protocol):
-    """What a reliability diagram asks; see `training.calibration.Reliability`."""
-
-    @property
-    def count(self) -> NDArray[np.int64]:
-        """(bins,) predictions."""
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """(bins,) mean confidence, NaN where empty."""
-
-    @property
-    def accuracy(self) -> NDArray[np.float64]:
-        """(bins,) share that is right, NaN where empty."""
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +61,7 @@ class PanelSample:
     """(height, width) probability of the predicted class, 0 to 1."""
 
 
-def reliability_diagram(
-    before: ReliabilityBins, after: ReliabilityBins, output_png: PathLike
-) -> Path:
+def reliability_diagram(before: Reliability, after: Reliability, output_png: PathLike) -> Path:
     """Draw how often the model is right by how sure it is, before and after calibration.
 
     Args:
@@ -162,7 +141,7 @@ def _saved(figure: Figure, output_png: PathLike) -> Path:
     return target
 
 
-def _draw_bins(axes: Axes, title: str, bins: ReliabilityBins) -> None:
+def _draw_bins(axes: Axes, title: str, bins: Reliability) -> None:
     edges = np.linspace(0, 1, len(bins.count) + 1)
     left, width = edges[:-1], 1 / len(bins.count)
     full = bins.count > 0
@@ -181,7 +160,7 @@ def _draw_bins(axes: Axes, title: str, bins: ReliabilityBins) -> None:
     _dress(axes)
 
 
-def _draw_counts(axes: Axes, bins: ReliabilityBins) -> None:
+def _draw_counts(axes: Axes, bins: Reliability) -> None:
     edges = np.linspace(0, 1, len(bins.count) + 1)
     share = 100 * bins.count / max(int(bins.count.sum()), 1)
     axes.bar(

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.training.calibration import Reliability, fit_temperature, reliability
+from geodinoseg.reliability import Reliability, reliability
+from geodinoseg.training.calibration import fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
