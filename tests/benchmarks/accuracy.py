@@ -1,0 +1,193 @@
+"""How right the maps are, on real scenes: ours beside a random forest and a U-Net.
+
+    python tests/benchmarks/accuracy.py                    all that the docs quote, about an hour
+    python tests/benchmarks/accuracy.py --quick            the same way in two minutes, no figures
+    python tests/benchmarks/accuracy.py --backbone facebook/dinov2-base
+    python tests/benchmarks/accuracy.py --redraw           tables and figures of results there are
+
+Every way learns on one part of a scene and is measured on another that lies apart, which nothing
+was trained on or chosen by. Results are written as they come, and a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accuracy_data import BACKBONE, Dataset, datasets, fewer_polygons, how_read
+from accuracy_report import draw, tables
+from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, Bench, Recipe
+from accuracy_timing import head_times
+
+from geodinoseg import LabelOptions, open_scene
+from geodinoseg.labels.label_set import open_labels
+
+SHARES = (0.05, 0.1, 0.2, 0.5)
+"""Of the training polygons; all of them are in the first table."""
+WAYS = (COMMONEST, FOREST, *STAGES.values(), UNET)
+GROWING = (FOREST, STAGES["head"], STAGES["lora"], UNET)
+QUICK = Recipe(head_epochs=2, epochs=1, steps_per_epoch=3, batch_size=4, trees=5)
+_BEGAN = time.perf_counter()
+
+
+class Results:
+    """A JSON file of what was measured, piece by piece; a piece that is there is not run again."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        there = json.loads(path.read_text("utf-8")) if path.exists() else facts | {"pieces": {}}
+        if there["recipe"] != facts["recipe"]:
+            raise SystemExit(f"{path}: is of another recipe; give another folder with -o.")
+        self.values = there
+
+    def piece(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was measured under a key, measured now where it was not."""
+        pieces = self.values["pieces"]
+        if key not in pieces:
+            say(f"{key} ...")
+            pieces[key] = measure()
+            self.path.write_text(json.dumps(self.values, indent=1) + "\n", "utf-8")
+            say(f"{key}: mean IoU {pieces[key].get('mean_iou', float('nan')):.3f}")
+        return dict(pieces[key])
+
+
+def main() -> None:
+    options = _parser().parse_args()
+    output: Path = options.output
+    if not options.redraw:
+        output.mkdir(parents=True, exist_ok=True)
+        measure(options, output / "accuracy.json")
+    values = json.loads((output / "accuracy.json").read_text("utf-8"))
+    text = tables(values)
+    (output / "accuracy.md").write_text(text, "utf-8")
+    draw(values, output)
+    print(text)
+
+
+def measure(options: argparse.Namespace, path: Path) -> None:
+    """Run what has no result yet."""
+    # Few polygons make for warnings on purpose.
+    logging.getLogger("geodinoseg").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    recipe = replace(QUICK if options.quick else Recipe(), backbone=options.backbone)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        known = datasets(work, options.deadwood)
+        if options.deadwood is None:
+            say("deadwood: left out, since no --deadwood FOLDER says where it is")
+        chosen = options.dataset or list(known)
+        opened = {name: known[name]() for name in chosen}
+        facts = {
+            "recipe": asdict(recipe) | {"backbone": shown(options.backbone)},
+            "datasets": {dataset.name: described(dataset) for dataset in opened.values()},
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "polygons": {},
+        }
+        results = Results(path, facts)
+        results.values["datasets"] |= facts["datasets"]
+        for dataset in opened.values():
+            folder = work / dataset.name
+            folder.mkdir()
+            bench = Bench(
+                dataset=dataset,
+                recipe=recipe,
+                work=folder,
+                labels=dataset.labels,
+                options=dataset.options,
+                say=say,
+            )
+            compare(bench, results, key=dataset.name, ways=WAYS)
+        if "banepa" in opened:
+            shares = SHARES[1:2] if options.quick else SHARES
+            grow(opened["banepa"], recipe, work, results, shares)
+            for head in ("linear", "CNN"):
+                results.piece(
+                    f"time/{head}",
+                    lambda head=head: head_times(
+                        opened["banepa"], recipe, work, linear=head == "linear"
+                    ),
+                )
+
+
+def compare(bench: Bench, results: Results, *, key: str, ways: Sequence[str]) -> None:
+    """Each way once, on the labels of a bench."""
+    stages = {title: stage for stage, title in STAGES.items()}
+    for way in ways:
+        if way in stages:
+            results.piece(f"{key}/{way}", lambda way=way: bench.ours(stages[way]))
+        elif way == UNET:
+            ours = results.piece(f"{key}/{STAGES['lora']}", dict)
+            same = {"parameters": ours["parameters"], "cpu_s": ours["cpu_s"]}
+            results.piece(f"{key}/{way}", lambda same=same: bench.unet(**same))
+        else:
+            measure = bench.forest if way == FOREST else bench.commonest
+            results.piece(f"{key}/{way}", measure)
+
+
+def grow(
+    dataset: Dataset, recipe: Recipe, work: Path, results: Results, shares: tuple[float, ...]
+) -> None:
+    """How scores grow with the share of polygons; the whole is in the table of the dataset."""
+    whole = fewer_polygons(dataset, 1.0, work / "whole.tif", seed=recipe.seed)
+    results.values["polygons"]["1.0"] = whole
+    for share in shares:
+        folder = work / f"share_{share}"
+        folder.mkdir()
+        labels = folder / "labels.tif"
+        polygons = fewer_polygons(dataset, share, labels, seed=recipe.seed)
+        bench = Bench(
+            dataset=dataset,
+            recipe=recipe,
+            work=folder,
+            labels=labels,
+            options=LabelOptions(),
+            say=say,
+        )
+        results.values["polygons"][str(share)] = polygons
+        compare(bench, results, key=f"growth/{share}", ways=GROWING)
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What the tables say of a dataset."""
+    scene = open_scene(dataset.train)
+    labels = open_labels(dataset.labels, scene.geobox, **how_read(dataset.options))
+    facts = {"title": dataset.title, "about": dataset.about}
+    return facts | {"classes": list(labels.legend.names)}
+
+
+def shown(backbone: str) -> str:
+    """A backbone as results name it: no path of this machine."""
+    return "sample_data/banepa.model/backbone" if backbone == str(BACKBONE) else Path(backbone).name
+
+
+def say(line: str) -> None:
+    minutes, seconds = divmod(int(time.perf_counter() - _BEGAN), 60)
+    print(f"{minutes:3d}:{seconds:02d} {line}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few steps: does it run at all")
+    parser.add_argument("--redraw", action="store_true", help="from the results in -o")
+    parser.add_argument("--backbone", default=str(BACKBONE), help="a folder or a name on the hub")
+    parser.add_argument("--dataset", action="append", choices=("banepa", "lataseno", "deadwood"))
+    parser.add_argument("--deadwood", type=Path, help="folder with R70C21.tif and R70C21.gpkg")
+    parser.add_argument("-o", "--output", type=Path, default=Path("accuracy"), help="a folder")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
