@@ -22,7 +22,7 @@ ATTRIBUTION := Imagery (c) OpenAerialMap contributors / HOTOSM, CC BY 4.0
 .PHONY: help demo test test-slow check format sample-model benchmark benchmark-accuracy clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.run  ## Segment the sample scene into demo/: rasters, polygons, a picture
 	@mkdir -p demo
