@@ -8,75 +8,25 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from arrays import ArrayLabels, ArrayScene, patchy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.grid import windows_over
 from geodinoseg.labels.label_set import IGNORE
-from geodinoseg.legend import Legend
-from geodinoseg.training.crops import Crop, jittered
+from geodinoseg.training.crops import Crop, draw_jitter, jittered
 from geodinoseg.training.samples import Sampler, read_ahead
 from geodinoseg.training.settings import Augmentation
-from geodinoseg.training.validation_split import SplitScene, split_scene, validation_blocks
+from geodinoseg.training.validation_split import SplitScene, split_scenes
 
 AS_THEY_ARE = Augmentation(scale=1.0)
 
 
-class ArrayScene:
-    """A scene in memory whose pixels say where they are: their row, and their column."""
-
-    path = "array.tif"
-
-    def __init__(self, valid):
-        self.height, self.width = valid.shape
-        self.valid = valid
-        self.pixels = np.mgrid[: self.height, : self.width].astype(np.float32)
-
-    @contextmanager
-    def reader(self):
-        yield self
-
-    def read(self, window):
-        return self.pixels[:, *window.slices].copy(), self.valid[window.slices].copy()
-
-
-class ArrayLabels:
-    """Labels in memory, on the grid of a scene."""
-
-    def __init__(self, channels, classes=3):
-        self.channels = channels
-        self.legend = Legend.of_names({i: f"class {i}" for i in range(classes)})
-
-    def read(self, window):
-        return self.channels[window.slices].copy()
-
-    def class_blocks(self, block_px):
-        height, width = self.channels.shape
-        counts = np.zeros((-(-height // block_px), -(-width // block_px), len(self.legend)), int)
-        for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
-            known = self.read(block)
-            counts[block.row_off // block_px, block.col_off // block_px] = np.bincount(
-                known[known != IGNORE], minlength=len(self.legend)
-            )
-        return counts
-
-
-def patchy(height, width, *, seed, hole=False):
-    """A scene with labels in rectangles of three classes, half of it unlabelled."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(-3, 3, (-(-height // 5), -(-width // 7))).clip(IGNORE)
-    coarse.flat[:3] = (0, 1, 2)[: coarse.size]
-    channels = coarse.repeat(5, axis=0).repeat(7, axis=1)[:height, :width]
-    valid = np.ones((height, width), dtype=bool)
-    if hole:
-        valid[: height // 3, : width // 2] = False
-    return ArrayScene(valid), ArrayLabels(channels)
-
-
 def sampler_over(*scenes, crop_px, share=0.25, seed=0, augmentation=AS_THEY_ARE):
-    splits = [split_scene(*pair, crop_px=crop_px, share=share, seed=seed) for pair in scenes]
+    splits = split_scenes(
+        *zip(*scenes, strict=True), crop_px=crop_px, share=share, seed=seed
+    ).scenes
     return Sampler(splits, crop_px=crop_px, augmentation=augmentation, seed=seed), splits
 
 
@@ -92,47 +42,12 @@ shapes = {
 }  # fmt: skip
 
 
-@given(
-    rows=st.integers(1, 9), cols=st.integers(1, 9), classes=st.integers(1, 4),
-    share=st.floats(0, 0.5), seed=st.integers(0, 10_000),
-)  # fmt: skip
-def test_validation_never_takes_more_than_half_of_a_class(rows, cols, classes, share, seed):
-    rng = np.random.default_rng(seed)
-    counts = rng.integers(0, 2000, (rows, cols, classes)) * rng.integers(0, 2, (rows, cols, 1))
-    chosen = validation_blocks(counts, share=share, seed=seed)
-    assert chosen.shape == (rows, cols)
-    assert (counts[chosen].sum(axis=0) <= counts.sum(axis=(0, 1)) / 2).all()
-    assert_array_equal(chosen, validation_blocks(counts, share=share, seed=seed))
-
-
-@given(share=st.floats(0.05, 0.5), classes=st.integers(1, 4), seed=st.integers(0, 10_000))
-def test_where_blocks_are_many_each_class_gets_about_its_share(share, classes, seed):
-    rng = np.random.default_rng(seed)
-    counts = rng.integers(100, 1000, (12, 13, classes)) * rng.integers(0, 2, (12, 13, classes))
-    taken = counts[validation_blocks(counts, share=share, seed=seed)].sum(axis=0)
-    assert_allclose(taken / counts.sum(axis=(0, 1)), share, atol=0.06)
-
-
-def test_no_share_no_validation():
-    assert not validation_blocks(np.full((5, 7, 2), 100), share=0, seed=1).any()
-
-
-def test_a_class_in_one_block_alone_stays_in_training():
-    counts = np.full((6, 7, 2), 100)
-    counts[..., 1] = 0
-    counts[2, 3, 1] = 5000
-    for seed in range(20):
-        chosen = validation_blocks(counts, share=0.3, seed=seed)
-        assert chosen.any()
-        assert not chosen[2, 3]
-
-
 @given(**shapes)
 @settings(max_examples=25)
 def test_no_training_crop_has_a_label_of_a_validation_block(height, width, crop_px, seed):
     scene, labels = patchy(height, width, seed=seed)
     sampler, (split,) = sampler_over((scene, labels), crop_px=crop_px, seed=seed)
-    kept_out = split.is_validation.repeat(split.block_px, 0).repeat(split.block_px, 1)
+    kept_out = split.held_out(0).repeat(split.block_px, 0).repeat(split.block_px, 1)
     with sampler:
         for crop in sampler.batch(0, 12):
             assert crop.labels.shape == crop.valid.shape == (crop_px, crop_px)
@@ -156,7 +71,7 @@ def test_validation_crops_hold_each_validation_label_once(height, width, crop_px
             (rows, cols), known = sources(crop)
             assert_array_equal(labels.channels[rows, cols], known)
             np.add.at(seen, (rows, cols), 1)
-    kept = split.is_validation.repeat(split.block_px, 0).repeat(split.block_px, 1)
+    kept = split.held_out(0).repeat(split.block_px, 0).repeat(split.block_px, 1)
     wanted = kept[:height, :width] & (labels.channels != IGNORE)
     assert_array_equal(seen, wanted)
 
@@ -257,8 +172,8 @@ def test_a_crop_follows_from_the_seed_and_its_number():
 def test_without_a_block_to_train_on_the_labels_are_to_blame(kept):
     scene, labels = patchy(40, 50, seed=0)
     counts = labels.class_blocks(10) * (kept == "everything")
-    chosen = np.ones(counts.shape[:2], dtype=bool)
-    split = SplitScene(scene=scene, labels=labels, block_px=10, counts=counts, is_validation=chosen)
+    folds = np.zeros(counts.shape[:2], dtype=np.int16)
+    split = SplitScene(scene=scene, labels=labels, block_px=10, counts=counts, folds=folds)
     with pytest.raises(LabelError, match=r"array\.tif: no labelled block is left"):
         Sampler([split], crop_px=8, augmentation=AS_THEY_ARE, seed=0)
 
@@ -269,7 +184,11 @@ def test_where_blocks_are_too_small_to_be_missed_their_labels_are_left_out():
     labels = ArrayLabels(channels, classes=2)
     chosen = np.indices((6, 12)).sum(axis=0) % 2 == 0
     split = SplitScene(
-        scene=scene, labels=labels, block_px=2, counts=labels.class_blocks(2), is_validation=chosen
+        scene=scene,
+        labels=labels,
+        block_px=2,
+        counts=labels.class_blocks(2),
+        folds=np.where(chosen, 0, -1),
     )
     with Sampler([split], crop_px=8, augmentation=AS_THEY_ARE, seed=0) as sampler:
         for crop in sampler.batch(0, 5):
@@ -328,18 +247,59 @@ def test_batches_that_nobody_wants_are_not_read():
     assert not background_threads()
 
 
-@given(gain=st.floats(0, 1), offset=st.floats(0, 1), seed=st.integers(0, 99))
-def test_jitter_stays_within_its_bounds_and_is_one_value_a_band(gain, offset, seed):
-    values = torch.linspace(-3, 3, 2 * 4 * 5 * 7).reshape(2, 4, 5, 7)
-    changes = Augmentation(gain=gain, offset=offset)
-    found = jittered(values, changes, torch.Generator().manual_seed(seed))
+@given(
+    gain=st.floats(0, 1), offset=st.floats(0, 1), bands=st.integers(1, 6), seed=st.integers(0, 99)
+)
+def test_jitter_stays_within_its_bounds_and_is_one_line_a_band(gain, offset, bands, seed):
+    values = torch.linspace(-3, 3, 2 * bands * 5 * 7).reshape(2, bands, 5, 7)
+    valid = torch.ones(2, 5, 7, dtype=torch.bool)
+    valid[:, :2, :3] = False
+    changes = Augmentation(gain=gain, offset=offset, band_dropout=0)
+
+    def drawn():
+        rngs = (np.random.default_rng((seed, number)) for number in range(2))
+        return torch.from_numpy(np.stack([draw_jitter(bands, changes, rng) for rng in rngs]))
+
+    found = jittered(values, valid, drawn())
     bound = gain * values.abs() + offset
     assert ((found - values).abs() <= bound + 1e-5).all()
+    assert torch.equal(found[:, :, :2, :3], values[:, :, :2, :3]), "missing pixels stay as they are"
     # A straight line per band: equal steps in, equal steps out.
-    steps = found.flatten(2).diff(dim=-1)
+    steps = found[:, :, 2:].flatten(2).diff(dim=-1)
     assert_allclose(steps, steps[..., :1].expand_as(steps), atol=1e-5)
-    again = jittered(values, changes, torch.Generator().manual_seed(seed))
-    assert torch.equal(found, again)
+    assert torch.equal(drawn(), drawn())
+
+
+@pytest.mark.parametrize(("bands", "chance", "wanted"), [(3, 1.0, 0), (4, 0.0, 0), (4, 1.0, 1)])
+def test_one_band_of_many_is_put_to_its_mean_now_and_then(bands, chance, wanted):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        jitter = draw_jitter(bands, Augmentation(band_dropout=chance), rng)
+        assert (jitter == 0).all(axis=0).sum() == wanted
+
+
+def test_no_more_scenes_are_open_than_a_process_may_have():
+    opened = []
+
+    class CountedScene(ArrayScene):
+        @contextmanager
+        def reader(self):
+            opened.append(self)
+            yield self
+            opened.remove(self)
+
+    pairs = []
+    for seed in range(60):
+        scene, labels = patchy(12, 14, seed=seed)
+        pairs.append((CountedScene(scene.valid), labels))
+    sampler, _ = sampler_over(*pairs, crop_px=6, share=0)
+    seen = set()
+    with sampler:
+        for number in range(200):
+            seen.add(sampler.batch(number, 1)[0].scene)
+            assert len(opened) <= 32
+    assert len(seen) > 50
+    assert not opened
 
 
 def test_a_crop_is_a_plain_value():

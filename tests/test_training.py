@@ -19,7 +19,8 @@ from rasters import ROTATED, read_raster, write_raster
 from safetensors.torch import load_file
 from trainings import NAMES, color_channels, color_pixels, quick, write_squares
 
-import geodinoseg.training.run
+import geodinoseg.training.finetuning
+import geodinoseg.training.head_stage
 from geodinoseg.accuracy import Accuracy
 from geodinoseg.errors import (
     DeviceError,
@@ -33,15 +34,15 @@ from geodinoseg.errors import (
 from geodinoseg.labels.label_set import IGNORE
 from geodinoseg.model.model_folder import load_model
 from geodinoseg.segmentation import segment_scene
-from geodinoseg.training.history import EpochScore
+from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.losses import LABEL_SMOOTHING, segmentation_loss
-from geodinoseg.training.run import TrainingRun, rate_share
+from geodinoseg.training.optimization import rate_share
 from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
 from geodinoseg.training.trainer import train_model
 
 MODEL_FILES = {"README.md", "backbone", "config.json", "curves.png", "history.csv"} | {
-    "model.safetensors"
-}
+    "model.safetensors", "reliability.png", "validation.png",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -129,7 +130,9 @@ def test_the_rate_warms_up_to_all_and_falls_to_a_hundredth(steps):
 def test_a_model_learns_colours_and_finds_them_again(
     stage, head, train, backbone, color_field, tmp_path
 ):
-    settings = quick(stage=stage, epochs=2, steps_per_epoch=12)
+    settings = quick(
+        stage=stage, epochs=2, steps_per_epoch=12, head_epochs=None if stage == "head" else 0
+    )
     model = train(settings=settings, network=head)
     assert model.scores["mean_iou"] > 0.7, "always saying the largest class reaches 0.15"
     folder = tmp_path / "field.model"
@@ -164,7 +167,8 @@ def test_the_history_is_a_row_an_epoch(train, tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     scores = [float(row["mean_iou"]) for row in rows]
     assert max(scores) == scores[model.training["best_epoch"] - 1] == model.scores["mean_iou"]
-    assert all(math.isfinite(float(row[name])) for row in rows for name in row)
+    assert [row["stage"] for row in rows] == ["head"] * 3
+    assert all(math.isfinite(float(row[n])) for row in rows for n in row if n != "stage")
 
 
 def test_labels_may_be_a_raster_on_another_grid(train, color_field, tmp_path):
@@ -204,19 +208,32 @@ def test_four_bands_of_sixteen_bits_with_missing_pixels(train, color_field, tmp_
     assert model.scores["mean_iou"] > 0.7
 
 
-def test_the_weights_of_the_best_epoch_are_kept(train, monkeypatch, tmp_path):
-    told = iter([0.3, 0.9, 0.2, 0.9])
-    seen = []
+class ToldScorer:
+    """A scorer that has made up its mind."""
 
-    def validate(run, sampler, *, epoch, train_loss):
-        seen.append(run.network.head.classify.weight.detach().clone())
-        right = next(told)
-        matrix = np.array([[round(1000 * right), round(1000 * (1 - right))], [0, 0]])
-        return EpochScore(
-            epoch=epoch, train_loss=train_loss, val_loss=0.5, accuracy=Accuracy(matrix)
+    loss = 0.5
+
+    def __init__(self, right):
+        self.accuracy = Accuracy(
+            np.array([[round(1000 * right), round(1000 * (1 - right))], [0, 0]])
         )
 
-    monkeypatch.setattr(TrainingRun, "validate", validate)
+
+def tell_scores(monkeypatch, stage, scores):
+    """Let a stage be scored with these, and collect the head's weights at each."""
+    told, seen = iter(scores), []
+
+    def validate(learner):
+        weights = [t for name, t in learner.tensors().items() if name.endswith("classify.weight")]
+        seen.append(weights[0].detach().clone())
+        return ToldScorer(next(told))
+
+    monkeypatch.setattr(stage, "validate", validate)
+    return seen
+
+
+def test_the_weights_of_the_best_epoch_are_kept(train, monkeypatch, tmp_path):
+    seen = tell_scores(monkeypatch, HeadStage, [0.3, 0.9, 0.2, 0.9])
     model = train(settings=quick(epochs=4, steps_per_epoch=2))
     assert model.training["best_epoch"] == 2
     loaded = load_model(tmp_path / "field.model", device="cpu")
@@ -243,21 +260,21 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
 ):
     calls = iter(range(9))
     monkeypatch.setattr(
-        geodinoseg.training.run, "segmentation_loss",
+        geodinoseg.training.head_stage, "segmentation_loss",
         lambda logits, _: logits.sum() * (math.nan if next(calls) == 2 else 1.0),
     )  # fmt: skip
     small = load_model(small_model, device="cpu")
     old = small.save(tmp_path / "field.model")
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     with pytest.raises(ModelError, match="no longer a number; give a smaller"):
-        train(overwrite=True)
+        train(overwrite=True, settings=quick(steps_per_epoch=8))
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     assert list(tmp_path.iterdir()) == [old]
 
 
 def test_gradients_that_are_no_numbers_end_the_training(train, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        geodinoseg.training.run, "segmentation_loss",
+        geodinoseg.training.head_stage, "segmentation_loss",
         lambda logits, _: (logits - logits.detach()).abs().sqrt().sum() + 1,
     )  # fmt: skip
     with pytest.raises(ModelError, match="no longer a number"):
@@ -274,13 +291,22 @@ def test_an_interrupt_stops_the_training_and_its_thread(train, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_tells_loss_and_score_and_rises_to_one(train):
+@pytest.mark.parametrize("stage", ["head", "lora"])
+def test_progress_tells_stage_loss_and_score_and_rises_to_one(train, stage):
     told = []
-    train(settings=quick(epochs=2, steps_per_epoch=2), progress=lambda *event: told.append(event))
-    assert [fraction for fraction, _ in told] == [0.25, 0.5, 0.75, 1.0]
-    assert told[0][1].startswith("epoch 1/2, loss ")
-    assert "mean IoU" not in told[0][1]
-    assert "mean IoU" in told[-1][1]
+    train(
+        settings=quick(stage=stage, epochs=2, steps_per_epoch=2),
+        progress=lambda *event: told.append(event),
+    )
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert told[0][1] == "features of the frozen backbone"
+    messages = [message for _, message in told if "epoch" in message]
+    assert messages[0].startswith("head, epoch 1/2, loss ")
+    assert "mean IoU" not in messages[0]
+    assert messages[-1].startswith("head" if stage == "head" else "LoRA, epoch 2/2")
+    assert "mean IoU" in messages[-1]
 
 
 def test_two_small_polygons_train_without_validation_and_say_so(train, tmp_path, caplog):
@@ -302,7 +328,12 @@ def test_two_small_polygons_train_without_validation_and_say_so(train, tmp_path,
 
 @pytest.mark.parametrize(
     ("stage", "dtype", "published"),
-    [("head", np.uint8, True), ("full", np.uint8, False), ("head", np.uint16, False)],
+    [
+        ({"stage": "head"}, np.uint8, True),
+        ({"stage": "full"}, np.uint8, True),
+        ({"stage": "full", "head_epochs": 0}, np.uint8, False),
+        ({"stage": "head"}, np.uint16, False),
+    ],
 )
 def test_a_published_backbone_keeps_its_own_statistics_for_8_bit_rgb(
     stage, dtype, published, train, backbone, color_field, tmp_path
@@ -317,7 +348,7 @@ def test_a_published_backbone_keeps_its_own_statistics_for_8_bit_rgb(
     pixels = color_pixels(color_field.channels).astype(dtype)
     scene = write_raster(tmp_path / "s.tif", pixels)
     model = train(
-        scene, network={"backbone": known}, settings=quick(stage=stage, epochs=1, steps_per_epoch=1)
+        scene, network={"backbone": known}, settings=quick(**stage, epochs=1, steps_per_epoch=1)
     )
     is_published = np.allclose(model.statistics.mean, [255 * share for share in mean])
     assert is_published == published

@@ -36,11 +36,11 @@ def ended_in_words(ctx: click.Context) -> Iterator[None]:
         try:
             yield
         except GeodinosegError as error:
-            _fail(ctx, str(error), _EXIT_FAILURE)
+            _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
         except _Ended as ended:
-            _fail(ctx, "ended from outside; no unfinished file was left.", 128 + ended.number)
-        except KeyboardInterrupt:
-            _fail(ctx, "interrupted; no unfinished file was left.", _EXIT_INTERRUPTED)
+            _fail(ctx, _stopped("ended from outside", ended), 128 + ended.number)
+        except KeyboardInterrupt as error:
+            _fail(ctx, _stopped("interrupted", error), _EXIT_INTERRUPTED)
 
 
 def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
@@ -106,6 +106,16 @@ def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         click.echo(f"{name:{width}}  {_shown(value)}")
+
+
+def _stopped(how: str, error: BaseException) -> str:
+    """What a stop from outside left behind; whoever kept something noted it on the error."""
+    notes = _notes(error)
+    return f"{how}. {' '.join(notes)}" if notes else f"{how}; no unfinished file was left."
+
+
+def _notes(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 class _Ended(KeyboardInterrupt):

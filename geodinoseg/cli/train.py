@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.console import progress_bar, report_done, report_facts
 from geodinoseg.cli.options import (
     bands_option,
     class_field_option,
@@ -66,14 +66,24 @@ _RATE = click.FloatRange(min=0, min_open=True)
     type=click.Choice(["head", "lora", "full"]),
     default="lora",
     show_default=True,
-    help="What is trained: the head, head and LoRA, or every weight.",
+    help="How far to go after the head: no further, LoRA, or every weight. The better is kept.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     default=30,
     show_default=True,
-    help="Rounds; each ends with a validation.",
+    help="Rounds of each stage; each ends with a validation.",
+)
+@click.option(
+    "--head-epochs",
+    type=click.IntRange(min=0),
+    help="Rounds of stage one, the head; 0 for a backbone that knows nothing. [default: --epochs]",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Time for all of it, such as 30; fewer rounds are made where it is short.",
 )
 @click.option(
     "--steps-per-epoch",
@@ -90,6 +100,25 @@ _RATE = click.FloatRange(min=0, min_open=True)
     help="Crops of a batch.",
 )
 @click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Cut batches of stage two into so many parts: less memory, the same update.",
+)
+@click.option(
+    "--gradient-checkpointing",
+    is_flag=True,
+    help="Less memory in stage two, for more time.",
+)
+@click.option(
+    "--cached-crops",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Crops that stage one learns from, again and again.",
+)
+@click.option(
     "--crop",
     type=click.IntRange(min=14),
     default=224,
@@ -97,9 +126,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
     help="Side of a training crop, px; a multiple of the backbone's patch (14 or 16).",
 )
 @click.option("--learning-rate", type=_RATE, help="Of the head. [default: 0.001]")
-@click.option(
-    "--backbone-learning-rate", type=_RATE, help="Of LoRA or the backbone. [default: 0.0001]"
-)
+@click.option("--backbone-learning-rate", type=_RATE, help="Of stage two. [default: 0.0001]")
 @click.option(
     "--validation-share",
     type=click.FloatRange(0, 0.5),
@@ -114,6 +141,9 @@ _RATE = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="The same seed gives the same model.",
 )
+@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
+@click.option("--tensorboard", type=_FILE, help="Folder for TensorBoard, such as runs/fields.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @device_option
 @overwrite_option
 @json_option
@@ -124,15 +154,22 @@ def train(**options: Any) -> None:
     Examples:
       geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
       geodinoseg train a.tif b.tif --labels a.gpkg --labels b.gpkg --head cnn -o roofs.model
+      geodinoseg train ortho.tif --labels fields.gpkg --minutes 30 -o crops.model --resume
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.checks import check_labels, check_model_output
+    from geodinoseg.cli.checks import check_labels
     from geodinoseg.scene import open_scene
+    from geodinoseg.training.model_output import check_training_output
 
     # Before torch is loaded: a mistyped path is answered at once.
     scenes = [open_scene(scene, bands=options["bands"]) for scene in options["scenes"]]
     check_labels(options["labels"])
-    check_model_output(options["output"], overwrite=options["overwrite"])
+    check_training_output(
+        options["output"], overwrite=options["overwrite"], resume=options["resume"]
+    )
     label_options, settings = _label_options(options), _settings(options)
+    if options["dry_run"]:
+        _dry_run(scenes, label_options, settings, options)
+        return
 
     import geodinoseg
 
@@ -146,6 +183,8 @@ def train(**options: Any) -> None:
             network=_network(options),
             device=options["device"],
             overwrite=options["overwrite"],
+            resume=options["resume"],
+            tensorboard=options["tensorboard"],
             progress=progress,
         )
     output: Path = options["output"]
@@ -166,8 +205,9 @@ def _settings(options: dict[str, Any]) -> Any:
     from geodinoseg.training.settings import TrainingSettings
 
     names = [
-        "stage", "epochs", "steps_per_epoch", "batch_size", "learning_rate",
-        "backbone_learning_rate", "validation_share", "seed",
+        "stage", "epochs", "head_epochs", "minutes", "steps_per_epoch", "batch_size", "accumulate",
+        "gradient_checkpointing", "cached_crops", "learning_rate", "backbone_learning_rate",
+        "validation_share", "seed",
     ]  # fmt: skip
     return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
 
@@ -188,10 +228,26 @@ def _network(options: dict[str, Any]) -> dict[str, Any]:
     return network | given
 
 
+def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict[str, Any]) -> None:
+    from geodinoseg.training.training_plan import plan_training
+
+    plan = plan_training(
+        scenes,
+        options["labels"],
+        label_options=label_options,
+        settings=settings,
+        network=_network(options),
+    )
+    report_facts(plan.to_json(), json_=options["json_"])
+
+
 def _lines(output: Path, segmentor: Any) -> list[str]:
     names = ", ".join(segmentor.legend.names)
+    scores, training = segmentor.scores, segmentor.training
     lines = [f"{output}: a model of {len(segmentor.legend)} classes ({names})"]
-    if segmentor.scores:
-        lines.append(f"mean IoU on validation blocks: {segmentor.scores['mean_iou']:.3f}")
+    if training.get("outcome"):
+        lines.append(training["outcome"])
+    if scores:
+        lines.append(f"mean IoU {scores['mean_iou']:.3f} on {scores['on']}")
     lines.append(f"next: geodinoseg segment SCENE --model {output} -o landcover.tif")
     return lines

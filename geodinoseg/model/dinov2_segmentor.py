@@ -122,6 +122,19 @@ class DinoV2Segmentor(nn.Module):
                 layer.train()
         return self
 
+    def add_lora(self) -> None:
+        """Put LoRA round a backbone that has none; its results stay what they were.
+
+        All else in the backbone is frozen but, where it was widened, the patch embedding.
+        """
+        assert not self.settings["peft"]
+        where = next(self.head.parameters()).device
+        base = self.backbone
+        self.backbone = self._in_lora(base).to(where)
+        self.settings |= {"peft": True}
+        if self._is_widened:
+            patch_embedding(base).requires_grad_(requires_grad=True)
+
     def merge_lora(self) -> None:
         """Add LoRA's updates to the weights: same results, no extra work per tile.
 
@@ -188,20 +201,23 @@ class DinoV2Segmentor(nn.Module):
 
     def _prepared(self, loaded: PreTrainedModel) -> Any:
         """The backbone for these bands, with LoRA where it is asked for, and frozen accordingly."""
-        is_widened = self.bands != loaded.config.num_channels
-        if is_widened:
+        self._is_widened = self.bands != loaded.config.num_channels
+        if self._is_widened:
             widen_patch_embedding(loaded, self.bands)
         prepared: Any = loaded
         if self.settings["peft"]:
-            names = ("r", "lora_alpha", "lora_dropout")
-            prepared = with_lora(loaded, **{name: self.settings[name] for name in names})
+            prepared = self._in_lora(loaded)
         elif is_quantized(loaded):
             loaded.requires_grad_(requires_grad=False)  # 4-bit weights cannot be trained
-        if is_widened:
+        if self._is_widened:
             # Its filters for these bands are a guess, so they are trained even where the rest of
             # the backbone is frozen.
             patch_embedding(loaded).requires_grad_(requires_grad=True)
         return prepared
+
+    def _in_lora(self, backbone: PreTrainedModel) -> Any:
+        names = ("r", "lora_alpha", "lora_dropout")
+        return with_lora(backbone, **{name: self.settings[name] for name in names})
 
 
 def make_head(

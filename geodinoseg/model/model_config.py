@@ -40,6 +40,7 @@ _LARGEST = {
 _LARGEST_BAND = 65_535
 _LARGEST_TILE_PX = 65_536
 _LARGEST_NUMBER = 1e38
+_LEAST_TEMPERATURE = 0.01
 
 _Check = Callable[[Any], bool]
 
@@ -121,6 +122,7 @@ def _check_kind(place: Path, config: Any) -> None:
 def _check_keys(config: Mapping[str, Any]) -> None:
     """Raise ValueError or LegendError for what is missing, of another type or out of range."""
     _check_each(config, "", _TOP)
+    _check_each(config, "", {n: check for n, check in _OPTIONAL.items() if n in config})
     _check_each(config["statistics"], "statistics: ", _STATISTICS)
     _check_each(config["network"], "network: ", _NETWORK)
     if config["backbone"] is not None:
@@ -202,6 +204,12 @@ _TOP: dict[str, _Check] = {
     "training": _is(dict),
     "scores": _is(dict),
     "sha256": _checksums,
+}
+# Absent from the folders of older versions.
+_OPTIONAL: dict[str, _Check] = {
+    "temperature": lambda value: (
+        _is_number(value) and _LEAST_TEMPERATURE <= value <= 1 / _LEAST_TEMPERATURE
+    ),
 }
 _STATISTICS: dict[str, _Check] = {
     "mean": _numbers,

@@ -38,6 +38,8 @@ class Segmentor:
     """Ground resolution of the training scenes, metres; None where they had no CRS."""
     scale: float = 1.0
     """Pixels of its own per pixel of the scene; see `at_pixel_size`."""
+    temperature: float = 1.0
+    """By which logits are divided, so that its confidence is how often it is right."""
     precision: str = "auto"
     """`auto`, `float32`, `bfloat16` or `float16`; see `devices.pick_precision`."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class Segmentor:
         values = normalize(pixels, valid, mean_N, std_N)
         with autocast(self.device, self._dtype):
             logits = self._logits(values)
-        return torch.softmax(logits.float(), dim=1)
+        return torch.softmax(logits.float() / self.temperature, dim=1)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model folder; see `model_folder.save_model`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +14,11 @@ from geodinoseg.labels.classes import IGNORE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geodinoseg.grid import Window
     from geodinoseg.training.settings import Augmentation
 
+_RGB = 3
+"""Bands of a picture; with fewer than four there is none to spare."""
 _WHOLLY_VALID = 0.999
 """Of an interpolated pixel: below that, a missing pixel had a part in it."""
 
@@ -30,6 +33,18 @@ class Crop:
     """(side, side), True where the scene holds data."""
     labels: NDArray[np.int64]
     """(side, side), channel, or IGNORE; IGNORE where not valid."""
+    scene: int = 0
+    """Number of the scene that it was cut from."""
+    window: Window | None = None
+    """Where it was cut."""
+    jitter: NDArray[np.float32] | None = None
+    """(2, bands), gain and offset of each band in deviations; None for a crop as it is."""
+
+    def without_pixels(self) -> Crop:
+        """Where it was cut, and nothing of what was there."""
+        nothing = np.zeros((0, 0), dtype=np.int64)
+        # New arrays: a slice would hold on to the whole.
+        return replace(self, pixels=nothing[None], valid=nothing > 0, labels=nothing)
 
 
 def padded(crop: Crop, side: int) -> Crop:
@@ -41,7 +56,8 @@ def padded(crop: Crop, side: int) -> Crop:
     if (height, width) == (side, side):
         return crop
     past = ((0, side - height), (0, side - width))
-    return Crop(
+    return replace(
+        crop,
         pixels=np.pad(crop.pixels, ((0, 0), *past)),
         valid=np.pad(crop.valid, past),
         labels=np.pad(crop.labels, past, constant_values=IGNORE),
@@ -62,7 +78,8 @@ def resized(crop: Crop, side: int) -> Crop:
     valid = interpolated(crop.valid[None], **smooth)[0] > _WHOLLY_VALID
     labels = interpolated(crop.labels[None], mode="nearest-exact")[0].astype(np.int64)
     # 0 in place of the missing: NaN would spread however little its weight is.
-    return Crop(
+    return replace(
+        crop,
         pixels=interpolated(np.where(crop.valid, crop.pixels, 0), **smooth),
         valid=valid,
         labels=np.where(valid, labels, IGNORE),
@@ -77,27 +94,43 @@ def turned(crop: Crop, rng: np.random.Generator) -> Crop:
         array = np.rot90(array, turns, axes=(-2, -1))
         return np.ascontiguousarray(array[..., ::-1] if flip else array)
 
-    return Crop(pixels=turn(crop.pixels), valid=turn(crop.valid), labels=turn(crop.labels))
+    return replace(crop, pixels=turn(crop.pixels), valid=turn(crop.valid), labels=turn(crop.labels))
+
+
+def draw_jitter(
+    bands: int, augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Another day's light: gain and offset of each band, and now and then a band that is missing.
+
+    Args:
+        bands: of the scene.
+        augmentation: how far gain and offset go, and how often a band is missing.
+        rng: of the draws.
+
+    Returns:
+        (2, bands): gain, then offset, in deviations; 0 and 0 for a band that is put to its mean.
+    """
+    own, common = rng.uniform(-1, 1, (2, bands)), rng.uniform(-1, 1)
+    jitter = np.stack([1 + augmentation.gain * own[0], augmentation.offset * (own[1] + common) / 2])
+    is_dropped, dropped = rng.random() < augmentation.band_dropout, int(rng.integers(bands))
+    if is_dropped and bands > _RGB:
+        jitter[:, dropped] = 0
+    return jitter.astype(np.float32)
 
 
 def jittered(
-    values_BNHW: torch.Tensor, augmentation: Augmentation, generator: torch.Generator
+    values_BNHW: torch.Tensor, valid_BHW: torch.Tensor, jitter_B2N: torch.Tensor
 ) -> torch.Tensor:
-    """Normalized pixels as another day's light would give them: gain and offset per band.
+    """Normalized pixels in another light; missing pixels stay at the mean, as in prediction.
 
     Args:
         values_BNHW: (batch, bands, height, width) float32, in deviations from the mean.
-        augmentation: how far gain and offset go.
-        generator: of the draws, on the CPU, so that every device gets the same.
+        valid_BHW: (batch, height, width) bool, True where the scene holds data.
+        jitter_B2N: (batch, 2, bands) float32, as `draw_jitter` gives it.
 
     Returns:
         As `values_BNHW`.
     """
-    batch, bands = values_BNHW.shape[:2]
-
-    def draw(*shape: int) -> torch.Tensor:
-        return (torch.rand(*shape, 1, 1, generator=generator) * 2 - 1).to(values_BNHW.device)
-
-    gain = 1 + augmentation.gain * draw(batch, bands)
-    offset = augmentation.offset * (draw(batch, bands) + draw(batch, 1)) / 2
-    return values_BNHW * gain + offset
+    gain_BN11, offset_BN11 = jitter_B2N[:, 0, :, None, None], jitter_B2N[:, 1, :, None, None]
+    moved_BNHW = values_BNHW * gain_BN11 + offset_BN11
+    return torch.where(valid_BHW[:, None], moved_BNHW, values_BNHW)

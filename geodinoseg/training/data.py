@@ -16,7 +16,7 @@ from geodinoseg.grid import Window
 from geodinoseg.labels.label_set import Labels, LabelsPath, open_label_set
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
 from geodinoseg.scene import Scene, ScenePath, open_scene
-from geodinoseg.training.validation_split import SplitScene, split_scene
+from geodinoseg.training.validation_split import SplitScene, split_scenes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class TrainingData:
 
     splits: tuple[SplitScene, ...]
     """Each scene with its labels and blocks."""
+    folds: int
+    """0 without validation, 1 with a fixed part, more for cross-validation; see `Split`."""
     legend: Legend
     """The classes; channels are in its order."""
     statistics: BandStatistics
@@ -92,19 +94,18 @@ def read_training_data(
         unlabelled=options.unlabelled,
         ignore_classes=options.ignore_classes,
     )
-    splits = tuple(
-        split_scene(
-            scene,
-            source,
-            crop_px=settings.crop_px,
-            share=settings.validation_share,
-            seed=settings.seed + index,
-        )
-        for index, (scene, source) in enumerate(zip(opened, found, strict=True))
+    split = split_scenes(
+        opened,
+        found,
+        crop_px=settings.crop_px,
+        share=settings.validation_share,
+        seed=settings.seed,
     )
+    splits = split.scenes
     _check_classes(found, splits, settings)
     return TrainingData(
         splits=splits,
+        folds=split.folds,
         legend=found[0].legend,
         statistics=_statistics(splits, settings),
         facts=_facts(paths, splits),
@@ -157,7 +158,7 @@ def _check_classes(
 ) -> None:
     """Refuse labels that leave nothing to tell apart; warn of classes that are left out."""
     names = found[0].legend.names
-    training, validation = (_pixels(splits, validation=side) for side in (False, True))
+    training, validation = (_pixels(splits, held_out=side) for side in (False, True))
     trained = [name for name, pixels in zip(names, training, strict=True) if pixels]
     if len(trained) < _FEWEST_CLASSES:
         raise LabelError(
@@ -180,10 +181,10 @@ def _check_classes(
             logger.warning("class %s has too few labels to keep some for validation.", name)
 
 
-def _pixels(splits: Sequence[SplitScene], *, validation: bool) -> NDArray[np.int64]:
-    """(classes,) labelled pixels of one side of the split, over all scenes."""
+def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64]:
+    """(classes,) labelled pixels of one side of the split, over all scenes; of fold 0."""
     pixels: NDArray[np.int64] = np.sum(
-        [split.pixels_of(validation=validation) for split in splits], axis=0
+        [split.pixels_of(0, held_out=held_out) for split in splits], axis=0
     )
     return pixels
 
@@ -194,7 +195,7 @@ def _statistics(splits: Sequence[SplitScene], settings: TrainingSettings) -> Ban
 
     def samples() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         for split in splits:
-            labelled = split.counts.any(axis=2) & ~split.is_validation
+            labelled = split.counts.any(axis=2) & split.trains(0)
             chosen = rng.permutation(np.argwhere(labelled))[:_STATISTICS_WINDOWS]
             with split.scene.reader() as reader:
                 for row, col in chosen.tolist():
@@ -217,12 +218,12 @@ def _corner(block: Window, side: int) -> Window:
 def _facts(paths: Sequence[LabelsPath], splits: Sequence[SplitScene]) -> dict[str, Any]:
     names = splits[0].labels.legend.names
 
-    def counted(*, validation: bool) -> dict[str, int]:
-        return dict(zip(names, _pixels(splits, validation=validation).tolist(), strict=True))
+    def counted(*, held_out: bool) -> dict[str, int]:
+        return dict(zip(names, _pixels(splits, held_out=held_out).tolist(), strict=True))
 
     return {
         "scenes": [Path(split.scene.path).name for split in splits],
         "labels": [Path(path).name for path in dict.fromkeys(map(str, paths))],
-        "training_pixels": counted(validation=False),
-        "validation_pixels": counted(validation=True),
+        "training_pixels": counted(held_out=False),
+        "validation_pixels": counted(held_out=True),
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodinoseg.accuracy import Accuracy
+from geodinoseg.training.settings import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,9 @@ class EpochScore:
     """What one epoch came to."""
 
     epoch: int
-    """From 1."""
+    """From 1, over all stages."""
+    stage: Stage
+    """What was trained in it."""
     train_loss: float
     """Mean over the steps of the epoch."""
     val_loss: float
@@ -36,14 +39,29 @@ class EpochScore:
         """
         return best is None or math.isnan(self.mean_iou) or self.mean_iou > best.mean_iou
 
-    def row(self) -> dict[str, float]:
+    def row(self) -> dict[str, float | str]:
         """As a row of `history.csv`."""
         return {
             "epoch": self.epoch,
+            "stage": self.stage,
             "train_loss": self.train_loss,
             "val_loss": self.val_loss,
             "mean_iou": self.mean_iou,
         }
+
+
+def best_of(history: Sequence[EpochScore], stage: Stage | None = None) -> EpochScore | None:
+    """The epoch to keep, of one stage or of all; None where there is none.
+
+    Args:
+        history: in order.
+        stage: which; all where not given.
+    """
+    best = None
+    for score in history:
+        if stage in {None, score.stage} and score.is_better_than(best):
+            best = score
+    return best
 
 
 def write_history(history: Sequence[EpochScore], folder: Path) -> None:

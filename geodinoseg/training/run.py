@@ -1,257 +1,356 @@
-"""One training from the first step to the best epoch: AdamW, warm-up and cosine, validation."""
+"""One training, stage by stage: the head on a frozen backbone, then LoRA or all weights, then the
+better of the two. It can be stopped after any epoch and taken up again."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
 import torch
 
-from geodinoseg.accuracy import Accuracy, confusion_matrix
-from geodinoseg.devices import autocast, pick_precision, to_device
-from geodinoseg.errors import LabelError, ModelError
-from geodinoseg.gdal_settings import gdal_settings
-from geodinoseg.labels.classes import IGNORE
-from geodinoseg.model.normalization import normalize
-from geodinoseg.training.crops import Crop, jittered
+from geodinoseg.errors import LabelError
+from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
+from geodinoseg.training.feature_cache import CachePlace
+from geodinoseg.training.finetuning import FineTuning
+from geodinoseg.training.head_stage import CachedCrops, HeadStage
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.samples import Sampler, read_ahead
+from geodinoseg.training.optimization import Tensors, head_tensors, restore
+from geodinoseg.training.stage_one_crops import cache_crops
+from geodinoseg.training.validation_crops import ValidationCrops
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.model.normalization import BandStatistics
-    from geodinoseg.progress import Progress
-    from geodinoseg.training.data import TrainingData
-    from geodinoseg.training.settings import TrainingSettings
+    from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.budget import Budget
+    from geodinoseg.training.meter import Meter
+    from geodinoseg.training.scoring import Scorer
+    from geodinoseg.training.settings import Stage
 
-HEAD_RATE, BACKBONE_RATE = 1e-3, 1e-4
-"""Learning rates where none is given."""
+logger = logging.getLogger(__name__)
 
-_WARM_UP = 1 / 20
-_LAST_RATE = 0.01
-_LARGEST_GRADIENT = 1.0
-_CACHE_BYTES = 512 << 20
+_FEWEST_IDLE_EPOCHS = 10
+"""Without a gain before a stage ends; half of its epochs where that is more."""
+_PARTS = 4
+"""Of a training that draw random numbers of their own: new weights, head, final head, stage two."""
+_CHECKPOINT_S = 20.0
+"""Between checkpoints in stage one, whose epochs are short."""
 
 
+class Learner(Protocol):
+    """What a stage does; see `HeadStage` and `FineTuning`."""
+
+    name: Stage
+
+    def has_time(self) -> bool:
+        """Whether another epoch ends in time."""
+
+    def train_epoch(self, epoch: int) -> float:
+        """Train for an epoch, from 0; the mean loss."""
+
+    def validate(self) -> Scorer:
+        """Score on the validation crops."""
+
+    def tensors(self) -> Tensors:
+        """What is trained, not copied."""
+
+    def optimizer_state(self) -> Tensors:
+        """What the optimizer remembers."""
+
+    def load_optimizer_state(self, state: Tensors) -> None:
+        """Take up what `optimizer_state` gave."""
+
+
+@dataclass(kw_only=True)
 class TrainingRun:
-    """Fits a network to training data, and ends with the weights of its best epoch."""
+    """Fits a network to training data, and ends with the weights of the best epoch."""
 
-    def __init__(
-        self,
-        network: DinoV2Segmentor,
-        data: TrainingData,
-        statistics: BandStatistics,
-        settings: TrainingSettings,
-        progress: Progress,
-    ) -> None:
-        """Make the optimizer; nothing runs yet.
+    source: CropSource
+    """Data, recipe and device."""
+    build: Callable[[], DinoV2Segmentor]
+    """Makes the network as it is before stage one, on the device."""
+    record: TrainingRecord
+    """How far it is; empty for a new training."""
+    checkpoint: Path
+    """Where the record is kept."""
+    budget: Budget
+    """Time."""
+    meter: Meter
+    """Told how far it is."""
+    network: DinoV2Segmentor
+    """Made by `build`; trained, and after `fit` with the weights to keep."""
+    on_epoch: Callable[[EpochScore], None] = lambda _: None
+    """Told every epoch."""
+    validation: ValidationCrops = field(init=False)
+    """What it is scored on."""
+    fold_heads: list[nn.Module] = field(init=False, default_factory=list)
+    """In cross-validation, after `fit`, the heads that were scored: one for each fold."""
+    _is_tuned: bool = field(init=False, default=False)
+    _written_s: float = field(init=False, default=-math.inf)
 
-        Args:
-            network: on its device; parameters that require no gradient stay as they are.
-            data: scenes with labels.
-            statistics: how pixels are normalized.
-            settings: the recipe.
-            progress: told the epoch, loss and mean IoU.
-        """
-        self.network = network
-        self.best: EpochScore | None = None
-        self._data = data
-        self._settings = settings
-        self._progress = progress
-        self._device = next(network.head.parameters()).device
-        self._dtype = pick_precision("auto", self._device)
-        self._mean_N = torch.tensor(statistics.mean, dtype=torch.float32, device=self._device)
-        self._std_N = torch.tensor(statistics.std, dtype=torch.float32, device=self._device)
-        self._steps = settings.epochs * settings.steps_per_epoch
-        self._optimizer = optimizer_of(network, settings)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: rate_share(step, self._steps)
-        )
-        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._dtype == torch.float16)
-        self._jitter = torch.Generator().manual_seed(settings.seed)
-        self._best_weights: dict[str, torch.Tensor] = {}
-
-    def fit(self) -> list[EpochScore]:
+    def fit(self) -> None:
         """Train, validate after each epoch, end with the best weights.
-
-        Returns:
-            The score of each epoch.
 
         Raises:
             ModelError: the loss is no longer a number.
             LabelError: no labelled pixel holds data, or the labels cannot be read.
             SceneError: a scene cannot be read.
+            OutputError: features or checkpoint do not fit on the disk.
         """
-        history: list[EpochScore] = []
-        losses: list[float] = []
-        steps = range(self._steps)
-        batches = read_ahead(self._sampler(), steps=steps, batch_size=self._settings.batch_size)
-        # The labelled blocks are read again and again: keep them decoded.
-        with (
-            gdal_settings(cache_bytes=_CACHE_BYTES),
-            closing(batches),
-            self._sampler() as validation,
-        ):
-            for step, crops in enumerate(batches, start=1):
-                losses.append(self._step(crops))
-                if step % self._settings.steps_per_epoch == 0:
-                    history.append(self._end_epoch(validation, len(history) + 1, losses))
-                    losses.clear()
-                self._tell(step, losses, history)
-        self._load_best()
-        return history
+        self.validation = ValidationCrops(self.source)
+        if self.record.validation_pieces is not None:
+            self.validation.keep(self.record.validation_pieces)
+        if self._has_stage_one:
+            self._train_head()
+        if self._goes_on():
+            self._fine_tune()
+        self.load_best()
 
-    def validate(self, sampler: Sampler, *, epoch: int, train_loss: float) -> EpochScore:
-        """Score the network on the validation blocks.
+    @property
+    def kept(self) -> Stage:
+        """The stage whose weights are kept: the later one where nothing tells which is better."""
+        head, tuned = self.record.best_score("head"), self._tuned_score
+        if tuned is None or (head is not None and head.mean_iou >= tuned.mean_iou):
+            return "head"
+        return tuned.stage
 
-        Args:
-            sampler: with its scenes open.
-            epoch: for the record.
-            train_loss: for the record.
-        """
-        self.network.eval()
-        classes = len(self._data.legend)
-        matrix = np.zeros((classes, classes), dtype=np.int64)
-        losses = []
-        pieces = sampler.validation_pieces()
-        for first in range(0, len(pieces), self._settings.batch_size):
-            batch = pieces[first : first + self._settings.batch_size]
-            crops = [sampler.validation_crop(*piece) for piece in batch]
-            labelled = [crop for crop in crops if (crop.labels != IGNORE).any()]
-            if labelled:
-                loss, counts = self._score(labelled)
-                losses.append(loss)
-                matrix += counts
-        return EpochScore(
-            epoch=epoch,
-            train_loss=train_loss,
-            val_loss=float(np.mean(losses)) if losses else math.nan,
-            accuracy=Accuracy(matrix) if losses else None,
+    @property
+    def outcome(self) -> str:
+        """Which stage is kept, and by how much it is better: a sentence for people."""
+        return outcome(self.record.best_score("head"), self._tuned_score)
+
+    def load_best(self) -> None:
+        """Put the best weights so far into the network."""
+        kept = self.kept
+        if kept == "head" and self._is_tuned:
+            # As if stage two had never been: exactly the backbone of the source.
+            self.network = self.build()
+            self._is_tuned = False
+        if kept != "head":
+            if not self._is_tuned:
+                self._unfreeze()
+            trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+            restore(trained | head_tensors(self.network.head), self.record.best[kept])
+        elif "final" in self.record.best:
+            restore(head_tensors(self.network.head, "0"), self.record.best["final"])
+        else:
+            restore(head_tensors(self.network.head, "0"), self.record.best["head"])
+
+    @property
+    def _tuned_score(self) -> EpochScore | None:
+        stage = self.source.settings.stage
+        return None if stage == "head" else self.record.best_score(stage)
+
+    @property
+    def _has_stage_one(self) -> bool:
+        """Whether the head is trained first, and nothing that came after was begun."""
+        return bool(self.source.settings.stage_one_epochs) and self._tuned_score is None
+
+    @property
+    def _is_crossed(self) -> bool:
+        """Whether folds take turns in validating."""
+        return self.source.data.folds > 1
+
+    @property
+    def _ends_with_head(self) -> bool:
+        """Whether no stage two follows stage one."""
+        settings, folds = self.source.settings, self.source.data.folds
+        if settings.stage == "head":
+            return True
+        # Without validation nobody would see it fall below the frozen backbone.
+        cannot_tell = folds == 0 and settings.validation_share > 0
+        return bool(settings.stage_one_epochs) and (self._is_crossed or cannot_tell)
+
+    def _train_head(self) -> None:
+        if self.record.is_stage_over and not self._is_crossed:
+            return
+        crops = self._cached_crops()
+        is_last = self._ends_with_head
+        allowance = self.budget.of_stage_one(is_last=is_last)
+        folds = len(crops.training_of)
+        stage = HeadStage(
+            self.network.head,
+            self.source,
+            crops,
+            allowance=allowance.first(folds / (folds + 1)) if self._is_crossed else allowance,
+            meter=self.meter,
+            kept_s=self.record.validation_s if is_last else 0.0,
+        )
+        self._seed(1)
+        self._run_stage(stage, self.source.settings.stage_one_epochs)
+        if self._is_crossed:
+            restore(stage.tensors(), self.record.best["head"])
+            self.fold_heads = stage.heads
+            self._train_head_on_all(crops)
+
+    def _cached_crops(self) -> CachedCrops:
+        return cache_crops(
+            self.network,
+            self.source,
+            self.validation,
+            self.record,
+            place=CachePlace(
+                memory_bytes=self.source.settings.cache_bytes, folder=self.checkpoint.parent
+            ),
+            allowance=self.budget.of_caching(is_last=self._ends_with_head),
+            meter=self.meter,
         )
 
-    def _sampler(self) -> Sampler:
-        return Sampler(
-            self._data.splits,
-            crop_px=self._settings.crop_px,
-            augmentation=self._settings.augmentation,
-            seed=self._settings.seed,
+    def _train_head_on_all(self, crops: CachedCrops) -> None:
+        """The head to keep, for as many epochs as were best for those of the folds."""
+        best = self.record.best_score("head")
+        assert best is not None
+        stage = HeadStage(
+            self.network.head,
+            self.source,
+            crops.undivided(),
+            allowance=self.budget.of_the_rest(),
+            meter=self.meter,
         )
+        self._seed(2)
+        for epoch in range(best.epoch):
+            stage.train_epoch(epoch)
+        self.record.best["final"] = stage.tensors()
 
-    def _step(self, crops: Sequence[Crop]) -> float:
-        """Learn from one batch; its loss."""
-        self.network.train()
-        if self._settings.stage == "head":
-            self.network.backbone.eval()
-        values, labels = self._tensors(crops)
-        values = jittered(values, self._settings.augmentation, self._jitter)
-        with autocast(self._device, self._dtype):
-            logits = self.network(values)
-        loss = segmentation_loss(logits.float(), labels)
-        _check_finite(loss)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
-        if not self._scaler.is_enabled():  # The scaler leaves such a step out by itself.
-            _check_finite(norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._schedule.step()
-        return float(loss.detach())
-
-    @torch.no_grad()
-    def _score(self, crops: Sequence[Crop]) -> tuple[float, np.ndarray[Any, Any]]:
-        """Loss and confusion matrix of a batch."""
-        values, labels = self._tensors(crops)
-        with autocast(self._device, self._dtype):
-            logits = self.network(values).float()
-        predicted = logits.argmax(dim=1).cpu().numpy()
-        matrix = confusion_matrix(labels.cpu().numpy(), predicted, len(self._data.legend))
-        return float(segmentation_loss(logits, labels)), matrix
-
-    def _tensors(self, crops: Sequence[Crop]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized pixels (batch, bands, side, side) and labels (batch, side, side)."""
-
-        def stacked(arrays: list[Any]) -> torch.Tensor:
-            return to_device(torch.from_numpy(np.stack(arrays)), self._device)
-
-        valid = stacked([crop.valid for crop in crops])
-        pixels = stacked([crop.pixels for crop in crops])
-        values = normalize(pixels, valid, self._mean_N, self._std_N)
-        return values, stacked([crop.labels for crop in crops])
-
-    def _end_epoch(self, sampler: Sampler, epoch: int, losses: list[float]) -> EpochScore:
-        """The score of the epoch; its weights are kept if they are the best so far."""
-        if not any(losses):  # Nothing but 0, which label smoothing leaves out of reach.
-            raise LabelError(
-                f"{self._data.splits[0].scene.path}: holds no data where it is labelled, so there "
-                f"is nothing to learn; label other places, or check which value means nodata."
+    def _goes_on(self) -> bool:
+        """Whether stage two is to be tried; where it was asked for and is not, that is said."""
+        settings = self.source.settings
+        if settings.stage == "head":
+            return False
+        if self._ends_with_head:
+            logger.warning(
+                "too few labelled places to keep a part for validation for good, so %s is not "
+                "tried; the head alone is trained. Label more places.",
+                _NAMES[settings.stage],
             )
-        score = self.validate(sampler, epoch=epoch, train_loss=float(np.mean(losses)))
-        if score.is_better_than(self.best):
-            self.best = score
-            self._best_weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in self._trained().items()
-            }
-        return score
+            return False
+        if not self.budget.of_the_rest().has_room_for(2 * self.record.validation_s):
+            logger.warning("no time is left for %s; give more --minutes.", _NAMES[settings.stage])
+            return not settings.stage_one_epochs
+        return True
 
-    def _trained(self) -> dict[str, torch.Tensor]:
-        """Trained parameters and the head's batch norm statistics, by name."""
-        named = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        return named | {f"head.{n}": b for n, b in self.network.head.named_buffers()}
-
-    @torch.no_grad()
-    def _load_best(self) -> None:
-        for name, tensor in self._trained().items():
-            tensor.copy_(self._best_weights[name])
-
-    def _tell(self, step: int, losses: list[float], history: list[EpochScore]) -> None:
-        epoch = (step - 1) // self._settings.steps_per_epoch + 1
-        loss = float(np.mean(losses)) if losses else history[-1].train_loss
-        message = f"epoch {epoch}/{self._settings.epochs}, loss {loss:.3f}"
-        if history and self.best is not None and not math.isnan(self.best.mean_iou):
-            message += f", mean IoU {history[-1].mean_iou:.3f} (best {self.best.mean_iou:.3f})"
-        self._progress(step / self._steps, message)
-
-
-def optimizer_of(network: DinoV2Segmentor, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW over what is trained, with rates of their own for head and backbone."""
-    rates = (
-        (network.head, settings.learning_rate or HEAD_RATE),
-        (network.backbone, settings.backbone_learning_rate or BACKBONE_RATE),
-    )
-    groups = []
-    for module, rate in rates:
-        trained = [p for p in module.parameters() if p.requires_grad]
-        # Biases, norms and layer scales are not decayed, as usual for transformers.
-        groups.append({"params": [p for p in trained if p.ndim > 1], "lr": rate})
-        groups.append(
-            {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0}
+    def _fine_tune(self) -> None:
+        settings = self.source.settings
+        if self._is_crossed:
+            self.validation.keep(0)
+        if self._has_stage_one:
+            self.load_best()
+        self._unfreeze()
+        if settings.gradient_checkpointing:
+            self.network.enable_gradient_checkpointing()
+        stage = FineTuning(
+            self.network,
+            self.source,
+            self.validation,
+            allowance=self.budget.of_the_rest(),
+            meter=self.meter,
+            validation_s=self.record.validation_s,
         )
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        self._run_stage(stage, settings.epochs)
+
+    def _unfreeze(self) -> None:
+        """Let stage two train LoRA or all weights."""
+        self._seed(3)
+        self._is_tuned = True
+        if self.source.settings.stage == "lora":
+            self.network.add_lora()
+            return
+        self.network.backbone.requires_grad_(requires_grad=True)
+        self.network.backbone_differs_from_source = True
+
+    def _run_stage(self, learner: Learner, epochs: int) -> None:
+        """The epochs of a stage that are still to be done."""
+        done = self.record.epochs_of(learner.name)
+        if done:
+            self._take_up(learner)
+        while len(done) < epochs and not self._is_over(learner, done, epochs):
+            self.meter.begin_epoch(learner.name, len(done), epochs)
+            loss = learner.train_epoch(len(done))
+            self._end_epoch(learner, loss)
+            done = self.record.epochs_of(learner.name)
+        if not self.record.is_stage_over:
+            self.record.is_stage_over = True
+            self._write(at_once=True)
+
+    def _is_over(self, learner: Learner, done: list[EpochScore], epochs: int) -> bool:
+        if not done:
+            return False
+        return self.record.is_stage_over or stalled(done, epochs) or not learner.has_time()
+
+    def _take_up(self, learner: Learner) -> None:
+        record = self.record
+        restore(learner.tensors(), record.weights)
+        learner.load_optimizer_state(record.optimizer)
+        set_random_state(record.random, self.source.device)
+
+    def _end_epoch(self, learner: Learner, loss: float) -> None:
+        """Score the epoch; its weights are kept if they are the best of their stage."""
+        if loss == 0:  # Label smoothing leaves it out of reach where a pixel is labelled.
+            raise LabelError(
+                f"{self.source.data.splits[0].scene.path}: holds no data where it is labelled, so "
+                f"there is nothing to learn; label other places, or check which value means nodata."
+            )
+        scorer = learner.validate()
+        score = EpochScore(
+            epoch=len(self.record.history) + 1,
+            stage=learner.name,
+            train_loss=loss,
+            val_loss=scorer.loss,
+            accuracy=scorer.accuracy,
+        )
+        # In one go: an interrupt may come between any two lines.
+        self.record = self.record.after_epoch(
+            score,
+            learner.tensors(),
+            learner.optimizer_state(),
+            random_state(self.source.device),
+        )
+        self.record.validation_s = getattr(learner, "validation_s", self.record.validation_s)
+        self.meter.end_epoch(score, self.record.best_score(learner.name))
+        self.on_epoch(score)
+        self._write(at_once=learner.name != "head")
+
+    def _write(self, *, at_once: bool) -> None:
+        self.record.used_s = self.budget.used_s
+        if at_once or self.budget.used_s - self._written_s >= _CHECKPOINT_S:
+            self.record.write(self.checkpoint)
+            self._written_s = self.budget.used_s
+
+    def _seed(self, part: int) -> None:
+        """Let new weights and dropout of a part of the training follow from the seed alone."""
+        torch.manual_seed(_PARTS * self.source.settings.seed + part)
 
 
-def rate_share(step: int, steps: int) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a cosine to a hundredth.
+_NAMES: dict[str, str] = {"lora": "LoRA", "full": "fine-tuning all weights"}
+
+
+def stalled(scores: list[EpochScore], epochs: int) -> bool:
+    """Whether a stage has gone on without a gain for half of its epochs, and for ten at least."""
+    values = [score.mean_iou for score in scores]
+    if any(map(math.isnan, values)):
+        return False
+    return len(values) - 1 - values.index(max(values)) >= max(_FEWEST_IDLE_EPOCHS, epochs // 2)
+
+
+def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
+    """Which of two stages is kept, and by how much: a sentence for people.
 
     Args:
-        step: from 0.
-        steps: of the whole training.
+        head: the best epoch of stage one, if there was one.
+        tuned: the best epoch of stage two, if there was one.
     """
-    warm_up = max(1, int(steps * _WARM_UP))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    done = min((step - warm_up) / max(1, steps - warm_up), 1.0)
-    return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _check_finite(value: torch.Tensor) -> None:
-    if not torch.isfinite(value):
-        raise ModelError(
-            "training: the loss is no longer a number; give a smaller --learning-rate or "
-            "--backbone-learning-rate."
-        )
+    if tuned is None:
+        return "the head alone was trained"
+    name = _NAMES[tuned.stage]
+    if head is None or math.isnan(tuned.mean_iou) or math.isnan(head.mean_iou):
+        return f"{name} is kept"
+    gain = tuned.mean_iou - head.mean_iou
+    if gain > 0:
+        return f"{name} {tuned.mean_iou:.3f} beats the head alone {head.mean_iou:.3f} ({gain:+.3f})"
+    return f"the head alone ({head.mean_iou:.3f}) is kept: {name} reached {tuned.mean_iou:.3f}"

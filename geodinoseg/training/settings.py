@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from geodinoseg.errors import LabelError, ModelError
 
 Stage = Literal["head", "lora", "full"]
-"""What is trained: the head alone, the head and LoRA, or every weight."""
+"""How far training goes: the head alone; then LoRA; or then every weight."""
 
 Unlabelled = Literal["ignore", "background"]
 """What pixels without a label are: unknown, or a class of their own."""
@@ -49,6 +49,8 @@ class Augmentation:
     """Each band is multiplied by 1 - gain to 1 + gain, in units of its deviation."""
     offset: float = 0.2
     """Each band, and all bands together, are moved by up to this many deviations."""
+    band_dropout: float = 0.1
+    """Chance that one band of a crop is put to its mean, where a scene has more than three."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot be.
@@ -61,6 +63,8 @@ class Augmentation:
         for name in ("gain", "offset"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ModelError(f"{name}={getattr(self, name)!r}: give 0 or more deviations.")
+        if not 0 <= self.band_dropout <= 1:
+            raise ModelError(f"band_dropout={self.band_dropout!r}: give a chance from 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +72,33 @@ class TrainingSettings:
     """The recipe."""
 
     stage: Stage = "lora"
-    """What is trained."""
+    """How far training goes. The head comes first in any case, on a frozen backbone; the better of
+    the stages is kept."""
     epochs: int = 30
-    """Each ends with a validation."""
+    """Of each stage; each ends with a validation."""
+    head_epochs: int | None = None
+    """Of stage one, the head; as `epochs` where not given. 0 leaves it out, for a backbone that
+    knows nothing yet."""
+    minutes: float | None = None
+    """Time for all of it, validation and saving included; no bound where not given."""
     steps_per_epoch: int = 40
     """Batches of an epoch."""
     batch_size: int = 8
     """Crops of a batch."""
+    accumulate: int = 1
+    """Parts into which a batch is cut in stage two: less memory, more time, the same update."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice in stage two instead of keeping them: less memory, more time."""
+    cached_crops: int = 512
+    """Crops whose features stage one keeps, at most; each is seen many times."""
+    cache_bytes: int = 1 << 30
+    """Memory for these features; beyond it they lie in a file beside the output."""
     crop_px: int = 224
     """Side of a training crop; a multiple of the patch."""
     learning_rate: float | None = None
     """Of the head; 1e-3 where not given."""
     backbone_learning_rate: float | None = None
-    """Of LoRA, or of a whole backbone that is fine-tuned; 1e-4 where not given."""
+    """Of stage two, where LoRA or the whole backbone is trained; 1e-4 where not given."""
     weight_decay: float = 0.05
     """Of matrices and kernels; biases, norms and layer scales have none."""
     validation_share: float = 0.2
@@ -90,6 +108,18 @@ class TrainingSettings:
     seed: int = 0
     """Of crops, jitter and new weights; the same seed gives the same model on one machine."""
 
+    @property
+    def stage_one_epochs(self) -> int:
+        """Epochs of the head on a frozen backbone."""
+        return self.epochs if self.head_epochs is None else self.head_epochs
+
+    @property
+    def crops_to_cache(self) -> int:
+        """Training crops whose features stage one computes; follows from the settings alone."""
+        return min(
+            self.cached_crops, self.stage_one_epochs * self.steps_per_epoch * self.batch_size
+        )
+
     def __post_init__(self) -> None:
         """Refuse values that cannot be.
 
@@ -98,9 +128,12 @@ class TrainingSettings:
         """
         if self.stage not in get_args(Stage):
             raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(Stage))}.")
-        for name in ("epochs", "steps_per_epoch", "batch_size", "crop_px"):
+        counts = ("epochs", "steps_per_epoch", "batch_size", "crop_px", "accumulate")
+        for name in (*counts, "cached_crops"):
             _check_whole(name, getattr(self, name), least=1)
-        _check_whole("seed", self.seed, least=0)
+        for name in ("seed", "cache_bytes"):
+            _check_whole(name, getattr(self, name), least=0)
+        self._check_stages()
         for name in ("learning_rate", "backbone_learning_rate"):
             rate = getattr(self, name)
             if rate is not None and not 0 < rate < math.inf:
@@ -111,6 +144,19 @@ class TrainingSettings:
             raise ModelError(
                 f"validation_share={self.validation_share!r}: give a share from 0 to "
                 f"{LARGEST_VALIDATION_SHARE}."
+            )
+
+    def _check_stages(self) -> None:
+        if self.head_epochs is not None:
+            _check_whole("head_epochs", self.head_epochs, least=0)
+        if self.stage == "head" and self.head_epochs == 0:
+            raise ModelError("head_epochs=0: with stage='head' nothing is left to train; give 1.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ModelError(f"minutes={self.minutes!r}: give a number above 0, such as 10.")
+        if self.batch_size % self.accumulate:
+            raise ModelError(
+                f"accumulate={self.accumulate!r}: give a divisor of the batch size, "
+                f"{self.batch_size}."
             )
 
 

@@ -1,34 +1,38 @@
 """Training: from scenes with labels to a model folder.
 
-The recipe is in `training_settings`, the data in `training_data`, the loop in `training_run`.
+The recipe is in `settings`, the data in `data`, the stages in `run`, what a kill leaves in
+`checkpoint`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from geodinoseg.devices import pick_device
-from geodinoseg.errors import ModelError
-from geodinoseg.model.backbone import pretrained_rgb
-from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.model_config import is_model_folder
-from geodinoseg.model.model_folder import write_model
+from geodinoseg.errors import ModelFolderError, OutputExistsError
+from geodinoseg.model.model_folder import load_model
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.outputs import check_output_folder, folder_written_beside
+from geodinoseg.outputs import folder_written_beside
 from geodinoseg.progress import Progress, no_progress
-from geodinoseg.training.data import LabelPaths, ScenePaths, TrainingData, read_training_data
-from geodinoseg.training.history import EpochScore, write_history
-from geodinoseg.training.run import TrainingRun
+from geodinoseg.training.budget import Budget, Clock
+from geodinoseg.training.checkpoint import TrainingRecord, read_record
+from geodinoseg.training.data import LabelPaths, ScenePaths, read_training_data
+from geodinoseg.training.event_files import opened_event_log
+from geodinoseg.training.model_output import (
+    check_training_output,
+    checkpoint_path,
+    holds_other_model,
+    training_facts,
+)
 from geodinoseg.training.settings import LabelOptions, TrainingSettings
-from geodinoseg.version import __version__
+from geodinoseg.training.trained_model import best_so_far_kept, trained_model, write_trained_model
+from geodinoseg.training.training_setup import TrainingSetup, own_random_numbers, set_up
 
-if TYPE_CHECKING:
-    from geodinoseg.model.normalization import BandStatistics
+logger = logging.getLogger(__name__)
 
 
 def train_model(
@@ -42,9 +46,18 @@ def train_model(
     bands: Sequence[int] | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: str | os.PathLike[str] | None = None,
     progress: Progress = no_progress,
+    clock: Clock = time.monotonic,
 ) -> Segmentor:
     """Train a model on labelled scenes and write its folder.
+
+    Stage one trains the head on features of the frozen backbone, stage two goes on from there with
+    LoRA or all weights; the better of the two on validation pixels is kept. After each epoch
+    `<output>.checkpoint` holds all that a killed training needs to go on; it is removed in the end.
+    An interrupt, or a loss that is no longer a number, leaves the best model so far, marked as
+    unfinished.
 
     Args:
         scenes: one or several rasters with the same kind of bands.
@@ -57,8 +70,12 @@ def train_model(
             the stage.
         bands: bands to read, from 1; all but alpha where not given.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        overwrite: replace a model that is there.
-        progress: told the epoch, loss and validation mean IoU.
+        overwrite: replace a model, or an interrupted training, that is there.
+        resume: go on with an interrupted training of the same data and settings; the result is
+            that of one that was never interrupted.
+        tensorboard: folder for TensorBoard's event files.
+        progress: told stage, epoch, loss and validation mean IoU.
+        clock: tells the time that `settings.minutes` bounds, in seconds.
 
     Returns:
         The best model, ready to segment.
@@ -67,91 +84,54 @@ def train_model(
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
         ModelError: the network cannot be built, or its loss is no longer a number.
-        DeviceError: the device is absent.
+        ModelFolderError: the checkpoint is damaged, or of another training.
+        DeviceError: the device is absent, or its memory too small.
         OutputError: the folder cannot be written.
     """
     settings = settings or TrainingSettings()
-    target = check_output_folder(output, overwrite=overwrite, is_ours=is_model_folder)
+    target = check_training_output(output, overwrite=overwrite, resume=resume)
     where = pick_device(device)
+    budget = Budget(settings.minutes, clock)
     data = read_training_data(
         scenes, labels, bands=bands, options=label_options or LabelOptions(), settings=settings
     )
-    # New weights and dropout draw from torch's own generator; the caller's is left as it was.
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        model = build_network(network or {}, data, settings).to(where)
-        statistics = _statistics(model, data, settings)
-        run = TrainingRun(model, data, statistics, settings, progress)
-        history = run.fit()
-    segmentor = _segmentor(run, data, statistics, settings)
-    with folder_written_beside(target) as folder:
-        write_model(segmentor, folder)
-        write_history(history, folder)
-    return segmentor
+    with own_random_numbers(where, settings), opened_event_log(tensorboard) as on_epoch:
+        setup = set_up(data, settings, network or {}, where)
+        if resume and _is_finished(target, setup):
+            logger.warning("%s: this training is finished already; nothing was done.", target)
+            return load_model(target, device=device)
+        record = _record(target, setup, overwrite=overwrite, resume=resume)
+        run = setup.run(record, budget, checkpoint_path(target), progress, on_epoch)
+        with best_so_far_kept(run, setup, target):
+            run.fit()
+            model, report = trained_model(run, setup)
+            with folder_written_beside(target) as folder:
+                write_trained_model(model, run, report, folder)
+    run.checkpoint.unlink(missing_ok=True)
+    run.meter.finish()
+    return model
 
 
-def build_network(
-    arguments: dict[str, Any], data: TrainingData, settings: TrainingSettings
-) -> DinoV2Segmentor:
-    """The network that a stage trains: what it leaves as it is requires no gradient.
+def _is_finished(target: Any, setup: TrainingSetup) -> bool:
+    """Whether the model of this very training is there."""
+    facts = training_facts(target) or {}
+    return facts.get("fingerprint") == setup.fingerprint and facts.get("finished") is True
 
-    Args:
-        arguments: of `DinoV2Segmentor`.
-        data: gives classes and bands.
-        settings: gives stage and crop.
 
-    Raises:
-        ModelError: an argument cannot be, or the crop is no multiple of the backbone's patch.
-    """
-    stage = settings.stage
-    chosen = {**arguments, "peft": stage == "lora"}
-    if stage == "full":
-        chosen["quantize"] = False  # 4-bit weights cannot be trained
-    network = DinoV2Segmentor(**chosen, num_classes=len(data.legend), bands=len(data.bands))
-    if settings.crop_px % network.patch_px:
-        raise ModelError(
-            f"crops of {settings.crop_px} px: give a multiple of the backbone's patch, "
-            f"{network.patch_px} px."
+def _record(target: Any, setup: TrainingSetup, *, overwrite: bool, resume: bool) -> TrainingRecord:
+    """What an interrupted training left, where it is to go on; an empty one otherwise."""
+    path = checkpoint_path(target)
+    if resume and path.exists():
+        record = read_record(path)
+        if record.fingerprint != setup.fingerprint:
+            raise ModelFolderError(
+                f"{path}: is that of another training: scenes, labels, settings or version differ. "
+                f"Give those of then, or start over with --overwrite."
+            )
+    else:
+        record = TrainingRecord(fingerprint=setup.fingerprint)
+    if holds_other_model(target) and not overwrite:
+        raise OutputExistsError(
+            f"{target}: a model of another training is there; give another name, or --overwrite."
         )
-    if stage == "head":
-        network.backbone.requires_grad_(requires_grad=False)
-    network.backbone_differs_from_source = stage == "full"
-    return network
-
-
-def _statistics(
-    network: DinoV2Segmentor, data: TrainingData, settings: TrainingSettings
-) -> BandStatistics:
-    """Those that a published backbone knows where it is kept, the scenes' own otherwise."""
-    rgb = (
-        None
-        if settings.stage == "full"
-        else pretrained_rgb(network.source, revision=network.revision)
-    )
-    return data.statistics if rgb is None else data.statistics.with_rgb(*rgb)
-
-
-def _segmentor(
-    run: TrainingRun, data: TrainingData, statistics: BandStatistics, settings: TrainingSettings
-) -> Segmentor:
-    """The model with all that its predictions depend on, ready to segment."""
-    assert run.best is not None
-    run.network.requires_grad_(requires_grad=False).eval()
-    return Segmentor(
-        network=run.network,
-        legend=data.legend,
-        statistics=statistics,
-        bands=data.bands,
-        trained_tile_px=settings.crop_px,
-        pixel_size_m=data.pixel_size_m,
-        training=data.facts
-        | {"best_epoch": run.best.epoch, "geodinoseg": __version__}
-        | asdict(settings),
-        scores=_scores(run.best),
-    )
-
-
-def _scores(best: EpochScore) -> dict[str, Any]:
-    if best.accuracy is None:
-        return {}
-    return {"on": "validation blocks apart from the training windows", **best.accuracy.to_json()}
+    return record

@@ -1,0 +1,201 @@
+"""What a killed training leaves beside its output, and how it is taken up again.
+
+One safetensors file, `<output>.checkpoint`: tensors as they are, all else as JSON in its header.
+Never pickle. Written beside and renamed, so it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from geodinoseg.accuracy import Accuracy
+from geodinoseg.errors import ModelFolderError, one_line
+from geodinoseg.outputs import written_beside
+from geodinoseg.training.history import EpochScore, best_of
+from geodinoseg.training.optimization import Tensors, copied
+from geodinoseg.training.settings import Stage
+
+_KEY = "geodinoseg"
+_VERSION = 1
+_FACTS = (
+    "fingerprint", "is_stage_over", "cached_crops", "validation_pieces", "validation_s", "used_s",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class TrainingRecord:
+    """How far a training is: all that it needs to go on as if nothing had happened."""
+
+    fingerprint: str
+    """Of settings, network and data; a checkpoint of another training is not taken up."""
+    history: list[EpochScore] = field(default_factory=list)
+    """Of all stages."""
+    best: dict[str, Tensors] = field(default_factory=dict)
+    """Weights of the best epoch of each stage."""
+    weights: Tensors = field(default_factory=dict)
+    """Of the running stage, after its last epoch."""
+    optimizer: Tensors = field(default_factory=dict)
+    """What its optimizer remembers."""
+    random: Tensors = field(default_factory=dict)
+    """State of torch's generators, by device."""
+    is_stage_over: bool = False
+    """Whether the running stage has had its last epoch."""
+    cached_crops: int | None = None
+    """Training crops with features, where time cut them short."""
+    validation_pieces: int | None = None
+    """Pieces that validate, where time cut them short."""
+    validation_s: float = 0.0
+    """Seconds that a validation takes."""
+    used_s: float = 0.0
+    """Seconds so far."""
+
+    @property
+    def stage(self) -> Stage | None:
+        """The running stage; None before the first epoch."""
+        return self.history[-1].stage if self.history else None
+
+    def epochs_of(self, stage: Stage) -> list[EpochScore]:
+        """The epochs of a stage so far."""
+        return [score for score in self.history if score.stage == stage]
+
+    def best_score(self, stage: Stage | None = None) -> EpochScore | None:
+        """The epoch to keep, of one stage or of all."""
+        return best_of(self.history, stage)
+
+    def write(self, path: Path) -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            OutputError: it cannot be written; the one that was there stays.
+        """
+        with written_beside(path) as fresh:
+            save_file(self._tensors(), fresh, metadata={_KEY: json.dumps(self._facts())})
+
+    def after_epoch(
+        self, score: EpochScore, weights: Tensors, optimizer: Tensors, random: Tensors
+    ) -> TrainingRecord:
+        """The record with one more epoch: a new one, so that none is ever half of each.
+
+        Args:
+            score: of the epoch.
+            weights: what is trained; copied here.
+            optimizer: what its optimizer remembers.
+            random: state of the generators.
+        """
+        best = dict(self.best)
+        if score.is_better_than(self.best_score(score.stage)):
+            best[score.stage] = copied(weights)
+        return replace(
+            self,
+            history=[*self.history, score],
+            best=best,
+            weights=copied(weights),
+            optimizer=optimizer,
+            random=random,
+            is_stage_over=False,
+        )
+
+    def _tensors(self) -> Tensors:
+        groups = {"weights": self.weights, "optimizer": self.optimizer, "random": self.random}
+        groups |= {f"best/{stage}": tensors for stage, tensors in self.best.items()}
+        named = {
+            f"{group}/{name}": tensor.contiguous()
+            for group, tensors in groups.items()
+            for name, tensor in tensors.items()
+        }
+        matrices = {
+            f"matrix/{score.epoch}": torch.from_numpy(score.accuracy.matrix)
+            for score in self.history
+            if score.accuracy is not None
+        }
+        return named | matrices
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "history": [
+                [s.epoch, s.stage, _number(s.train_loss), _number(s.val_loss)] for s in self.history
+            ],
+            **{name: getattr(self, name) for name in _FACTS},
+        }
+
+
+def read_record(path: Path) -> TrainingRecord:
+    """The checkpoint of a training.
+
+    Raises:
+        ModelFolderError: it is damaged, or of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as handle:
+            facts = json.loads((handle.metadata() or {})[_KEY])
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
+        if facts["version"] != _VERSION:
+            raise ValueError(f"version {facts['version']}")
+        return _record(facts, tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(
+            f"{path}: is no checkpoint that this version can read ({one_line(error)[:160]}); start "
+            f"over with --overwrite."
+        ) from error
+
+
+def random_state(device: torch.device) -> Tensors:
+    """State of the generators that dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Tensors, device: torch.device) -> None:
+    """Let the generators go on from a state."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _record(facts: dict[str, Any], tensors: Tensors) -> TrainingRecord:
+    def group(name: str) -> Tensors:
+        prefix = f"{name}/"
+        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+    history = [
+        EpochScore(
+            epoch=epoch,
+            stage=stage,
+            train_loss=_loss(train_loss),
+            val_loss=_loss(val_loss),
+            accuracy=_accuracy(tensors.get(f"matrix/{epoch}")),
+        )
+        for epoch, stage, train_loss, val_loss in facts["history"]
+    ]
+    stages = dict.fromkeys(score.stage for score in history)
+    return TrainingRecord(
+        history=history,
+        best={stage: group(f"best/{stage}") for stage in stages},
+        weights=group("weights"),
+        optimizer=group("optimizer"),
+        random=group("random"),
+        **{name: facts[name] for name in _FACTS},
+    )
+
+
+def _accuracy(matrix: torch.Tensor | None) -> Accuracy | None:
+    return None if matrix is None else Accuracy(matrix.numpy())
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _loss(value: float | None) -> float:
+    return math.nan if value is None else float(value)

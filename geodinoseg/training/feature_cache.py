@@ -1,0 +1,129 @@
+"""Features of the frozen backbone, computed once and learnt from many times.
+
+In memory up to a bound, beyond it in a file without a name, which a kill leaves nothing of.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geodinoseg.devices import to_device
+from geodinoseg.errors import OutputError
+from geodinoseg.training.crops import Crop
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+    from geodinoseg.training.batches import CropSource
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePlace:
+    """Where features are kept."""
+
+    memory_bytes: int
+    """As many are held in memory."""
+    folder: Path
+    """Of the file that holds more than that."""
+
+
+@dataclass(kw_only=True)
+class FeatureCache:
+    """Features and labels of crops, in the order in which they came."""
+
+    features: NDArray[np.float16]
+    """(room, channels, rows, columns of patches)."""
+    labels: NDArray[Any]
+    """(room, side, side) channel or IGNORE, in the smallest type that holds them."""
+    crops: list[Crop] = field(default_factory=list)
+    """Of each, where it was cut: without its pixels."""
+
+    def __len__(self) -> int:
+        """Crops so far."""
+        return len(self.crops)
+
+    def tensors(
+        self, indices: Sequence[int] | NDArray[Any], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (n, D, h, w) float32 and labels (n, side, side) int64 of some crops."""
+        features = torch.from_numpy(np.ascontiguousarray(self.features[indices]))
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[indices]))
+        return to_device(features, device).float(), to_device(labels, device).long()
+
+    def append(self, features_BDhw: torch.Tensor, crops: Sequence[Crop]) -> None:
+        """Add a batch, on any device."""
+        first = len(self)
+        # Clamped: infinity would be learnt from.
+        half = features_BDhw.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+        self.features[first : first + len(crops)] = half
+        for index, crop in enumerate(crops, start=first):
+            self.labels[index] = crop.labels
+            self.crops.append(crop.without_pixels())
+
+
+@torch.no_grad()
+def features_of(
+    network: DinoV2Segmentor, source: CropSource, crops: Sequence[Crop]
+) -> torch.Tensor:
+    """(batch, channels, rows, columns of patches) features of crops, as prediction has them."""
+    network.eval()
+    values, _ = source.tensors(crops)
+    with source.autocast():
+        return network.features(values)
+
+
+def new_cache(
+    room: int, features_BDhw: torch.Tensor, *, side_px: int, classes: int, place: CachePlace
+) -> FeatureCache:
+    """An empty cache.
+
+    Args:
+        room: crops that it can hold.
+        features_BDhw: some features, for their shape.
+        side_px: of a crop.
+        classes: number of classes.
+        place: memory or file.
+
+    Raises:
+        OutputError: the disk has no room for it.
+    """
+    features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
+    labels = (room, side_px, side_px), np.min_scalar_type(-max(classes, 1))
+    needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))
+    if needed <= place.memory_bytes:
+        return FeatureCache(features=np.empty(*features), labels=np.empty(*labels))
+    return FeatureCache(
+        features=_on_disk(*features, folder=place.folder),
+        labels=_on_disk(*labels, folder=place.folder),
+    )
+
+
+def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> NDArray[Any]:
+    """An array in a file that has no name any more, its room taken at once.
+
+    Writing to a page that a full disk cannot hold would end the process with a signal.
+    """
+    needed = int(np.prod(shape)) * dtype.itemsize
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".geodinoseg-") as handle:
+            os.posix_fallocate(handle.fileno(), 0, needed)
+            return np.memmap(handle, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS}:
+            raise
+        raise OutputError(
+            f"{folder}: has no room for {needed / 1e9:.1f} GB of features ({error.strerror}); free "
+            f"some, or train on fewer with --cached-crops."
+        ) from error

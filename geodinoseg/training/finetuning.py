@@ -1,0 +1,178 @@
+"""Stage two: LoRA, or every weight, with a small learning rate from where stage one ended."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from geodinoseg.training.head_stage import HEAD_RATE
+from geodinoseg.training.losses import segmentation_loss
+from geodinoseg.training.optimization import Descent, Tensors, head_tensors, rate_share
+from geodinoseg.training.samples import read_ahead
+from geodinoseg.training.scoring import Scorer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+    from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.budget import Allowance
+    from geodinoseg.training.crops import Crop
+    from geodinoseg.training.meter import Meter
+    from geodinoseg.training.settings import Stage
+    from geodinoseg.training.validation_crops import ValidationCrops
+
+BACKBONE_RATE = 1e-4
+"""Learning rate where none is given."""
+
+
+class FineTuning:
+    """Trains what of a network requires a gradient, on crops that are read as it goes."""
+
+    def __init__(
+        self,
+        network: DinoV2Segmentor,
+        source: CropSource,
+        validation: ValidationCrops,
+        *,
+        allowance: Allowance,
+        meter: Meter,
+        validation_s: float = 0.0,
+    ) -> None:
+        """Make the optimizer; nothing runs yet.
+
+        Args:
+            network: on its device.
+            source: crops and recipe.
+            validation: those of stage one.
+            allowance: bounds the schedule and the steps.
+            meter: told every step.
+            validation_s: seconds that a validation takes, as far as is known.
+        """
+        settings = source.settings
+        self.name: Stage = settings.stage
+        self.validation_s = validation_s
+        self._network = network
+        self._source = source
+        self._validation = validation
+        self._allowance = allowance
+        self._meter = meter
+        self._step_s = 0.0
+        rate = settings.backbone_learning_rate or BACKBONE_RATE
+        # A head that stage one has trained is past its large steps.
+        is_new = settings.stage_one_epochs == 0
+        head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate
+        self._descent = Descent(
+            [(network.head, head_rate), (network.backbone, rate)],
+            weight_decay=settings.weight_decay,
+            device=source.device,
+            dtype=source.dtype,
+        )
+
+    def has_time(self) -> bool:
+        """Whether a step and its validation end in time, the report on the model included."""
+        return self._allowance.has_room_for(self._step_s + 2 * self.validation_s)
+
+    def train_epoch(self, epoch: int) -> float:
+        """Train for an epoch, or for as many steps as there is time for, at least one.
+
+        Args:
+            epoch: from 0.
+
+        Returns:
+            The mean loss.
+
+        Raises:
+            ModelError: the loss is no longer a number.
+            LabelError: the labels cannot be read.
+            SceneError: a scene cannot be read.
+        """
+        settings, budget = self._source.settings, self._allowance.budget
+        self._network.train()
+        losses: list[float] = []
+        # Other crops than those of stage one.
+        first = -(-settings.crops_to_cache // settings.batch_size)
+        first += epoch * settings.steps_per_epoch
+        steps = range(first, first + settings.steps_per_epoch)
+        batches = read_ahead(
+            self._source.sampler(self._source.training_fold),
+            steps=steps,
+            batch_size=settings.batch_size,
+        )
+        with closing(batches):
+            for step, crops in enumerate(batches):
+                began_s = budget.used_s
+                losses.append(self._step(crops, epoch * settings.steps_per_epoch + step))
+                self._step_s = max(self._step_s, budget.used_s - began_s)
+                self._meter.step(losses)
+                if not self.has_time():
+                    break
+        return float(np.mean(losses))
+
+    @torch.no_grad()
+    def validate(self) -> Scorer:
+        """Score the network on the validation crops."""
+        began_s = self._allowance.budget.used_s
+        self._network.eval()
+        scorer = Scorer(self._source.classes)
+        for batch in self._validation.batches():
+            values, labels = self._source.tensors([crop for _, crop in batch])
+            with self._source.autocast():
+                logits = self._network(values)
+            scorer.add(logits.float(), labels)
+            self._meter.validated(len(batch))
+        self.validation_s = self._allowance.budget.used_s - began_s
+        return scorer
+
+    def tensors(self) -> Tensors:
+        """Trained weights and the head's batch norm statistics, not copied."""
+        trained = {n: p for n, p in self._network.named_parameters() if p.requires_grad}
+        return trained | head_tensors(self._network.head)
+
+    def optimizer_state(self) -> Tensors:
+        """Of AdamW."""
+        return self._descent.state()
+
+    def load_optimizer_state(self, state: Tensors) -> None:
+        """Take up what `optimizer_state` gave."""
+        self._descent.load_state(state)
+
+    def _step(self, crops: Sequence[Crop], step: int) -> float:
+        settings = self._source.settings
+        values, labels = self._source.tensors(crops)
+        with self._source.autocast():
+            logits = logits_in_parts(self._network, values, settings.accumulate)
+        loss = segmentation_loss(logits.float(), labels)
+        steps = settings.epochs * settings.steps_per_epoch
+        return self._descent.step(loss, rate_share(step, steps, self._allowance.share))
+
+
+def logits_in_parts(
+    network: DinoV2Segmentor, values_BNHW: torch.Tensor, parts: int
+) -> torch.Tensor:
+    """Logits of a batch whose backbone holds the activations of one part at a time.
+
+    Loss, batch norm and update are those of the whole batch: the backbone forgets what it computed
+    for a part and does it again when gradients flow back.
+
+    Args:
+        network: in training.
+        values_BNHW: (batch, bands, side, side), the side a multiple of the patch.
+        parts: how many.
+
+    Returns:
+        (batch, classes, side, side).
+    """
+    if parts == 1:
+        whole: torch.Tensor = network(values_BNHW)
+        return whole
+    features = [
+        checkpoint(network.features, part, use_reentrant=False) for part in values_BNHW.chunk(parts)
+    ]
+    side_px = (int(values_BNHW.shape[-2]), int(values_BNHW.shape[-1]))
+    logits: torch.Tensor = network.head(torch.cat(features), side_px)
+    return logits

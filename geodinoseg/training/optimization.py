@@ -1,0 +1,146 @@
+"""How weights move: AdamW, warm-up and cosine, gradients held down, a loss that must be a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from geodinoseg.errors import ModelError
+
+_WARM_UP = 1 / 20
+_LAST_RATE = 0.01
+_LARGEST_GRADIENT = 1.0
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Descent:
+    """AdamW over some modules, each with a learning rate of its own."""
+
+    def __init__(
+        self,
+        rates: Sequence[tuple[nn.Module, float]],
+        *,
+        weight_decay: float,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Take what requires a gradient.
+
+        Args:
+            rates: modules and their largest learning rates.
+            weight_decay: of matrices and kernels.
+            device: where they are.
+            dtype: in which they compute; float16 needs its losses scaled.
+        """
+        groups: list[dict[str, Any]] = []
+        for module, rate in rates:
+            trained = [p for p in module.parameters() if p.requires_grad]
+            # Biases, norms and layer scales are not decayed, as usual for transformers.
+            matrices = {"params": [p for p in trained if p.ndim > 1], "lr": rate}
+            others = {"params": [p for p in trained if p.ndim <= 1], "lr": rate}
+            groups += [matrices, others | {"weight_decay": 0.0}]
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+        self._rates = [group["lr"] for group in groups]
+        self._parameters = [p for group in groups for p in group["params"]]
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def step(self, loss: torch.Tensor, share: float) -> float:
+        """Move the weights against the gradient of a loss.
+
+        Args:
+            loss: a scalar.
+            share: of the largest learning rates; see `rate_share`.
+
+        Returns:
+            The loss.
+
+        Raises:
+            ModelError: the loss or its gradient is no longer a number.
+        """
+        _check_finite(loss)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * share
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
+        if not self._scaler.is_enabled():  # The scaler leaves such a step out by itself.
+            _check_finite(norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return float(loss.detach())
+
+    def state(self) -> Tensors:
+        """What AdamW remembers of each parameter, and the scale of losses in float16."""
+        remembered: dict[int, Tensors] = self._optimizer.state_dict()["state"]
+        state = {
+            f"{index}.{name}": tensor.detach().cpu().clone()
+            for index, tensors in remembered.items()
+            for name, tensor in tensors.items()
+        }
+        scale: dict[str, float] = self._scaler.state_dict()
+        return state | {f"scaler.{n}": torch.tensor(v) for n, v in scale.items()}
+
+    def load_state(self, state: Tensors) -> None:
+        """Take up what `state` gave."""
+        remembered: dict[int, Tensors] = {}
+        scale = {}
+        for key, tensor in state.items():
+            index, _, name = key.partition(".")
+            if index == "scaler":
+                scale[name] = tensor.item()
+            else:
+                remembered.setdefault(int(index), {})[name] = tensor
+        whole = self._optimizer.state_dict()
+        self._optimizer.load_state_dict(whole | {"state": remembered})
+        if scale:
+            self._scaler.load_state_dict(scale)
+
+
+def rate_share(step: int, steps: int, time_share: float = 0.0) -> float:
+    """Share of the learning rate at a step: linear warm-up, then a cosine to a hundredth.
+
+    Args:
+        step: from 0.
+        steps: of the whole stage.
+        time_share: of the time of the stage that is over, where it is bounded; the schedule
+            follows whichever ends first.
+    """
+    warm_up = max(1, int(steps * _WARM_UP))
+    if step < warm_up and time_share < _WARM_UP:
+        return max((step + 1) / warm_up, time_share / _WARM_UP)
+    by_step = (step - warm_up) / max(1, steps - warm_up)
+    by_time = (time_share - _WARM_UP) / (1 - _WARM_UP)
+    done = min(max(by_step, by_time, 0.0), 1.0)
+    return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+
+
+def head_tensors(head: nn.Module, prefix: str = "head") -> Tensors:
+    """Weights of a head and its batch norm statistics, by name; not copied."""
+    named = [*head.named_parameters(), *head.named_buffers()]
+    return {f"{prefix}.{name}": tensor for name, tensor in named}
+
+
+def copied(tensors: Tensors) -> Tensors:
+    """The same on the CPU, apart from what goes on changing."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def restore(tensors: Tensors, values: Tensors) -> None:
+    """Put values into tensors of the same names, in place."""
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
+
+
+def _check_finite(value: torch.Tensor) -> None:
+    if not torch.isfinite(value):
+        raise ModelError(
+            "training: the loss is no longer a number; give a smaller --learning-rate or "
+            "--backbone-learning-rate."
+        )

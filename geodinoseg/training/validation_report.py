@@ -1,0 +1,136 @@
+"""What validation pixels say of a finished model: its temperature, how sure it may be, a panel."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.training.calibration import Reliability, fit_temperature, reliability
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.legend import Legend
+    from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.crops import Crop
+    from geodinoseg.training.validation_crops import ValidationCrops
+
+_MOST_PIECES = 128
+_MOST_PIXELS = 200_000
+_PANEL_CROPS = 8
+
+Predict = Callable[[torch.Tensor, int], torch.Tensor]
+"""Logits of values (1, bands, side, side) by whoever never saw the blocks of a fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationReport:
+    """What is written beside a model."""
+
+    temperature: float
+    """By which logits are divided."""
+    before: Reliability
+    """Of probabilities without it."""
+    after: Reliability
+    """Of probabilities with it, on the same pixels."""
+    panel: tuple[tuple[Crop, NDArray[np.float32]], ...]
+    """Crops with the most labelled pixels, and their probabilities (classes, side, side)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the scores of a model."""
+        return {
+            "calibration": {
+                "temperature": self.temperature,
+                "before": self.before.to_json(),
+                "after": self.after.to_json(),
+            }
+        }
+
+    def write(self, folder: Path, legend: Legend) -> None:
+        """Write `reliability.png` and `validation.png`."""
+        from geodinoseg.pictures.training_figures import (  # noqa: PLC0415 (matplotlib is slow to import)
+            PanelSample,
+            reliability_diagram,
+            validation_panel,
+        )
+
+        reliability_diagram(self.before, self.after, folder / "reliability.png")
+        samples = [
+            PanelSample(
+                pixels=crop.pixels,
+                valid=crop.valid,
+                labels=crop.labels,
+                predicted=probabilities.argmax(axis=0),
+                confidence=probabilities.max(axis=0),
+            )
+            for crop, probabilities in self.panel
+        ]
+        validation_panel(samples, legend, folder / "validation.png")
+
+
+@torch.no_grad()
+def validation_report(
+    source: CropSource, validation: ValidationCrops, predict: Predict
+) -> ValidationReport | None:
+    """Look at validation crops once more; None where there are none.
+
+    Args:
+        source: makes tensors of crops.
+        validation: the first of them are looked at.
+        predict: by the finished network or, in cross-validation, by the heads of the folds.
+    """
+    logits, labels = [], []
+    most: list[tuple[int, int, Crop, int]] = []
+    quota = max(_MOST_PIXELS // max(min(len(validation.pieces), _MOST_PIECES), 1), 1)
+    crops = ((p, c) for batch in validation.batches(most=_MOST_PIECES) for p, c in batch)
+    for number, (piece, crop) in enumerate(crops):
+        found = _logits(source, predict, crop, piece.fold)
+        rng = np.random.default_rng((source.settings.seed, 3, number))
+        known = rng.permutation(np.flatnonzero(crop.labels != IGNORE))
+        chosen = known[:quota]
+        logits.append(found.reshape(len(found), -1)[:, chosen].T)
+        labels.append(crop.labels.reshape(-1)[chosen])
+        # The number decides between equals, so that crops are never compared.
+        entry = (len(known), -number, crop, piece.fold)
+        (heapq.heappush if len(most) < _PANEL_CROPS else heapq.heappushpop)(most, entry)
+    if not logits:
+        return None
+    pixels, right = np.concatenate(logits), np.concatenate(labels)
+    temperature = fit_temperature(pixels, right)
+    panel = [
+        (crop, _softmax(_logits(source, predict, crop, fold) / temperature, axis=0))
+        for _, _, crop, fold in sorted(most, reverse=True, key=lambda entry: entry[:2])
+    ]
+    return ValidationReport(
+        temperature=temperature,
+        before=_reliability(pixels, right),
+        after=_reliability(pixels / temperature, right),
+        panel=tuple(panel),
+    )
+
+
+def _logits(source: CropSource, predict: Predict, crop: Crop, fold: int) -> NDArray[np.float32]:
+    """(classes, side, side)."""
+    values, _ = source.tensors([crop])
+    with source.autocast():
+        logits_BCHW = predict(values, fold)
+    logits: NDArray[np.float32] = logits_BCHW[0].float().cpu().numpy()
+    return logits
+
+
+def _reliability(logits: NDArray[Any], labels: NDArray[Any]) -> Reliability:
+    probabilities = _softmax(logits, axis=1)
+    return reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+
+
+def _softmax(logits: NDArray[Any], *, axis: int) -> NDArray[np.float32]:
+    weights = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    shares: NDArray[np.float32] = weights / weights.sum(axis=axis, keepdims=True)
+    return shares
