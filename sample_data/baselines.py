@@ -114,8 +114,10 @@ class Forest:
         weighings: Sequence[str] = ("even",),
         tuning_block_px: int = _TUNING_BLOCK_PX,
         trees: int = TREES,
+        trial_trees: int = TREES,
     ) -> None:
-        self._seed, self._jobs, self._trees_wanted = seed, jobs, trees
+        self._seed, self._jobs = seed, jobs
+        self._count, self._trial_count = trees, trial_trees
         self._weighings = tuple(weighings)
         self._block_px = tuning_block_px
         self.leaf_px, self.weighing = 0, self._weighings[0]
@@ -126,11 +128,15 @@ class Forest:
         totals = labels.class_blocks(self._block_px).sum(axis=(0, 1))
         scores = {}
         for choice in product(LEAVES, self._weighings):
-            trial = self._grown(drawn[~tuning], classes[~tuning], totals, *choice)
+            trial = self._grown(
+                drawn[~tuning], classes[~tuning], totals, *choice, trees=self._trial_count
+            )
             guess = trial.predict(drawn[tuning])
             scores[choice] = _mean_iou(classes[tuning], guess, totals)
         self.leaf_px, self.weighing = max(scores, key=scores.__getitem__)
-        self._trees = self._grown(drawn, classes, totals, self.leaf_px, self.weighing)
+        self._trees = self._grown(
+            drawn, classes, totals, self.leaf_px, self.weighing, trees=self._count
+        )
         return self
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -165,9 +171,11 @@ class Forest:
         totals: NDArray[np.int64],
         leaf_px: int,
         weighing: str,
+        *,
+        trees: int,
     ) -> RandomForestClassifier:
         forest = RandomForestClassifier(
-            self._trees_wanted, min_samples_leaf=leaf_px, n_jobs=self._jobs, random_state=self._seed
+            trees, min_samples_leaf=leaf_px, n_jobs=self._jobs, random_state=self._seed
         )
         weights = None
         if weighing == "scene":

@@ -41,24 +41,40 @@ _BEGAN = time.perf_counter()
 
 
 class Results:
-    """A JSON file of what was measured, piece by piece; a piece that is there is not run again."""
+    """A JSON file of what was measured, piece by piece; a piece that is there is not run again.
+
+    It is read anew before each change, so that runs of different datasets can share it.
+    """
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         self.path = path
-        there = json.loads(path.read_text("utf-8")) if path.exists() else facts | {"pieces": {}}
-        if there["recipe"] != facts["recipe"]:
+        if not path.exists():
+            self._write(facts | {"datasets": {}, "polygons": {}, "pieces": {}})
+        if self._read()["recipe"] != facts["recipe"]:
             raise SystemExit(f"{path}: is of another recipe; give another folder with -o.")
-        self.values = there
+
+    def note(self, where: str, key: str, value: Any) -> None:
+        """Put a value into one of the file's tables."""
+        values = self._read()
+        values[where][key] = value
+        self._write(values)
 
     def piece(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured under a key, measured now where it was not."""
-        pieces = self.values["pieces"]
-        if key not in pieces:
+        if key not in self._read()["pieces"]:
             say(f"{key} ...")
-            pieces[key] = measure()
-            self.path.write_text(json.dumps(self.values, indent=1) + "\n", "utf-8")
-            say(f"{key}: mean IoU {pieces[key].get('mean_iou', float('nan')):.3f}")
-        return dict(pieces[key])
+            piece = measure()
+            self.note("pieces", key, piece)
+            say(f"{key}: {piece.get('mean_iou', piece.get('steps')):.3f}")
+        return dict(self._read()["pieces"][key])
+
+    def _read(self) -> dict[str, Any]:
+        return dict(json.loads(self.path.read_text("utf-8")))
+
+    def _write(self, values: dict[str, Any]) -> None:
+        beside = self.path.with_suffix(".part")
+        beside.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+        beside.replace(self.path)
 
 
 def main() -> None:
@@ -89,14 +105,12 @@ def measure(options: argparse.Namespace, path: Path) -> None:
         opened = {name: known[name]() for name in chosen}
         facts = {
             "recipe": asdict(recipe) | {"backbone": shown(options.backbone)},
-            "datasets": {dataset.name: described(dataset) for dataset in opened.values()},
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "polygons": {},
         }
         results = Results(path, facts)
-        results.values["datasets"] |= facts["datasets"]
         for dataset in opened.values():
+            results.note("datasets", dataset.name, described(dataset))
             folder = work / dataset.name
             folder.mkdir()
             bench = Bench(
@@ -140,7 +154,7 @@ def grow(
 ) -> None:
     """How scores grow with the share of polygons; the whole is in the table of the dataset."""
     whole = fewer_polygons(dataset, 1.0, work / "whole.tif", seed=recipe.seed)
-    results.values["polygons"]["1.0"] = whole
+    results.note("polygons", "1.0", whole)
     for share in shares:
         folder = work / f"share_{share}"
         folder.mkdir()
@@ -154,7 +168,7 @@ def grow(
             options=LabelOptions(),
             say=say,
         )
-        results.values["polygons"][str(share)] = polygons
+        results.note("polygons", str(share), polygons)
         compare(bench, results, key=f"growth/{share}", ways=GROWING)
 
 
@@ -168,7 +182,9 @@ def described(dataset: Dataset) -> dict[str, Any]:
 
 def shown(backbone: str) -> str:
     """A backbone as results name it: no path of this machine."""
-    return "sample_data/banepa.model/backbone" if backbone == str(BACKBONE) else Path(backbone).name
+    if backbone == str(BACKBONE):
+        return "sample_data/banepa.model/backbone"
+    return Path(backbone).name if Path(backbone).is_dir() else backbone
 
 
 def say(line: str) -> None:

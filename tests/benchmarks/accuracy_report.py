@@ -24,7 +24,7 @@ _DPI = 150
 
 def tables(values: dict[str, Any]) -> str:
     """All results as Markdown."""
-    sections = [_dataset_section(name, values) for name in values["datasets"]]
+    sections = [_dataset_section(name, values) for name in _datasets(values)]
     sections += [_growth_section(values), _calibration_section(values), _time_section(values)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -42,6 +42,11 @@ def draw(values: dict[str, Any], folder: Path) -> None:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _datasets(values: dict[str, Any]) -> list[str]:
+    """In one order, whichever was measured first."""
+    return [name for name in ("banepa", "lataseno", "deadwood") if name in values["datasets"]]
 
 
 def _dataset_section(name: str, values: dict[str, Any]) -> str:
@@ -90,7 +95,7 @@ def _growth_section(values: dict[str, Any]) -> str:
 
 def _calibrations(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Of head + LoRA, by dataset."""
-    keys = {name: f"{name}/{STAGES['lora']}" for name in values["datasets"]}
+    keys = {name: f"{name}/{STAGES['lora']}" for name in _datasets(values)}
     pieces = values["pieces"]
     return {name: pieces[key]["calibration"] for name, key in keys.items() if key in pieces}
 

@@ -24,6 +24,8 @@ from geodinoseg.training.data import read_training_data
 sys.path.insert(0, str(SAMPLES))
 from baselines import Forest, feature_rows  # beside the sample data, not installed
 
+TRIAL_TREES = 40
+"""Of the forests that choose leaves and weights; the one that maps has more."""
 STAGES = {"head": "head only", "lora": "head + LoRA", "full": "head + every weight"}
 FOREST, UNET, COMMONEST = "random forest", "U-Net from scratch", "always the commonest class"
 
@@ -119,6 +121,7 @@ class Bench:
                 seed=self.recipe.seed,
                 weighings=("even", "scene"),
                 trees=self.recipe.trees,
+                trial_trees=min(self.recipe.trees, TRIAL_TREES),
                 tuning_block_px=self.dataset.forest_block_px,
             ).fit(train, train_labels)
         matrix = sum(
