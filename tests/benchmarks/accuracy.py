@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from accuracy_data import BACKBONE, Dataset, datasets, fewer_polygons, how_read
 from accuracy_report import draw, tables
-from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, Bench, Recipe
+from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, UNET_LONGER, Bench, Recipe
 from accuracy_timing import head_times
 
 from geodinoseg import LabelOptions, open_scene
@@ -36,6 +36,9 @@ SHARES = (0.05, 0.1, 0.2, 0.5)
 """Of the training polygons; all of them are in the first table."""
 WAYS = (COMMONEST, FOREST, *STAGES.values(), UNET)
 GROWING = (FOREST, STAGES["head"], STAGES["lora"], UNET)
+TIMES = "times of a head"
+LONGER = 4
+"""Times the CPU time of ours that one more U-Net gets, on the first dataset."""
 QUICK = Recipe(head_epochs=2, epochs=1, steps_per_epoch=3, batch_size=4, trees=5)
 _BEGAN = time.perf_counter()
 
@@ -109,29 +112,68 @@ def measure(options: argparse.Namespace, path: Path) -> None:
             "threads": torch.get_num_threads(),
         }
         results = Results(path, facts)
+        ways = options.way or (*WAYS, UNET_LONGER, TIMES)
         for dataset in opened.values():
             results.note("datasets", dataset.name, described(dataset))
-            folder = work / dataset.name
-            folder.mkdir()
             bench = Bench(
                 dataset=dataset,
                 recipe=recipe,
-                work=folder,
+                work=subfolder(work, dataset.name),
                 labels=dataset.labels,
                 options=dataset.options,
                 say=say,
             )
-            compare(bench, results, key=dataset.name, ways=WAYS)
+            compare(bench, results, key=dataset.name, ways=[way for way in WAYS if way in ways])
         if "banepa" in opened:
-            shares = SHARES[1:2] if options.quick else SHARES
-            grow(opened["banepa"], recipe, work, results, shares)
-            for head in ("linear", "CNN"):
-                results.piece(
-                    f"time/{head}",
-                    lambda head=head: head_times(
-                        opened["banepa"], recipe, work, linear=head == "linear"
-                    ),
-                )
+            more_of_banepa(opened["banepa"], recipe, work, results, quick=options.quick, ways=ways)
+
+
+def more_of_banepa(
+    dataset: Dataset,
+    recipe: Recipe,
+    work: Path,
+    results: Results,
+    *,
+    quick: bool,
+    ways: Sequence[str],
+) -> None:
+    """Fewer polygons, the time that a cache saves, and a U-Net with more time."""
+    results.note(
+        "polygons", "1.0", fewer_polygons(dataset, 1.0, work / "all.tif", seed=recipe.seed)
+    )
+    benches = {}
+    for share in SHARES[1:2] if quick else SHARES:
+        folder = subfolder(work, f"share_{share}")
+        labels = folder / "labels.tif"
+        polygons = fewer_polygons(dataset, share, labels, seed=recipe.seed)
+        results.note("polygons", str(share), polygons)
+        benches[f"growth/{share}"] = Bench(
+            dataset=dataset,
+            recipe=recipe,
+            work=folder,
+            labels=labels,
+            options=LabelOptions(),
+            say=say,
+        )
+    for way in [way for way in GROWING if way in ways]:
+        for key, bench in benches.items():
+            compare(bench, results, key=key, ways=[way])
+    for head in ("linear", "CNN") if TIMES in ways else ():
+        results.piece(
+            f"time/{head}",
+            lambda head=head: head_times(dataset, recipe, work, linear=head == "linear"),
+        )
+    if UNET_LONGER in ways and not quick:
+        bench = replace(
+            next(iter(benches.values())), labels=dataset.labels, options=dataset.options
+        )
+        compare(bench, results, key=dataset.name, ways=[UNET_LONGER])
+
+
+def subfolder(work: Path, name: str) -> Path:
+    """A new folder."""
+    (work / name).mkdir()
+    return work / name
 
 
 def compare(bench: Bench, results: Results, *, key: str, ways: Sequence[str]) -> None:
@@ -140,36 +182,18 @@ def compare(bench: Bench, results: Results, *, key: str, ways: Sequence[str]) ->
     for way in ways:
         if way in stages:
             results.piece(f"{key}/{way}", lambda way=way: bench.ours(stages[way]))
-        elif way == UNET:
+        elif way in {UNET, UNET_LONGER}:
             ours = results.piece(f"{key}/{STAGES['lora']}", dict)
-            same = {"parameters": ours["parameters"], "cpu_s": ours["cpu_s"]}
-            results.piece(f"{key}/{way}", lambda same=same: bench.unet(**same))
+            seconds = ours["cpu_s"] * (1 if way == UNET else LONGER)
+            results.piece(
+                f"{key}/{way}",
+                lambda size=ours["parameters"], seconds=seconds: bench.unet(
+                    parameters=size, cpu_s=seconds
+                ),
+            )
         else:
             measure = bench.forest if way == FOREST else bench.commonest
             results.piece(f"{key}/{way}", measure)
-
-
-def grow(
-    dataset: Dataset, recipe: Recipe, work: Path, results: Results, shares: tuple[float, ...]
-) -> None:
-    """How scores grow with the share of polygons; the whole is in the table of the dataset."""
-    whole = fewer_polygons(dataset, 1.0, work / "whole.tif", seed=recipe.seed)
-    results.note("polygons", "1.0", whole)
-    for share in shares:
-        folder = work / f"share_{share}"
-        folder.mkdir()
-        labels = folder / "labels.tif"
-        polygons = fewer_polygons(dataset, share, labels, seed=recipe.seed)
-        bench = Bench(
-            dataset=dataset,
-            recipe=recipe,
-            work=folder,
-            labels=labels,
-            options=LabelOptions(),
-            say=say,
-        )
-        results.note("polygons", str(share), polygons)
-        compare(bench, results, key=f"growth/{share}", ways=GROWING)
 
 
 def described(dataset: Dataset) -> dict[str, Any]:
@@ -200,6 +224,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--redraw", action="store_true", help="from the results in -o")
     parser.add_argument("--backbone", default=str(BACKBONE), help="a folder or a name on the hub")
     parser.add_argument("--dataset", action="append", choices=("banepa", "lataseno", "deadwood"))
+    parser.add_argument(
+        "--way", action="append", choices=(*WAYS, UNET_LONGER, TIMES), help="of the rows"
+    )
     parser.add_argument("--deadwood", type=Path, help="folder with R70C21.tif and R70C21.gpkg")
     parser.add_argument("-o", "--output", type=Path, default=Path("accuracy"), help="a folder")
     return parser

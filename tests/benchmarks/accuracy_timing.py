@@ -20,6 +20,9 @@ from geodinoseg.training.optimization import Descent, rate_share
 from geodinoseg.training.samples import read_ahead
 from geodinoseg.training.validation_crops import ValidationCrops
 
+CHANNELS = 64
+"""Of the CNN head."""
+
 
 def head_times(dataset: Dataset, recipe: Recipe, work: Path, *, linear: bool) -> dict[str, Any]:
     """Seconds of both, one after the other, from opening the files to the last validation.
@@ -31,7 +34,7 @@ def head_times(dataset: Dataset, recipe: Recipe, work: Path, *, linear: bool) ->
         linear: a linear head; the CNN head otherwise.
     """
     settings = recipe.settings(dataset, "head")
-    network = recipe.network(dataset) | {"linear_head": linear}
+    network = recipe.network(dataset) | {"linear_head": linear, "channels": CHANNELS}
     with timed() as cached:
         gds.train_model(
             dataset.train,
