@@ -10,6 +10,7 @@ import torch
 
 from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
 from geodinoseg.tile_model import TileModel
+from geodinoseg.value_range import warn_of_far_values
 
 
 def estimate(
@@ -38,6 +39,7 @@ def estimate(
     settings = settings or SegmentSettings()
     loaded = loaded_model(model, settings, device=device)
     plan, loaded = make_plan(scene, loaded, settings)
+    warn_of_far_values(plan.scene, loaded)
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
     return plan, per_tile * len(plan.grid)

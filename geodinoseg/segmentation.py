@@ -30,6 +30,7 @@ from geodinoseg.progress import Progress, no_progress
 from geodinoseg.scene import Scene, ScenePath, scene_path
 from geodinoseg.stitcher import Stitcher, most_probable
 from geodinoseg.tile_rows import TileRow, read_ahead
+from geodinoseg.value_range import warn_of_far_values
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def segment_scene(
     settings = settings or SegmentSettings()
     loaded = loaded_model(model, settings, device=device)
     plan, loaded = make_plan(scene, loaded, settings)
+    warn_of_far_values(plan.scene, loaded)
     told, collar = _TileProgress(plan, progress), CollarWatch(plan.scene)
     with class_raster_writer(
         targets.class_raster,

@@ -68,7 +68,7 @@ class MapPage:
 
     def add_title(self, title: str) -> None:
         """The line above all."""
-        shown = _shortened(title, _LONGEST_TITLE)
+        shown = shortened(title, _LONGEST_TITLE)
         self._add_text(_MARGIN_IN, 0.45, shown, fontsize=15, color=INK, fontweight="bold")
 
     def add_panel(self, position: int, name: str, colors: NDArray[np.uint8]) -> None:
@@ -157,7 +157,7 @@ class MapPage:
             linewidth=0.6,
         )
         self._figure.add_artist(swatch)
-        shown = _shortened(name, _LONGEST_NAME)
+        shown = shortened(name, _LONGEST_NAME)
         self._add_text(
             self._legend_left + 0.36, y, shown, fontsize=10.5, color=INK, va="center_baseline"
         )
@@ -188,6 +188,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         # A class may be named in a script that the font lacks: boxes in the picture, no warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasAgg(figure).print_png(path)
+
+
+def shortened(text: str, letters: int) -> str:
+    """Text of at most so many letters, with an ellipsis where some are left out."""
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
 def _pixel_aspect(geobox: GeoBox) -> float:
@@ -223,7 +228,3 @@ def _length_text(length_m: float) -> str:
 def _percent_text(share: float) -> str:
     percent = 100 * share
     return f"{percent:.1f} %" if percent == 0 or percent >= 0.05 else "< 0.1 %"
-
-
-def _shortened(text: str, letters: int) -> str:
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"

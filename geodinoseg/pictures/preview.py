@@ -81,7 +81,7 @@ def scene_colors(
         )
     colors = np.full((small.height, small.width, 3), _WHITE, dtype=np.uint8)
     # One band fills all three channels, in grey.
-    colors[valid] = np.stack([_stretched(band[valid]) for band in pixels], axis=-1)
+    colors[valid] = np.stack([stretched(band[valid]) for band in pixels], axis=-1)
     return colors
 
 
@@ -129,6 +129,16 @@ def class_shares(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) ->
     }
     total = sum(area.values())
     return {class_id: part / total if total else 0.0 for class_id, part in area.items()}
+
+
+def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values of one band, (pixels,), as bytes: as they are, or from the 2nd to 98th percentile."""
+    if values.dtype == np.uint8 or not values.size:
+        return values.astype(np.uint8)
+    low, high = np.percentile(values.astype(np.float64), _STRETCH_PERCENTILES)
+    spread = (values.astype(np.float64) - low) / ((high - low) or 1.0)
+    stretched: NDArray[np.uint8] = (spread.clip(0, 1) * 255).round().astype(np.uint8)
+    return stretched
 
 
 def _color_bands(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> list[int]:
@@ -185,13 +195,3 @@ def _readable(path: ScenePath) -> Iterator[None]:
             f"{path}: cannot be read; the file is damaged or incomplete, copy it again "
             f"({one_line(error.__cause__ or error)})."
         ) from error
-
-
-def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values of one band, (pixels,), as bytes."""
-    if values.dtype == np.uint8 or not values.size:
-        return values.astype(np.uint8)
-    low, high = np.percentile(values.astype(np.float64), _STRETCH_PERCENTILES)
-    spread = (values.astype(np.float64) - low) / ((high - low) or 1.0)
-    stretched: NDArray[np.uint8] = (spread.clip(0, 1) * 255).round().astype(np.uint8)
-    return stretched

@@ -45,6 +45,8 @@ class TrainingData:
     """Each scene with its labels and blocks."""
     folds: int
     """0 without validation, 1 with a fixed part, more for cross-validation; see `Split`."""
+    warnings: tuple[str, ...]
+    """What makes the scores flatter, a line each; see `Split`."""
     legend: Legend
     """The classes; channels are in its order."""
     statistics: BandStatistics
@@ -106,6 +108,7 @@ def read_training_data(
     return TrainingData(
         splits=splits,
         folds=split.folds,
+        warnings=split.warnings,
         legend=found[0].legend,
         statistics=_statistics(splits, settings),
         facts=_facts(paths, splits),
@@ -182,10 +185,16 @@ def _check_classes(
 
 
 def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64]:
-    """(classes,) labelled pixels of one side of the split, over all scenes; of fold 0."""
-    pixels: NDArray[np.int64] = np.sum(
-        [split.pixels_of(0, held_out=held_out) for split in splits], axis=0
-    )
+    """(classes,) labelled pixels of one side of the split, over all scenes.
+
+    In cross-validation every fold is held out once, and the model learns from all of them.
+    """
+    folds = 1 + max(int(split.folds.max(initial=-1)) for split in splits)
+    sides = range(folds) if held_out else [0 if folds == 1 else None]
+    pixels = np.zeros(splits[0].counts.shape[-1], dtype=np.int64)
+    for split in splits:
+        for fold in sides:
+            pixels += split.pixels_of(fold, held_out=held_out)
     return pixels
 
 

@@ -9,24 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geodinoseg.legend import Legend
     from geodinoseg.training.history import EpochScore
 
 
 @contextmanager
 def opened_event_log(
-    folder: str | os.PathLike[str] | None,
+    folder: str | os.PathLike[str] | None, legend: Legend
 ) -> Iterator[Callable[[EpochScore], None]]:
     """What to tell every epoch; with no folder, nobody listens.
 
+    Args:
+        folder: of the event files.
+        legend: names of the classes.
+
     Raises:
-        OutputError: TensorBoard is not installed, or the folder cannot be written.
+        ModelError: TensorBoard is not installed, or the folder cannot be written.
     """
     if folder is None:
         yield lambda _: None
         return
-    from geodinoseg.training.event_log import EventLog  # noqa: PLC0415 (an extra)
+    from geodinoseg.training.event_log import EventLog  # noqa: PLC0415 (TensorBoard is an extra)
 
-    log = EventLog(Path(folder))
+    log = EventLog(Path(folder), names=legend.names)
     try:
         yield log.epoch
     finally:

@@ -95,8 +95,13 @@ def train_model(
     data = read_training_data(
         scenes, labels, bands=bands, options=label_options or LabelOptions(), settings=settings
     )
-    with own_random_numbers(where, settings), opened_event_log(tensorboard) as on_epoch:
+    with (
+        own_random_numbers(where, settings),
+        opened_event_log(tensorboard, data.legend) as on_epoch,
+    ):
         setup = set_up(data, settings, network or {}, where)
+        for warning in data.warnings:
+            logger.warning("%s", warning)
         if resume and _is_finished(target, setup):
             logger.warning("%s: this training is finished already; nothing was done.", target)
             return load_model(target, device=device)

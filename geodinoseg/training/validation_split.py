@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from geodinoseg.legend import Legend
     from geodinoseg.scene import Scene
 
-logger = logging.getLogger(__name__)
-
 NEVER, NEITHER = -1, -2
 """In `SplitScene.folds`: trained on in every fold; in no part at all, a buffer."""
 
@@ -29,7 +26,7 @@ _FEWEST_UNITS = 10
 """Of labelled land for a fixed part; a split of fewer is far from the share that was asked for."""
 _MOST_FOLDS = 8
 _FEWEST_FOLDS = 2
-_WARN_CUT = 0.05
+_WARN_CUT = 0.1
 """Of the labelled area, in polygons that lie on both sides."""
 
 
@@ -119,6 +116,8 @@ class Split:
     folds: int
     """0 where nothing is held out; 1 with one fixed validation part, fold 0; more for
     cross-validation, where every fold is held out once."""
+    warnings: tuple[str, ...] = ()
+    """What makes its scores flatter, a line each."""
 
 
 def split_scenes(
@@ -141,7 +140,7 @@ def split_scenes(
     block is in neither part. Only a scene smaller than two crops is cut into smaller blocks,
     where nothing else can be held out; that is said. Labels of one polygon stay on one side where
     that leaves land enough to choose from; a label raster knows no polygons. The share of the
-    labelled area in polygons that are cut all the same is said where it is above a twentieth.
+    labelled area in polygons that are cut all the same is said where it is above a tenth.
 
     Args:
         scenes: with the same classes and bands.
@@ -193,12 +192,13 @@ def _smaller_blocks(
         for places, blocks, counts in tried:
             folds = part(places, share, seed)
             if folds is not None:
-                logger.warning(
-                    "%s: is smaller than two crops of %d px, so tiles show land of training and "
-                    "of validation, and the scores flatter; give a larger scene, or a smaller "
-                    "--crop.", scenes[is_small.index(True)].path, crop_px,
-                )  # fmt: skip
-                return _split(places, blocks, counts, folds)
+                text = (
+                    f"{scenes[is_small.index(True)].path}: is smaller than two crops of {crop_px} "
+                    f"px, so tiles show land of training and of validation, and the scores "
+                    f"flatter; give a larger scene, or a smaller --crop."
+                )
+                split = _split(places, blocks, counts, folds)
+                return replace(split, warnings=(text, *split.warnings))
     return None
 
 
@@ -209,12 +209,10 @@ def _split(
     folds: NDArray[np.int64],
 ) -> Split:
     cut = places.cut_share(folds) if (folds >= 0).any() else 0.0
-    if cut > _WARN_CUT:
-        logger.warning(
-            "%.0f%% of the labelled area lies in polygons that reach from training into "
-            "validation, so the scores flatter a little; more and smaller polygons would part "
-            "better.", 100 * cut,
-        )  # fmt: skip
+    text = (
+        f"{cut:.0%} of the labelled area lies in polygons that reach from training into "
+        f"validation, so the scores flatter a little; more and smaller polygons would part better."
+    )
     split = [
         SplitScene(
             scene=scene, labels=labels, block_px=px, counts=pixels,
@@ -224,7 +222,11 @@ def _split(
             places.scenes, places.labels, blocks_px, counts, places.of_block, strict=True
         )
     ]  # fmt: skip
-    return Split(scenes=tuple(split), folds=int(folds.max(initial=NEVER)) + 1)
+    return Split(
+        scenes=tuple(split),
+        folds=int(folds.max(initial=NEVER)) + 1,
+        warnings=(text,) if cut > _WARN_CUT else (),
+    )
 
 
 def _fixed_part(places: Places, share: float, seed: int) -> NDArray[np.int64] | None:
