@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from geodinoseg.labels.label_set import IGNORE, open_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_data"
+BILINEAR = rasterio.enums.Resampling.bilinear
 BACKBONE = SAMPLES / "banepa.model" / "backbone"
 
 
@@ -48,8 +49,9 @@ class Dataset:
     """Side of training crops and of tiles."""
     forest_block_px: int
     """Side of the blocks that the forest chooses its leaf size on."""
-    network: dict[str, object] = field(default_factory=dict)
-    """Of our network, what differs from the other datasets."""
+    finer: int = 1
+    """Our network learns from the training part resampled to so many times as many rows and
+    columns; it maps the test part as it is."""
 
 
 def banepa(work: Path) -> Dataset:
@@ -87,6 +89,7 @@ def lataseno(work: Path) -> Dataset:
         options=LabelOptions(),
         crop_px=112,
         forest_block_px=48,
+        finer=3,
     )
 
 
@@ -104,6 +107,7 @@ def deadwood(work: Path, folder: Path) -> Dataset:
         options=LabelOptions(class_field="label", unlabelled="background"),
         crop_px=112,
         forest_block_px=64,
+        finer=2,
     )
 
 
@@ -137,6 +141,21 @@ def cut(
         }  # fmt: skip
         with rasterio.open(output, "w", **profile) as target:
             target.write(source.read(window=window))
+    return output
+
+
+def resampled(scene: Path, times: int, output: Path) -> Path:
+    """A scene with so many times as many rows and columns, bilinear."""
+    with rasterio.open(scene) as source:
+        height, width = source.height * times, source.width * times
+        profile = source.profile | {
+            "height": height,
+            "width": width,
+            "transform": source.transform @ rasterio.Affine.scale(1 / times),
+        }
+        pixels = source.read(out_shape=(source.count, height, width), resampling=BILINEAR)
+        with rasterio.open(output, "w", **profile) as target:
+            target.write(pixels)
     return output
 
 

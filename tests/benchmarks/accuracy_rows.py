@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_calibration import reliability
-from accuracy_data import BACKBONE, SAMPLES, Dataset, how_read
+from accuracy_data import BACKBONE, SAMPLES, Dataset, how_read, resampled
 from accuracy_unet import parameters_of, train_unet
 
 import geodinoseg as gds
@@ -64,10 +64,9 @@ class Recipe:
             seed=self.seed,
         )
 
-    def network(self, dataset: Dataset) -> dict[str, Any]:
+    def network(self) -> dict[str, Any]:
         """Of `train_model`."""
-        chosen = {"backbone": self.backbone, "quantize": False, "n_features": self.n_features}
-        return chosen | dataset.network
+        return {"backbone": self.backbone, "quantize": False, "n_features": self.n_features}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +85,17 @@ class Bench:
     def ours(self, stage: str) -> dict[str, Any]:
         """Train by the product, segment the test part by the product, compare by the product."""
         model = self.work / f"{stage}.model"
+        scene = self.dataset.train
+        if self.dataset.finer > 1:
+            scene = resampled(scene, self.dataset.finer, self.work / "finer.tif")
         with timed() as spent:
             segmentor = gds.train_model(
-                self.dataset.train,
+                scene,
                 self.labels,
                 model,
                 label_options=self.options,
                 settings=self.recipe.settings(self.dataset, stage),
-                network=self.recipe.network(self.dataset),
+                network=self.recipe.network(),
                 device="cpu",
                 overwrite=True,
                 progress=reports(self.say, STAGES[stage]),

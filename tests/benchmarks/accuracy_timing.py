@@ -34,7 +34,7 @@ def head_times(dataset: Dataset, recipe: Recipe, work: Path, *, linear: bool) ->
         linear: a linear head; the CNN head otherwise.
     """
     settings = recipe.settings(dataset, "head")
-    network = recipe.network(dataset) | {"linear_head": linear, "channels": CHANNELS}
+    network = recipe.network() | {"linear_head": linear, "channels": CHANNELS}
     with timed() as cached:
         gds.train_model(
             dataset.train,
