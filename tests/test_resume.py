@@ -14,9 +14,10 @@ import pytest
 import torch
 from rasters import write_raster
 from safetensors.torch import load_file, save_file
-from trainings import color_pixels, quick
+from trainings import color_pixels, no_pictures, quick
 
 import geodinoseg.training.checkpoint
+import geodinoseg.training.epoch_loop
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
@@ -45,6 +46,13 @@ class StopAt:
         self.calls += 1
         if self.calls == self.call:
             raise self.how
+
+
+@pytest.fixture(autouse=True)
+def pictures(request, monkeypatch):
+    """Are drawn where a test is about them alone: they take longer than such a training."""
+    if request.node.name != "test_two_trainings_with_one_seed_give_the_same_folder":
+        no_pictures(monkeypatch)
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_wherever_a_training_stops_going_on_gives_the_same_bytes(
     step, train, tmp_path, monkeypatch
 ):
     # A checkpoint after every epoch, as if each took long.
-    monkeypatch.setattr(geodinoseg.training.run, "_CHECKPOINT_S", 0)
+    monkeypatch.setattr(geodinoseg.training.epoch_loop, "_CHECKPOINT_S", 0)
     calls = calls_of(train)
     wanted = contents(tmp_path / "whole.model")
     assert "model.safetensors" in wanted
@@ -146,7 +154,7 @@ def test_an_interrupt_leaves_the_best_so_far_as_a_model_that_is_not_finished(tra
     assert note.startswith("The best so far (epoch ")
     assert note.endswith("a.model, unfinished: go on with --resume.")
     assert (tmp_path / "a.model.checkpoint").exists()
-    with pytest.raises(OutputExistsError, match="an interrupted training lies at .*checkpoint"):
+    with pytest.raises(OutputExistsError, match=r"an interrupted training lies at .*checkpoint"):
         train()
     assert train(resume=True).training["finished"] is True
 
@@ -191,7 +199,7 @@ def test_to_go_on_with_what_is_finished_is_to_do_nothing(train, tmp_path, caplog
 @pytest.mark.parametrize("what", ["settings", "network", "scene"])
 def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, color_field):
     with pytest.raises(KilledError):
-        train(progress=StopAt(14, KilledError), settings=quick(stage="head", epochs=1, **{}))
+        train(progress=StopAt(14, KilledError), settings=quick(stage="head", epochs=1))
     assert not (tmp_path / "a.model.checkpoint").exists(), "killed before the first checkpoint"
     with pytest.raises(KeyboardInterrupt):
         train(progress=StopAt(14))
@@ -265,7 +273,7 @@ def test_a_full_disk_in_the_middle_leaves_the_last_checkpoint(train, tmp_path, m
         save_file(tensors, path, metadata)
 
     monkeypatch.setattr(geodinoseg.training.checkpoint, "save_file", write_until_full)
-    with pytest.raises(OutputError, match="could not be written: .*No space left") as fault:
+    with pytest.raises(OutputError, match=r"could not be written: .*No space left") as fault:
         train()
     assert "\n" not in str(fault.value)
     (note,) = fault.value.__notes__

@@ -214,9 +214,9 @@ class ToldScorer:
     loss = 0.5
 
     def __init__(self, right):
-        self.accuracy = Accuracy(
-            np.array([[round(1000 * right), round(1000 * (1 - right))], [0, 0]])
-        )
+        # The IoU of both classes is a / (a + 2 b).
+        a, b = round(2000 * right), round(1000 * (1 - right))
+        self.accuracy = Accuracy(np.array([[a, b], [b, a]]))
 
 
 def tell_scores(monkeypatch, stage, scores):

@@ -97,6 +97,18 @@ def quick(**changes: object) -> TrainingSettings:
     return TrainingSettings(**(values | changes))
 
 
+def no_pictures(monkeypatch: object) -> None:
+    """Let trainings draw nothing: a file with the picture's name and nothing in it."""
+    from geodinoseg.pictures import figures, training_figures
+
+    def nothing(*arguments: object) -> None:
+        Path(str(arguments[-1])).touch()
+
+    monkeypatch.setattr(figures, "training_curves", nothing)
+    monkeypatch.setattr(training_figures, "reliability_diagram", nothing)
+    monkeypatch.setattr(training_figures, "validation_panel", nothing)
+
+
 def small_segmentor(backbone: Path, *, bands: int = 3) -> Segmentor:
     """A model that was never trained: right in form, wrong in all it says."""
     with torch.random.fork_rng(devices=[]):

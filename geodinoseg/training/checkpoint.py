@@ -138,8 +138,6 @@ def read_record(path: Path) -> TrainingRecord:
         with safe_open(path, framework="pt") as handle:
             facts = json.loads((handle.metadata() or {})[_KEY])
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
-        if facts["version"] != _VERSION:
-            raise ValueError(f"version {facts['version']}")
         return _record(facts, tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(
@@ -168,6 +166,8 @@ def _record(facts: dict[str, Any], tensors: Tensors) -> TrainingRecord:
         prefix = f"{name}/"
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
+    if facts["version"] != _VERSION:
+        raise ValueError(f"version {facts['version']}")
     history = [
         EpochScore(
             epoch=epoch,

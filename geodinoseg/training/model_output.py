@@ -1,4 +1,4 @@
-"""Where a model is to appear: what may lie there already, and what is made of it. Loads no torch."""
+"""Where a model is to appear, and what may lie there already. Loads no torch."""
 
 from __future__ import annotations
 

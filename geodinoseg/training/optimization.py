@@ -1,4 +1,4 @@
-"""How weights move: AdamW, warm-up and cosine, gradients held down, a loss that must be a number."""
+"""How weights move: AdamW, warm-up and cosine, and a loss that must be a number."""
 
 from __future__ import annotations
 

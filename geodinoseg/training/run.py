@@ -1,23 +1,24 @@
-"""One training, stage by stage: the head on a frozen backbone, then LoRA or all weights, then the
-better of the two. It can be stopped after any epoch and taken up again."""
+"""One training, stage by stage: the head on a frozen backbone, then LoRA or all weights.
+
+The better of the two is kept. It can be stopped after any epoch and taken up again.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
-from geodinoseg.errors import LabelError
-from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
+from geodinoseg.training.checkpoint import TrainingRecord
+from geodinoseg.training.epoch_loop import EpochLoop
 from geodinoseg.training.feature_cache import CachePlace
 from geodinoseg.training.finetuning import FineTuning
 from geodinoseg.training.head_stage import CachedCrops, HeadStage
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.optimization import Tensors, head_tensors, restore
+from geodinoseg.training.optimization import head_tensors, restore
+from geodinoseg.training.outcome import STAGE_NAMES, outcome
 from geodinoseg.training.stage_one_crops import cache_crops
 from geodinoseg.training.validation_crops import ValidationCrops
 
@@ -28,43 +29,12 @@ if TYPE_CHECKING:
 
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Budget
-    from geodinoseg.training.meter import Meter
-    from geodinoseg.training.scoring import Scorer
     from geodinoseg.training.settings import Stage
 
 logger = logging.getLogger(__name__)
 
-_FEWEST_IDLE_EPOCHS = 10
-"""Without a gain before a stage ends; half of its epochs where that is more."""
 _PARTS = 4
 """Of a training that draw random numbers of their own: new weights, head, final head, stage two."""
-_CHECKPOINT_S = 20.0
-"""Between checkpoints in stage one, whose epochs are short."""
-
-
-class Learner(Protocol):
-    """What a stage does; see `HeadStage` and `FineTuning`."""
-
-    name: Stage
-
-    def has_time(self) -> bool:
-        """Whether another epoch ends in time."""
-
-    def train_epoch(self, epoch: int) -> float:
-        """Train for an epoch, from 0; the mean loss."""
-
-    def validate(self) -> Scorer:
-        """Score on the validation crops."""
-
-    def tensors(self) -> Tensors:
-        """What is trained, not copied."""
-
-    def optimizer_state(self) -> Tensors:
-        """What the optimizer remembers."""
-
-    def load_optimizer_state(self, state: Tensors) -> None:
-        """Take up what `optimizer_state` gave."""
 
 
 @dataclass(kw_only=True)
@@ -75,24 +45,15 @@ class TrainingRun:
     """Data, recipe and device."""
     build: Callable[[], DinoV2Segmentor]
     """Makes the network as it is before stage one, on the device."""
-    record: TrainingRecord
-    """How far it is; empty for a new training."""
-    checkpoint: Path
-    """Where the record is kept."""
-    budget: Budget
-    """Time."""
-    meter: Meter
-    """Told how far it is."""
+    epochs: EpochLoop
+    """Runs epochs and keeps the record."""
     network: DinoV2Segmentor
     """Made by `build`; trained, and after `fit` with the weights to keep."""
-    on_epoch: Callable[[EpochScore], None] = lambda _: None
-    """Told every epoch."""
     validation: ValidationCrops = field(init=False)
     """What it is scored on."""
     fold_heads: list[nn.Module] = field(init=False, default_factory=list)
     """In cross-validation, after `fit`, the heads that were scored: one for each fold."""
     _is_tuned: bool = field(init=False, default=False)
-    _written_s: float = field(init=False, default=-math.inf)
 
     def fit(self) -> None:
         """Train, validate after each epoch, end with the best weights.
@@ -111,6 +72,11 @@ class TrainingRun:
         if self._goes_on():
             self._fine_tune()
         self.load_best()
+
+    @property
+    def record(self) -> TrainingRecord:
+        """How far it is."""
+        return self.epochs.record
 
     @property
     def kept(self) -> Stage:
@@ -172,18 +138,18 @@ class TrainingRun:
             return
         crops = self._cached_crops()
         is_last = self._ends_with_head
-        allowance = self.budget.of_stage_one(is_last=is_last)
+        allowance = self.epochs.budget.of_stage_one(is_last=is_last)
         folds = len(crops.training_of)
         stage = HeadStage(
             self.network.head,
             self.source,
             crops,
             allowance=allowance.first(folds / (folds + 1)) if self._is_crossed else allowance,
-            meter=self.meter,
+            meter=self.epochs.meter,
             kept_s=self.record.validation_s if is_last else 0.0,
         )
         self._seed(1)
-        self._run_stage(stage, self.source.settings.stage_one_epochs)
+        self.epochs.run(stage, self.source.settings.stage_one_epochs)
         if self._is_crossed:
             restore(stage.tensors(), self.record.best["head"])
             self.fold_heads = stage.heads
@@ -196,10 +162,10 @@ class TrainingRun:
             self.validation,
             self.record,
             place=CachePlace(
-                memory_bytes=self.source.settings.cache_bytes, folder=self.checkpoint.parent
+                memory_bytes=self.source.settings.cache_bytes, folder=self.epochs.checkpoint.parent
             ),
-            allowance=self.budget.of_caching(is_last=self._ends_with_head),
-            meter=self.meter,
+            allowance=self.epochs.budget.of_caching(is_last=self._ends_with_head),
+            meter=self.epochs.meter,
         )
 
     def _train_head_on_all(self, crops: CachedCrops) -> None:
@@ -210,8 +176,8 @@ class TrainingRun:
             self.network.head,
             self.source,
             crops.undivided(),
-            allowance=self.budget.of_the_rest(),
-            meter=self.meter,
+            allowance=self.epochs.budget.of_the_rest(),
+            meter=self.epochs.meter,
         )
         self._seed(2)
         for epoch in range(best.epoch):
@@ -227,11 +193,13 @@ class TrainingRun:
             logger.warning(
                 "too few labelled places to keep a part for validation for good, so %s is not "
                 "tried; the head alone is trained. Label more places.",
-                _NAMES[settings.stage],
+                STAGE_NAMES[settings.stage],
             )
             return False
-        if not self.budget.of_the_rest().has_room_for(2 * self.record.validation_s):
-            logger.warning("no time is left for %s; give more --minutes.", _NAMES[settings.stage])
+        if not self.epochs.budget.of_the_rest().has_room_for(2 * self.record.validation_s):
+            logger.warning(
+                "no time is left for %s; give more --minutes.", STAGE_NAMES[settings.stage]
+            )
             return not settings.stage_one_epochs
         return True
 
@@ -248,11 +216,11 @@ class TrainingRun:
             self.network,
             self.source,
             self.validation,
-            allowance=self.budget.of_the_rest(),
-            meter=self.meter,
+            allowance=self.epochs.budget.of_the_rest(),
+            meter=self.epochs.meter,
             validation_s=self.record.validation_s,
         )
-        self._run_stage(stage, settings.epochs)
+        self.epochs.run(stage, settings.epochs)
 
     def _unfreeze(self) -> None:
         """Let stage two train LoRA or all weights."""
@@ -264,93 +232,6 @@ class TrainingRun:
         self.network.backbone.requires_grad_(requires_grad=True)
         self.network.backbone_differs_from_source = True
 
-    def _run_stage(self, learner: Learner, epochs: int) -> None:
-        """The epochs of a stage that are still to be done."""
-        done = self.record.epochs_of(learner.name)
-        if done:
-            self._take_up(learner)
-        while len(done) < epochs and not self._is_over(learner, done, epochs):
-            self.meter.begin_epoch(learner.name, len(done), epochs)
-            loss = learner.train_epoch(len(done))
-            self._end_epoch(learner, loss)
-            done = self.record.epochs_of(learner.name)
-        if not self.record.is_stage_over:
-            self.record.is_stage_over = True
-            self._write(at_once=True)
-
-    def _is_over(self, learner: Learner, done: list[EpochScore], epochs: int) -> bool:
-        if not done:
-            return False
-        return self.record.is_stage_over or stalled(done, epochs) or not learner.has_time()
-
-    def _take_up(self, learner: Learner) -> None:
-        record = self.record
-        restore(learner.tensors(), record.weights)
-        learner.load_optimizer_state(record.optimizer)
-        set_random_state(record.random, self.source.device)
-
-    def _end_epoch(self, learner: Learner, loss: float) -> None:
-        """Score the epoch; its weights are kept if they are the best of their stage."""
-        if loss == 0:  # Label smoothing leaves it out of reach where a pixel is labelled.
-            raise LabelError(
-                f"{self.source.data.splits[0].scene.path}: holds no data where it is labelled, so "
-                f"there is nothing to learn; label other places, or check which value means nodata."
-            )
-        scorer = learner.validate()
-        score = EpochScore(
-            epoch=len(self.record.history) + 1,
-            stage=learner.name,
-            train_loss=loss,
-            val_loss=scorer.loss,
-            accuracy=scorer.accuracy,
-        )
-        # In one go: an interrupt may come between any two lines.
-        self.record = self.record.after_epoch(
-            score,
-            learner.tensors(),
-            learner.optimizer_state(),
-            random_state(self.source.device),
-        )
-        self.record.validation_s = getattr(learner, "validation_s", self.record.validation_s)
-        self.meter.end_epoch(score, self.record.best_score(learner.name))
-        self.on_epoch(score)
-        self._write(at_once=learner.name != "head")
-
-    def _write(self, *, at_once: bool) -> None:
-        self.record.used_s = self.budget.used_s
-        if at_once or self.budget.used_s - self._written_s >= _CHECKPOINT_S:
-            self.record.write(self.checkpoint)
-            self._written_s = self.budget.used_s
-
     def _seed(self, part: int) -> None:
         """Let new weights and dropout of a part of the training follow from the seed alone."""
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
-
-
-_NAMES: dict[str, str] = {"lora": "LoRA", "full": "fine-tuning all weights"}
-
-
-def stalled(scores: list[EpochScore], epochs: int) -> bool:
-    """Whether a stage has gone on without a gain for half of its epochs, and for ten at least."""
-    values = [score.mean_iou for score in scores]
-    if any(map(math.isnan, values)):
-        return False
-    return len(values) - 1 - values.index(max(values)) >= max(_FEWEST_IDLE_EPOCHS, epochs // 2)
-
-
-def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
-    """Which of two stages is kept, and by how much: a sentence for people.
-
-    Args:
-        head: the best epoch of stage one, if there was one.
-        tuned: the best epoch of stage two, if there was one.
-    """
-    if tuned is None:
-        return "the head alone was trained"
-    name = _NAMES[tuned.stage]
-    if head is None or math.isnan(tuned.mean_iou) or math.isnan(head.mean_iou):
-        return f"{name} is kept"
-    gain = tuned.mean_iou - head.mean_iou
-    if gain > 0:
-        return f"{name} {tuned.mean_iou:.3f} beats the head alone {head.mean_iou:.3f} ({gain:+.3f})"
-    return f"the head alone ({head.mean_iou:.3f}) is kept: {name} reached {tuned.mean_iou:.3f}"

@@ -99,16 +99,16 @@ def _keep(run: TrainingRun, setup: TrainingSetup, target: Path, error: BaseExcep
     said = f"epoch {best.epoch}"
     if not math.isnan(best.mean_iou):
         said += f", mean IoU {best.mean_iou:.3f}"
-    where = str(run.checkpoint)
+    where = str(run.epochs.checkpoint)
     if not isinstance(error, OutputError):
-        run.record.write(run.checkpoint)
+        run.record.write(run.epochs.checkpoint)
         if not holds_other_model(target):
             run.load_best()
             model = _segmentor(run, setup, None, finished=False)
             with folder_written_beside(target) as folder:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
-    if run.checkpoint.exists():
+    if run.epochs.checkpoint.exists():
         error.add_note(f"The best so far ({said}) is kept at {where}: go on with --resume.")
 
 

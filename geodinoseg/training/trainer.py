@@ -112,8 +112,8 @@ def train_model(
             model, report = trained_model(run, setup)
             with folder_written_beside(target) as folder:
                 write_trained_model(model, run, report, folder)
-    run.checkpoint.unlink(missing_ok=True)
-    run.meter.finish()
+    run.epochs.checkpoint.unlink(missing_ok=True)
+    run.epochs.meter.finish()
     return model
 
 

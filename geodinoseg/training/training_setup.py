@@ -15,6 +15,7 @@ from geodinoseg.model.backbone import pretrained_rgb
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.training.batches import CropSource
+from geodinoseg.training.epoch_loop import EpochLoop
 from geodinoseg.training.fingerprint import training_fingerprint
 from geodinoseg.training.meter import Meter
 from geodinoseg.training.run import TrainingRun
@@ -57,15 +58,16 @@ class TrainingSetup:
     ) -> TrainingRun:
         """A run that starts where a record left off."""
         budget.add(record.used_s)
-        return TrainingRun(
+        epochs = EpochLoop(
             source=self.source,
-            build=self.build,
-            network=self.network,
             record=record,
             checkpoint=checkpoint,
             budget=budget,
             meter=Meter(self.settings, budget, progress),
             on_epoch=on_epoch,
+        )
+        return TrainingRun(
+            source=self.source, build=self.build, network=self.network, epochs=epochs
         )
 
 
