@@ -39,7 +39,7 @@ class Recipe:
     """A folder, or a name on the hub."""
     head_epochs: int = 15
     """Of the head on a frozen backbone."""
-    epochs: int = 8
+    epochs: int = 6
     """Of LoRA, or of every weight, that follow."""
     steps_per_epoch: int = 20
     """Batches of an epoch."""
