@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from geodinoseg.scene import Scene, open_scene
     from geodinoseg.segmentation import segment_scene
     from geodinoseg.tile_model import TileModel
-    from geodinoseg.training.settings import LabelOptions, TrainingSettings
+    from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
     from geodinoseg.training.trainer import train_model
+    from geodinoseg.training.training_plan import plan_training
 
 _HOMES = {
+    "Augmentation": "training.settings",
     "ClassRaster": "class_rasters.class_raster",
     "DinoV2Segmentor": "model.dinov2_segmentor",
     "GeodinosegError": "errors",
@@ -58,6 +60,7 @@ _HOMES = {
     "load_model": "model.model_folder",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
+    "plan_training": "training.training_plan",
     "polygonize": "polygons.polygonization",
     "segment_scene": "segmentation",
     "side_by_side": "pictures.figures",
@@ -66,6 +69,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Augmentation",
     "ClassRaster",
     "DinoV2Segmentor",
     "GeodinosegError",
@@ -83,6 +87,7 @@ __all__ = [
     "load_model",
     "open_class_raster",
     "open_scene",
+    "plan_training",
     "polygonize",
     "segment_scene",
     "side_by_side",

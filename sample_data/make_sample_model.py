@@ -53,6 +53,7 @@ BACKBONE = {
 }
 RECIPE = [
     "--stage=full",
+    "--head-epochs=0",  # the features of random weights are not worth a stage of their own
     "--head=cnn",
     "--channels=96",
     "--n-features=2",

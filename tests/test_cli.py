@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,12 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 from rasters import read_raster, write_raster
-from trainings import NAMES, color_channels, color_pixels
+from trainings import NAMES, color_channels, color_pixels, no_pictures
 
 import geodinoseg
 from geodinoseg.cli import _COMMANDS, console, main
 from geodinoseg.errors import SceneError
+from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
 
@@ -326,10 +328,66 @@ def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp
         "--channels", 16, "--n-features", 2, "--ignore-class", "water",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    first, score, following = result.stdout.splitlines()
+    first, outcome, score, following = result.stdout.splitlines()
     assert first.endswith("field.model: a model of 2 classes (field, roof)")
-    assert score.startswith("mean IoU on validation blocks: 0.")
+    assert outcome == "the head alone was trained"
+    assert re.fullmatch(
+        r"mean IoU 0\.\d{3} on validation blocks apart from the training windows", score
+    )
     assert following.startswith("next: geodinoseg segment SCENE --model ")
+
+
+def train_arguments(color_field, backbone, output, *more):
+    return [
+        "train", color_field.scene, "--labels", color_field.labels, "-o", output, "--backbone",
+        backbone, "--no-quantize", "--crop", 56, "--epochs", 2, "--steps-per-epoch", 2,
+        "--batch-size", 2, "--cached-crops", 8, "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+def test_train_says_beforehand_what_it_would_train(color_field, backbone, tmp_path):
+    output = tmp_path / "field.model"
+    result = cli(*train_arguments(color_field, backbone, output, "--dry-run"))
+    assert result.exit_code == 0, result.stderr
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["stages"] == "head, lora"
+    assert lines["cached crops"] == "8"
+    assert lines["labelled pixels to train on"].startswith("field: ")
+    facts = json.loads(
+        cli(*train_arguments(color_field, backbone, output, "--dry-run", "--json")).stdout
+    )
+    assert facts["epochs of each"] == [2, 2]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_train_that_is_stopped_keeps_the_best_and_goes_on(
+    number, code, color_field, backbone, tmp_path, monkeypatch
+):
+    no_pictures(monkeypatch)
+    output = tmp_path / "field.model"
+    arguments = train_arguments(color_field, backbone, output)
+    once = FineTuning.train_epoch
+
+    def stopped(learner, epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), number)
+        return once(learner, epoch)
+
+    monkeypatch.setattr(FineTuning, "train_epoch", stopped)
+    result = cli(*arguments)
+    assert result.exit_code == code
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: ended from outside. " if code == 143 else "Error: interrupted. ")
+    assert last.endswith(f"is kept at {output}, unfinished: go on with --resume.")
+    monkeypatch.setattr(FineTuning, "train_epoch", once)
+    refused = cli(*arguments)
+    assert refused.exit_code == 1
+    assert "go on with --resume, or start over with --overwrite." in refused.stderr
+    result = cli(*arguments, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["field.model"]
+    assert any("the head alone" in line for line in result.stdout.splitlines())
 
 
 def test_info_of_a_scene_says_where_it_lies_and_what_it_holds(scene):

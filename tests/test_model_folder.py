@@ -351,6 +351,21 @@ def test_a_value_of_another_type_is_refused_in_words(copied, key, value):
     assert_refused(copied, "incomplete or damaged")
 
 
+@pytest.mark.parametrize("value", ["x", 0, -1, 0.001, 1000, True, None, [1], 10**400])
+def test_a_temperature_that_cannot_be_is_refused(copied, value):
+    edit_config(copied, temperature=value)
+    assert_refused(copied, "incomplete or damaged.*temperature cannot be")
+
+
+def test_a_folder_from_before_calibration_loads_as_it_was(copied):
+    values = json.loads((copied / "config.json").read_text())
+    assert values.pop("temperature") == 1
+    (copied / "config.json").write_text(json.dumps(values))
+    assert load_model(copied, device="cpu").temperature == 1
+    edit_config(copied, temperature=1.7)
+    assert load_model(copied, device="cpu").temperature == 1.7
+
+
 @pytest.mark.parametrize(
     ("part", "changes"),
     [

@@ -43,12 +43,54 @@ def test_a_constant_band_goes_in_as_zero():
     assert (measured.mean[0], measured.std[0]) == (9, 1)
 
 
+@pytest.mark.parametrize("value", [0.1, 1e-3, 65_535, -9.99, 1e30])
+def test_a_constant_band_goes_in_as_zero_whatever_its_value(value):
+    pixels = np.stack([np.full((300, 700), value), np.arange(210_000.0).reshape(300, 700)])
+    measured = measure_statistics([(pixels, np.ones((300, 700), bool))], dtype="f", what="scene")
+    assert (measured.mean[0], measured.std[0]) == (value, 1)
+
+
+def test_a_band_that_is_nearly_all_one_value_keeps_what_it_has():
+    pixels = np.zeros((1, 100, 100), np.uint16)
+    pixels[0, :5, :10] = 3000  # half a percent
+    measured = measure_statistics([(pixels, np.ones((100, 100), bool))], dtype="uint16", what="s")
+    assert (measured.low[0], measured.high[0]) == (0, 3000)
+    assert_allclose((measured.mean[0], measured.std[0]), (pixels.mean(), pixels.std()))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"),
+    [("uint8", 255), ("uint16", 4095), ("uint16", 10_000), ("int16", 32_767), ("float32", 1.0),
+     ("float64", 1e-6)],
+)  # fmt: skip
+def test_whatever_the_units_the_network_sees_the_same(dtype, largest):
+    """12 bit, reflectance or float: what goes in has mean 0 and deviation 1 of the middle 98%."""
+    share = np.random.default_rng(2).beta(2, 5, (3, 120, 90))
+    pixels = (share * largest).astype(dtype)
+    pixels[:, 0, :5] = largest  # glint
+    valid = np.ones((120, 90), bool)
+    valid[:30, :40] = False
+    measured = measure_statistics([(pixels, valid)], dtype=dtype, what="s")
+    assert measured.dtype == dtype
+    values = normalize(
+        torch.from_numpy(pixels)[None], torch.from_numpy(valid)[None],
+        torch.tensor(measured.mean), torch.tensor(measured.std),
+    )[0].numpy()  # fmt: skip
+    expected = (share - share[:, valid].mean(axis=1)[:, None, None]) / share[:, valid].std()
+    inner = valid & (share < 0.8).all(axis=0) & (pixels < largest).all(axis=0)
+    assert_allclose(values[:, inner], expected[:, inner], atol=0.15)
+    assert (values[:, ~valid] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
         ([], "scene.tif: no pixel holds data"),
         ([(np.zeros((2, 3, 4)), np.zeros((3, 4), bool))], "scene.tif: no pixel holds data"),
-        ([(np.full((2, 3, 4), 5), np.ones((3, 4), bool))], "scene.tif: every pixel has the same"),
+        (
+            [(np.full((2, 3, 4), 5), np.ones((3, 4), bool))],
+            "scene.tif: every labelled pixel has the same",
+        ),
     ],
 )
 def test_nothing_to_measure_is_an_error(samples, message):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from rasters import write_raster
 from safetensors.torch import load_file, save_file
-from trainings import color_pixels, no_pictures, quick
+from trainings import color_pixels, no_pictures, quick, write_few_squares
 
 import geodinoseg.training.checkpoint
 import geodinoseg.training.epoch_loop
@@ -57,10 +57,12 @@ def pictures(request, monkeypatch):
 
 @pytest.fixture
 def train(backbone, color_field, tmp_path):
-    def run(output="a.model", *, settings=SETTINGS, scene=None, network=CNN, **options):
+    def run(
+        output="a.model", *, settings=SETTINGS, scene=None, labels=None, network=CNN, **options
+    ):
         return train_model(
             scene or color_field.scene,
-            color_field.labels,
+            labels or color_field.labels,
             tmp_path / output,
             settings=settings,
             network={"backbone": backbone, "quantize": False, **network},
@@ -98,6 +100,17 @@ def test_wherever_a_training_stops_going_on_gives_the_same_bytes(
         train(f"{call}.model", resume=True)
         assert contents(tmp_path / f"{call}.model") == wanted, f"stopped at {call} of {calls}"
         assert not (tmp_path / f"{call}.model.checkpoint").exists()
+
+
+def test_a_cross_validation_goes_on_to_the_same_bytes(train, tmp_path):
+    labels = write_few_squares(tmp_path / "few.gpkg")
+    whole = StopAt(None)
+    train("whole.model", labels=labels, progress=whole)
+    for call in (whole.calls // 2, whole.calls - 2):
+        with pytest.raises(KeyboardInterrupt):
+            train(f"{call}.model", labels=labels, progress=StopAt(call))
+        train(f"{call}.model", labels=labels, resume=True)
+        assert contents(tmp_path / f"{call}.model") == contents(tmp_path / "whole.model")
 
 
 def test_a_training_may_be_stopped_again_and_again(train, tmp_path):

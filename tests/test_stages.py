@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-import geopandas
 import numpy as np
 import pytest
-import shapely
 import torch
 from numpy.testing import assert_allclose
-from rasters import ROTATED
 from safetensors.torch import load_file
 from test_training import tell_scores
-from trainings import color_channels, no_pictures, quick
+from trainings import no_pictures, quick, write_few_squares
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.model_folder import load_model
@@ -67,20 +64,8 @@ def train(backbone, color_field, tmp_path):
 
 @pytest.fixture
 def few_labels(tmp_path):
-    """Ten small squares close together: too few to keep some for good."""
-    channels = color_channels()
-    corners = [(20 + 8 * i, 100 + 12 * i) for i in range(5)] + [
-        (130, 100 + 20 * i) for i in range(5)
-    ]
-    names = ["field" if channels[r + 8, c + 8] == 0 else "roof" for r, c in corners]
-    squares = [shapely.box(c, r, c + 14, r + 14) for r, c in corners]
-    path = tmp_path / "few.gpkg"
-    geopandas.GeoDataFrame(
-        {"class": names},
-        geometry=[shapely.affinity.affine_transform(s, ROTATED.to_shapely()) for s in squares],
-        crs="EPSG:32633",
-    ).to_file(path)
-    return path
+    """Too few to keep some for good."""
+    return write_few_squares(tmp_path / "few.gpkg")
 
 
 @pytest.fixture

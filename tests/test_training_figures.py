@@ -83,11 +83,19 @@ def test_errors_are_striped_and_what_no_label_checks_is_faded():
     assert_array_equal(np.unique(right[~dark], axis=0), [color])
 
 
-@pytest.mark.parametrize(
-    ("bands", "dtype"), [(1, np.uint16), (2, np.float32), (3, np.uint8), (9, np.int16)]
-)
-def test_a_panel_is_drawn_of_any_bands_and_the_same_each_time(tmp_path, bands, dtype):
-    samples = [sample(bands=bands, dtype=dtype, seed=n, height=20 + 9 * n) for n in range(2)]
+@pytest.mark.parametrize(("bands", "dtype"), [(1, np.uint16), (2, np.float32), (9, np.int16)])
+def test_a_panel_is_drawn_of_any_bands(tmp_path, bands, dtype):
+    shown = sample(bands=bands, dtype=dtype)
+    image = _tiles(shown, LEGEND)[0]
+    red, green, _ = np.moveaxis(at_middles(image, shown.valid.shape)[shown.valid], -1, 0)
+    assert (red == green).all() == (bands < 3)
+    order = np.argsort(shown.pixels[0][shown.valid], kind="stable")
+    assert (np.diff(red[order].astype(int)) >= 0).all()
+    assert (red.min(), red.max()) == (0, 255)
+
+
+def test_a_panel_has_the_same_bytes_each_time(tmp_path):
+    samples = [sample(height=20 + 9 * seed, seed=seed) for seed in range(2)]
     first, second = (
         validation_panel(samples, LEGEND, tmp_path / name) for name in ("a.png", "b.png")
     )
@@ -116,7 +124,7 @@ def test_a_sample_without_any_data_is_drawn_white(tmp_path):
     assert validation_panel([empty], LEGEND, tmp_path / "p.png").exists()
 
 
-@pytest.mark.parametrize("count", [0, 1, 900])
+@pytest.mark.parametrize("count", [0, 900])
 def test_reliability_is_drawn_the_same_each_time_and_of_nothing(tmp_path, count):
     rng = np.random.default_rng(0)
     sure = rng.random(count)

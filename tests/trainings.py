@@ -88,6 +88,21 @@ def write_squares(
     return path
 
 
+def write_few_squares(path: Path) -> Path:
+    """Ten squares of two classes, too few for a validation part of their own."""
+    channels = color_channels()
+    corners = [(20 + 8 * i, 100 + 12 * i) for i in range(5)]
+    corners += [(130, 100 + 20 * i) for i in range(5)]
+    squares = [shapely.box(c, r, c + 14, r + 14) for r, c in corners]
+    frame = geopandas.GeoDataFrame(
+        {"class": ["field" if channels[r + 8, c + 8] == 0 else "roof" for r, c in corners]},
+        geometry=[shapely.affinity.affine_transform(s, ROTATED.to_shapely()) for s in squares],
+        crs="EPSG:32633",
+    )
+    frame.to_file(path)
+    return path
+
+
 def quick(**changes: object) -> TrainingSettings:
     """Settings that learn three colours in a second or two."""
     values = {

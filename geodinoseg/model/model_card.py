@@ -18,8 +18,9 @@ def model_card(segmentor: Segmentor) -> str:
         _section("Classes", _classes(segmentor)),
         _section("Input", _input(segmentor)),
         _section("Network", _facts(_network_facts(segmentor))),
-        _section("Training", _facts(segmentor.training) or "Not recorded."),
+        _section("Training", _training(segmentor) or "Not recorded."),
         _section("Scores", _scores(segmentor) or "Not measured."),
+        _section("Confidence", _confidence(segmentor)),
         _section("Limits", _limits(segmentor)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -60,11 +61,39 @@ def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
     return facts | {name: settings[name] for name in wanted}
 
 
+def _training(segmentor: Segmentor) -> str:
+    """Which stage was kept, in a sentence; then all that is recorded."""
+    facts = dict(segmentor.training)
+    sentence = facts.pop("outcome", None)
+    listed = _facts({n: v for n, v in facts.items() if n != "fingerprint"})
+    said = [f"{sentence[:1].upper()}{sentence[1:]}."] if sentence else []
+    if facts.get("finished") is False:
+        said.insert(0, "**Not finished**: an interrupted training left it; `--resume` goes on.")
+    return "\n\n".join([*said, listed])
+
+
+def _confidence(segmentor: Segmentor) -> str:
+    """How far a probability is how often the model is right."""
+    found = segmentor.scores.get("calibration")
+    if not isinstance(found, Mapping):
+        return "Not calibrated: a probability of 80% need not mean right in eight of ten."
+    before, after = (
+        _in_words(found.get(side, {}).get("expected_calibration_error"))
+        for side in ("before", "after")
+    )
+    return (
+        f"Logits are divided by a temperature of {segmentor.temperature:.3g}, fitted on validation "
+        f"pixels. Mean distance of confidence from the share that is right there: {before} before, "
+        f"{after} after (`reliability.png`). It holds for land like theirs."
+    )
+
+
 def _scores(segmentor: Segmentor) -> str:
     """Single values as a list, values by class as a table, the confusion matrix beside them."""
     classes = len(segmentor.legend)
     scores = dict(segmentor.scores)
     matrix = scores.pop("confusion_matrix", None)
+    scores.pop("calibration", None)
     by_class = {n: v for n, v in scores.items() if isinstance(v, list) and len(v) == classes}
     listed = _facts({name: value for name, value in scores.items() if name not in by_class})
     if not by_class:
@@ -105,5 +134,7 @@ def _in_words(value: Any) -> str:
 def _limits(segmentor: Segmentor) -> str:
     return (
         "The scores hold for land like that of the training scenes: same sensor, season and "
-        f"region. Whatever is none of the {len(segmentor.legend)} classes is put into one of them."
+        f"region. The best epoch was chosen by them, so they flatter a little; an accuracy to "
+        f"publish comes from a sample of its own. Whatever is none of the "
+        f"{len(segmentor.legend)} classes is put into one of them."
     )

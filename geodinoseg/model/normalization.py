@@ -87,7 +87,8 @@ def measure_statistics(
     """Statistics of the valid pixels of samples of a scene.
 
     Mean and deviation are taken between the 1st and the 99th percentile of each band, so that
-    glint and broken pixels do not move them.
+    glint and broken pixels do not move them; between its least and largest value where more than
+    98% of a band are one value. A constant band carries nothing: it goes in as 0.
 
     Args:
         samples: pixels (bands, height, width) and valid (height, width), as a scene reads them.
@@ -100,16 +101,25 @@ def measure_statistics(
     taken = [pixels[:, valid] for pixels, valid in samples]
     values = np.concatenate(taken, axis=1).astype(np.float64) if taken else np.zeros((0, 0))
     if values.size == 0:
-        raise SceneError(f"{what}: no pixel holds data, so there is nothing to train on.")
+        raise SceneError(
+            f"{what}: no pixel holds data where it is labelled, so there is nothing to train on; "
+            f"label other places, or check which value means nodata."
+        )
     low, high = np.percentile(values, (1, 99), axis=1)
+    rare = low == high
+    low = np.where(rare, values.min(axis=1), low)
+    high = np.where(rare, values.max(axis=1), high)
+    # Not by the deviation: that of many times 0.1 is not 0 but 1e-17.
+    varies = high > low
+    if not varies.any():
+        raise SceneError(
+            f"{what}: every labelled pixel has the same value, so there is nothing to learn; give "
+            f"other bands with --bands, or another scene."
+        )
     clipped = np.clip(values, low[:, None], high[:, None])
-    std = clipped.std(axis=1)
-    if not (std > 0).any():
-        raise SceneError(f"{what}: every pixel has the same value, so there is nothing to learn.")
     return BandStatistics(
-        mean=tuple(clipped.mean(axis=1).tolist()),
-        # A constant band carries nothing: it goes in as 0.
-        std=tuple(np.where(std > 0, std, 1.0).tolist()),
+        mean=tuple(np.where(varies, clipped.mean(axis=1), low).tolist()),
+        std=tuple(np.where(varies, clipped.std(axis=1), 1.0).tolist()),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
         dtype=dtype,

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.grid import Window
 from geodinoseg.labels.label_set import Labels, LabelsPath, open_label_set
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
 from geodinoseg.scene import Scene, ScenePath, open_scene
-from geodinoseg.training.validation_split import SplitScene, split_scenes
+from geodinoseg.training.validation_split import Split, SplitScene, split_scenes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +32,7 @@ LabelPaths = LabelsPath | Sequence[LabelsPath]
 
 _FEWEST_CLASSES = 2
 _STATISTICS_WINDOWS = 64
-"""Of each scene, at most: some 3 million pixels where crops have 224 px."""
+"""Of all scenes, at most: some 3 million pixels where crops have 224 px."""
 _WARN_RESOLUTION = 1.5
 
 
@@ -110,7 +109,7 @@ def read_training_data(
         folds=split.folds,
         warnings=split.warnings,
         legend=found[0].legend,
-        statistics=_statistics(splits, settings),
+        statistics=_statistics(split, settings),
         facts=_facts(paths, splits),
     )
 
@@ -198,30 +197,41 @@ def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64
     return pixels
 
 
-def _statistics(splits: Sequence[SplitScene], settings: TrainingSettings) -> BandStatistics:
-    """Of the bands in labelled training blocks, drawn at random where there are many."""
-    rng = np.random.default_rng(settings.seed)
+def _statistics(split: Split, settings: TrainingSettings) -> BandStatistics:
+    """Of the bands in labelled training blocks, drawn at random where there are many.
+
+    In cross-validation every block trains some model, and all count.
+    """
+    scenes = split.scenes
+    fold = 0 if split.folds == 1 else None
 
     def samples() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-        for split in splits:
-            labelled = split.counts.any(axis=2) & split.trains(0)
-            chosen = rng.permutation(np.argwhere(labelled))[:_STATISTICS_WINDOWS]
-            with split.scene.reader() as reader:
-                for row, col in chosen.tolist():
-                    yield reader.read(_corner(split.block(row, col), settings.crop_px))
+        chosen = _statistics_blocks(scenes, fold, settings.seed)
+        for index in np.unique(chosen[:, 0]).tolist():
+            with scenes[index].scene.reader() as reader:
+                for _, row, col in chosen[chosen[:, 0] == index].tolist():
+                    pixels, valid = reader.read(scenes[index].block(row, col))
+                    # Of a whole block, as data may lie anywhere in it, but no more than a crop.
+                    step = -(-max(valid.shape) // settings.crop_px)
+                    yield pixels[:, ::step, ::step], valid[::step, ::step]
 
-    scene = splits[0].scene
+    scene = scenes[0].scene
     return measure_statistics(samples(), dtype=str(scene.dtype), what=scene.path)
 
 
-def _corner(block: Window, side: int) -> Window:
-    """Of a block no more than a crop, from its first pixel on."""
-    return Window(
-        col_off=block.col_off,
-        row_off=block.row_off,
-        width=min(side, block.width),
-        height=min(side, block.height),
-    )
+def _statistics_blocks(
+    scenes: Sequence[SplitScene], fold: int | None, seed: int
+) -> NDArray[np.int64]:
+    """(blocks, 3) scene, row and column: first one of each scene, then a second, and so on."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index, split in enumerate(scenes):
+        blocks = rng.permutation(np.argwhere(split.counts.any(axis=2) & split.trains(fold)))
+        turn = np.arange(len(blocks))
+        found.append(np.column_stack([turn, np.full(len(blocks), index), blocks]))
+    every = rng.permutation(np.concatenate(found))
+    first = np.argsort(every[:, 0], kind="stable")[:_STATISTICS_WINDOWS]
+    return np.asarray(every[first, 1:], dtype=np.int64)
 
 
 def _facts(paths: Sequence[LabelsPath], splits: Sequence[SplitScene]) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class EpochLoop:
         restore(learner.tensors(), record.weights)
         learner.load_optimizer_state(record.optimizer)
         set_random_state(record.random, self.source.device)
+        self.meter.skip_epochs(learner.name, len(record.epochs_of(learner.name)))
 
     def _end_epoch(self, learner: Learner, loss: float) -> None:
         """Score the epoch; its weights are kept if they are the best of their stage."""

@@ -86,9 +86,9 @@ class Meter:
             self._last = f", mean IoU {score.mean_iou:.3f} (best {best.mean_iou:.3f})"
         self._add(0.0, f"{self._where}, loss {score.train_loss:.3f}{self._last}")
 
-    def skip_to(self, share: float) -> None:
-        """Some of the work is not to be done, or was done before."""
-        self._done = max(self._done, share * self._all)
+    def skip_epochs(self, stage: str, epochs: int) -> None:
+        """Epochs were done before an interruption."""
+        self._done += epochs * self._settings.steps_per_epoch * self._of[stage]
 
     def finish(self) -> None:
         """All is done."""

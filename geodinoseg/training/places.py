@@ -1,4 +1,4 @@
-"""Places: land that is trained on or held out as a whole, and which places belong together.
+"""Places: land that is trained on or held out as a whole, where it lies and what it shows.
 
 A place is a block of a scene. A last block that is narrower than a crop belongs to its neighbour,
 so that a crop over any pixel of a place fits into the place.
@@ -28,14 +28,6 @@ _NO_LAND = 1e-4
 """Of the smaller place: neighbours share a border, and rounding makes it an area."""
 _EDGE_POINTS = 8
 """Points on each side of a footprint that are brought into another CRS."""
-_LARGEST_CELL = 8
-"""Places along a side of a ground cell, at most."""
-_LARGEST_UNIT = 1 / 3
-"""Of all labelled pixels: where so much hangs together, it is cut after all."""
-_HOLDERS = 2
-"""Units that a class needs, to be trained on and checked."""
-_LARGEST_PART = 1.5
-"""Times an equal part of the labelled pixels, that units are joined to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +63,9 @@ class Places:
             return np.zeros((0, 2), dtype=np.int64)
         labelled = np.flatnonzero(self.is_labelled)
         pairs = [np.zeros((0, 2), dtype=np.int64)]
-        for plane in set(self._planes.tolist()) - {-1}:
-            here = np.flatnonzero(self._planes[self.scene] == plane)
-            wanted = labelled[self._planes[self.scene[labelled]] == plane]
+        for plane in set(self.planes.tolist()) - {-1}:
+            here = np.flatnonzero(self.planes[self.scene] == plane)
+            wanted = labelled[self.planes[self.scene[labelled]] == plane]
             tree = shapely.STRtree(self.footprints[here])
             first, second = tree.query(self.footprints[wanted], predicate="intersects")
             pairs.append(np.column_stack([wanted[first], here[second]]))
@@ -131,90 +123,14 @@ class Places:
         np.maximum.at(high, polygon, fold)
         return float(area[(low != high)[polygon]].sum() / area.sum())
 
-    def units(self, *, fewest: int) -> NDArray[np.int64]:
-        """Which labelled places go to one side together.
-
-        Places of several scenes that show the same land are one unit; where scenes overlap like
-        tiles of a roof, land is cut into square cells of several places instead. Then places that
-        share polygons are joined, those first that share most, as long as `fewest` units are left
-        and none comes to hold far more than its part.
-
-        Args:
-            fewest: units that are needed.
-
-        Returns:
-            (places,) number of the unit; -1 where nothing is labelled.
-        """
-        land = self.shared_land[self.is_labelled[self.shared_land[:, 1]]]
-        units = self._numbered(_components(len(self.scene), land))
-        if units.max(initial=-1) + 1 < fewest or not self._is_even(units):
-            units = self._cells(fewest) if len(land) else units
-        return self._joined(units, fewest)
-
     @cached_property
-    def _planes(self) -> NDArray[np.int64]:
+    def planes(self) -> NDArray[np.int64]:
         """(scenes,): 0 with a CRS, 1 with coordinates of none, -1 without a place."""
 
         def plane(geobox: GeoBox) -> int:
             return 0 if geobox.crs is not None else 1 if geobox.is_georeferenced else -1
 
         return np.array([plane(scene.geobox) for scene in self.scenes], dtype=np.int64)
-
-    def _joined(self, units: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
-        """Units that share polygons made one, while enough are left, for each class too."""
-        counts = per_unit(self.counts, units)
-        most = counts.sum() * min(_LARGEST_UNIT, _LARGEST_PART / fewest)
-        root = np.arange(len(counts))
-        left = len(counts)
-        for first, second in self._shared_polygons(units):
-            one, other = root[first], root[second]
-            if one == other:
-                continue
-            both = counts[one] + counts[other]
-            holders = (np.delete(counts, (one, other), axis=0) > 0).sum(axis=0) + (both > 0)
-            few = (holders < _HOLDERS) & (both > 0) & ((counts > 0).sum(axis=0) > holders)
-            if left > fewest and both.sum() <= most and not few.any():
-                counts[one], counts[other] = both, 0
-                root[root == other] = one
-                left -= 1
-        return self._numbered(np.where(units >= 0, root[units] if len(root) else units, -1))
-
-    def _shared_polygons(self, units: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Pairs of units that polygons lie in, by the area that a cut would leave on one side."""
-        polygon, place, area = self.polygon_areas
-        keys = np.column_stack([polygon, units[place]])
-        parts, index = np.unique(keys, axis=0, return_inverse=True)
-        areas = np.bincount(index.reshape(-1), weights=area)
-        lost: dict[tuple[int, int], float] = {}
-        for at in np.flatnonzero(np.diff(parts[:, 0]) == 0).tolist():
-            pair = (int(parts[at, 1]), int(parts[at + 1, 1]))
-            lost[pair] = lost.get(pair, 0.0) + min(areas[at], areas[at + 1])
-        return sorted(lost, key=lambda pair: (-lost[pair], pair))
-
-    def _is_even(self, units: NDArray[np.int64]) -> bool:
-        """Whether no unit holds much more of the labels than a single place must."""
-        pixels = self.counts.sum(axis=1)
-        sums = np.bincount(units[units >= 0], weights=pixels[units >= 0])
-        return bool(sums.max(initial=0) <= max(_LARGEST_UNIT * pixels.sum(), pixels.max()))
-
-    def _cells(self, fewest: int) -> NDArray[np.int64]:
-        """Units by the square of land that the middle of a place lies in, as large as serves."""
-        middles = shapely.get_coordinates(shapely.centroid(self.footprints))
-        side = float(np.sqrt(np.median(shapely.area(self.footprints))))
-        places = _LARGEST_CELL
-        while True:
-            cells = np.column_stack([self._planes[self.scene], middles // (places * side)])
-            _, cell = np.unique(cells, axis=0, return_inverse=True)
-            units = self._numbered(cell.reshape(-1))
-            if places == 1 or units.max() + 1 >= fewest:
-                return units
-            places //= 2
-
-    def _numbered(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
-        units = np.full(len(groups), -1, dtype=np.int64)
-        labelled = self.is_labelled
-        units[labelled] = np.unique(groups[labelled], return_inverse=True)[1]
-        return units
 
 
 def find_places(
@@ -262,13 +178,6 @@ def find_places(
     )
 
 
-def per_unit(counts: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(units, classes) labelled pixels, from those of places and the unit of each, or -1."""
-    sums = np.zeros((units.max(initial=-1) + 1, counts.shape[1]), dtype=np.int64)
-    np.add.at(sums, units[units >= 0], counts[units >= 0])
-    return sums
-
-
 def _ends(length_px: int, block_px: int, narrowest: int) -> NDArray[np.int64]:
     """Where places begin along an axis, and where the last ends."""
     starts = np.arange(0, length_px, block_px, dtype=np.int64)
@@ -312,16 +221,3 @@ def _polygons_of(labels: Any) -> NDArray[Any]:
     channels = getattr(source, "channels", None)
     used = slice(None) if channels is None else np.asarray(channels) != IGNORE
     return np.asarray(polygons, dtype=object)[used]
-
-
-def _components(nodes: int, edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(nodes,) the least node that edges lead to: labels run along all edges until none falls."""
-    least = np.arange(nodes, dtype=np.int64)
-    while True:
-        lower = least.copy()
-        np.minimum.at(lower, edges[:, 0], least[edges[:, 1]])
-        np.minimum.at(lower, edges[:, 1], least[edges[:, 0]])
-        lower = lower[lower]
-        if (lower == least).all():
-            return least
-        least = lower

@@ -181,6 +181,7 @@ class TrainingRun:
         )
         self._seed(2)
         for epoch in range(best.epoch):
+            self.epochs.meter.begin_epoch("head", epoch, best.epoch)
             stage.train_epoch(epoch)
         self.record.best["final"] = stage.tensors()
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from geodinoseg.grid import Window
 from geodinoseg.training.folds import fold_of_units, held_out_units, renumbered
-from geodinoseg.training.places import Places, find_places, per_unit
+from geodinoseg.training.places import Places, find_places
+from geodinoseg.training.units import per_unit, units_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -235,7 +236,7 @@ def _fixed_part(places: Places, share: float, seed: int) -> NDArray[np.int64] | 
 
 def _several(places: Places) -> NDArray[np.bool_]:
     """(classes,), True for classes that occur in several units."""
-    counts = per_unit(places.counts, places.units(fewest=_FEWEST_UNITS))
+    counts = per_unit(places.counts, units_of(places, fewest=_FEWEST_UNITS))
     return np.asarray((counts > 0).sum(axis=0) > 1)
 
 
@@ -250,7 +251,7 @@ def _fixed(
         seed: of the choice.
         in_both: (classes,), True for those that must train and validate.
     """
-    units = places.units(fewest=_FEWEST_UNITS)
+    units = units_of(places, fewest=_FEWEST_UNITS)
     counts = per_unit(places.counts, units)
     if len(counts) < _FEWEST_UNITS:
         return None
@@ -267,7 +268,7 @@ def _fixed(
 
 def _crossed_part(places: Places, _: float, seed: int) -> NDArray[np.int64] | None:
     """(places,) the fold in which each is held out; None where fewer than two can be."""
-    units = places.units(fewest=_MOST_FOLDS // 2)
+    units = units_of(places, fewest=_MOST_FOLDS // 2)
     by_unit = fold_of_units(per_unit(places.counts, units), most=_MOST_FOLDS, seed=seed)
     folds = np.where(units >= 0, by_unit[units] if len(by_unit) else NEVER, NEVER)
     folds = _apart(places, folds)
