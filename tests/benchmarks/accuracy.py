@@ -183,7 +183,7 @@ def compare(bench: Bench, results: Results, *, key: str, ways: Sequence[str]) ->
         if way in stages:
             results.piece(f"{key}/{way}", lambda way=way: bench.ours(stages[way]))
         elif way in {UNET, UNET_LONGER}:
-            ours = results.piece(f"{key}/{STAGES['lora']}", dict)
+            ours = results.piece(f"{key}/{STAGES['lora']}", lambda: bench.ours("lora"))
             seconds = ours["cpu_s"] * (1 if way == UNET else LONGER)
             results.piece(
                 f"{key}/{way}",
