@@ -85,7 +85,7 @@ def parameters_of(network: nn.Module) -> int:
 def unet_of_size(bands: int, classes: int, *, parameters: int) -> UNet:
     """The U-Net whose number of weights comes nearest to another network's."""
     with torch.device("meta"):
-        sizes = {width: parameters_of(UNet(bands, classes, width=width)) for width in range(2, 65)}
+        sizes = {width: parameters_of(UNet(bands, classes, width=width)) for width in range(2, 33)}
     width = min(sizes, key=lambda width: abs(sizes[width] - parameters))
     return UNet(bands, classes, width=width)
 
