@@ -3,7 +3,7 @@
     python tests/benchmarks/accuracy.py                    all that the docs quote, about an hour
     python tests/benchmarks/accuracy.py --quick            the same way in two minutes, no figures
     python tests/benchmarks/accuracy.py --backbone facebook/dinov2-base
-    python tests/benchmarks/accuracy.py --redraw           tables and figures of results there are
+    python tests/benchmarks/accuracy.py --redraw tests/benchmarks/accuracy.json
 
 Every way learns on one part of a scene and is measured on another that lies apart, which nothing
 was trained on or chosen by. Results are written as they come, and a run that was stopped goes on.
@@ -83,10 +83,11 @@ class Results:
 def main() -> None:
     options = _parser().parse_args()
     output: Path = options.output
+    output.mkdir(parents=True, exist_ok=True)
+    results = options.redraw or output / "accuracy.json"
     if not options.redraw:
-        output.mkdir(parents=True, exist_ok=True)
-        measure(options, output / "accuracy.json")
-    values = json.loads((output / "accuracy.json").read_text("utf-8"))
+        measure(options, results)
+    values = json.loads(results.read_text("utf-8"))
     text = tables(values)
     (output / "accuracy.md").write_text(text, "utf-8")
     draw(values, output)
@@ -221,7 +222,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few steps: does it run at all")
-    parser.add_argument("--redraw", action="store_true", help="from the results in -o")
+    parser.add_argument(
+        "--redraw", type=Path, metavar="JSON", help="only tables and figures, of results there are"
+    )
     parser.add_argument("--backbone", default=str(BACKBONE), help="a folder or a name on the hub")
     parser.add_argument("--dataset", action="append", choices=("banepa", "lataseno", "deadwood"))
     parser.add_argument(
