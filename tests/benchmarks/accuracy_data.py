@@ -49,6 +49,8 @@ class Dataset:
     """Side of training crops and of tiles."""
     forest_block_px: int
     """Side of the blocks that the forest chooses its leaf size on."""
+    longer: int = 1
+    """Stage two lasts so many times as many epochs: small crops take less time."""
     finer: int = 1
     """Our network learns from the training part resampled to so many times as many rows and
     columns; it maps the test part as it is."""
@@ -89,6 +91,7 @@ def lataseno(work: Path) -> Dataset:
         options=LabelOptions(),
         crop_px=112,
         forest_block_px=48,
+        longer=3,
         finer=3,
     )
 
@@ -107,6 +110,7 @@ def deadwood(work: Path, folder: Path) -> Dataset:
         options=LabelOptions(class_field="label", unlabelled="background"),
         crop_px=112,
         forest_block_px=64,
+        longer=3,
         finer=2,
     )
 

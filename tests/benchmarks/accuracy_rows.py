@@ -57,7 +57,7 @@ class Recipe:
         return gds.TrainingSettings(
             stage=stage,
             head_epochs=self.head_epochs,
-            epochs=self.epochs,
+            epochs=self.epochs * dataset.longer,
             steps_per_epoch=self.steps_per_epoch,
             batch_size=self.batch_size,
             crop_px=dataset.crop_px,
