@@ -165,7 +165,7 @@ class Bench:
             self.dataset.test, model, output, confidence=True, device="cpu", overwrite=True
         )
         result = gds.evaluate_map(output, self.dataset.labels, **how_read(self.dataset.options))
-        return score(result[0])
+        return score(result[0] if isinstance(result, tuple) else result.accuracy)
 
     def _calibration(self, segmentor: gds.Segmentor, output: Path) -> dict[str, Any]:
         """Confidence on the test part with the temperature that training found, and without it."""
