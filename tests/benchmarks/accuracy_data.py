@@ -84,7 +84,9 @@ def lataseno(work: Path) -> Dataset:
         title="Lätäseno: land cover on Sentinel-2, 9 bands, 10 m",
         about="Rows 0 to 118 of `lataseno_s2.tif` train, rows 130 to 247 test. The labels are four "
         "groups of CORINE classes on a 20 m grid in another CRS; they were not drawn on this "
-        "image. The backbone knows three bands; its patch embedding is widened to nine.",
+        "image. The backbone knows three bands; its patch embedding is widened to nine. A patch of 14 "
+        "px would cover 140 m, so our network learns from the training part resampled to 3.3 m; it "
+        "maps the test part as it is.",
         train=cut(scene, work / "lataseno_north.tif", rows=(0, 118)),
         test=cut(scene, work / "lataseno_south.tif", rows=(130, 247)),
         labels=SAMPLES / "lataseno_classes.tif",
@@ -103,7 +105,8 @@ def deadwood(work: Path, folder: Path) -> Dataset:
         name="deadwood",
         title="Deadwood plot: dead trees on a drone image, 3 bands, 0.05 m",
         about="Columns 392 to 640 of `R70C21.tif` train, columns 0 to 376 test. 23 polygons in "
-        "all: too few for a claim, enough to see that nothing breaks.",
+        "all: too few for a claim, enough to see that nothing breaks. Our network learns from the "
+        "training part resampled to 2.4 cm; it maps the test part as it is.",
         train=cut(scene, work / "deadwood_east.tif", cols=(392, 640)),
         test=cut(scene, work / "deadwood_west.tif", cols=(0, 376)),
         labels=folder / "R70C21.gpkg",
