@@ -19,10 +19,10 @@ endif
 
 ATTRIBUTION := Imagery (c) OpenAerialMap contributors / HOTOSM, CC BY 4.0
 
-.PHONY: help demo test test-slow check format sample-model benchmark clean
+.PHONY: help demo test test-slow check format sample-model benchmark benchmark-accuracy clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.run  ## Segment the sample scene into demo/: rasters, polygons, a picture
 	@mkdir -p demo
@@ -59,6 +59,9 @@ benchmark: $(VENV)/.dev  ## Print the benchmark tables (about half an hour)
 	$(BIN)/python tests/benchmarks/engine.py
 	$(BIN)/python tests/benchmarks/parts.py
 	$(BIN)/python tests/benchmarks/polygons.py
+
+benchmark-accuracy: $(VENV)/.dev  ## Print how right the maps are, beside a forest and a U-Net (about an hour)
+	$(BIN)/python tests/benchmarks/accuracy.py -o accuracy
 
 clean:  ## Remove the environment and the demo's outputs
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

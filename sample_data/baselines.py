@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,23 +100,43 @@ def _smoothed(layer: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
 
 
 class Forest:
-    """A random forest whose leaf size was chosen on blocks kept out of its training."""
+    """A random forest whose leaf size was chosen on blocks kept out of its training.
 
-    def __init__(self, *, seed: int, jobs: int = -1) -> None:
+    With more than one of `weighings`, so was how much each class counts: as much as any other
+    ("even"), or as often as it occurs in the scene ("scene").
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        jobs: int = -1,
+        weighings: Sequence[str] = ("even",),
+        tuning_block_px: int = _TUNING_BLOCK_PX,
+        trees: int = TREES,
+        trial_trees: int = TREES,
+    ) -> None:
         self._seed, self._jobs = seed, jobs
-        self.leaf_px = 0
+        self._count, self._trial_count = trees, trial_trees
+        self._weighings = tuple(weighings)
+        self._block_px = tuning_block_px
+        self.leaf_px, self.weighing = 0, self._weighings[0]
 
     def fit(self, scene: Scene, labels: Labels) -> Forest:
-        """Choose the fewest pixels of a leaf, then learn from the whole scene."""
+        """Choose the fewest pixels of a leaf and the weights, then learn from the whole scene."""
         drawn, classes, tuning = self._drawn(scene, labels)
-        totals = labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1))
+        totals = labels.class_blocks(self._block_px).sum(axis=(0, 1))
         scores = {}
-        for leaf_px in LEAVES:
-            trial = self._grown(drawn[~tuning], classes[~tuning], leaf_px)
+        for choice in product(LEAVES, self._weighings):
+            trial = self._grown(
+                drawn[~tuning], classes[~tuning], totals, *choice, trees=self._trial_count
+            )
             guess = trial.predict(drawn[tuning])
-            scores[leaf_px] = _mean_iou(classes[tuning], guess, totals)
-        self.leaf_px = max(scores, key=scores.__getitem__)
-        self._trees = self._grown(drawn, classes, self.leaf_px)
+            scores[choice] = _mean_iou(classes[tuning], guess, totals)
+        self.leaf_px, self.weighing = max(scores, key=scores.__getitem__)
+        self._trees = self._grown(
+            drawn, classes, totals, self.leaf_px, self.weighing, trees=self._count
+        )
         return self
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -128,9 +149,10 @@ class Forest:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
         """As many pixels of each class: (n, features), class (n,), whether for tuning (n,)."""
         rng = np.random.default_rng(self._seed)
-        totals = labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1))
+        side_px = self._block_px
+        totals = labels.class_blocks(side_px).sum(axis=(0, 1))
         chance = np.minimum(PIXELS_PER_CLASS / np.maximum(totals, 1), 1.0)
-        blocks = (scene.height // _TUNING_BLOCK_PX + 1, scene.width // _TUNING_BLOCK_PX + 1)
+        blocks = (scene.height // side_px + 1, scene.width // side_px + 1)
         is_tuning = rng.random(blocks) < _TUNING_SHARE
         tables, classes, tuning = [], [], []
         for window, features, known in feature_rows(scene, labels):
@@ -138,17 +160,28 @@ class Forest:
             rows, cols = np.nonzero(taken)
             tables.append(features[:, rows, cols].T)
             classes.append(known[rows, cols])
-            block = (rows + window.row_off) // _TUNING_BLOCK_PX, cols // _TUNING_BLOCK_PX
+            block = (rows + window.row_off) // side_px, cols // side_px
             tuning.append(is_tuning[block])
         return np.concatenate(tables), np.concatenate(classes), np.concatenate(tuning)
 
     def _grown(
-        self, table: NDArray[np.float32], classes: NDArray[np.int64], leaf_px: int
+        self,
+        table: NDArray[np.float32],
+        classes: NDArray[np.int64],
+        totals: NDArray[np.int64],
+        leaf_px: int,
+        weighing: str,
+        *,
+        trees: int,
     ) -> RandomForestClassifier:
         forest = RandomForestClassifier(
-            TREES, min_samples_leaf=leaf_px, n_jobs=self._jobs, random_state=self._seed
+            trees, min_samples_leaf=leaf_px, n_jobs=self._jobs, random_state=self._seed
         )
-        return forest.fit(table, classes)
+        weights = None
+        if weighing == "scene":
+            drawn = np.bincount(classes, minlength=len(totals))
+            weights = (totals / np.maximum(drawn, 1))[classes]
+        return forest.fit(table, classes, sample_weight=weights)
 
 
 def _mean_iou(

@@ -132,7 +132,11 @@ _RATE = click.FloatRange(min=0, min_open=True)
     help="Side of a training crop, px; a multiple of the backbone's patch (14 or 16).",
 )
 @click.option("--learning-rate", type=_RATE, help="Of the head. [default: 0.001]")
-@click.option("--backbone-learning-rate", type=_RATE, help="Of stage two. [default: 0.0001]")
+@click.option(
+    "--backbone-learning-rate",
+    type=_RATE,
+    help="Of stage two. [default: 0.0005 for LoRA, 0.0001 for a whole backbone]",
+)
 @click.option(
     "--validation-share",
     type=click.FloatRange(0, 0.5),

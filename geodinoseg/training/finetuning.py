@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from geodinoseg.training.settings import Stage
     from geodinoseg.training.validation_crops import ValidationCrops
 
-BACKBONE_RATE = 1e-4
-"""Learning rate where none is given."""
+BACKBONE_RATES: dict[Stage, float] = {"lora": 5e-4, "full": 1e-4}
+"""Learning rates where none is given. LoRA's updates begin at 0, and with the rate of a whole
+backbone they stay near it for hundreds of steps."""
 
 
 class FineTuning:
@@ -62,7 +63,7 @@ class FineTuning:
         self._allowance = allowance
         self._meter = meter
         self._step_s = 0.0
-        rate = settings.backbone_learning_rate or BACKBONE_RATE
+        rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.stage]
         # A head that stage one has trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
         head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate

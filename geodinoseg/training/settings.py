@@ -102,7 +102,7 @@ class TrainingSettings:
     learning_rate: float | None = None
     """Of the head; 1e-3 where not given."""
     backbone_learning_rate: float | None = None
-    """Of stage two, where LoRA or the whole backbone is trained; 1e-4 where not given."""
+    """Of stage two; where not given 5e-4 for LoRA, 1e-4 for a whole backbone."""
     weight_decay: float = 0.05
     """Of matrices and kernels; biases, norms and layer scales have none."""
     validation_share: float = 0.2
