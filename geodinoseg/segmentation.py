@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from geodinoseg.class_rasters.block_rows import Checksums
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.class_rasters.class_rows import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.collar import CollarWatch
 from geodinoseg.errors import OutputError
+from geodinoseg.grid import Chunk
 from geodinoseg.inference import ChunkSegmenter, TileProgress, fitting_batch_size
 from geodinoseg.lock import locked_output
 from geodinoseg.model.model_identity import model_identity
@@ -54,10 +55,85 @@ class Job:
     """One segmentation, decided: what every process that computes a part of it must agree on."""
 
     plan: Plan
-    model: TileModel
-    """Set to the scene's ground resolution."""
     run: Run
     """Content of scene, model and settings."""
+    write_parts: Callable[[Sequence[Chunk], Parts, Progress], None]
+    """Segments chunks and writes their parts."""
+
+
+class Workers(Protocol):
+    """Who computes the parts: this process, or others (see `cluster`)."""
+
+    def prepare(
+        self,
+        scene: ScenePath | Scene,
+        model: str | Path | TileModel,
+        targets: Outputs,
+        settings: SegmentSettings,
+        *,
+        device: str,
+    ) -> Job:
+        """Decide on everything, before the first part.
+
+        Raises:
+            GeodinosegError: as `segment_scene`.
+        """
+
+
+class ThisProcess:
+    """Computes parts itself. Loads a model folder once, for however many scenes."""
+
+    def __init__(self) -> None:
+        self._held: tuple[tuple[Any, ...], dict[str, Any], TileModel] | None = None
+
+    def prepare(
+        self,
+        scene: ScenePath | Scene,
+        model: str | Path | TileModel,
+        targets: Outputs,
+        settings: SegmentSettings,
+        *,
+        device: str,
+    ) -> Job:
+        """Load the model and decide; on a GPU the largest batch that fits, where none was given.
+
+        Raises:
+            GeodinosegError: as `segment_scene`.
+        """
+        plan, loaded = make_plan(
+            scene,
+            self._model(model, settings, device),
+            settings,
+            confidence=targets.confidence is not None,
+            probabilities=targets.probabilities is not None,
+        )
+        if settings.batch_size is None and loaded.device.type == "cuda":
+            plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, loaded))
+        run = Run(
+            scene=scene_identity(plan.scene),
+            model=model_identity(model),
+            settings=_settings_of(plan, loaded),
+        )
+
+        def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
+            pixels = plan.grid.height * plan.grid.width
+            told = TileProgress(chunks, progress, found=pixels - _pixels_of(chunks))
+            ChunkSegmenter(plan, loaded, told).write(chunks, parts)
+
+        return Job(plan=plan, run=run, write_parts=write_parts)
+
+    def _model(
+        self, model: str | Path | TileModel, settings: SegmentSettings, device: str
+    ) -> TileModel:
+        if not isinstance(model, str | Path):
+            return model
+        source = (model, settings.precision, device)
+        if self._held is None or self._held[:2] != (source, _identity_if_there(model)):
+            # Before the next is loaded: two may be more than a GPU holds.
+            self._held = None
+            loaded = loaded_model(model, settings, device=device)
+            self._held = (source, _identity_if_there(model), loaded)
+        return self._held[2]
 
 
 def segment_scene(
@@ -71,6 +147,7 @@ def segment_scene(
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
+    workers: Workers | None = None,
     progress: Progress = no_progress,
 ) -> ClassRaster:
     """Segment a scene of any size into a class raster on the scene's own grid.
@@ -89,6 +166,8 @@ def segment_scene(
         overwrite: replace outputs that are there.
         resume: go on with the parts that an interrupted run left beside the output; False starts
             over. A run of another scene, model or settings is never gone on with.
+        workers: who computes, as `local_workers` and `connected_workers` give them; this process
+            where not given. The bytes are the same.
         progress: told the share of tiles done.
 
     Returns:
@@ -101,13 +180,15 @@ def segment_scene(
         DeviceError: the device is absent or too small.
         OutputError: the outputs cannot be written, are being written by another process, or lie
             beside parts of another run.
+        ClusterError: the workers cannot do it.
     """
     targets = check_outputs(scene, output, confidence, probabilities, overwrite=overwrite)
-    settings = settings or SegmentSettings()
+    workers = workers or ThisProcess()
     with ExitStack() as locks:
         for path in targets.paths:
             locks.enter_context(locked_output(path))
-        job = prepare(scene, model, targets, settings, device=device, resume=resume)
+        settings = _with_batch_of_before(settings or SegmentSettings(), targets, resume=resume)
+        job = workers.prepare(scene, model, targets, settings, device=device)
         plan = job.plan
         with (
             opened_parts(
@@ -126,43 +207,6 @@ def segment_scene(
     return open_class_raster(targets.class_raster)
 
 
-def prepare(
-    scene: ScenePath | Scene,
-    model: str | Path | TileModel,
-    targets: Outputs,
-    settings: SegmentSettings,
-    *,
-    device: str,
-    resume: bool,
-) -> Job:
-    """Load the model and decide on everything, before the first part.
-
-    Where no batch size was given, that of the run to go on with is taken, or on a GPU the largest
-    that fits: it belongs to what the bytes depend on.
-
-    Raises:
-        GeodinosegError: as `segment_scene`.
-    """
-    loaded = loaded_model(model, settings, device=device)
-    recorded = recorded_settings(targets.class_raster).get("batch_size") if resume else None
-    chosen = settings.batch_size or recorded
-    plan, loaded = make_plan(
-        scene,
-        loaded,
-        dataclasses.replace(settings, batch_size=chosen),
-        confidence=targets.confidence is not None,
-        probabilities=targets.probabilities is not None,
-    )
-    if chosen is None and loaded.device.type == "cuda":
-        plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, loaded))
-    run = Run(
-        scene=scene_identity(plan.scene),
-        model=model_identity(model),
-        settings=_settings_of(plan, loaded),
-    )
-    return Job(plan=plan, model=loaded, run=run)
-
-
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
     """Segment the chunks that have no whole part yet, and write their parts.
 
@@ -174,10 +218,8 @@ def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress)
     found = len(chunks) - len(missing)
     if found:
         logger.info("%d of %d parts were done before; going on with the rest.", found, len(chunks))
-    pixels = job.plan.grid.height * job.plan.grid.width
-    left = sum(chunk.core.width * chunk.core.height for chunk in missing)
-    told = TileProgress(missing, progress, found=pixels - left)
-    ChunkSegmenter(job.plan, job.model, told).write(missing, parts)
+    if missing:
+        job.write_parts(missing, parts, progress)
 
 
 def assemble(
@@ -262,6 +304,28 @@ def _told_how_to_go_on(job: Job, parts: Parts) -> Iterator[None]:
                 f"are done."
             )
         raise
+
+
+def _with_batch_of_before(
+    settings: SegmentSettings, targets: Outputs, *, resume: bool
+) -> SegmentSettings:
+    """Where no batch size was given, that of the run to go on with: the bytes depend on it."""
+    if settings.batch_size is not None or not resume:
+        return settings
+    recorded = recorded_settings(targets.class_raster).get("batch_size")
+    return dataclasses.replace(settings, batch_size=recorded)
+
+
+def _identity_if_there(model: str | Path) -> dict[str, Any]:
+    """Loading says it better where the folder is missing."""
+    try:
+        return model_identity(model)
+    except OSError:
+        return {}
+
+
+def _pixels_of(chunks: Sequence[Chunk]) -> int:
+    return sum(chunk.core.width * chunk.core.height for chunk in chunks)
 
 
 def _check_same_blocks(

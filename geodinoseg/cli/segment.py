@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ _RASTER_SHARE = 0.9
     is_flag=True,
     help="Start over, where an interrupted run left finished parts beside the output.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes of this machine to compute with, one a GPU where there are several.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="A Dask scheduler whose workers compute, such as tcp://node1:8786.",
+)
 @json_option
 def segment(scene: str, **options: Any) -> None:
     """Segment SCENE with a model into a class raster on the scene's own grid.
@@ -81,6 +92,7 @@ def segment(scene: str, **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --max-memory 2GB
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
 
     A run that was interrupted is gone on with by the same command: finished parts lie beside the
     output, in <output>.parts, until the map is whole.
@@ -88,6 +100,8 @@ def segment(scene: str, **options: Any) -> None:
     from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
     from geodinoseg.scene import open_scene
 
+    if options["workers"] and options["scheduler"]:
+        raise click.UsageError("--workers and --scheduler: give one of them.")
     # Before torch is loaded: a mistyped path is answered at once.
     source = open_scene(scene, bands=options["bands"], nodata=options["nodata"])
     legend = read_legend(options["model"])
@@ -106,7 +120,20 @@ def segment(scene: str, **options: Any) -> None:
     report_done(options["json_"], outputs, _lines(raster, outputs))
 
 
-def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
+def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Who computes: nothing said, this process."""
+    if options["workers"]:
+        from geodinoseg.cluster.local import local_workers
+
+        return local_workers(options["workers"], device=options["device"])
+    if options["scheduler"]:
+        from geodinoseg.cluster.dask_workers import connected_workers
+
+        return connected_workers(options["scheduler"])
+    return nullcontext()
+
+
+def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progress) -> Any:
     """Raster first, polygons from it; one progress for both."""
     import geodinoseg
 
@@ -122,6 +149,7 @@ def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
         device=options["device"],
         overwrite=options["overwrite"],
         resume=not options["no_resume"],
+        workers=workers,
         progress=part_of(progress, 0, raster_share),
     )
     step = (1 - raster_share) / max(len(polygons), 1)
