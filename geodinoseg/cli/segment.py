@@ -114,8 +114,11 @@ def segment(scene: str, **options: Any) -> None:
     if options["dry_run"]:
         _dry_run(source, options)
         return
-    with progress_bar("segmenting", json=options["json_"]) as progress:
-        raster = _segment(source, options, progress)
+    with (
+        _workers(options) as workers,
+        progress_bar("segmenting", json=options["json_"]) as progress,
+    ):
+        raster = _segment(source, options, workers, progress)
     outputs = [*rasters, *options["polygons"]]
     report_done(options["json_"], outputs, _lines(raster, outputs))
 

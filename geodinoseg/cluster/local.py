@@ -79,6 +79,8 @@ def _options(environment: dict[str, str]) -> dict[str, Any]:
         "dashboard": False,
         "silence_logs": logging.CRITICAL,
         "env": environment,
+        # All import PyTorch at once, and before they are given work.
+        "preload": ["geodinoseg.cluster.tasks"],
         # Dask's guess, memory by cores, would end a worker that holds a large model.
         "memory_limit": 0,
     }

@@ -1,0 +1,243 @@
+"""Workers in other processes: the same bytes, whatever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from rasters import ROTATED, SmoothModel, write_raster
+
+from geodinoseg.cluster.dask_workers import connected_workers
+from geodinoseg.cluster.local import local_workers
+from geodinoseg.errors import ClusterError, SchedulerError
+from geodinoseg.parts import parts_folder
+from geodinoseg.plan import SegmentSettings
+from geodinoseg.segmentation import segment_scene
+
+HEIGHT, WIDTH, PARTS = 1180, 530, 3
+SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
+
+
+class KnownModel(SmoothModel):
+    """A model that workers can be sent."""
+
+    fingerprint = "known"
+
+    def __init__(self):
+        super().__init__(3, tile_px=56)
+
+
+class SlowModel(KnownModel):
+    """Gives time to kill somebody."""
+
+    def answer(self, pixels, valid):
+        time.sleep(0.03)
+        return super().answer(pixels, valid)
+
+
+class DeadlyModel(KnownModel):
+    """Ends its process where the scene is bright, as a machine does that is out of memory."""
+
+    def answer(self, pixels, valid):
+        if int(pixels.max()) == 250:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().answer(pixels, valid)
+
+
+def scene_pixels() -> np.ndarray:
+    values = np.random.default_rng(3).integers(0, 240, (1, HEIGHT // 10, WIDTH // 10))
+    values = np.kron(values, np.ones((10, 10))).astype(np.uint8)
+    values[0, :100, :70] = 255
+    return values
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scene")
+    return write_raster(folder / "scene.tif", scene_pixels(), transform=ROTATED, nodata=255)
+
+
+@pytest.fixture(scope="module")
+def alone(scene, tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("alone")
+    segment(scene, folder, KnownModel())
+    return written(folder)
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    with local_workers(2, device="cpu") as workers:
+        yield workers
+
+
+def segment(scene, folder, model, **options):
+    return segment_scene(
+        scene, model, folder / "map.tif", confidence=True, settings=SETTINGS, **options
+    )
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_two_workers_write_the_same_bytes_as_one_process(scene, alone, two_workers, tmp_path):
+    told = []
+    segment(
+        scene, tmp_path, KnownModel(), workers=two_workers, progress=lambda *args: told.append(args)
+    )
+    assert written(tmp_path) == alone
+    fractions = [fraction for fraction, _ in told]
+    assert fractions == sorted(fractions)
+    assert any("2 workers" in message for _, message in told)
+
+
+def test_a_model_folder_is_found_by_workers_and_gives_the_same_bytes(
+    small_model, two_workers, tmp_path, monkeypatch
+):
+    pixels = np.random.default_rng(0).integers(1, 250, (3, 1100, 300)).astype(np.uint8)
+    write_raster(tmp_path / "scene.tif", pixels, transform=ROTATED, nodata=0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    settings = SegmentSettings(tile_px=84, overlap_px=10)
+    model = os.path.relpath(small_model)
+    segment_scene("scene.tif", model, "first/map.tif", settings=settings)
+    segment_scene("scene.tif", model, "second/map.tif", settings=settings, workers=two_workers)
+    assert written(tmp_path / "first") == written(tmp_path / "second")
+
+
+def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, tmp_path):
+    class Stopped(BaseException):
+        pass
+
+    def stop(fraction, message):
+        if "1 of 3 parts" in message:
+            raise Stopped
+
+    with pytest.raises(Stopped) as caught:
+        segment(scene, tmp_path, KnownModel(), workers=two_workers, progress=stop)
+    assert "Run the same command again" in caught.value.__notes__[0]
+    seconds = time.time_ns()
+    (first, *_) = sorted(parts_folder(tmp_path / "map.tif").glob("part-*"))
+    assert first.stat().st_mtime_ns < seconds
+    seen = []
+    segment(scene, tmp_path, KnownModel(), progress=lambda *args: seen.append(args))
+    assert seen[0][0] > 0.2
+    assert written(tmp_path) == alone
+
+
+def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
+    from geodinoseg.cluster.tasks import segment_chunk
+
+    job = two_workers.prepare(
+        scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu"
+    )
+    folder = tmp_path / "map.tif.parts"
+    from geodinoseg.parts import opened_parts
+
+    order = order_of(scene, tmp_path, job)
+    with contextlib.suppress(OSError), opened_parts(
+        tmp_path / "map.tif", job.run, job.plan.layers, nodata=255, chunks=job.plan.chunks,
+        resume=True,
+    ):  # fmt: skip
+        manifest = folder / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"header": "', '"header": "0'))
+        with pytest.raises(Exception, match="its scene is another.*same scene and model") as caught:
+            segment_chunk(order, 0, str(folder), job.run.key)
+        assert "On the worker host" in caught.value.__notes__[0]
+        with pytest.raises(Exception, match="storage that all workers share"):
+            segment_chunk(order, 0, str(tmp_path / "elsewhere"), job.run.key)
+
+
+def targets(folder):
+    from geodinoseg.segmentation import Outputs
+
+    return Outputs(
+        class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None
+    )
+
+
+def order_of(scene, folder, job):
+    import dataclasses
+    import pickle
+
+    from geodinoseg.cluster.tasks import Order
+
+    return Order(
+        scene=str(scene),
+        model=pickle.dumps(KnownModel()),
+        targets=targets(folder),
+        settings=dataclasses.replace(SETTINGS, batch_size=job.plan.batch_size),
+        device="cpu",
+    )
+
+
+def test_a_model_that_cannot_be_sent_is_refused_in_one_line(scene, two_workers, tmp_path):
+    model = KnownModel()
+    model.secret = lambda: None
+    with pytest.raises(ClusterError, match="KnownModel cannot be sent.*save it as a model folder"):
+        segment(scene, tmp_path, model, workers=two_workers)
+    model.secret = bytes(20 << 20)
+    with pytest.raises(ClusterError, match="KnownModel of 21 MB is too large"):
+        segment(scene, tmp_path, model, workers=two_workers)
+    assert written(tmp_path) == {}
+
+
+def test_an_error_on_a_worker_is_the_error_of_the_run(scene, two_workers, tmp_path):
+    broken = tmp_path / "scene.tif"
+    write_raster(broken, scene_pixels(), nodata=255, compress="deflate", blockysize=16)
+    data = bytearray(broken.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = b"\xff" * 400
+    broken.write_bytes(data)
+    with pytest.raises(Exception, match=r"scene\.tif: rows .* cannot be read"):
+        segment(broken, tmp_path, KnownModel(), workers=two_workers)
+
+
+def test_nobody_at_the_address_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr("geodinoseg.cluster.dask_workers._CONNECT_S", 0.5)
+    with pytest.raises(SchedulerError, match="tcp://127.0.0.1:1: no Dask scheduler answers"):
+        with connected_workers("tcp://127.0.0.1:1"):
+            pass
+
+
+def test_a_worker_that_is_killed_costs_only_its_chunk(scene, alone, tmp_path):
+    killed = []
+
+    def kill_one(fraction, message):
+        if "1 of 3 parts" in message and not killed:
+            killed.append(worker_processes(os.getpid())[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    with local_workers(2, device="cpu") as workers:
+        segment(scene, tmp_path, SlowModel(), workers=workers, progress=kill_one)
+    assert killed
+    assert written(tmp_path) == alone
+
+
+def worker_processes(parent: int) -> list[int]:
+    """Processes that another has spawned to work."""
+    found = psutil.Process(parent).children(recursive=True)
+    return [process.pid for process in found if "spawn_main" in " ".join(process.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_chunk_that_kills_its_workers_is_named(tmp_path):
+    pixels = scene_pixels()
+    pixels[0, 700, 300] = 250
+    bad = write_raster(tmp_path / "scene.tif", pixels, transform=ROTATED, nodata=255)
+    expected = r"scene\.tif: rows 512 to 1023, columns 0 to 529 \(part 1\) killed 3 workers"
+    with local_workers(2, device="cpu") as workers, pytest.raises(ClusterError, match=expected):
+        segment(bad, tmp_path, DeadlyModel(), workers=workers)
+    assert worker_processes(os.getpid()) == []
+    kept = {path.name for path in parts_folder(tmp_path / "map.tif").glob("part-*")}
+    assert "part-00001" not in kept
+    assert kept
