@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geodinoseg.inference import fitting_batch_size
-from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
+from geodinoseg.plan import Plan, SegmentSettings, loaded_model
+from geodinoseg.segmentation_job import decide
 from geodinoseg.tile_model import TileModel
 
 
@@ -43,11 +42,9 @@ def estimate(
     """
     settings = settings or SegmentSettings()
     loaded = loaded_model(model, settings, device=device)
-    plan, loaded = make_plan(
+    plan, loaded = decide(
         scene, loaded, settings, confidence=confidence, probabilities=probabilities
     )
-    if settings.batch_size is None and loaded.device.type == "cuda":
-        plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, loaded))
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
     return plan, per_tile * len(plan.grid)

@@ -65,9 +65,12 @@ def locked_output(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is still held: who waits for it notices that it is another file by now.
-        path.unlink(missing_ok=True)
-        os.close(handle)
+        try:
+            # While it is still held: who waits for it notices that it is another file by now.
+            with contextlib.suppress(OSError):  # one that stays blocks nobody
+                path.unlink()
+        finally:
+            os.close(handle)
 
 
 def check_unlocked(target: Path) -> None:

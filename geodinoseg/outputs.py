@@ -201,8 +201,10 @@ def _folder_beside(target: Path) -> Iterator[Path]:
             raise
         raise OutputError(f"{target}: could not be written: {one_line(error)}.") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
 
 
 def _held_folder(target: Path) -> tuple[Path, int]:

@@ -3,6 +3,7 @@
 <output>.parts/
   manifest.json       scene, model and settings by their content, and the key made of them
   part-00007          what chunk 7 left; see `class_rasters.part_file`
+  appearing.json      the outputs, while they are put in place
 
 A part is written beside its name, synced, and renamed; it carries the key, its chunk and a digest,
 so that any number of processes can write parts of one run without a common file to rewrite.
@@ -32,6 +33,7 @@ from geodinoseg.outputs import (
 )
 
 MANIFEST = "manifest.json"
+_APPEARING = "appearing.json"
 _FORMAT, _FORMAT_VERSION = "geodinoseg-parts", 1
 _LARGEST_MANIFEST_BYTES = 16 << 20
 
@@ -122,6 +124,25 @@ class Parts:
             yield writer
             writer.finish()
 
+    @contextmanager
+    def appearing(self, outputs: Iterable[Path]) -> Iterator[None]:
+        """Remember, for the time in which outputs appear at their names, that they are this run's.
+
+        Only a killed process leaves the note behind; see `outputs_in_doubt`.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        note = self.folder / _APPEARING
+        with written_beside(note) as beside:
+            beside.write_text(json.dumps([str(path.resolve()) for path in outputs]), "utf-8")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                note.unlink()
+            raise
+
     def _path(self, chunk: Chunk) -> Path:
         return self.folder / f"part-{chunk.index:05d}"
 
@@ -148,10 +169,26 @@ def check_parts_folder(output: Path) -> None:
         )
 
 
-def recorded_settings(output: Path) -> Mapping[str, Any]:
-    """The settings in the manifest beside an output; empty where there is none."""
+def outputs_in_doubt(output: Path) -> frozenset[Path]:
+    """Outputs that a killed run of these parts may have put in place, while others are missing.
+
+    They are that run's own: to go on with it is no overwriting.
+    """
+    folder = parts_folder(output)
+    if _read_manifest(folder) is None:
+        return frozenset()
+    try:
+        paths = json.loads((folder / _APPEARING).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(Path(path) for path in paths)
+
+
+def recorded_batch_size(output: Path) -> int | None:
+    """The batch size of the run whose parts lie beside an output; None where there is none."""
     manifest = _read_manifest(parts_folder(output))
-    return {} if manifest is None else dict(manifest["run"]["settings"])
+    size = manifest["run"]["settings"].get("batch_size") if manifest else None
+    return size if isinstance(size, int) and size > 0 else None
 
 
 @contextmanager
@@ -253,7 +290,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_same(folder: Path, manifest: Mapping[str, Any], run: Run) -> None:
-    if manifest["key"] == run.key and manifest["run"] == run.to_json():
+    if manifest.get("key") == run.key and manifest["run"] == run.to_json():
         return
     found = sum(1 for _ in folder.glob("part-*"))
     raise OutputError(

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from geodinoseg.errors import SceneError, one_line
 from geodinoseg.grid import Window
 from geodinoseg.raster_file import opened_raster
 
@@ -61,11 +62,16 @@ def _header(scene: Scene) -> tuple[Any, ...]:
 
 
 def _file_facts(path: Path) -> list[int | str]:
-    status = path.stat()
-    with path.open("rb") as file:
-        if status.st_size <= _READ_WHOLE_BYTES:
-            return [status.st_size, hashlib.file_digest(file, "sha256").hexdigest()]
-        return [status.st_size, status.st_mtime_ns, _digest_of_samples(file, status.st_size)]
+    try:
+        status = path.stat()
+        with path.open("rb") as file:
+            if status.st_size <= _READ_WHOLE_BYTES:
+                return [status.st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+            return [status.st_size, status.st_mtime_ns, _digest_of_samples(file, status.st_size)]
+    except OSError as error:
+        raise SceneError(
+            f"{path}: cannot be read ({one_line(error)}); look at the disk."
+        ) from error
 
 
 def _digest_of_samples(file: IO[bytes], size: int) -> str:

@@ -159,7 +159,7 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
 
 
 def targets(folder):
-    from geodinoseg.segmentation import Outputs
+    from geodinoseg.segmentation_job import Outputs
 
     return Outputs(
         class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None

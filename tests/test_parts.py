@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rasters import ROTATED, SmoothModel, read_raster, write_raster
 
 from geodinoseg.class_rasters.part_file import PartWriter
@@ -168,10 +170,11 @@ def test_wherever_a_run_is_killed_the_bytes_are_the_same(tmp_path, pixels, whole
 
 def test_probabilities_are_kept_in_parts_too(tmp_path, pixels):
     case = case_in(tmp_path, pixels)
-    case.run(probabilities=True)
+    options = {"probabilities": True, "settings": SegmentSettings(overlap_px=30)}
+    case.run(**options)
     expected = case.bytes()
-    case.stopped_after(5, probabilities=True, overwrite=True)
-    case.run(probabilities=True, overwrite=True)
+    case.stopped_after(2, **options, overwrite=True)
+    case.run(**options, overwrite=True)
     assert case.bytes() == expected
     assert "map_probabilities.tif" in expected
 
@@ -202,6 +205,23 @@ def test_nothing_is_computed_where_all_parts_are_there(case, whole, monkeypatch)
     case.run(model)
     assert model.calls == 0
     assert case.bytes() == whole
+
+
+@given(missing=st.sets(st.integers(0, PARTS - 1)))
+@settings(max_examples=6)
+def test_whatever_parts_are_missing_the_bytes_are_the_same(
+    pixels, whole, tmp_path_factory, missing
+):
+    case = case_in(tmp_path_factory.mktemp("missing"), pixels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geodinoseg.segmentation.assemble", killed_at_once)
+        with pytest.raises(Killed):
+            case.run()
+    for index in missing:
+        case.parts[0].with_name(f"part-{index:05d}").unlink()
+    case.run()
+    assert case.bytes() == whole
+    shutil.rmtree(case.folder)
 
 
 def killed_at_once(*_, **__):

@@ -23,10 +23,11 @@ from rasters import (
     write_raster,
 )
 
+from geodinoseg.chunk_segmenter import TileProgress
 from geodinoseg.collar import CollarWatch
 from geodinoseg.devices import FittingBatches
 from geodinoseg.errors import GridError, ModelError, OutputError, OutputExistsError, SceneError
-from geodinoseg.inference import TileProgress, class_rows
+from geodinoseg.inference import class_rows
 from geodinoseg.legend import Legend
 from geodinoseg.plan import SegmentSettings, make_plan
 from geodinoseg.progress import no_progress

@@ -69,10 +69,12 @@ def check_map_outputs(scene: Scene, rasters: Sequence[Path], *, overwrite: bool)
     """
     from geodinoseg.lock import check_unlocked
     from geodinoseg.outputs import check_output
-    from geodinoseg.parts import check_parts_folder
+    from geodinoseg.parts import check_parts_folder, outputs_in_doubt
 
+    own = outputs_in_doubt(rasters[0])
     for path in rasters:
-        check_output(path, overwrite=overwrite, suffixes=_RASTER_SUFFIXES, inputs=[scene.path])
+        replace = overwrite or path.resolve() in own
+        check_output(path, overwrite=replace, suffixes=_RASTER_SUFFIXES, inputs=[scene.path])
     _check_apart(rasters)
     _check_styles(rasters[0], rasters[1:])
     check_parts_folder(rasters[0])

@@ -6,9 +6,7 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,17 +15,11 @@ from typing import Any, NoReturn, TextIO, cast
 
 import click
 
+from geodinoseg.cli.interrupts import ENDED, number_of, signals_as_interrupts
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.progress import Progress, no_progress
 
 _EXIT_FAILURE = 1
-_ENDED = {
-    signal.SIGINT: "interrupted; no unfinished file was left.",
-    signal.SIGTERM: "ended from outside; no unfinished file was left.",
-    signal.SIGHUP: "ended, as its terminal was closed; no unfinished file was left.",
-}
-_GRACE_S = 10
-"""How long the work may take to stop in order; a single call into PyTorch or GDAL takes minutes."""
 _REDRAW_S = 0.1
 _JSON_REDRAW_S = 0.5
 _WANTS_JSON = "geodinoseg.json"
@@ -40,14 +32,14 @@ def ended_in_words(ctx: click.Context) -> Iterator[None]:
     Ctrl-C ends as one line and exit code 130, SIGTERM with 143, SIGHUP with 129; everything else is
     a bug and goes up. Streams that nobody listens to, or that lie on a full disk, do no harm.
     """
-    with _warnings_in_words(), _signals_as_interrupts():
+    with _warnings_in_words(), signals_as_interrupts():
         try:
             yield
         except GeodinosegError as error:
             _fail(ctx, _with_notes(str(error), error), _EXIT_FAILURE)
         except KeyboardInterrupt as ended:
-            number = signal.Signals(ended.number if isinstance(ended, _Ended) else signal.SIGINT)
-            _fail(ctx, _with_notes(_ENDED[number], ended), 128 + number)
+            number = number_of(ended)
+            _fail(ctx, _with_notes(ENDED[number], ended), 128 + number)
         finally:
             _drop_deaf_streams()
 
@@ -142,75 +134,6 @@ class _Unfailing:
         """Flush, or do nothing."""
         with contextlib.suppress(OSError):
             self._stream.flush()
-
-
-class _Ended(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP came."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed.
-
-    Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
-    would hold it up. A thread that hears of the signal at once ends the process if it has not ended
-    by itself; what is left behind then is removed by the next run.
-    """
-
-    def end(number: int, _: object) -> NoReturn:
-        raise _Ended(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread alone
-        return
-    # What is ignored stays so: `nohup` means to outlive its terminal.
-    heard = [number for number in _ENDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in heard}
-    try:
-        with _watched_signals():
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _watched_signals() -> Iterator[None]:
-    ended = threading.Event()
-    listening, speaking = os.pipe()
-    os.set_blocking(speaking, False)
-
-    def watch() -> None:
-        while number := os.read(listening, 1)[0]:
-            if number in _ENDED and not ended.wait(_GRACE_S):
-                why = _ENDED[signal.Signals(number)].partition(";")[0]
-                _say_plainly(
-                    f"Error: {why}, amid a long step; run the same command again to go on."
-                )
-                os._exit(128 + number)
-
-    thread = threading.Thread(target=watch, name="geodinoseg-signals", daemon=True)
-    old = signal.set_wakeup_fd(speaking, warn_on_full_buffer=False)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(old)
-        ended.set()
-        os.write(speaking, b"\0")  # no signal has this number: the thread goes home
-        thread.join()
-        os.close(listening)
-        os.close(speaking)
-
-
-def _say_plainly(line: str) -> None:
-    """Write to stderr past Python's buffers, which the main thread may hold."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode(errors="replace"))
 
 
 def _with_notes(message: str, error: BaseException) -> str:

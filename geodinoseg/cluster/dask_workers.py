@@ -23,7 +23,7 @@ from geodinoseg.parts import Parts
 from geodinoseg.plan import Plan, SegmentSettings
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.scene import Scene, ScenePath, scene_path
-from geodinoseg.segmentation import Job, Outputs
+from geodinoseg.segmentation_job import Job, Outputs
 from geodinoseg.tile_model import TileModel
 
 logger = logging.getLogger(__name__)

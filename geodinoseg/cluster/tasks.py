@@ -18,8 +18,9 @@ from geodinoseg.errors import GeodinosegError
 from geodinoseg.parts import Run, joined_parts
 from geodinoseg.plan import Plan, SegmentSettings
 from geodinoseg.progress import no_progress
-from geodinoseg.segmentation import Job, Outputs, ThisProcess
+from geodinoseg.segmentation_job import Job, Outputs
 from geodinoseg.tile_model import TileModel
+from geodinoseg.workers import ThisProcess
 
 Remark = tuple[int, str]
 """Level and text of something that was logged."""

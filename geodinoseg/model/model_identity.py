@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.model.model_config import CONFIG
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.tile_model import TileModel
@@ -25,11 +26,20 @@ def model_identity(model: str | Path | TileModel) -> dict[str, Any]:
         The facts; empty for a model that has no fingerprint: nothing tells whether it is the same.
     """
     if isinstance(model, str | Path):
-        return {"config": hashlib.sha256((Path(model) / CONFIG).read_bytes()).hexdigest()}
+        return {"config": _digest_of_config(Path(model))}
     if isinstance(model, Segmentor):
         return {"weights": _digest_of_weights(model)}
     fingerprint = getattr(model, "fingerprint", None)
     return {} if fingerprint is None else {"fingerprint": str(fingerprint)}
+
+
+def _digest_of_config(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelFolderError(
+            f"{folder}: {CONFIG} cannot be read ({one_line(error)}); look at the disk."
+        ) from error
 
 
 def _digest_of_weights(model: Segmentor) -> str:

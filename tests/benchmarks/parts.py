@@ -9,6 +9,7 @@ Prints ratios; what is compared runs in one call, in turn, each in a process of 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,10 +22,11 @@ import torch
 from engine import CheapModel, peak_mb, write_scene
 
 from geodinoseg import segmentation
+from geodinoseg.chunk_segmenter import TileProgress, first_run, union_of_cores
 from geodinoseg.class_rasters.class_rows import class_raster_writer
 from geodinoseg.collar import CollarWatch
 from geodinoseg.devices import FittingBatches
-from geodinoseg.inference import TileProgress, class_rows, first_run, union_of_cores
+from geodinoseg.inference import class_rows
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
@@ -95,17 +97,12 @@ def without_parts(scene: Path, model, output: Path, settings: SegmentSettings) -
 def resumed(scene: Path, model, output: Path, settings: SegmentSettings) -> float:
     """A run that is stopped when all parts are done, and goes on. Seconds of the second."""
 
-    class Stopped(Exception):
-        pass
-
     def stop(*_, **__):
-        raise Stopped
+        raise KeyboardInterrupt
 
     assemble, segmentation.assemble = segmentation.assemble, stop
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         in_parts(scene, model, output, settings)
-    except Stopped:
-        pass
     segmentation.assemble = assemble
     began = time.perf_counter()
     in_parts(scene, model, output, settings)
