@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,27 +29,21 @@ SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
 
 
 class KnownModel(SmoothModel):
-    """A model that workers can be sent."""
+    """A model that workers can be sent.
+
+    It gives time to kill somebody, or ends its process where the scene is bright, as a machine does
+    that is out of memory.
+    """
 
     fingerprint = "known"
 
-    def __init__(self):
+    def __init__(self, pause_s: float = 0, *, is_deadly: bool = False):
         super().__init__(3, tile_px=56)
-
-
-class SlowModel(KnownModel):
-    """Gives time to kill somebody."""
+        self.pause_s, self.is_deadly = pause_s, is_deadly
 
     def answer(self, pixels, valid):
-        time.sleep(0.03)
-        return super().answer(pixels, valid)
-
-
-class DeadlyModel(KnownModel):
-    """Ends its process where the scene is bright, as a machine does that is out of memory."""
-
-    def answer(self, pixels, valid):
-        if int(pixels.max()) == 250:
+        time.sleep(self.pause_s)
+        if self.is_deadly and int(pixels[valid[:, None]].max()) == 250:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().answer(pixels, valid)
 
@@ -218,7 +213,7 @@ def test_a_worker_that_is_killed_costs_only_its_chunk(scene, alone, tmp_path):
             os.kill(killed[0], signal.SIGKILL)
 
     with local_workers(2, device="cpu") as workers:
-        segment(scene, tmp_path, SlowModel(), workers=workers, progress=kill_one)
+        segment(scene, tmp_path, KnownModel(pause_s=0.03), workers=workers, progress=kill_one)
     assert killed
     assert written(tmp_path) == alone
 
@@ -236,8 +231,124 @@ def test_a_chunk_that_kills_its_workers_is_named(tmp_path):
     bad = write_raster(tmp_path / "scene.tif", pixels, transform=ROTATED, nodata=255)
     expected = r"scene\.tif: rows 512 to 1023, columns 0 to 529 \(part 1\) killed 3 workers"
     with local_workers(2, device="cpu") as workers, pytest.raises(ClusterError, match=expected):
-        segment(bad, tmp_path, DeadlyModel(), workers=workers)
+        segment(bad, tmp_path, KnownModel(is_deadly=True), workers=workers)
     assert worker_processes(os.getpid()) == []
     kept = {path.name for path in parts_folder(tmp_path / "map.tif").glob("part-*")}
     assert "part-00001" not in kept
     assert kept
+
+
+@dataclass
+class Cluster:
+    """A scheduler and two workers, each a process as an administrator would start it."""
+
+    scheduler: subprocess.Popen
+    workers: list[subprocess.Popen]
+    file: Path
+    log: Path
+
+
+@contextlib.contextmanager
+def cluster_in(folder: Path, workers: int = 2):
+    file, log = folder / "scheduler.json", folder / "cluster.log"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
+    started = []
+
+    def start(*arguments):
+        with log.open("a") as stream:
+            command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(file), "--no-dashboard"]
+            started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream))
+        return started[-1]
+
+    try:
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        found = [start("worker", "--nthreads", "1", "--memory-limit", "0", "--no-nanny") for _ in range(workers)]
+        yield Cluster(scheduler, found, file, log)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "geodinoseg", "segment", *map(str, arguments)]
+
+
+@pytest.fixture
+def colors(tmp_path) -> Path:
+    pixels = np.random.default_rng(0).integers(1, 250, (3, 1700, 300)).astype(np.uint8)
+    return write_raster(tmp_path / "scene.tif", pixels, transform=ROTATED, nodata=0)
+
+
+@pytest.fixture
+def map_alone(colors, small_model, tmp_path) -> dict[str, bytes]:
+    (tmp_path / "alone").mkdir()
+    settings = SegmentSettings(tile_px=84, overlap_px=10)
+    segment_scene(colors, small_model, tmp_path / "alone" / "map.tif", settings=settings)
+    return written(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_running_cluster_writes_the_same_bytes_and_a_lost_scheduler_keeps_the_parts(
+    colors, small_model, map_alone, tmp_path
+):
+    (tmp_path / "far").mkdir()
+    wanted = command(
+        colors, "--model", small_model, "-o", "far/map.tif", "--tile", 84, "--overlap", 10, "--scheduler"
+    )
+    with cluster_in(tmp_path) as cluster:
+        result = subprocess.run(
+            [*wanted, cluster.file], cwd=tmp_path, capture_output=True, text=True, timeout=100
+        )
+        assert result.returncode == 0, result.stderr
+        assert written(tmp_path / "far") == map_alone
+        slow = [*wanted, cluster.file, "--overlap", "72", "--overwrite"]
+        process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        parts = parts_folder(tmp_path / "far" / "map.tif")
+        wait_until(lambda: any(parts.glob("part-*")), process)
+        cluster.scheduler.kill()
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("Error")]
+    assert "the Dask scheduler is gone. Run the same command again to go on: " in line
+    assert "Traceback" not in said
+    assert "distributed" not in said
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")}
+    assert before
+    with cluster_in(tmp_path, workers=1) as cluster:
+        process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        _, said = process.communicate(timeout=100)
+        assert process.returncode == 0, said
+        assert f"{len(before)} of " in said
+        assert "parts were done before" in said
+
+
+def wait_until(condition, process, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_local_workers_too(colors, small_model, tmp_path):
+    (tmp_path / "near").mkdir()
+    wanted = command(
+        colors, "--model", small_model, "-o", "near/map.tif", "--tile", 84, "--overlap", 10, "--workers", 2
+    )
+    process = subprocess.Popen(
+        wanted, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    parts = parts_folder(tmp_path / "near" / "map.tif")
+    wait_until(lambda: any(parts.glob("part-*")), process)
+    workers = worker_processes(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - began < 15
+    assert len(said.splitlines()) == 1, said
+    assert "Run the same command again to go on" in said
+    assert not [pid for pid in workers if psutil.pid_exists(pid)]

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ def connected_workers(address: str) -> Iterator[DaskWorkers]:
     """The workers of a Dask cluster that runs already.
 
     Args:
-        address: of its scheduler, such as `tcp://node1:8786`.
+        address: of its scheduler, such as `tcp://node1:8786`; or the file in which it wrote its
+            address (`dask scheduler --scheduler-file`).
 
     Raises:
         SchedulerError: nobody answers there.
@@ -50,7 +51,8 @@ def connected_workers(address: str) -> Iterator[DaskWorkers]:
     dask = distributed()
     with quiet():
         try:
-            client = dask.Client(address, timeout=_CONNECT_S, set_as_default=False)
+            place = "scheduler_file" if Path(address).is_file() else "address"
+            client = dask.Client(**{place: address}, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
             raise SchedulerError(
                 f"{address}: no Dask scheduler answers there ({one_line(error)}); check address "
@@ -59,7 +61,8 @@ def connected_workers(address: str) -> Iterator[DaskWorkers]:
         try:
             yield DaskWorkers(client, address)
         finally:
-            client.close(timeout=_CLOSE_S)
+            with suppress(TimeoutError):
+                client.close(timeout=_CLOSE_S)
 
 
 class DaskWorkers:

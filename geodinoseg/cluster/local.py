@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -37,21 +38,25 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[DaskWorkers]:
         ClusterError: Dask is not installed, or they cannot be started.
     """
     dask = distributed()
-    with quiet(), _settings(count):
-        cluster = _started(dask, count, device)
-    with quiet():
+    with quiet(), _scratch_folder() as folder:
+        with _settings(count, folder):
+            cluster = _started(dask, count, device)
         client = None
         try:
             client = dask.Client(cluster, timeout=_CONNECT_S, set_as_default=False)
             yield DaskWorkers(client, f"{count} local workers")
-        except BaseException:
+        finally:
             # Nobody waits for what they have in hand: a part is whole or absent.
             _kill(cluster)
-            raise
-        finally:
-            if client is not None:
-                client.close(timeout=_CLOSE_S)
-            cluster.close(timeout=_CLOSE_S)
+            for ending in (client, cluster):
+                if ending is not None:
+                    with suppress(TimeoutError):
+                        ending.close(timeout=_CLOSE_S)
+
+
+def _scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where Dask keeps what it never has here; removed even where workers were killed."""
+    return tempfile.TemporaryDirectory(prefix="geodinoseg-workers-", ignore_cleanup_errors=True)
 
 
 def _started(dask: Any, count: int, device: str) -> Any:
@@ -87,7 +92,7 @@ def _options(environment: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _settings(count: int) -> Iterator[None]:
+def _settings(count: int, folder: str) -> Iterator[None]:
     """Dask's settings while workers are started; those of a user's environment come first."""
     import dask  # noqa: PLC0415 (an extra)
 
@@ -98,6 +103,7 @@ def _settings(count: int) -> Iterator[None]:
         {
             "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
             "distributed.nanny.pre-spawn-environ": environment,
+            "temporary-directory": folder,
         }
     ):
         yield
@@ -134,6 +140,7 @@ def _out_of_reach_of_the_terminal() -> Iterator[None]:
 
 def _kill(cluster: Any) -> None:
     for nanny in cluster.workers.values():
+        nanny.auto_restart = False
         process = getattr(nanny.process, "process", None)
         with suppress(AttributeError, OSError, ValueError):
             process.kill()
