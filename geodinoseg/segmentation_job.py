@@ -123,9 +123,7 @@ def run_of(plan: Plan, model: TileModel, *, identity: Mapping[str, Any]) -> Run:
     Raises:
         SceneError: the scene cannot be read.
     """
-    return Run(
-        scene=scene_identity(plan.scene), model=identity, settings=_settings_of(plan, model)
-    )
+    return Run(scene=scene_identity(plan.scene), model=identity, settings=_settings_of(plan, model))
 
 
 def _settings_of(plan: Plan, model: TileModel) -> dict[str, Any]:

@@ -133,9 +133,7 @@ def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, 
 def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
     from geodinoseg.cluster.tasks import segment_chunk
 
-    job = two_workers.prepare(
-        scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu"
-    )
+    job = two_workers.prepare(scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu")
     folder = tmp_path / "map.tif.parts"
     from geodinoseg.parts import opened_parts
 
@@ -156,9 +154,7 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
 def targets(folder):
     from geodinoseg.segmentation_job import Outputs
 
-    return Outputs(
-        class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None
-    )
+    return Outputs(class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None)
 
 
 def order_of(scene, folder, job):
@@ -251,18 +247,33 @@ class Cluster:
 @contextlib.contextmanager
 def cluster_in(folder: Path, workers: int = 2):
     file, log = folder / "scheduler.json", folder / "cluster.log"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    }
     started = []
 
     def start(*arguments):
         with log.open("a") as stream:
-            command = [sys.executable, "-m", "dask", *arguments, "--scheduler-file", str(file), "--no-dashboard"]
-            started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream))
+            command = [
+                sys.executable,
+                "-m",
+                "dask",
+                *arguments,
+                "--scheduler-file",
+                str(file),
+                "--no-dashboard",
+            ]
+            started.append(
+                subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream)
+            )
         return started[-1]
 
     try:
         scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        found = [start("worker", "--nthreads", "1", "--memory-limit", "0", "--no-nanny") for _ in range(workers)]
+        found = [
+            start("worker", "--nthreads", "1", "--memory-limit", "0", "--no-nanny")
+            for _ in range(workers)
+        ]
         yield Cluster(scheduler, found, file, log)
     finally:
         for process in started:
@@ -294,7 +305,16 @@ def test_a_running_cluster_writes_the_same_bytes_and_a_lost_scheduler_keeps_the_
 ):
     (tmp_path / "far").mkdir()
     wanted = command(
-        colors, "--model", small_model, "-o", "far/map.tif", "--tile", 84, "--overlap", 10, "--scheduler"
+        colors,
+        "--model",
+        small_model,
+        "-o",
+        "far/map.tif",
+        "--tile",
+        84,
+        "--overlap",
+        10,
+        "--scheduler",
     )
     with cluster_in(tmp_path) as cluster:
         result = subprocess.run(
@@ -302,7 +322,7 @@ def test_a_running_cluster_writes_the_same_bytes_and_a_lost_scheduler_keeps_the_
         )
         assert result.returncode == 0, result.stderr
         assert written(tmp_path / "far") == map_alone
-        slow = [*wanted, cluster.file, "--overlap", "72", "--overwrite"]
+        slow = [*wanted, cluster.file, "--overlap", "60", "--overwrite"]
         process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         parts = parts_folder(tmp_path / "far" / "map.tif")
         wait_until(lambda: any(parts.glob("part-*")), process)
@@ -335,7 +355,17 @@ def wait_until(condition, process, seconds: float = 60) -> None:
 def test_ctrl_c_ends_local_workers_too(colors, small_model, tmp_path):
     (tmp_path / "near").mkdir()
     wanted = command(
-        colors, "--model", small_model, "-o", "near/map.tif", "--tile", 84, "--overlap", 10, "--workers", 2
+        colors,
+        "--model",
+        small_model,
+        "-o",
+        "near/map.tif",
+        "--tile",
+        84,
+        "--overlap",
+        10,
+        "--workers",
+        2,
     )
     process = subprocess.Popen(
         wanted, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -16,6 +16,7 @@ from geodinoseg.cli.options import (
     json_option,
     overwrite_option,
 )
+from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
 from geodinoseg.progress import Progress, part_of
 
 _FILE = click.Path(path_type=Path)
@@ -24,9 +25,9 @@ _RASTER_SHARE = 0.9
 
 
 @click.command()
-@click.argument("scene")
+@click.argument("scenes", metavar="SCENE...", nargs=-1)
 @click.option("--model", required=True, type=_FILE, help="Model folder, as `train` writes it.")
-@click.option("-o", "--output", required=True, type=_FILE, help="Class raster to write, .tif.")
+@click.option("-o", "--output", type=_FILE, help="Class raster to write, .tif.")
 @click.option(
     "--polygons",
     type=_FILE,
@@ -81,8 +82,9 @@ _RASTER_SHARE = 0.9
     metavar="ADDRESS",
     help="A Dask scheduler whose workers compute, such as tcp://node1:8786.",
 )
+@many_scenes_options
 @json_option
-def segment(scene: str, **options: Any) -> None:
+def segment(scenes: tuple[str, ...], **options: Any) -> None:
     """Segment SCENE with a model into a class raster on the scene's own grid.
 
     \b
@@ -93,15 +95,28 @@ def segment(scene: str, **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
+      geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
     A run that was interrupted is gone on with by the same command: finished parts lie beside the
     output, in <output>.parts, until the map is whole.
+
+    With --output-dir, SCENE is one or more files, folders, quoted patterns, @lists of them or STAC
+    items; each gets a map of its own, and the names of outputs are templates: {stem} stands for the
+    scene's name. A journal in the folder says what is done: the same command again does the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
+    if options["workers"] and options["scheduler"]:
+        raise click.UsageError("--workers and --scheduler: give one of them.")
+    if options["output_dir"]:
+        segment_many(scenes, options, settings=_settings, workers=_workers)
+        return
+    check_only_one(scenes, options)
+    _segment_one(scenes[0], options)
+
+
+def _segment_one(scene: str, options: dict[str, Any]) -> None:
     from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
     from geodinoseg.scene import open_scene
 
-    if options["workers"] and options["scheduler"]:
-        raise click.UsageError("--workers and --scheduler: give one of them.")
     # Before torch is loaded: a mistyped path is answered at once.
     source = open_scene(scene, bands=options["bands"], nodata=options["nodata"])
     legend = read_legend(options["model"])

@@ -96,7 +96,7 @@ class DaskWorkers:
             GeodinosegError: as `segment_scene`.
         """
         order = Order(
-            scene=_absolute(scene_path(scene)),
+            scene=_seen_by_all(scene),
             model=_sendable(model),
             targets=_absolute_targets(targets),
             settings=settings,
@@ -121,7 +121,9 @@ class DaskWorkers:
             errands.send(order, decide, order)
             while True:
                 for _, future in errands.done():
-                    decision: Decision = errands.result(future, f"{order.scene}: its plan")
+                    decision: Decision = errands.result(
+                        future, f"{scene_path(order.scene)}: its plan"
+                    )
                     return decision
 
     def _write_parts(
@@ -136,7 +138,7 @@ class DaskWorkers:
                 errands.send(chunk, segment_chunk, order, chunk.index, folder, parts.key)
             told.tell(errands.workers)
             for chunk, future in errands.done():
-                _tell(errands.result(future, _place(order.scene, chunk)))
+                _tell(errands.result(future, _place(scene_path(order.scene), chunk)))
                 told.add(chunk)
                 told.tell(errands.workers)
 
@@ -294,6 +296,11 @@ def _place(scene: str, chunk: Chunk) -> str:
 def _tell(remarks: Sequence[Remark]) -> None:
     for level, text in remarks:
         logger.log(level, "%s", text)
+
+
+def _seen_by_all(scene: ScenePath | Scene) -> str | Scene:
+    path = _absolute(scene_path(scene))
+    return dataclasses.replace(scene, path=path) if isinstance(scene, Scene) else path
 
 
 def _absolute(path: str) -> str:

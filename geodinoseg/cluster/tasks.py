@@ -18,6 +18,7 @@ from geodinoseg.errors import GeodinosegError
 from geodinoseg.parts import Run, joined_parts
 from geodinoseg.plan import Plan, SegmentSettings
 from geodinoseg.progress import no_progress
+from geodinoseg.scene import Scene
 from geodinoseg.segmentation_job import Job, Outputs
 from geodinoseg.tile_model import TileModel
 from geodinoseg.workers import ThisProcess
@@ -30,8 +31,8 @@ Remark = tuple[int, str]
 class Order:
     """One segmentation, as it is asked for: plain values that cross to other machines."""
 
-    scene: str
-    """A path or address under which every worker finds the scene."""
+    scene: str | Scene
+    """Under a path or address where every worker finds it."""
     model: str | bytes
     """A model folder that every worker finds, or a pickled `TileModel`."""
     targets: Outputs

@@ -1,0 +1,313 @@
+"""Many scenes, one model: a map each, in one folder; what fails does not stop the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
+from geodinoseg.journal import Journal, file_facts, opened_journal
+from geodinoseg.model.model_identity import model_identity
+from geodinoseg.plan import SegmentSettings
+from geodinoseg.polygons.polygonization import write_polygons
+from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.scene import open_scene
+from geodinoseg.scene_identity import scene_identity
+from geodinoseg.scene_list import ListedScene
+from geodinoseg.segmentation import segment_scene
+from geodinoseg.version import __version__
+from geodinoseg.workers import ThisProcess, Workers
+
+logger = logging.getLogger(__name__)
+
+_RASTER_SHARE = 0.9
+"""Of a scene's progress, where polygons follow."""
+_HOLDS_ITS_STYLE = ".gpkg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputNames:
+    """What the outputs of a scene are called; `{stem}` stands for the scene's name."""
+
+    class_raster: str = "{stem}.tif"
+    confidence: str | None = None
+    probabilities: str | None = None
+    polygons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapFiles:
+    """The outputs of one scene."""
+
+    class_raster: Path
+    confidence: Path | None
+    probabilities: Path | None
+    polygons: tuple[Path, ...]
+
+    @property
+    def rasters(self) -> tuple[Path, ...]:
+        """Class raster first."""
+        return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them, class raster first."""
+        return (*self.rasters, *self.polygons)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneResult:
+    """What became of one scene."""
+
+    scene: str
+    """Its path, without what may be secret in an address."""
+    status: Literal["done", "skipped", "failed"]
+    """Skipped: it was done before, and is whole."""
+    outputs: tuple[Path, ...]
+    """Of a scene that did not fail."""
+    error: str | None = None
+    """Why it failed."""
+
+
+def planned_files(
+    scenes: Sequence[ListedScene], folder: Path, names: OutputNames
+) -> tuple[MapFiles, ...]:
+    """Where the outputs of each scene go.
+
+    Raises:
+        OutputError: two are one file, or would share a style file.
+    """
+    maps = tuple(_files_of(scene, folder, names) for scene in scenes)
+    seen: dict[Path, str] = {}
+    for scene, files in zip(scenes, maps, strict=True):
+        for path in files.paths:
+            # QGIS looks for the style of a file in a `.qml` of its stem, which holds one.
+            place = path if path.suffix.lower() == _HOLDS_ITS_STYLE else path.with_suffix(".qml")
+            if place in seen:
+                raise OutputError(
+                    f"{path}: {scene.public_name} and {seen[place]} would both write it, or share "
+                    f"its style; give names that differ, such as --name-template "
+                    f"'{{parent}}_{{stem}}.tif'."
+                )
+            seen[place] = scene.public_name
+    return maps
+
+
+def segment_scenes(
+    scenes: Sequence[ListedScene],
+    model: str | Path,
+    folder: Path,
+    *,
+    names: OutputNames | None = None,
+    settings: SegmentSettings | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    resume: bool = True,
+    workers: Workers | None = None,
+    tell: Callable[[SceneResult], None] = lambda _: None,
+    progress: Progress = no_progress,
+) -> list[SceneResult]:
+    """Segment scenes one after the other into a folder that keeps a journal.
+
+    A scene that was done before, from the same content with the same settings, is skipped where its
+    outputs are whole; one that failed, or was interrupted, is tried again.
+
+    Args:
+        scenes: as `listed_scenes` gives them.
+        model: a model folder; it is loaded once.
+        folder: where the outputs go; made where it is not there.
+        names: of the outputs.
+        settings: as `segment_scene` takes them.
+        device: as `segment_scene` takes it.
+        overwrite: do all of them, and replace outputs that are there.
+        resume: as `segment_scene` takes it.
+        workers: as `segment_scene` takes them.
+        tell: called with what became of each scene.
+        progress: told the share of scenes done.
+
+    Returns:
+        What became of each scene, in order.
+
+    Raises:
+        OutputError: outputs clash, or the folder or its journal cannot be written.
+        ModelFolderError: the model cannot be loaded.
+        SchedulerError: the scheduler is gone.
+    """
+    names = names or OutputNames()
+    maps = planned_files(scenes, folder, names)
+    _make(folder)
+    orders = _Orders(
+        model=model,
+        settings=settings or SegmentSettings(),
+        device=device,
+        overwrite=overwrite,
+        resume=resume,
+        workers=workers or ThisProcess(),
+    )
+    results = []
+    with opened_journal(folder) as journal:
+        for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
+            stage = part_of(progress, index / len(scenes), (index + 1) / len(scenes))
+            results.append(_attempted(scene, files, orders, journal, _named(stage, scene)))
+            tell(results[-1])
+    progress(1.0, "done")
+    return results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Orders:
+    """What all scenes have in common."""
+
+    model: str | Path
+    settings: SegmentSettings
+    device: str
+    overwrite: bool
+    resume: bool
+    workers: Workers
+
+    def key(self, scene: ListedScene, files: MapFiles) -> str:
+        """64 hexadecimal digits that change when content of scene or model or what is asked does.
+
+        Found without loading the model, so that a finished list is gone through in seconds.
+        """
+        source = open_scene(scene.path, bands=self.settings.bands, nodata=self.settings.nodata)
+        facts = [
+            __version__,
+            scene_identity(source),
+            model_identity(self.model),
+            dataclasses.asdict(self.settings),
+            [path.name for path in files.paths],
+        ]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _attempted(
+    scene: ListedScene, files: MapFiles, orders: _Orders, journal: Journal, progress: Progress
+) -> SceneResult:
+    """Do one scene; say in the journal what became of it."""
+    name, began = files.class_raster.name, time.monotonic()
+    try:
+        key = orders.key(scene, files)
+        if not orders.overwrite and journal.has(name, key, "done"):
+            return SceneResult(scene=scene.public_name, status="skipped", outputs=files.paths)
+        raster = _mapped(scene, files, orders, key, journal, progress)
+        _write_polygons(raster, files, progress, replace=_may_replace(files, orders, journal))
+        _record(journal, "done", scene, files.paths, key=key, began=began)
+    except SchedulerError:
+        raise  # all that follow would fail of it
+    except GeodinosegError as error:
+        message = " ".join([str(error), *getattr(error, "__notes__", ())])
+        journal.add(name, "failed", scene=scene.public_name, error=message)
+        return SceneResult(scene=scene.public_name, status="failed", outputs=(), error=message)
+    return SceneResult(scene=scene.public_name, status="done", outputs=files.paths)
+
+
+def _mapped(
+    scene: ListedScene,
+    files: MapFiles,
+    orders: _Orders,
+    key: str,
+    journal: Journal,
+    progress: Progress,
+) -> ClassRaster:
+    """The rasters of a scene: those that a run left when it was stopped at the polygons, or new."""
+    name, began = files.class_raster.name, time.monotonic()
+    if not orders.overwrite and journal.has(name, key, "mapped"):
+        return open_class_raster(files.class_raster)
+    replace = _may_replace(files, orders, journal)
+    there = [path for path in files.paths if path.exists()]
+    if there and not replace:
+        raise OutputExistsError(
+            f"{there[0]}: exists already, and is not what this run would write; give another "
+            f"folder, or --overwrite."
+        )
+    new = [path.name for path in files.paths]
+    journal.add(name, "started", scene=scene.public_name, key=key, new=new)
+    raster = segment_scene(
+        scene.path,
+        orders.model,
+        files.class_raster,
+        confidence=files.confidence or False,
+        probabilities=files.probabilities or False,
+        settings=orders.settings,
+        device=orders.device,
+        overwrite=replace,
+        resume=orders.resume,
+        workers=orders.workers,
+        progress=part_of(progress, 0, _RASTER_SHARE if files.polygons else 1.0),
+    )
+    _record(journal, "mapped", scene, files.rasters, key=key, began=began)
+    return raster
+
+
+def _write_polygons(
+    raster: ClassRaster, files: MapFiles, progress: Progress, *, replace: bool
+) -> None:
+    step = (1 - _RASTER_SHARE) / max(len(files.polygons), 1)
+    for index, path in enumerate(files.polygons):
+        start = _RASTER_SHARE + index * step
+        stage = part_of(progress, start, min(start + step, 1.0))
+        write_polygons(raster, path, overwrite=replace, progress=stage)
+
+
+def _may_replace(files: MapFiles, orders: _Orders, journal: Journal) -> bool:
+    """Whether all that is there is an unfinished run's own, or may be overwritten anyway."""
+    own = journal.own(files.class_raster.name)
+    return orders.overwrite or all(p.name in own for p in files.paths if p.exists())
+
+
+def _record(
+    journal: Journal,
+    status: Literal["mapped", "done"],
+    scene: ListedScene,
+    paths: Sequence[Path],
+    *,
+    key: str,
+    began: float,
+) -> None:
+    journal.add(
+        paths[0].name,
+        status,
+        scene=scene.public_name,
+        key=key,
+        files={path.name: file_facts(path) for path in paths},
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _files_of(scene: ListedScene, folder: Path, names: OutputNames) -> MapFiles:
+    def place(template: str) -> Path:
+        name = template.replace("{parent}", Path(scene.path).parent.name)
+        name = name.replace("{stem}", scene.stem)
+        if Path(name).name != name or name in {"", ".", ".."}:
+            raise OutputError(f"{name}: is no file name; outputs lie in one folder, {folder}.")
+        return folder / name
+
+    return MapFiles(
+        class_raster=place(names.class_raster),
+        confidence=place(names.confidence) if names.confidence else None,
+        probabilities=place(names.probabilities) if names.probabilities else None,
+        polygons=tuple(map(place, names.polygons)),
+    )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another.") from error
+
+
+def _named(progress: Progress, scene: ListedScene) -> Progress:
+    def told(fraction: float, message: str) -> None:
+        progress(fraction, f"{scene.stem}: {message}")
+
+    return told
