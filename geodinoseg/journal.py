@@ -107,7 +107,7 @@ def _is_whole(path: Path, facts: list[Any]) -> bool:
         status = path.stat()
         if status.st_size != size:
             return False
-        return status.st_mtime_ns == changed_ns or _digest(path) == digest
+        return bool(status.st_mtime_ns == changed_ns or _digest(path) == digest)
     except (OSError, ValueError, TypeError):
         return False
 

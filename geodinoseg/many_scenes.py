@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
@@ -198,7 +198,7 @@ def _attempted(
         key = orders.key(scene, files)
         if not orders.overwrite and journal.has(name, key, "done"):
             return SceneResult(scene=scene.public_name, status="skipped", outputs=files.paths)
-        raster = _mapped(scene, files, orders, key, journal, progress)
+        raster = _mapped(scene, files, orders, journal, progress, key=key)
         _write_polygons(raster, files, progress, replace=_may_replace(files, orders, journal))
         _record(journal, "done", scene, files.paths, key=key, began=began)
     except SchedulerError:
@@ -214,9 +214,10 @@ def _mapped(
     scene: ListedScene,
     files: MapFiles,
     orders: _Orders,
-    key: str,
     journal: Journal,
     progress: Progress,
+    *,
+    key: str,
 ) -> ClassRaster:
     """The rasters of a scene: those that a run left when it was stopped at the polygons, or new."""
     name, began = files.class_raster.name, time.monotonic()

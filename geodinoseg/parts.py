@@ -255,9 +255,9 @@ def joined_parts(folder: Path, run: Run, layers: Sequence[Layer], *, nodata: int
             f"{folder}: is not seen here; the output must lie on storage that all workers share."
         )
     if manifest["run"] != run.to_json():
+        difference = _difference(manifest["run"], run.to_json())
         raise OutputError(
-            f"{folder}: does not fit what is seen here: {_difference(manifest['run'], run.to_json())}. "
-            f"All workers must see the same scene and model, under the same names, on devices of "
+            f"{folder}: does not fit what is seen here: {difference}. All workers must see the same scene and model, under the same names, on devices of "
             f"one kind, with the same geodinoseg."
         )
     return Parts(folder, run.key, layers, nodata=nodata)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -144,7 +143,9 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
     ):  # fmt: skip
         manifest = folder / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"header": "', '"header": "0'))
-        with pytest.raises(Exception, match="its scene is another.*same scene and model") as caught:
+        with pytest.raises(
+            Exception, match=r"its scene is another.*same scene and model"
+        ) as caught:
             segment_chunk(order, 0, str(folder), job.run.key)
         assert "On the worker host" in caught.value.__notes__[0]
         with pytest.raises(Exception, match="storage that all workers share"):
@@ -175,7 +176,7 @@ def order_of(scene, folder, job):
 def test_a_model_that_cannot_be_sent_is_refused_in_one_line(scene, two_workers, tmp_path):
     model = KnownModel()
     model.secret = lambda: None
-    with pytest.raises(ClusterError, match="KnownModel cannot be sent.*save it as a model folder"):
+    with pytest.raises(ClusterError, match=r"KnownModel cannot be sent.*save it as a model folder"):
         segment(scene, tmp_path, model, workers=two_workers)
     model.secret = bytes(20 << 20)
     with pytest.raises(ClusterError, match="KnownModel of 21 MB is too large"):
@@ -195,9 +196,9 @@ def test_an_error_on_a_worker_is_the_error_of_the_run(scene, two_workers, tmp_pa
 
 def test_nobody_at_the_address_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr("geodinoseg.cluster.dask_workers._CONNECT_S", 0.5)
-    with pytest.raises(SchedulerError, match="tcp://127.0.0.1:1: no Dask scheduler answers"):
-        with connected_workers("tcp://127.0.0.1:1"):
-            pass
+    answer = pytest.raises(SchedulerError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers")
+    with answer, connected_workers("tcp://127.0.0.1:1"):
+        pass
 
 
 def test_a_worker_that_is_killed_costs_only_its_chunk(scene, alone, tmp_path):

@@ -37,7 +37,7 @@ def report_summary(results: Sequence[Any], *, json_: bool) -> None:
     failed = [result.scene for result in results if result.status == "failed"]
     if json_:
         outputs = [str(path) for result in results for path in result.outputs]
-        event(event="done", outputs=outputs, failed=failed, **{"scenes": counts})
+        event(event="done", outputs=outputs, failed=failed, scenes=counts)
     else:
         say(", ".join(f"{count} {status}" for status, count in counts.items()))
     if failed:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from geodinoseg.cluster.quiet_dask import distributed, quiet
 from geodinoseg.cluster.tasks import Decision, Order, Remark, decide, segment_chunk
@@ -21,7 +21,7 @@ from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_lin
 from geodinoseg.grid import Chunk
 from geodinoseg.parts import Parts
 from geodinoseg.plan import Plan, SegmentSettings
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress
 from geodinoseg.scene import Scene, ScenePath, scene_path
 from geodinoseg.segmentation_job import Job, Outputs
 from geodinoseg.tile_model import TileModel
@@ -159,7 +159,7 @@ class _Errands:
         """Processes at work, as far as was last known."""
         self._look()
 
-    def __enter__(self) -> _Errands:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,8 +207,8 @@ class _Errands:
             return future.result()
         if isinstance(error, distributed().KilledWorker):
             raise ClusterError(
-                f"{what} killed {error.allowed_failures + 1} workers, one after the other (the last "
-                f"was {error.last_worker.address}). Most likely they lack memory: give them more, "
+                f"{what} killed {error.allowed_failures + 1} workers, one after the other (the "
+                f"last was {error.last_worker.address}). Most likely they lack memory: give them more, "
                 f"or a smaller --max-memory, --batch-size or --tile; their logs may tell more."
             ) from error
         if isinstance(error, (ImportError, AttributeError)) and "geodinoseg" in str(error):

@@ -141,6 +141,6 @@ def _out_of_reach_of_the_terminal() -> Iterator[None]:
 def _kill(cluster: Any) -> None:
     for nanny in cluster.workers.values():
         nanny.auto_restart = False
-        process = getattr(nanny.process, "process", None)
+        process: Any = getattr(nanny.process, "process", None)
         with suppress(AttributeError, OSError, ValueError):
             process.kill()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from typing import Any
 
 from geodinoseg.errors import ClusterError
 
 _SILENT = logging.CRITICAL + 1
 
 
-def distributed() -> ModuleType:
+def distributed() -> Any:
     """The module `distributed`.
 
     Raises:
