@@ -57,6 +57,7 @@ sample-model: $(VENV)/.dev  ## Train sample_data/banepa.model anew and score it 
 
 benchmark: $(VENV)/.dev  ## Print the benchmark tables (about half an hour)
 	$(BIN)/python tests/benchmarks/engine.py
+	$(BIN)/python tests/benchmarks/parts.py
 	$(BIN)/python tests/benchmarks/polygons.py
 
 clean:  ## Remove the environment and the demo's outputs

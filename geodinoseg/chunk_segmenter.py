@@ -14,6 +14,7 @@ from geodinoseg.collar import CollarWatch
 from geodinoseg.devices import FittingBatches, give_memory_back, is_out_of_memory
 from geodinoseg.errors import DeviceMemoryError
 from geodinoseg.grid import Window, windows_over
+from geodinoseg.host_memory import return_freed_memory
 from geodinoseg.inference import class_rows
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class ChunkSegmenter:
             try:
                 for _ in self._written(run, parts):
                     left.pop(0)
+                # Panel after panel, what each leaves would add up.
+                return_freed_memory()
                 continue
             except (RuntimeError, MemoryError, DeviceMemoryError) as error:
                 if not is_out_of_memory(error):

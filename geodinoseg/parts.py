@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from geodinoseg.outputs import (
     remove_left_behind,
     written_beside,
 )
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _APPEARING = "appearing.json"
@@ -179,9 +182,9 @@ def outputs_in_doubt(output: Path) -> frozenset[Path]:
         return frozenset()
     try:
         paths = json.loads((folder / _APPEARING).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return frozenset(Path(path) for path in paths)
+    except (OSError, ValueError, TypeError, RecursionError):
         return frozenset()
-    return frozenset(Path(path) for path in paths)
 
 
 def recorded_batch_size(output: Path) -> int | None:
@@ -233,7 +236,10 @@ def opened_parts(
             with contextlib.suppress(OutputError):  # the first error is the one to tell
                 remove_folder(folder)
         raise
-    remove_folder(folder)
+    try:
+        remove_folder(folder)
+    except OutputError as error:  # the outputs are in place, and that is what counts
+        logger.warning("%s is not needed any more; remove it by hand (%s)", folder, error)
 
 
 def joined_parts(folder: Path, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:

@@ -13,6 +13,7 @@ from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.class_rasters.class_rows import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.collar import CollarWatch
 from geodinoseg.errors import OutputError
+from geodinoseg.host_memory import return_freed_memory
 from geodinoseg.lock import locked_output
 from geodinoseg.parts import (
     Parts,
@@ -156,6 +157,7 @@ def assemble(
     Raises:
         OutputError: a part is missing or damaged, or a file cannot be written as it should be.
     """
+    return_freed_memory()
     plan = job.plan
     collar, valid_px = CollarWatch(plan.scene), 0
     with (

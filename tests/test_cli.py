@@ -528,3 +528,17 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     assert process.returncode == 143
     assert errors.splitlines()[-1] == "Error: ended from outside; no unfinished file was left."
     assert files(tmp_path) == {"s.tif"}
+
+
+def test_whoever_is_stopped_amid_the_polygons_is_told_that_the_map_is_whole(
+    monkeypatch, segment, tmp_path
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(geodinoseg, "write_polygons", interrupted, raising=False)
+    result = segment("--polygons", tmp_path / "fields.gpkg")
+    assert result.exit_code == 130
+    raster = tmp_path / "map.tif"
+    assert f"{raster} is whole; go on with: geodinoseg polygonize {raster} -o " in result.stderr
+    assert raster.is_file()

@@ -82,7 +82,7 @@ def test_memory_changes_how_much_is_read_at_once_and_no_byte(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 200, (1, 700, 600), dtype=np.uint8)
     scene = write_raster(tmp_path / "s.tif", pixels, blockysize=256, compress="deflate")
     found = []
-    for limit in (130_000_000, 1 << 30):
+    for limit in (145_000_000, 1 << 30):
         settings = SegmentSettings(tile_px=64, max_memory=limit)
         segment_scene(
             scene, SmoothModel(3), tmp_path / "map.tif", settings=settings, overwrite=True

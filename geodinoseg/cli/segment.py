@@ -175,12 +175,18 @@ def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progr
         start = raster_share + index * step
         # The last ends at 1, whatever the rounding of sums.
         end = 1.0 if index == len(polygons) - 1 else start + step
-        geodinoseg.write_polygons(
-            raster,
-            path,
-            overwrite=options["overwrite"],
-            progress=part_of(progress, start, end),
-        )
+        try:
+            geodinoseg.write_polygons(
+                raster,
+                path,
+                overwrite=options["overwrite"],
+                progress=part_of(progress, start, end),
+            )
+        except BaseException as error:
+            error.add_note(
+                f"{raster.path} is whole; go on with: geodinoseg polygonize {raster.path} -o {path}"
+            )
+            raise
     return raster
 
 
