@@ -263,8 +263,9 @@ def joined_parts(folder: Path, run: Run, layers: Sequence[Layer], *, nodata: int
     if manifest["run"] != run.to_json():
         difference = _difference(manifest["run"], run.to_json())
         raise OutputError(
-            f"{folder}: does not fit what is seen here: {difference}. All workers must see the same scene and model, under the same names, on devices of "
-            f"one kind, with the same geodinoseg."
+            f"{folder}: does not fit what is seen here: {difference}. All workers must see the "
+            f"same scene and model, under the same names, on devices of one kind, with the same "
+            f"geodinoseg."
         )
     return Parts(folder, run.key, layers, nodata=nodata)
 

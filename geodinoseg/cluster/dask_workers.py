@@ -208,8 +208,9 @@ class _Errands:
         if isinstance(error, distributed().KilledWorker):
             raise ClusterError(
                 f"{what} killed {error.allowed_failures + 1} workers, one after the other (the "
-                f"last was {error.last_worker.address}). Most likely they lack memory: give them more, "
-                f"or a smaller --max-memory, --batch-size or --tile; their logs may tell more."
+                f"last was {error.last_worker.address}). Most likely they lack memory: give them "
+                f"more, or a smaller --max-memory, --batch-size or --tile; their logs may tell "
+                f"more."
             ) from error
         if isinstance(error, (ImportError, AttributeError)) and "geodinoseg" in str(error):
             raise ClusterError(
