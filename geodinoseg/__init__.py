@@ -25,9 +25,12 @@ from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
     from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
+    from geodinoseg.cluster.dask_workers import connected_workers
+    from geodinoseg.cluster.local import local_workers
     from geodinoseg.errors import GeodinosegError
     from geodinoseg.evaluation import evaluate_map
     from geodinoseg.legend import Legend, LegendClass
+    from geodinoseg.many_scenes import OutputNames, segment_scenes
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.model_folder import load_model
     from geodinoseg.model.segmentor import Segmentor
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from geodinoseg.polygons.polygonization import polygonize, write_polygons
     from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.scene import Scene, open_scene
+    from geodinoseg.scene_list import listed_scenes
     from geodinoseg.segmentation import segment_scene
     from geodinoseg.tile_model import TileModel
     from geodinoseg.training.settings import LabelOptions, TrainingSettings
@@ -48,18 +52,23 @@ _HOMES = {
     "LabelOptions": "training.settings",
     "Legend": "legend",
     "LegendClass": "legend",
+    "OutputNames": "many_scenes",
     "PolygonOptions": "polygons.stream",
     "Scene": "scene",
     "SegmentSettings": "plan",
     "Segmentor": "model.segmentor",
     "TileModel": "tile_model",
     "TrainingSettings": "training.settings",
+    "connected_workers": "cluster.dask_workers",
     "evaluate_map": "evaluation",
+    "listed_scenes": "scene_list",
     "load_model": "model.model_folder",
+    "local_workers": "cluster.local",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
     "polygonize": "polygons.polygonization",
     "segment_scene": "segmentation",
+    "segment_scenes": "many_scenes",
     "side_by_side": "pictures.figures",
     "train_model": "training.trainer",
     "write_polygons": "polygons.polygonization",
@@ -72,6 +81,7 @@ __all__ = [
     "LabelOptions",
     "Legend",
     "LegendClass",
+    "OutputNames",
     "PolygonOptions",
     "Scene",
     "SegmentSettings",
@@ -79,12 +89,16 @@ __all__ = [
     "TileModel",
     "TrainingSettings",
     "__version__",
+    "connected_workers",
     "evaluate_map",
+    "listed_scenes",
     "load_model",
+    "local_workers",
     "open_class_raster",
     "open_scene",
     "polygonize",
     "segment_scene",
+    "segment_scenes",
     "side_by_side",
     "train_model",
     "write_polygons",

@@ -18,6 +18,8 @@ from geodinoseg.errors import ClusterError, one_line
 _CLOSE_S = 5
 _CONNECT_S = 30
 _LOOPBACK = "127.0.0.1"
+_NO_PAGES = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0"}
+"""Dask serves some even without its dashboard: out of reach from elsewhere, on a free port."""
 _DEATHS_ALLOWED = 2  # the third names the chunk
 _OF_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 
@@ -62,7 +64,7 @@ def _scratch_folder() -> tempfile.TemporaryDirectory[str]:
 def _started(dask: Any, count: int, device: str) -> Any:
     scheduler = {
         "cls": dask.Scheduler,
-        "options": {"host": _LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": None},
+        "options": {"host": _LOOPBACK, "port": 0, **_NO_PAGES},
     }
     workers = {
         number: {"cls": dask.Nanny, "options": _options(environment)}
@@ -81,7 +83,7 @@ def _options(environment: dict[str, str]) -> dict[str, Any]:
     return {
         "host": _LOOPBACK,
         "nthreads": 1,
-        "dashboard": False,
+        **_NO_PAGES,
         "silence_logs": logging.CRITICAL,
         "env": environment,
         # All import PyTorch at once, and before they are given work.
