@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -114,11 +116,11 @@ def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, 
         pass
 
     def stop(fraction, message):
-        if "1 of 3 parts" in message:
+        if " 0 of 3 parts" not in message:
             raise Stopped
 
     with pytest.raises(Stopped) as caught:
-        segment(scene, tmp_path, KnownModel(), workers=two_workers, progress=stop)
+        segment(scene, tmp_path, KnownModel(pause_s=0.03), workers=two_workers, progress=stop)
     assert "Run the same command again" in caught.value.__notes__[0]
     seconds = time.time_ns()
     (first, *_) = sorted(parts_folder(tmp_path / "map.tif").glob("part-*"))
@@ -130,7 +132,7 @@ def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, 
 
 
 def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
-    from geodinoseg.cluster.tasks import segment_chunk
+    from geodinoseg.cluster.tasks import segment_chunks
 
     job = two_workers.prepare(scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu")
     folder = tmp_path / "map.tif.parts"
@@ -146,10 +148,10 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
         with pytest.raises(
             Exception, match=r"its scene is another.*same scene and model"
         ) as caught:
-            segment_chunk(order, 0, str(folder), job.run.key)
+            segment_chunks(order, [0], str(folder), job.run.key)
         assert "On the worker host" in caught.value.__notes__[0]
         with pytest.raises(Exception, match="storage that all workers share"):
-            segment_chunk(order, 0, str(tmp_path / "elsewhere"), job.run.key)
+            segment_chunks(order, [0], str(tmp_path / "elsewhere"), job.run.key)
 
 
 def targets(folder):
@@ -205,7 +207,7 @@ def test_a_worker_that_is_killed_costs_only_its_chunk(scene, alone, two_workers,
     killed = []
 
     def kill_one(fraction, message):
-        if "1 of 3 parts" in message and not killed:
+        if " 0 of 3 parts" not in message and not killed:
             killed.append(worker_processes(os.getpid())[0])
             os.kill(killed[0], signal.SIGKILL)
 
@@ -388,3 +390,21 @@ def test_ctrl_c_ends_local_workers_too(colors, small_model, tmp_path):
     assert len(said.splitlines()) == 1, said
     assert "Run the same command again to go on" in said
     assert not [pid for pid in workers if psutil.pid_exists(pid)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 7])
+def test_chunks_go_out_once_in_runs_down_a_panel_that_get_shorter(workers):
+    from geodinoseg.cluster.dask_workers import _next_run
+    from geodinoseg.grid import TileGrid
+
+    grid = TileGrid(height=50_000, width=9_000, tile_px=518, overlap_px=133)
+    chunks = grid.chunks(rows=512, cols=3_072)
+    waiting, runs = deque(chunks), []
+    plan = SimpleNamespace(grid=grid)
+    while waiting:
+        runs.append(_next_run(waiting, plan, workers))
+    assert [chunk for run in runs for chunk in run] == list(chunks)
+    assert all(len({chunk.core.col_off for chunk in run}) == 1 for run in runs)
+    assert all(sum(len(range(*c.tile_rows)) for c in run) < 100 for run in runs)
+    assert len(runs[0]) > 10
+    assert len(runs[-1]) == 1

@@ -12,11 +12,13 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from geodinoseg.chunk_segmenter import first_run
 from geodinoseg.cluster.quiet_dask import distributed, quiet
-from geodinoseg.cluster.tasks import Decision, Order, Remark, decide, segment_chunk
+from geodinoseg.cluster.tasks import Decision, Order, Remark, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
 from geodinoseg.grid import Chunk
 from geodinoseg.parts import Parts
@@ -29,7 +31,9 @@ from geodinoseg.tile_model import TileModel
 logger = logging.getLogger(__name__)
 
 _CONNECT_S, _CLOSE_S = 10, 3
-_POLL_S = 1.0
+_POLL_S, _LIST_S = 1.0, 2.0
+_TILE_ROWS_AT_ONCE = 32
+"""Of a task, at most: the rows that cross its cuts, computed by both neighbours, are 4% of them."""
 _SEEN_WITHIN_S = 60
 """How long a network file system may keep it from us that a file is there."""
 _LARGEST_MODEL_BYTES = 16 << 20
@@ -109,9 +113,9 @@ class DaskWorkers:
         decided = dataclasses.replace(order, settings=settings)
 
         def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
-            told = _Told(plan, chunks, progress)
+            told = _Told(plan, chunks, parts, progress)
             with _Errands(self._client, self._name, self._check_alive) as errands:
-                self._write_parts(errands, decided, chunks, parts, told)
+                self._write_parts(errands, decided, plan, chunks, told)
             _await_sight(parts, chunks)
 
         return Job(plan=plan, run=decision.run, write_parts=write_parts)
@@ -127,20 +131,25 @@ class DaskWorkers:
                     return decision
 
     def _write_parts(
-        self, errands: _Errands, order: Order, chunks: Sequence[Chunk], parts: Parts, told: _Told
+        self,
+        errands: _Errands,
+        order: Order,
+        plan: Plan,
+        chunks: Sequence[Chunk],
+        told: _Told,
     ) -> None:
-        waiting = deque(chunks)
-        folder = os.path.abspath(parts.folder)  # noqa: PTH100 (links stay: others see other mounts)
+        waiting, parts = deque(chunks), told.parts
+        folder = _absolute_path(parts.folder)
         while waiting or errands.count:
             # No more than one each: Dask blames a lost worker's death on all that it was given.
             while waiting and errands.count < max(errands.workers, 1):
-                chunk = waiting.popleft()
-                errands.send(chunk, segment_chunk, order, chunk.index, folder, parts.key)
+                run = _next_run(waiting, plan, errands.workers)
+                indexes = tuple(chunk.index for chunk in run)
+                errands.send(run, segment_chunks, order, indexes, folder, parts.key)
             told.tell(errands.workers)
-            for chunk, future in errands.done():
-                _tell(errands.result(future, _place(scene_path(order.scene), chunk)))
-                told.add(chunk)
-                told.tell(errands.workers)
+            for run, future in errands.done():
+                left = parts.absent(run) or run
+                _tell(errands.result(future, _place(scene_path(order.scene), left[0])))
 
 
 class _Errands:
@@ -240,30 +249,47 @@ class _Errands:
 
 
 class _Told:
-    """Counts pixels, and tells the share that is done with a rate."""
+    """Counts the parts that have appeared, and tells the share that is done with a rate."""
 
-    def __init__(self, plan: Plan, chunks: Sequence[Chunk], progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, chunks: Sequence[Chunk], parts: Parts, progress: Progress
+    ) -> None:
+        self.parts = parts
         self._progress = progress
         self._total = plan.grid.height * plan.grid.width
-        self._found = self._total - sum(map(_pixels, chunks))
-        self._parts, self._count = 0, len(chunks)
-        self._done = 0
+        self._chunks = tuple(chunks)
+        self._asked = sum(map(_pixels, chunks))
         self._began = time.monotonic()
-
-    def add(self, chunk: Chunk) -> None:
-        """A part is there."""
-        self._done += _pixels(chunk)
-        self._parts += 1
+        self._looked = -_LIST_S
 
     def tell(self, workers: int) -> None:
-        """Say how far it is."""
-        rate = self._done / 1e6 / max(time.monotonic() - self._began, 1e-6)
-        share = (self._found + self._done) / self._total
-        plural = "" if workers == 1 else "s"
+        """Say how far it is; lists the folder, but not too often."""
+        now = time.monotonic()
+        if now - self._looked < _LIST_S:
+            return
+        self._looked = now
+        absent = self.parts.absent(self._chunks)
+        left = sum(map(_pixels, absent))
+        rate = (self._asked - left) / 1e6 / max(now - self._began, 1e-6)
+        done, plural = len(self._chunks) - len(absent), "" if workers == 1 else "s"
         self._progress(
-            share,
-            f"{rate:.2f} Mpx/s, {self._parts} of {self._count} parts, {workers} worker{plural}",
+            1 - left / self._total,
+            f"{rate:.2f} Mpx/s, {done} of {len(self._chunks)} parts, {workers} worker{plural}",
         )
+
+
+def _next_run(waiting: deque[Chunk], plan: Plan, workers: int) -> tuple[Chunk, ...]:
+    """Take the next chunks for one worker: neighbours, that share the tile rows across their cuts.
+
+    As many as it takes to make what is computed twice a twentieth, and fewer towards the end, so
+    that nobody is left with the last of them while others are idle.
+    """
+    chunk_rows = max(1, waiting[0].core.height // plan.grid.stride_px)
+    most = max(1, min(_TILE_ROWS_AT_ONCE // chunk_rows, len(waiting) // (2 * max(workers, 1))))
+    run = first_run(list(islice(waiting, most)))
+    for _ in run:
+        waiting.popleft()
+    return tuple(run)
 
 
 def _await_sight(parts: Parts, chunks: Sequence[Chunk]) -> None:

@@ -9,7 +9,7 @@ import logging
 import pickle
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +63,15 @@ def decide(order: Order) -> Decision:
     return Decision(plan=job.plan, run=job.run, remarks=tuple(remarks))
 
 
-def segment_chunk(order: Order, index: int, folder: str, key: str) -> tuple[Remark, ...]:
-    """Write the part of one chunk, unless it is there and whole.
+def segment_chunks(
+    order: Order, indexes: Sequence[int], folder: str, key: str
+) -> tuple[Remark, ...]:
+    """Write the parts of chunks, each as soon as it is whole; those that are there stay.
 
     Args:
         order: the segmentation, its batch size decided.
-        index: of the chunk in the plan.
+        indexes: of the chunks in the plan. Those that follow each other down a panel share the tile
+            rows that cross their cuts.
         folder: the parts folder.
         key: of the run.
 
@@ -82,9 +85,9 @@ def segment_chunk(order: Order, index: int, folder: str, key: str) -> tuple[Rema
         job = _PROCESS.job(order, key=key)
         plan = job.plan
         parts = joined_parts(Path(folder), job.run, plan.layers, nodata=plan.legend.nodata)
-        chunk = plan.chunks[index]
-        if parts.find(chunk) is None:
-            job.write_parts([chunk], parts, no_progress)
+        missing = parts.missing(plan.chunks[index] for index in indexes)
+        if missing:
+            job.write_parts(missing, parts, no_progress)
     return tuple(remarks)
 
 
