@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from geodinoseg.errors import GeodinosegError
     from geodinoseg.evaluation import evaluate_map
     from geodinoseg.legend import Legend, LegendClass
-    from geodinoseg.many_scenes import OutputNames, segment_scenes
+    from geodinoseg.many_scenes import segment_scenes
+    from geodinoseg.map_files import OutputNames
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.model_folder import load_model
     from geodinoseg.model.segmentor import Segmentor
@@ -52,7 +53,7 @@ _HOMES = {
     "LabelOptions": "training.settings",
     "Legend": "legend",
     "LegendClass": "legend",
-    "OutputNames": "many_scenes",
+    "OutputNames": "map_files",
     "PolygonOptions": "polygons.stream",
     "Scene": "scene",
     "SegmentSettings": "plan",

@@ -15,6 +15,7 @@ from typing import Literal
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
 from geodinoseg.journal import Journal, file_facts, opened_journal
+from geodinoseg.map_files import MapFiles, OutputNames, planned_files
 from geodinoseg.model.model_identity import model_identity
 from geodinoseg.plan import SegmentSettings
 from geodinoseg.polygons.polygonization import write_polygons
@@ -30,37 +31,6 @@ logger = logging.getLogger(__name__)
 
 _RASTER_SHARE = 0.9
 """Of a scene's progress, where polygons follow."""
-_HOLDS_ITS_STYLE = ".gpkg"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputNames:
-    """What the outputs of a scene are called; `{stem}` stands for the scene's name."""
-
-    class_raster: str = "{stem}.tif"
-    confidence: str | None = None
-    probabilities: str | None = None
-    polygons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapFiles:
-    """The outputs of one scene."""
-
-    class_raster: Path
-    confidence: Path | None
-    probabilities: Path | None
-    polygons: tuple[Path, ...]
-
-    @property
-    def rasters(self) -> tuple[Path, ...]:
-        """Class raster first."""
-        return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All of them, class raster first."""
-        return (*self.rasters, *self.polygons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,30 +45,6 @@ class SceneResult:
     """Of a scene that did not fail."""
     error: str | None = None
     """Why it failed."""
-
-
-def planned_files(
-    scenes: Sequence[ListedScene], folder: Path, names: OutputNames
-) -> tuple[MapFiles, ...]:
-    """Where the outputs of each scene go.
-
-    Raises:
-        OutputError: two are one file, or would share a style file.
-    """
-    maps = tuple(_files_of(scene, folder, names) for scene in scenes)
-    seen: dict[Path, str] = {}
-    for scene, files in zip(scenes, maps, strict=True):
-        for path in files.paths:
-            # QGIS looks for the style of a file in a `.qml` of its stem, which holds one.
-            place = path if path.suffix.lower() == _HOLDS_ITS_STYLE else path.with_suffix(".qml")
-            if place in seen:
-                raise OutputError(
-                    f"{path}: {scene.public_name} and {seen[place]} would both write it, or share "
-                    f"its style; give names that differ, such as --name-template "
-                    f"'{{parent}}_{{stem}}.tif'."
-                )
-            seen[place] = scene.public_name
-    return maps
 
 
 def segment_scenes(
@@ -281,22 +227,6 @@ def _record(
         key=key,
         files={path.name: file_facts(path) for path in paths},
         seconds=round(time.monotonic() - began, 1),
-    )
-
-
-def _files_of(scene: ListedScene, folder: Path, names: OutputNames) -> MapFiles:
-    def place(template: str) -> Path:
-        name = template.replace("{parent}", Path(scene.path).parent.name)
-        name = name.replace("{stem}", scene.stem)
-        if Path(name).name != name or name in {"", ".", ".."}:
-            raise OutputError(f"{name}: is no file name; outputs lie in one folder, {folder}.")
-        return folder / name
-
-    return MapFiles(
-        class_raster=place(names.class_raster),
-        confidence=place(names.confidence) if names.confidence else None,
-        probabilities=place(names.probabilities) if names.probabilities else None,
-        polygons=tuple(map(place, names.polygons)),
     )
 
 

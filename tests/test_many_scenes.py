@@ -13,7 +13,8 @@ from rasters import ROTATED, write_raster
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
 from geodinoseg.journal import JOURNAL, opened_journal
-from geodinoseg.many_scenes import OutputNames, planned_files, segment_scenes
+from geodinoseg.many_scenes import segment_scenes
+from geodinoseg.map_files import OutputNames, planned_files
 from geodinoseg.plan import SegmentSettings
 from geodinoseg.scene_list import ListedScene, listed_scenes
 from geodinoseg.segmentation import segment_scene

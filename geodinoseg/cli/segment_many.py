@@ -79,19 +79,19 @@ def segment_many(
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
     from geodinoseg.cli.checks import read_legend
+    from geodinoseg.map_files import planned_files
     from geodinoseg.scene_list import listed_scenes
 
     # Before torch is loaded: a mistyped path is answered at once.
     listed = listed_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
     read_legend(options["model"])
-
-    from geodinoseg.many_scenes import planned_files, segment_scenes
-
     names = _names(options)
     planned_files(listed, options["output_dir"], names)
     if options["dry_run"]:
         _dry_run(listed, options, settings(options))
         return
+    from geodinoseg.many_scenes import segment_scenes
+
     json_ = options["json_"]
     with workers(options) as crew, progress_bar("segmenting", json=json_) as progress:
         results = segment_scenes(
@@ -111,7 +111,7 @@ def segment_many(
 
 
 def _names(options: dict[str, Any]) -> Any:
-    from geodinoseg.many_scenes import OutputNames
+    from geodinoseg.map_files import OutputNames
 
     return OutputNames(
         class_raster=_template(options["name_template"] or "{stem}.tif"),
