@@ -21,8 +21,10 @@ from rasters import ROTATED, SmoothModel, write_raster
 from geodinoseg.cluster.dask_workers import connected_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
+from geodinoseg.many_scenes import segment_scenes
 from geodinoseg.parts import parts_folder
 from geodinoseg.plan import SegmentSettings
+from geodinoseg.scene_list import listed_scenes
 from geodinoseg.segmentation import segment_scene
 
 HEIGHT, WIDTH, PARTS = 1180, 530, 3
@@ -235,6 +237,30 @@ def test_a_chunk_that_kills_its_workers_is_named(tmp_path):
     kept = {path.name for path in parts_folder(tmp_path / "map.tif").glob("part-*")}
     assert "part-00001" not in kept
     assert kept
+
+
+def test_many_scenes_go_to_the_same_workers_and_a_broken_one_stops_none(
+    small_model, two_workers, tmp_path
+):
+    for index in range(2):
+        pixels = np.random.default_rng(index).integers(1, 250, (3, 90, 70)).astype(np.uint8)
+        write_raster(tmp_path / f"{index}.tif", pixels, transform=ROTATED, nodata=0)
+    (tmp_path / "1b.tif").write_bytes(b"no raster")
+    scenes = listed_scenes([str(tmp_path)])
+    for name, workers in (("alone", None), ("many", two_workers)):
+        results = segment_scenes(scenes, small_model, tmp_path / name, workers=workers)
+        assert [result.status for result in results] == ["done", "done", "failed"]
+    for name in ("0.tif", "1.tif"):
+        maps = {(tmp_path / way / name).read_bytes() for way in ("alone", "many")}
+        assert len(maps) == 1
+
+
+def test_without_dask_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    for workers in (local_workers(2), connected_workers("tcp://127.0.0.1:1")):
+        missing = pytest.raises(ClusterError, match=r'pip install "geodinoseg\[cluster\]"')
+        with missing, workers:
+            pass
 
 
 @dataclass

@@ -72,17 +72,15 @@ def connected_workers(address: str) -> Iterator[DaskWorkers]:
 class DaskWorkers:
     """Workers behind a Dask client: a `Workers` for `segment_scene`."""
 
-    def __init__(self, client: Any, name: str, *, alive: Any = None) -> None:
+    def __init__(self, client: Any, name: str) -> None:
         """Made by `connected_workers` and `local_workers`.
 
         Args:
             client: a `distributed.Client`.
             name: what to call them in messages.
-            alive: called now and then; raises where they will never answer.
         """
         self._client = client
         self._name = name
-        self._check_alive = alive or (lambda: None)
 
     def prepare(
         self,
@@ -114,14 +112,14 @@ class DaskWorkers:
 
         def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
             told = _Told(plan, chunks, parts, progress)
-            with _Errands(self._client, self._name, self._check_alive) as errands:
+            with _Errands(self._client, self._name) as errands:
                 self._write_parts(errands, decided, plan, chunks, told)
             _await_sight(parts, chunks)
 
         return Job(plan=plan, run=decision.run, write_parts=write_parts)
 
     def _decision(self, order: Order) -> Decision:
-        with _Errands(self._client, self._name, self._check_alive) as errands:
+        with _Errands(self._client, self._name) as errands:
             errands.send(order, decide, order)
             while True:
                 for _, future in errands.done():
@@ -155,10 +153,9 @@ class DaskWorkers:
 class _Errands:
     """Tasks under way; those that are not wanted any more are called back at the end."""
 
-    def __init__(self, client: Any, name: str, check_alive: Any) -> None:
+    def __init__(self, client: Any, name: str) -> None:
         self._client = client
         self._name = name
-        self._check_alive = check_alive
         self._token = uuid.uuid4().hex
         self._sent = 0
         self._running: dict[Any, Any] = {}
@@ -230,7 +227,6 @@ class _Errands:
 
     def _look(self) -> None:
         """Count the workers, now and then: they may come and go."""
-        self._check_alive()
         now = time.monotonic()
         if now - self._looked < _POLL_S:
             return
