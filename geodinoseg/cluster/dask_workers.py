@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -172,7 +173,9 @@ class _Errands:
         futures = list(self._running)
         self._running.clear()
         if futures and self._client.status == "running":
-            self._client.cancel(futures, force=True)
+            # A scheduler that goes just now has nothing to call back any more.
+            with suppress(Exception, asyncio.CancelledError):
+                self._client.cancel(futures, force=True)
 
     @property
     def count(self) -> int:
@@ -183,7 +186,8 @@ class _Errands:
         """Have a worker call a function; `done` gives `what` back."""
         name = f"geodinoseg-{function.__name__}-{self._token}-{self._sent}"
         self._sent += 1
-        future = self._client.submit(function, *arguments, key=name, pure=False)
+        with self._scheduler_there():
+            future = self._client.submit(function, *arguments, key=name, pure=False)
         self._running[future] = what
         future.add_done_callback(self._finished.put)
 
@@ -208,9 +212,10 @@ class _Errands:
         """
         if future.status in {"cancelled", "lost"}:
             raise self._scheduler_gone()
-        error = future.exception()
-        if error is None:
-            return future.result()
+        with self._scheduler_there():
+            error = future.exception()
+            if error is None:
+                return future.result()
         if isinstance(error, distributed().KilledWorker):
             raise ClusterError(
                 f"{what} killed {error.allowed_failures + 1} workers, one after the other (the "
@@ -232,13 +237,26 @@ class _Errands:
             return
         if self._client.status != "running":
             raise self._scheduler_gone()
-        try:
+        with self._scheduler_there():
             count = len(self._client.nthreads())
-        except (OSError, distributed().CommClosedError) as error:
-            raise self._scheduler_gone() from error
         if count == 0 and (self.workers or not self._looked):
             logger.warning("%s: has no worker at the moment; waiting for one.", self._name)
         self.workers, self._looked = count, now
+
+    @contextmanager
+    def _scheduler_there(self) -> Iterator[None]:
+        """Whatever Dask raises while its scheduler goes means just that.
+
+        Raises:
+            SchedulerError: the scheduler is gone.
+        """
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            gone = (OSError, asyncio.CancelledError, distributed().comm.CommClosedError)
+            if self._client.status == "running" and not isinstance(error, gone):
+                raise
+            raise self._scheduler_gone() from error
 
     def _scheduler_gone(self) -> SchedulerError:
         return SchedulerError(f"{self._name}: the Dask scheduler is gone.")
