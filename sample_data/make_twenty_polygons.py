@@ -1,8 +1,8 @@
 """Twenty polygons as somebody would digitize them in ten minutes: `banepa_twenty.geojson`.
 
 Fourteen roofs out of `banepa_buildings.geojson`, spread over the north of the eastern quarter of
-`banepa_train.tif`, and six pieces of yards and lanes between the houses. The southern half of that quarter
-stays for checking, and no part of the quarter was seen by the sample model's backbone.
+`banepa_train.tif`, and six pieces of yards and lanes between the houses. The southern half of that
+quarter stays for checking, and no part of the quarter was seen by the sample model's backbone.
 
     python sample_data/make_twenty_polygons.py
 """
