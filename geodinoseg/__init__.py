@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from geodinoseg.assessment.sample import SampleDesign, SampleOptions, draw_sample
     from geodinoseg.assessment.sample_assessment import SampleAssessment, evaluate_sample
     from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
+    from geodinoseg.cluster.dask_workers import connected_workers
+    from geodinoseg.cluster.local import local_workers
     from geodinoseg.errors import GeodinosegError
     from geodinoseg.evaluation import EvaluationOptions, evaluate_map
     from geodinoseg.legend import Legend, LegendClass
+    from geodinoseg.many_scenes import segment_scenes
+    from geodinoseg.map_files import OutputNames
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.model_folder import load_model
     from geodinoseg.model.segmentor import Segmentor
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from geodinoseg.polygons.polygonization import polygonize, write_polygons
     from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.scene import Scene, open_scene
+    from geodinoseg.scene_list import listed_scenes
     from geodinoseg.segmentation import segment_scene
     from geodinoseg.tile_model import TileModel
     from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
@@ -58,6 +63,7 @@ _HOMES = {
     "Legend": "legend",
     "LegendClass": "legend",
     "MapAssessment": "assessment.map_assessment",
+    "OutputNames": "map_files",
     "PolygonOptions": "polygons.stream",
     "SampleAssessment": "assessment.sample_assessment",
     "SampleDesign": "assessment.sample",
@@ -67,16 +73,20 @@ _HOMES = {
     "Segmentor": "model.segmentor",
     "TileModel": "tile_model",
     "TrainingSettings": "training.settings",
+    "connected_workers": "cluster.dask_workers",
     "draw_sample": "assessment.sample",
     "estimate_areas": "assessment.area_estimates",
     "evaluate_map": "evaluation",
     "evaluate_sample": "assessment.sample_assessment",
+    "listed_scenes": "scene_list",
     "load_model": "model.model_folder",
+    "local_workers": "cluster.local",
     "open_class_raster": "class_rasters.class_raster",
     "open_scene": "scene",
     "plan_training": "training.training_plan",
     "polygonize": "polygons.polygonization",
     "segment_scene": "segmentation",
+    "segment_scenes": "many_scenes",
     "side_by_side": "pictures.figures",
     "train_model": "training.trainer",
     "write_polygons": "polygons.polygonization",
@@ -94,6 +104,7 @@ __all__ = [
     "Legend",
     "LegendClass",
     "MapAssessment",
+    "OutputNames",
     "PolygonOptions",
     "SampleAssessment",
     "SampleDesign",
@@ -104,16 +115,20 @@ __all__ = [
     "TileModel",
     "TrainingSettings",
     "__version__",
+    "connected_workers",
     "draw_sample",
     "estimate_areas",
     "evaluate_map",
     "evaluate_sample",
+    "listed_scenes",
     "load_model",
+    "local_workers",
     "open_class_raster",
     "open_scene",
     "plan_training",
     "polygonize",
     "segment_scene",
+    "segment_scenes",
     "side_by_side",
     "train_model",
     "write_polygons",

@@ -11,7 +11,6 @@ import torch
 from geodinoseg.plan import Plan, SegmentSettings, loaded_model
 from geodinoseg.segmentation_job import decide
 from geodinoseg.tile_model import TileModel
-from geodinoseg.value_range import warn_of_far_values
 
 
 def estimate(
@@ -46,7 +45,6 @@ def estimate(
     plan, loaded = decide(
         scene, loaded, settings, confidence=confidence, probabilities=probabilities
     )
-    warn_of_far_values(plan.scene, loaded)
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
     return plan, per_tile * len(plan.grid)

@@ -9,6 +9,8 @@ GeodinosegError
 ├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
 ├── DeviceError            the device is absent, or its memory too small
 │   └── DeviceMemoryError  its memory, or the machine's, does not hold what is needed at least
+├── ClusterError           workers cannot be started or reached, or do not fit the run
+│   └── SchedulerError     the scheduler is not there, or has gone
 └── OutputError            an output cannot be written where it should go
     └── OutputExistsError  it is there already, and --overwrite was not given
 """
@@ -56,6 +58,14 @@ class DeviceError(GeodinosegError):
 
 class DeviceMemoryError(DeviceError):
     """Memory does not hold what is needed at least; with smaller pieces it may."""
+
+
+class ClusterError(GeodinosegError):
+    """Workers cannot be started or reached, die of a chunk, or do not fit the run."""
+
+
+class SchedulerError(ClusterError):
+    """The scheduler cannot be reached, or is gone: nothing more can be computed."""
 
 
 class OutputError(GeodinosegError):

@@ -105,6 +105,11 @@ class Parts:
             raise OutputError(f"{self._path(chunk)}: is not whole any more; run it again.")
         return part
 
+    def absent(self, chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
+        """The chunks without a part, whole or not; lists the folder, reads nothing."""
+        names = {path.name for path in self.folder.iterdir()}
+        return tuple(chunk for chunk in chunks if self._path(chunk).name not in names)
+
     def count(self) -> int:
         """Number of parts in the folder, whole or not."""
         return sum(1 for _ in self.folder.glob("part-*"))
@@ -235,6 +240,34 @@ def opened_parts(
         remove_folder(folder)
     except OutputError as error:  # the outputs are in place, and that is what counts
         logger.warning("%s is not needed any more; remove it by hand (%s)", folder, error)
+
+
+def joined_parts(folder: Path, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
+    """The parts of a run that another process has opened, for a worker that writes some of them.
+
+    Args:
+        folder: the parts folder.
+        run: what the worker would compute.
+        layers: what the map holds.
+        nodata: class id that means none.
+
+    Raises:
+        OutputError: the folder is not there, or belongs to another run: the worker sees another
+            scene, model or version than whoever opened it.
+    """
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise OutputError(
+            f"{folder}: is not seen here; the output must lie on storage that all workers share."
+        )
+    if manifest["run"] != run.to_json():
+        difference = _difference(manifest["run"], run.to_json())
+        raise OutputError(
+            f"{folder}: does not fit what is seen here: {difference}. All workers must see the "
+            f"same scene and model, under the same names, on devices of one kind, with the same "
+            f"geodinoseg."
+        )
+    return Parts(folder, run.key, layers, nodata=nodata)
 
 
 def _begin(folder: Path, run: Run, chunks: Sequence[Chunk]) -> None:

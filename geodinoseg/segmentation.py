@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from geodinoseg.chunk_segmenter import ChunkSegmenter, TileProgress
 from geodinoseg.class_rasters.block_rows import Checksums
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.class_rasters.class_rows import ClassRasterWriter, LayerName, class_raster_writer
@@ -24,9 +23,10 @@ from geodinoseg.plan import Plan, SegmentSettings, plan_facts
 from geodinoseg.printable import printable, printable_name
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.scene import Scene, ScenePath
-from geodinoseg.segmentation_job import Job, Outputs, check_outputs, prepare
+from geodinoseg.segmentation_job import Job, Outputs, check_outputs, with_batch_of_before
 from geodinoseg.tile_model import TileModel
 from geodinoseg.version import __version__
+from geodinoseg.workers import ThisProcess, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def segment_scene(
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
+    workers: Workers | None = None,
     progress: Progress = no_progress,
 ) -> ClassRaster:
     """Segment a scene of any size into a class raster on the scene's own grid.
@@ -64,6 +65,9 @@ def segment_scene(
         overwrite: replace outputs that are there.
         resume: go on with the parts that an interrupted run left beside the output; False starts
             over. A run of another scene, model or settings is never gone on with.
+        workers: who computes, as `local_workers` and `connected_workers` give them; this process
+            where not given. The bytes are the same where each process has as many threads, and
+            a device of the same kind.
         progress: told the share of tiles done.
 
     Returns:
@@ -76,13 +80,15 @@ def segment_scene(
         DeviceError: the device is absent or too small.
         OutputError: the outputs cannot be written, are being written by another process, or lie
             beside parts of another run.
+        ClusterError: the workers cannot do it.
     """
     targets = check_outputs(scene, output, confidence, probabilities, overwrite=overwrite)
-    settings = settings or SegmentSettings()
+    workers = workers or ThisProcess()
     with ExitStack() as locks:
         for path in targets.paths:
             locks.enter_context(locked_output(path))
-        job = prepare(scene, model, targets, settings, device=device, resume=resume)
+        settings = with_batch_of_before(settings or SegmentSettings(), targets, resume=resume)
+        job = workers.prepare(scene, model, targets, settings, device=device)
         with parts_of(job, targets, resume=resume) as parts:
             segment_missing(job, parts, progress=part_of(progress, 0, _NETWORK_SHARE))
             finishing = part_of(progress, _NETWORK_SHARE, _ASSEMBLED_SHARE)
@@ -132,10 +138,8 @@ def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress)
     found = len(chunks) - len(missing)
     if found:
         logger.info("%d of %d parts were done before; going on with the rest.", found, len(chunks))
-    pixels = job.plan.grid.height * job.plan.grid.width
-    left = sum(chunk.core.width * chunk.core.height for chunk in missing)
-    told = TileProgress(missing, progress, found=pixels - left)
-    ChunkSegmenter(job.plan, job.model, told).write(missing, parts)
+    if missing:
+        job.write_parts(missing, parts, progress)
 
 
 def assemble(

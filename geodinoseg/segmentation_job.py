@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import OutputError
+from geodinoseg.grid import Chunk
 from geodinoseg.inference import fitting_batch_size
-from geodinoseg.model.model_identity import model_identity
 from geodinoseg.outputs import check_output
-from geodinoseg.parts import Run, check_parts_folder, outputs_in_doubt, recorded_batch_size
-from geodinoseg.plan import Plan, SegmentSettings, loaded_model, make_plan
-from geodinoseg.scene import Scene, ScenePath, scene_path
+from geodinoseg.parts import Parts, Run, check_parts_folder, outputs_in_doubt, recorded_batch_size
+from geodinoseg.plan import Plan, SegmentSettings, make_plan
+from geodinoseg.progress import Progress
+from geodinoseg.scene import scene_path
 from geodinoseg.scene_identity import scene_identity
 from geodinoseg.tile_model import TileModel
 from geodinoseg.value_range import warn_of_far_values
@@ -41,10 +43,10 @@ class Job:
     """One segmentation, decided: what every process that computes a part of it must agree on."""
 
     plan: Plan
-    model: TileModel
-    """Set to the scene's ground resolution."""
     run: Run
     """Content of scene, model and settings."""
+    write_parts: Callable[[Sequence[Chunk], Parts, Progress], None]
+    """Segments chunks and writes their parts."""
 
 
 def check_outputs(
@@ -80,39 +82,14 @@ def check_outputs(
     return Outputs(class_raster=main, **chosen)
 
 
-def prepare(
-    scene: ScenePath | Scene,
-    model: str | Path | TileModel,
-    targets: Outputs,
-    settings: SegmentSettings,
-    *,
-    device: str,
-    resume: bool,
-) -> Job:
-    """Load the model and decide on everything, before the first part.
-
-    Where no batch size was given, that of the run to go on with is taken, or on a GPU the largest
-    that fits: it belongs to what the bytes depend on.
-
-    Raises:
-        GeodinosegError: as `segment_scene`.
-    """
-    loaded = loaded_model(model, settings, device=device)
-    recorded = recorded_batch_size(targets.class_raster) if resume else None
-    plan, loaded = decide(
-        scene,
-        loaded,
-        dataclasses.replace(settings, batch_size=settings.batch_size or recorded),
-        confidence=targets.confidence is not None,
-        probabilities=targets.probabilities is not None,
-    )
-    warn_of_far_values(plan.scene, loaded)
-    run = Run(
-        scene=scene_identity(plan.scene),
-        model=model_identity(model),
-        settings=_settings_of(plan, loaded),
-    )
-    return Job(plan=plan, model=loaded, run=run)
+def with_batch_of_before(
+    settings: SegmentSettings, targets: Outputs, *, resume: bool
+) -> SegmentSettings:
+    """Where no batch size was given, that of the run to go on with: the bytes depend on it."""
+    if settings.batch_size is not None or not resume:
+        return settings
+    recorded = recorded_batch_size(targets.class_raster)
+    return dataclasses.replace(settings, batch_size=recorded)
 
 
 def decide(
@@ -125,6 +102,8 @@ def decide(
 ) -> tuple[Plan, TileModel]:
     """`make_plan`, with the largest batch that fits where none was chosen for a GPU.
 
+    Says where the scene's values are far from those of the training.
+
     Raises:
         GeodinosegError: as `make_plan`.
     """
@@ -133,7 +112,22 @@ def decide(
     )
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, model))
+    warn_of_far_values(plan.scene, model)
     return plan, model
+
+
+def run_of(plan: Plan, model: TileModel, *, identity: Mapping[str, Any]) -> Run:
+    """What the bytes of a map depend on.
+
+    Args:
+        plan: of the segmentation.
+        model: as it computes.
+        identity: of the model; see `model_identity`.
+
+    Raises:
+        SceneError: the scene cannot be read.
+    """
+    return Run(scene=scene_identity(plan.scene), model=identity, settings=_settings_of(plan, model))
 
 
 def _settings_of(plan: Plan, model: TileModel) -> dict[str, Any]:

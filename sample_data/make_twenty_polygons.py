@@ -1,7 +1,7 @@
 """Twenty polygons as somebody would digitize them in ten minutes: `banepa_twenty.geojson`.
 
 Fourteen roofs out of `banepa_buildings.geojson`, spread over the north of the eastern quarter of
-`banepa_train.tif`, and six pieces of land without a building. The southern half of that quarter
+`banepa_train.tif`, and six pieces of yards and lanes between the houses. The southern half of that quarter
 stays for checking, and no part of the quarter was seen by the sample model's backbone.
 
     python sample_data/make_twenty_polygons.py
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 SCENE, BUILDINGS = HERE / "banepa_train.tif", HERE / "banepa_buildings.geojson"
 COLS, ROWS = (2304, 3072), (0, 1536)
 ROOFS = {"concrete": 8, "tin": 6}
-BACKGROUND, SIDE_M = 6, 9.0
+BACKGROUND, SIDE_M, NEAR_M = 6, 7.0, 5.0
 SMALLEST_ROOF_M2 = 40.0
 SEED = 5
 
@@ -61,12 +61,13 @@ def spread(
 def bare_land(
     area: shapely.Polygon, buildings: geopandas.GeoDataFrame, rng: np.random.Generator
 ) -> list[shapely.Polygon]:
-    """Squares that no building is near, apart from each other."""
-    built = shapely.union_all(buildings.buffer(1.0))
+    """Squares without a building but close to one, where mistakes are made; far from each other."""
+    built = shapely.union_all(buildings.geometry)
     west, south, east, north = area.bounds
-    points = rng.uniform((west, south), (east - SIDE_M, north - SIDE_M), size=(2000, 2))
+    points = rng.uniform((west, south), (east - SIDE_M, north - SIDE_M), size=(4000, 2))
     squares = shapely.box(*points.T, *(points + SIDE_M).T)
-    return spread(squares[~shapely.intersects(squares, built)], BACKGROUND, rng)
+    away = shapely.distance(squares, built)
+    return spread(squares[(away > 0) & (away < NEAR_M)], BACKGROUND, rng)
 
 
 if __name__ == "__main__":

@@ -83,10 +83,10 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
 def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> None:
     """Say what was written: lines for a person, or the last JSON event."""
     if json_:
-        _event(event="done", outputs=[str(path) for path in outputs])
+        event(event="done", outputs=[str(path) for path in outputs])
         return
     for line in lines:
-        _say(line)
+        say(line)
 
 
 def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
@@ -95,26 +95,27 @@ def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
 
     if json_:
         costs = {"memory_bytes": plan.memory_bytes, "output_bytes": plan.output_bytes}
-        _event(
+        event(
             event="plan",
+            scene=plan.scene.path,
             seconds=round(seconds, 1),
             parts=len(plan.chunks),
             **costs,
             **plan_facts(plan),
         )
         return
-    _say(str(plan))
-    _say(f"time      about {_spoken(seconds)} in the network on this device")
+    say(str(plan))
+    say(f"time      about {spoken(seconds)} in the network on this device")
 
 
 def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
     """Facts for a person, a line each, or as one JSON object."""
     if json_:
-        _say(json.dumps(facts))
+        say(json.dumps(facts))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        _say(f"{name:{width}}  {_shown(value)}")
+        say(f"{name:{width}}  {_shown(value)}")
 
 
 class _Unfailing:
@@ -147,7 +148,7 @@ def _notes(error: BaseException) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
-def _say(line: str, *, err: bool = False) -> None:
+def say(line: str, *, err: bool = False) -> None:
     """A line for whoever listens; a reader who has gone, or a full disk, is no reason to fail."""
     try:
         click.echo(line, err=err)
@@ -185,7 +186,7 @@ class _Words(logging.Handler):
         if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
             self._said.add(message)
             is_warning = record.levelno >= logging.WARNING
-            _say(f"Warning: {message}" if is_warning else message, err=True)
+            say(f"Warning: {message}" if is_warning else message, err=True)
 
 
 @contextmanager
@@ -211,7 +212,8 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """A duration as a person says it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -226,18 +228,19 @@ def _json_progress() -> Progress:
         now = time.monotonic()
         if now - last >= _JSON_REDRAW_S or fraction >= 1:
             last = now
-            _event(event="progress", fraction=round(fraction, 4), message=message)
+            event(event="progress", fraction=round(fraction, 4), message=message)
 
     return progress
 
 
-def _event(**values: Any) -> None:
+def event(**values: Any) -> None:
+    """One JSON event, a line on stdout."""
     # In ASCII, as a name that is no UTF-8 would not pass otherwise; click flushes.
-    _say(json.dumps(values))
+    say(json.dumps(values))
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.meta.get(_WANTS_JSON):
-        _event(event="error", message=message)
-    _say(f"Error: {message}", err=True)
+        event(event="error", message=message)
+    say(f"Error: {message}", err=True)
     sys.exit(code)

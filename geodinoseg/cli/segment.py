@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from geodinoseg.cli.options import (
     json_option,
     overwrite_option,
 )
+from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
 from geodinoseg.progress import Progress, part_of
 
 _FILE = click.Path(path_type=Path)
@@ -24,9 +26,9 @@ _RASTER_SHARE = 0.9
 
 
 @click.command()
-@click.argument("scene")
+@click.argument("scenes", metavar="SCENE...", nargs=-1)
 @click.option("--model", required=True, type=_FILE, help="Model folder, as `train` writes it.")
-@click.option("-o", "--output", required=True, type=_FILE, help="Class raster to write, .tif.")
+@click.option("-o", "--output", type=_FILE, help="Class raster to write, .tif.")
 @click.option(
     "--polygons",
     type=_FILE,
@@ -72,8 +74,19 @@ _RASTER_SHARE = 0.9
     is_flag=True,
     help="Start over, where an interrupted run left finished parts beside the output.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes of this machine to compute with, one a GPU where there are several.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="A Dask scheduler whose workers compute, such as tcp://node1:8786.",
+)
+@many_scenes_options
 @json_option
-def segment(scene: str, **options: Any) -> None:
+def segment(scenes: tuple[str, ...], **options: Any) -> None:
     """Segment SCENE with a model into a class raster on the scene's own grid.
 
     \b
@@ -83,10 +96,26 @@ def segment(scene: str, **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --max-memory 2GB
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif \\
           --confidence confidence.tif --polygons landcover.gpkg
+      geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
+      geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
     A run that was interrupted is gone on with by the same command: finished parts lie beside the
     output, in <output>.parts, until the map is whole.
+
+    With --output-dir, SCENE is one or more files, folders, quoted patterns, @lists of them or STAC
+    items; each gets a map of its own, and the names of outputs are templates: {stem} stands for the
+    scene's name. A journal in the folder says what is done: the same command again does the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
+    if options["workers"] and options["scheduler"]:
+        raise click.UsageError("--workers and --scheduler: give one of them.")
+    if options["output_dir"]:
+        segment_many(scenes, options, settings=_settings, workers=_workers)
+        return
+    check_only_one(scenes, options)
+    _segment_one(scenes[0], options)
+
+
+def _segment_one(scene: str, options: dict[str, Any]) -> None:
     from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
     from geodinoseg.scene import open_scene
 
@@ -107,13 +136,29 @@ def segment(scene: str, **options: Any) -> None:
     if options["dry_run"]:
         _dry_run(source, options)
         return
-    with progress_bar("segmenting", json=options["json_"]) as progress:
-        raster = _segment(source, options, progress)
+    with (
+        _workers(options) as workers,
+        progress_bar("segmenting", json=options["json_"]) as progress,
+    ):
+        raster = _segment(source, options, workers, progress)
     outputs = [*rasters, *options["polygons"]]
     report_done(options["json_"], outputs, _lines(raster, outputs))
 
 
-def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
+def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Who computes: nothing said, this process."""
+    if options["workers"]:
+        from geodinoseg.cluster.local import local_workers
+
+        return local_workers(options["workers"], device=options["device"])
+    if options["scheduler"]:
+        from geodinoseg.cluster.dask_workers import connected_workers
+
+        return connected_workers(options["scheduler"])
+    return nullcontext()
+
+
+def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progress) -> Any:
     """Raster first, polygons from it; one progress for both."""
     import geodinoseg
 
@@ -129,6 +174,7 @@ def _segment(source: Any, options: dict[str, Any], progress: Progress) -> Any:
         device=options["device"],
         overwrite=options["overwrite"],
         resume=not options["no_resume"],
+        workers=workers,
         progress=part_of(progress, 0, raster_share),
     )
     step = (1 - raster_share) / max(len(polygons), 1)

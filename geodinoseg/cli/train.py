@@ -267,10 +267,8 @@ def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict
 
 def _lines(output: Path, segmentor: Any) -> list[str]:
     names = ", ".join(segmentor.legend.names)
-    scores, training = segmentor.scores, segmentor.training
+    scores = segmentor.scores
     lines = [f"{output}: a model of {len(segmentor.legend)} classes ({names})"]
-    if training.get("outcome"):
-        lines.append(training["outcome"])
     if scores:
         lines.append(f"mean IoU {scores['mean_iou']:.3f} on {scores['on']}")
     lines.append(f"next: geodinoseg segment SCENE --model {output} -o landcover.tif")

@@ -1,0 +1,150 @@
+"""The command `segment` over many scenes: `--output-dir` in place of `-o`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from geodinoseg.cli.console import progress_bar, report_plan
+from geodinoseg.cli.scene_reports import report_scene, report_summary, report_totals
+
+_OF_MANY = ("name_template", "scene_list", "asset")
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def many_scenes_options(command: _Command) -> _Command:
+    """The options that belong to `--output-dir`, and itself."""
+    options = (
+        click.option(
+            "--output-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder for the maps of many scenes, and the journal of them.",
+        ),
+        click.option(
+            "--name-template",
+            metavar="NAME",
+            help="Names of the maps, with {stem} and {parent} of the scene. [default: {stem}.tif]",
+        ),
+        click.option(
+            "--scene-list",
+            type=click.Path(path_type=Path),
+            help="A text file that names scenes, one a line.",
+        ),
+        click.option("--asset", help="Of STAC items, which of their rasters: its name."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_only_one(scenes: Sequence[str], options: dict[str, Any]) -> None:
+    """Say what is wrong with a call that has no `--output-dir`.
+
+    Raises:
+        click.UsageError: it lacks scene or output, has more than one, or options of many.
+    """
+    if not options["output"]:
+        raise click.UsageError("Missing option '-o' / '--output', or '--output-dir' for many.")
+    given = [f"--{name.replace('_', '-')}" for name in _OF_MANY if options[name]]
+    if given:
+        raise click.UsageError(f"{given[0]}: belongs to --output-dir.")
+    if not scenes:
+        raise click.UsageError("Missing argument 'SCENE'.")
+    if len(scenes) > 1:
+        raise click.UsageError(f"{len(scenes)} scenes make as many maps: give --output-dir.")
+
+
+def segment_many(
+    scenes: Sequence[str],
+    options: dict[str, Any],
+    *,
+    settings: Callable[[dict[str, Any]], Any],
+    workers: Callable[[dict[str, Any]], AbstractContextManager[Any]],
+) -> None:
+    """Run the command for many scenes.
+
+    Args:
+        scenes: as they were named.
+        options: of the command.
+        settings: makes `SegmentSettings` of the options.
+        workers: makes workers of the options.
+
+    Raises:
+        GeodinosegError: scenes, model or outputs cannot be used, or some scenes failed.
+    """
+    if options["output"]:
+        raise click.UsageError("-o and --output-dir: give one of them.")
+    from geodinoseg.cli.checks import read_legend
+    from geodinoseg.map_files import planned_files
+    from geodinoseg.scene_list import listed_scenes
+
+    # Before torch is loaded: a mistyped path is answered at once.
+    listed = listed_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
+    read_legend(options["model"])
+    names = _names(options)
+    planned_files(listed, options["output_dir"], names)
+    if options["dry_run"]:
+        _dry_run(listed, options, settings(options))
+        return
+    from geodinoseg.many_scenes import segment_scenes
+
+    json_ = options["json_"]
+    with workers(options) as crew, progress_bar("segmenting", json=json_) as progress:
+        results = segment_scenes(
+            listed,
+            options["model"],
+            options["output_dir"],
+            names=names,
+            settings=settings(options),
+            device=options["device"],
+            overwrite=options["overwrite"],
+            resume=not options["no_resume"],
+            workers=crew,
+            allow_external=options["allow_external"],
+            tell=lambda result: report_scene(result, json_=json_),
+            progress=progress,
+        )
+    report_summary(results, json_=json_)
+
+
+def _names(options: dict[str, Any]) -> Any:
+    from geodinoseg.map_files import OutputNames
+
+    return OutputNames(
+        class_raster=_template(options["name_template"] or "{stem}.tif"),
+        confidence=_template(options["confidence"]),
+        probabilities=_template(options["probabilities"]),
+        polygons=tuple(_template(path) for path in options["polygons"]),
+    )
+
+
+def _template(name: Path | str | None) -> Any:
+    """`.gpkg` alone is `{stem}.gpkg`, as `_confidence.tif` is `{stem}_confidence.tif`."""
+    if name is None:
+        return None
+    text = str(name)
+    return "{stem}" + text if text[:1] in {".", "_"} else text
+
+
+def _dry_run(listed: Sequence[Any], options: dict[str, Any], settings: Any) -> None:
+    from geodinoseg.dry_run import estimate
+    from geodinoseg.plan import loaded_model
+    from geodinoseg.scene import open_scene
+
+    model = loaded_model(options["model"], settings, device=options["device"])
+    total_s, total_bytes = 0.0, 0
+    for scene in listed:
+        plan, seconds = estimate(
+            open_scene(scene.path, allow_external=options["allow_external"]),
+            model,
+            settings,
+            confidence=options["confidence"] is not None,
+            probabilities=options["probabilities"] is not None,
+        )
+        report_plan(plan, seconds, json_=options["json_"])
+        total_s, total_bytes = total_s + seconds, total_bytes + plan.output_bytes
+    report_totals(len(listed), total_s, total_bytes, json_=options["json_"])

@@ -1,0 +1,143 @@
+"""Many scenes, as they are named on a command line: files, folders, patterns, lists, STAC items."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from geodinoseg.errors import SceneError, one_line
+
+_RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+_IS_A_PATTERN = re.compile(r"[*?[]")
+_LARGEST_ITEM_BYTES = 16 << 20
+_RASTER_TYPES = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedScene:
+    """A scene among many."""
+
+    path: str
+    """A file, or any path that GDAL reads."""
+    stem: str
+    """What its outputs are called after."""
+
+    @property
+    def public_name(self) -> str:
+        """The path without what may be secret: the user and the query of an address."""
+        prefix, found, rest = self.path.rpartition("/vsicurl/")
+        parts = urlsplit(rest if found else self.path)
+        if not parts.scheme or not parts.netloc:
+            return self.path
+        plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+        return prefix + found + plain.geturl()
+
+
+def listed_scenes(
+    named: Sequence[str], *, list_file: Path | None = None, asset: str | None = None
+) -> tuple[ListedScene, ...]:
+    """The scenes that are meant, each once, in the order in which they are named.
+
+    Args:
+        named: files or addresses; folders, for the rasters in them; patterns such as `tiles/*.tif`;
+            `@list.txt`; STAC items (`.json`).
+        list_file: a text file of the same, a line each; `#` begins a comment.
+        asset: of STAC items, where they have several rasters.
+
+    Raises:
+        SceneError: nothing is meant, or a list or an item cannot be read.
+    """
+    lines = [*named, *([f"@{list_file}"] if list_file else [])]
+    found: dict[str, ListedScene] = {}
+    for path in _expanded(lines):
+        scene = _scene_of(path, asset)
+        found.setdefault(os.path.abspath(path) if os.path.exists(path) else path, scene)  # noqa: PTH100, PTH110
+    if not found:
+        raise SceneError("no scene was named; give files, a folder, a pattern or a list.")
+    return tuple(found.values())
+
+
+def _expanded(named: Iterable[str]) -> Iterator[str]:
+    for name in named:
+        if name.startswith("@") and not os.path.exists(name):  # noqa: PTH110
+            yield from _expanded(_lines(Path(name[1:])))
+        elif os.path.isdir(name):  # noqa: PTH112 (a GDAL path need not be a file's)
+            yield from _some(sorted(_rasters_in(Path(name))), name, "holds no raster")
+        elif _IS_A_PATTERN.search(name) and not os.path.exists(name) and "://" not in name:  # noqa: PTH110
+            matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (absolute patterns)
+            yield from _some(matches, name, "no file has such a name")
+        else:
+            yield name
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise SceneError(
+            f"{path}: is no list of scenes that can be read ({one_line(error)}); give a text file, "
+            f"a scene a line."
+        ) from error
+    stripped = [line.strip() for line in lines]
+    kept = [line for line in stripped if line and not line.startswith("#")]
+    if any(line.startswith("@") for line in kept):
+        raise SceneError(f"{path}: names another list; name the scenes in one.")
+    return kept
+
+
+def _rasters_in(folder: Path) -> list[str]:
+    return [str(path) for path in folder.iterdir() if path.suffix.lower() in _RASTERS]
+
+
+def _some(paths: list[str], name: str, fault: str) -> list[str]:
+    if not paths:
+        raise SceneError(f"{name}: {fault}; check the name.")
+    return paths
+
+
+def _scene_of(path: str, asset: str | None) -> ListedScene:
+    if path.lower().endswith(".json") and os.path.isfile(path):  # noqa: PTH113
+        return _stac_scene(Path(path), asset)
+    return ListedScene(path=path, stem=Path(urlsplit(path).path if "://" in path else path).stem)
+
+
+def _stac_scene(path: Path, asset: str | None) -> ListedScene:
+    """The raster of a STAC item: the asset that was named, or the only one that is a raster."""
+    item = _read_item(path)
+    assets = item["assets"]
+    rasters = [name for name, entry in assets.items() if _is_raster(entry)]
+    chosen = asset or (rasters[0] if len(rasters) == 1 else None)
+    if chosen is None or chosen not in assets:
+        raise SceneError(
+            f"{path}: choose one of its assets with --asset: {', '.join(rasters or assets)}."
+        )
+    href = str(assets[chosen]["href"])
+    place = href if urlsplit(href).scheme or href.startswith("/") else str(path.parent / href)
+    return ListedScene(path=place, stem=re.sub(r"[^\w.-]", "_", str(item.get("id", path.stem))))
+
+
+def _read_item(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_ITEM_BYTES:
+            raise ValueError("it is too large")  # noqa: TRY301 (told as the others are)
+        item: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        for entry in item["assets"].values():
+            urljoin("", entry["href"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SceneError(
+            f"{path}: is no STAC item that can be read ({one_line(error)}); give an item, with its "
+            f"assets, or a raster."
+        ) from error
+    return item
+
+
+def _is_raster(entry: dict[str, Any]) -> bool:
+    kind, href = str(entry.get("type", "")), urlsplit(str(entry["href"])).path
+    return kind.startswith(_RASTER_TYPES) or (not kind and href.lower().endswith(_RASTERS))

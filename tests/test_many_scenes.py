@@ -1,0 +1,280 @@
+"""Many scenes in one call: a map each, a journal, and no failure that stops the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rasters import ROTATED, write_raster
+
+from geodinoseg.cli import main
+from geodinoseg.errors import OutputError, SceneError
+from geodinoseg.journal import JOURNAL, opened_journal
+from geodinoseg.many_scenes import segment_scenes
+from geodinoseg.map_files import OutputNames, planned_files
+from geodinoseg.plan import SegmentSettings
+from geodinoseg.scene_list import ListedScene, listed_scenes
+from geodinoseg.segmentation import segment_scene
+
+SETTINGS = SegmentSettings(tile_px=56, overlap_px=8)
+NAMES = OutputNames(confidence="{stem}_confidence.tif", polygons=("{stem}.gpkg",))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three scenes, the second broken."""
+    place = tmp_path / "scenes"
+    place.mkdir()
+    for index, name in enumerate("abc"):
+        pixels = np.random.default_rng(index).integers(1, 250, (3, 90 + index, 70))
+        write_raster(place / f"{name}.tif", pixels.astype(np.uint8), transform=ROTATED, nodata=0)
+    (place / "b.tif").write_bytes(b"II*\0 no raster")
+    return place
+
+
+@pytest.fixture
+def run(folder, small_model, tmp_path):
+    def run(**options):
+        wanted = {"names": NAMES, "settings": SETTINGS} | options
+        found = segment_scenes(
+            listed_scenes([str(folder)]), small_model, tmp_path / "maps", **wanted
+        )
+        return [result.status for result in found]
+
+    return run
+
+
+def mend(folder: Path) -> None:
+    pixels = np.random.default_rng(7).integers(1, 250, (3, 60, 70)).astype(np.uint8)
+    (folder / "b.tif").unlink()
+    write_raster(folder / "b.tif", pixels, transform=ROTATED, nodata=0)
+
+
+def outputs(tmp_path: Path) -> dict[str, tuple[int, bytes]]:
+    paths = sorted((tmp_path / "maps").glob("*.tif"))
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_a_broken_scene_does_not_stop_the_others_and_is_tried_again(
+    run, folder, small_model, tmp_path
+):
+    told = []
+    assert run(tell=told.append) == ["done", "failed", "done"]
+    assert "b.tif: is not a raster" in told[1].error
+    first = outputs(tmp_path)
+    assert sorted(first) == ["a.tif", "a_confidence.tif", "c.tif", "c_confidence.tif"]
+    assert (tmp_path / "maps" / "a.gpkg").exists()
+    mend(folder)
+    assert run() == ["skipped", "done", "skipped"]
+    assert outputs(tmp_path).items() >= first.items()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    segment_scene(
+        folder / "c.tif", small_model, alone / "c.tif", settings=SETTINGS,
+        confidence=alone / "c_confidence.tif",
+    )  # fmt: skip
+    assert (alone / "c.tif").read_bytes() == first["c.tif"][1]
+
+
+def test_what_was_done_is_not_skipped_when_anything_is_another(run, folder, tmp_path):
+    mend(folder)
+    assert run() == ["done"] * 3
+    assert run() == ["skipped"] * 3
+    # Other settings: the old maps are in the way, and are not replaced unasked.
+    assert run(settings=SegmentSettings(tile_px=56, overlap_px=9)) == ["failed"] * 3
+    assert run() == ["skipped"] * 3
+    (tmp_path / "maps" / "a.tif").unlink()
+    assert run() == ["failed", "skipped", "skipped"]
+    assert run(overwrite=True) == ["done"] * 3
+    assert run() == ["skipped"] * 3
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill(*_, **__):
+    raise Killed
+
+
+@pytest.mark.parametrize("at", ["write_polygons", "file_facts"])
+def test_a_run_that_is_killed_goes_on_with_what_is_its_own(run, folder, tmp_path, monkeypatch, at):
+    mend(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"geodinoseg.many_scenes.{at}", kill)
+        with pytest.raises(Killed):
+            run()
+    assert (tmp_path / "maps" / "a.tif").exists()
+    before = outputs(tmp_path)
+    with (tmp_path / "maps" / JOURNAL).open("ab") as file:
+        file.write(b'{"output": "a.tif", "stat')  # a line that was cut off
+    assert run() == ["done"] * 3
+    assert run() == ["skipped"] * 3
+    kept = outputs(tmp_path)["a.tif"] == before["a.tif"]
+    assert kept == (at == "write_polygons")  # its rasters were in the journal by then
+
+
+def test_a_file_of_somebody_else_is_not_replaced(run, folder, tmp_path):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a.tif").write_text("mine")
+    assert run() == ["failed", "failed", "done"]
+    assert run() == ["failed", "failed", "skipped"]
+    assert (tmp_path / "maps" / "a.tif").read_text() == "mine"
+
+
+def test_a_map_that_was_damaged_since_is_not_taken_for_whole(run, folder, tmp_path):
+    run()
+    path = tmp_path / "maps" / "a.tif"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert run() == ["failed", "failed", "skipped"]
+    assert run(overwrite=True) == ["done", "failed", "done"]
+
+
+def test_a_folder_that_was_copied_is_still_whole(run, folder, tmp_path):
+    run()
+    for path in (tmp_path / "maps").iterdir():
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+    assert run() == ["skipped", "failed", "skipped"]
+
+
+def test_two_runs_do_not_share_a_journal(run, tmp_path):
+    (tmp_path / "maps").mkdir()
+    with opened_journal(tmp_path / "maps"), pytest.raises(OutputError, match="another geodinoseg"):
+        run()
+
+
+def test_a_foreign_journal_is_left_alone(run, tmp_path):
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / JOURNAL).write_text('{"format": "other"}\n')
+    with pytest.raises(OutputError, match="no journal of geodinoseg's"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/a.tif", "y/a.tif"], OutputNames()),
+        (["x/a.tif", "x/b.tif"], OutputNames(class_raster="map.tif")),
+        (["x/a.tif"], OutputNames(polygons=("{stem}.shp",))),
+        (["x/a.tif", "x/a_p.tif"], OutputNames(polygons=("{stem}_p.shp",))),
+    ],
+)
+def test_outputs_that_clash_are_refused_before_any_work(paths, names, tmp_path):
+    scenes = [ListedScene(path=path, stem=Path(path).stem) for path in paths]
+    with pytest.raises(OutputError, match=r"would both write it, or share its style"):
+        planned_files(scenes, tmp_path / "maps", names)
+    planned_files(
+        scenes, tmp_path / "maps",
+        OutputNames(class_raster="{parent}_{stem}.tif", polygons=("{parent}_{stem}.gpkg",)),
+    )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_stays_in_its_folder(tmp_path):
+    scenes = [ListedScene(path="a.tif", stem="a")]
+    with pytest.raises(OutputError, match="no file name"):
+        planned_files(scenes, tmp_path, OutputNames(class_raster="../{stem}.tif"))
+
+
+def test_scenes_are_found_by_folder_pattern_and_list_each_once(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder / "notes.txt").write_text("")
+    Path("list.txt").write_text("# two of them\nscenes/a.tif\n\n  scenes/c.tif\n")
+    names = ["@list.txt", "scenes", "scenes/[ab].tif", "https://example.org/x/far.tif?key=1"]
+    found = listed_scenes(names)
+    assert [scene.stem for scene in found] == ["a", "c", "b", "far"]
+    assert [s.stem for s in listed_scenes([], list_file=Path("list.txt"))] == ["a", "c"]
+    for nothing in (["scenes/*.jp2"], [], ["@absent.txt"]):
+        with pytest.raises(SceneError):
+            listed_scenes(nothing)
+
+
+def test_secrets_of_an_address_stay_out_of_the_journal():
+    for prefix in ("", "/vsicurl/"):
+        path = f"{prefix}https://me:word@example.org/x/far.tif?key=1#here"
+        scene = ListedScene(path=path, stem="far")
+        assert scene.public_name == f"{prefix}https://example.org/x/far.tif"
+    assert ListedScene(path="a?b.tif", stem="a").public_name == "a?b.tif"
+
+
+def test_a_stac_item_is_its_raster(tmp_path):
+    item = {
+        "type": "Feature", "id": "S2/A 1",
+        "assets": {
+            "visual": {"href": "./visual.tif", "type": "image/tiff; application=geotiff"},
+            "scl": {"href": "https://example.org/scl.tif", "type": "image/tiff"},
+            "thumbnail": {"href": "t.png", "type": "image/png"},
+        },
+    }  # fmt: skip
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(item))
+    (found,) = listed_scenes([str(path)], asset="visual")
+    assert (found.path, found.stem) == (str(tmp_path / "visual.tif"), "S2_A_1")
+    (found,) = listed_scenes([str(path)], asset="scl")
+    assert found.path == "https://example.org/scl.tif"
+    with pytest.raises(SceneError, match="--asset: visual, scl"):
+        listed_scenes([str(path)])
+    path.write_text("[]")
+    with pytest.raises(SceneError, match="no STAC item"):
+        listed_scenes([str(path)])
+
+
+def segment(*arguments):
+    return CliRunner().invoke(main, ["segment", *map(str, arguments)])
+
+
+def test_the_command_ends_with_a_summary_and_the_list_of_what_failed(folder, small_model, tmp_path):
+    wanted = [
+        folder, "--model", small_model, "--output-dir", tmp_path / "maps", "--tile", 56,
+        "--polygons", ".gpkg", "--confidence", "_sure.tif",
+    ]  # fmt: skip
+    result = segment(*wanted)
+    assert result.exit_code == 1
+    assert "2 done, 0 skipped, 1 failed" in result.stdout
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: 1 of 3 scenes failed: ")
+    assert "b.tif" in line
+    assert {p.name for p in (tmp_path / "maps").iterdir()} >= {"a.tif", "a_sure.tif", "a.gpkg"}
+    (folder / "b.tif").unlink()
+    result = segment(*wanted, "--json")
+    assert result.exit_code == 0
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [e["status"] for e in events if e["event"] == "scene"] == ["skipped", "skipped"]
+    assert events[-1]["scenes"] == {"done": 0, "skipped": 2, "failed": 0}
+
+
+def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_model, tmp_path):
+    mend(folder)
+    wanted = [folder, "--model", small_model, "--output-dir", tmp_path / "maps", "--dry-run"]
+    result = segment(*wanted)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("px overlap") == 3
+    assert "in all    3 scenes" in result.stdout
+    assert not (tmp_path / "maps").exists()
+    events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "plan", "plan", "total"]
+    assert events[-1]["output_bytes"] == sum(event["output_bytes"] for event in events[:-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["a.tif"], "Missing option '-o'"),
+        (["a.tif", "b.tif", "-o", "map.tif"], "2 scenes make as many maps: give --output-dir"),
+        (["a.tif", "-o", "map.tif", "--output-dir", "maps"], "give one of them"),
+        (["a.tif", "-o", "map.tif", "--asset", "visual"], "--asset: belongs to --output-dir"),
+        (["-o", "map.tif"], "Missing argument 'SCENE'"),
+        (["a.tif", "-o", "m.tif", "--workers", "2", "--scheduler", "x"], "give one of them"),
+    ],
+)
+def test_calls_that_cannot_be_meant_are_usage_errors(options, said):
+    result = segment("--model", "x.model", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
