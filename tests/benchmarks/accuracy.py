@@ -1,7 +1,7 @@
 """How right the maps are, on real scenes: ours beside a random forest and a U-Net.
 
     python tests/benchmarks/accuracy.py                    all that the docs quote, about an hour
-    python tests/benchmarks/accuracy.py --quick            the same way in two minutes, no figures
+    python tests/benchmarks/accuracy.py --quick            the same way in a few minutes: does it run at all
     python tests/benchmarks/accuracy.py --backbone facebook/dinov2-base
     python tests/benchmarks/accuracy.py --redraw tests/benchmarks/accuracy.json
 
@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few steps: does it run at all")
+    parser.add_argument("--quick", action="store_true", help="few steps, few trees")
     parser.add_argument(
         "--redraw", type=Path, metavar="JSON", help="only tables and figures, of results there are"
     )

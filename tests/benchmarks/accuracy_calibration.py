@@ -1,4 +1,4 @@
-"""Whether a map is right as often as it says: reliability and expected calibration error."""
+"""Whether a map is right as often as it says, over all labelled pixels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from accuracy_data import how_read
 from geodinoseg import open_class_raster
 from geodinoseg.grid import Window
 from geodinoseg.labels.label_set import open_labels
+from geodinoseg.reliability import reliability
 from geodinoseg.training.settings import LabelOptions
 
 BINS = 20
@@ -19,11 +20,8 @@ BINS = 20
 _NODATA = 255
 
 
-def reliability(map_path: Path, labels: Path, options: LabelOptions) -> dict[str, Any]:
-    """Confidence of a map against how often it is right, over all labelled pixels.
-
-    The expected calibration error is sum_b n_b / n |right_b - confidence_b| over the bins b of
-    confidence (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+def map_reliability(map_path: Path, labels: Path, options: LabelOptions) -> dict[str, Any]:
+    """Confidence of a map against how often it is right.
 
     Args:
         map_path: class raster, with `<stem>_confidence.tif` beside it.
@@ -52,15 +50,12 @@ def reliability(map_path: Path, labels: Path, options: LabelOptions) -> dict[str
 
 
 def binned(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """The reliability of pixels (n,) whose confidence is 0 to 1."""
-    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    pixels = np.bincount(place, minlength=BINS)
-    held = pixels > 0
-    said = np.bincount(place, confidence, minlength=BINS)[held] / pixels[held]
-    share = np.bincount(place, right, minlength=BINS)[held] / pixels[held]
+    """The reliability of pixels (n,) whose confidence is 0 to 1, of the bins that hold any."""
+    found = reliability(confidence, right, bins=BINS)
+    held = found.count > 0
     return {
-        "ece": float((pixels[held] * np.abs(share - said)).sum() / pixels.sum()),
-        "pixels": pixels[held].tolist(),
-        "confidence": said.tolist(),
-        "right": share.tolist(),
+        "ece": found.ece,
+        "pixels": found.count[held].tolist(),
+        "confidence": found.confidence[held].tolist(),
+        "right": found.accuracy[held].tolist(),
     }

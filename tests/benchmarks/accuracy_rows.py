@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_calibration import reliability
+from accuracy_calibration import map_reliability
 from accuracy_data import BACKBONE, SAMPLES, Dataset, how_read, resampled
 from accuracy_unet import parameters_of, train_unet
 
@@ -165,7 +165,7 @@ class Bench:
             self.dataset.test, model, output, confidence=True, device="cpu", overwrite=True
         )
         result = gds.evaluate_map(output, self.dataset.labels, **how_read(self.dataset.options))
-        return score(result[0] if isinstance(result, tuple) else result.accuracy)
+        return score(result.accuracy)
 
     def _calibration(self, segmentor: gds.Segmentor, output: Path) -> dict[str, Any]:
         """Confidence on the test part with the temperature that training found, and without it."""
@@ -174,8 +174,8 @@ class Bench:
         of = (self.dataset.labels, self.dataset.options)
         return {
             "temperature": segmentor.temperature,
-            "before": reliability(plain, *of),
-            "after": reliability(output, *of),
+            "before": map_reliability(plain, *of),
+            "after": map_reliability(output, *of),
         }
 
     def _opened(self) -> tuple[Any, Any, Labels, Labels]:
