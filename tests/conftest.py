@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,14 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _HUB.name}
 # No deadline: shared machines stall. Laws are cheap to state and must stay cheap to run.
 settings.register_profile("geodinoseg", deadline=None, max_examples=40)
 settings.load_profile("geodinoseg")
+
+
+# A shell that runs the tests in the background has these ignored, and every process they start.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(
+            _number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        )
 
 
 def pytest_unconfigure() -> None:

@@ -388,7 +388,7 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
     result = cli(*arguments, "--resume")
     assert result.exit_code == 0, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["field.model"]
-    assert any("the head alone" in line for line in result.stdout.splitlines())
+    assert any("the head alone" in line for line in result.stderr.splitlines())
 
 
 def test_info_of_a_scene_says_where_it_lies_and_what_it_holds(scene):

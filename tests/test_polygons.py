@@ -47,8 +47,11 @@ def test_polygons_lie_where_the_pixels_lie_and_turn_counter_clockwise(tmp_path, 
 @given(array=class_arrays(), transform=st.sampled_from(list(TRANSFORMS.values())))
 def test_areas_and_perimeters_are_those_of_the_geometries(tmp_path, array, transform):
     frame = polygonize(write_class_raster(tmp_path / "map.tif", array, transform=transform))
-    np.testing.assert_allclose(frame.area_m2, frame.area, rtol=1e-9)
+    # Coordinates of millions of metres are floating-point numbers a nanometre apart: what the
+    # oracle computes of them is no better.
+    apart = np.spacing(np.abs(frame.total_bounds).max())
     np.testing.assert_allclose(frame.perim_m, frame.length, rtol=1e-9)
+    assert (np.abs(frame.area_m2 - frame.area) <= 1e-9 * frame.area + apart * frame.length).all()
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:2263"])

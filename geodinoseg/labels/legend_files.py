@@ -114,7 +114,10 @@ def _of_table(path: str, text: str) -> list[StyledClass]:
     """The rows of a table with a header; nothing where there is no header we know."""
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter))
+    except csv.Error as error:
+        raise LabelError(f"{path}: is no table that can be read ({error}); {_WAY_OUT}.") from error
     columns = [_COLUMNS.get(cell.strip().casefold().replace(" ", "_"), "") for cell in rows[0]]
     if not {"id", "name"} & set(columns) or not {"name", "color", "red"} & set(columns):
         return []
