@@ -16,7 +16,7 @@ import rasterio
 from rasterio.enums import Interleaving
 from rasterio.errors import RasterioError
 
-from geodinoseg.errors import SceneError
+from geodinoseg.errors import SceneError, one_line
 from geodinoseg.vrt_check import METADATA_PATHS, VrtError, vrt_sources
 
 PLAIN_DRIVERS = (
@@ -62,9 +62,15 @@ def check_local(path: str) -> tuple[str, ...]:
         The drivers that may open it.
 
     Raises:
-        SceneError: it, or what it is made of, reaches further than plain rasters.
+        SceneError: it, or what it is made of, reaches further than plain rasters, or cannot be
+            read.
     """
-    return _Look(path).at(path)
+    try:
+        return _Look(path).at(path)
+    except OSError as error:
+        raise SceneError(
+            f"{path}: cannot be read ({one_line(error)}); look at the disk."
+        ) from error
 
 
 def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:

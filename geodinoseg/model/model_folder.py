@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.devices import pick_device
-from geodinoseg.errors import ModelError, ModelFolderError
+from geodinoseg.errors import ModelError, ModelFolderError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.model.backbone import backbone_class, read_backbone_config
 from geodinoseg.model.backbone_files import check_backbone_weights
@@ -206,5 +206,10 @@ def _check_checksums(place: Path, expected: Mapping[str, str]) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelFolderError(
+            f"{path}: cannot be read ({one_line(error)}); look at the disk."
+        ) from error
