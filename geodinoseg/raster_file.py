@@ -9,6 +9,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import rasterio
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -135,6 +136,13 @@ def geobox_of(path: RasterPath, dataset: rasterio.DatasetReader) -> GeoBox:
             f"nobody knows where they lie; correct it, for instance with gdal_edit -a_ullr."
         )
     return geobox
+
+
+def holds_whole_numbers(dataset: rasterio.DatasetReader) -> bool:
+    """Whether the first band holds whole numbers, as class ids are."""
+    name: str = dataset.dtypes[0]
+    # GDAL's complex integers are no numpy type.
+    return "complex" not in name and np.dtype(name).kind in "iu"
 
 
 def unreadable(path: RasterPath, window: Window, error: Exception) -> SceneError:

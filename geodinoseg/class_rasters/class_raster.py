@@ -20,7 +20,13 @@ from geodinoseg.class_rasters.legend_sources import class_ids_in, find_legend
 from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
-from geodinoseg.raster_file import RasterPath, geobox_of, opened_raster, unreadable
+from geodinoseg.raster_file import (
+    RasterPath,
+    geobox_of,
+    holds_whole_numbers,
+    opened_raster,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,11 +155,9 @@ def _class_dtype(
             f"{path}: has {dataset.count} bands, a class raster has one; take it out with "
             f"gdal_translate -b, or segment this scene first."
         )
-    name: str = dataset.dtypes[0]
-    # GDAL's complex integers are no numpy type.
-    if "complex" in name or np.dtype(name).kind not in "iu":
+    if not holds_whole_numbers(dataset):
         raise SceneError(
-            f"{path}: holds {name} numbers, class ids are whole ones; if these are, "
+            f"{path}: holds {dataset.dtypes[0]} numbers, class ids are whole ones; if these are, "
             f"convert them with gdal_translate -ot UInt16."
         )
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
@@ -161,6 +165,7 @@ def _class_dtype(
             f"{path}: has a mask band, a class raster marks missing pixels by a nodata value; "
             f"convert it with gdalwarp -dstnodata."
         )
+    name: str = dataset.dtypes[0]
     return np.dtype(name)
 
 

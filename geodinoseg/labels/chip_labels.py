@@ -24,7 +24,7 @@ from geodinoseg.labels.legend_files import read_legend_file
 from geodinoseg.labels.legends import Unlabelled
 from geodinoseg.labels.scene_labels import Labels
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.raster_file import opened_raster, unreadable
+from geodinoseg.raster_file import holds_whole_numbers, opened_raster, unreadable
 
 if TYPE_CHECKING:
     import rasterio
@@ -199,11 +199,9 @@ def _check_kind(path: str, dataset: rasterio.DatasetReader, scene: Scene) -> Non
             f"{path}: has {dataset.count} bands, and a label chip has one with class numbers; "
             f"turn colours into numbers first, for instance with rgb2pct."
         )
-    name: str = dataset.dtypes[0]
-    # GDAL's complex integers are no numpy type.
-    if "complex" in name or np.dtype(name).kind not in "iu":
+    if not holds_whole_numbers(dataset):
         raise LabelError(
-            f"{path}: holds {name} numbers, class ids are whole ones; if these are, "
+            f"{path}: holds {dataset.dtypes[0]} numbers, class ids are whole ones; if these are, "
             f"convert them with gdal_translate -ot UInt16."
         )
     if (dataset.width, dataset.height) != (scene.width, scene.height):
