@@ -66,8 +66,7 @@ def segment_scene(
         resume: go on with the parts that an interrupted run left beside the output; False starts
             over. A run of another scene, model or settings is never gone on with.
         workers: who computes, as `local_workers` and `connected_workers` give them; this process
-            where not given. The bytes are the same where each process has as many threads, and
-            a device of the same kind.
+            where not given. The bytes are the same where all have devices of one kind.
         progress: told the share of tiles done.
 
     Returns:

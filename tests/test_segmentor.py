@@ -47,6 +47,27 @@ def test_probabilities_are_the_softmax_of_the_networks_logits():
     assert_close(SEGMENTOR.probabilities(pixels, valid), expected)
 
 
+@pytest.fixture
+def threads():
+    """Sets how many threads PyTorch computes with; puts it back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+@pytest.mark.parametrize("linear_head", [True, False])
+def test_the_number_of_threads_changes_no_bit(linear_head, scale, threads):
+    network = small_network(linear_head=linear_head, n_features=2)
+    model = small_segmentor(network, scale=scale)
+    pixels, valid = raw_tile(height=266, width=280, batch=3)
+    found = []
+    for count in (1, 2, 3, 5):
+        threads(count)
+        found.append(model.probabilities(pixels, valid))
+    assert all(torch.equal(probabilities, found[0]) for probabilities in found)
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.uint8, torch.uint16, torch.int16, torch.float32, torch.float64]
 )

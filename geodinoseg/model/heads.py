@@ -42,10 +42,8 @@ class LinearHead(nn.Module):
         Returns:
             (batch, classes, rows, columns) logits.
         """
-        logits_BChw = self.classify(self.norm(features_BDhw))
-        return functional.interpolate(
-            logits_BChw, size=size_px, mode="bilinear", align_corners=False
-        )
+        logits_BChw = _pointwise(self.classify, self.norm(features_BDhw))
+        return _upsampled(logits_BChw, size_px)
 
 
 class CnnHead(nn.Module):
@@ -98,7 +96,7 @@ class CnnHead(nn.Module):
         logits: torch.Tensor = self.classify(self.dropout(self.activation(maps)))
         if logits.shape[-2:] == size_px:
             return logits
-        return functional.interpolate(logits, size=size_px, mode="bilinear", align_corners=False)
+        return _upsampled(logits, size_px)
 
 
 class ResidualBlock(nn.Module):
@@ -134,3 +132,24 @@ class BicubicUpsample(nn.Module):
         return functional.interpolate(
             maps_BChw, size=(height, width), mode="bicubic", align_corners=False
         )
+
+
+# On CPUs some of PyTorch's operations add up or round in another way with every number of threads,
+# and the bytes of a map would depend on the machine. The heads take others, of the same value, that
+# do not; the backbone needs none of them.
+
+
+def _pointwise(conv: nn.Conv2d, maps_BDhw: torch.Tensor) -> torch.Tensor:
+    """A 1 x 1 convolution, (batch, classes, h, w), as a product of matrices."""
+    product = functional.linear(maps_BDhw.movedim(1, -1), conv.weight.flatten(1), conv.bias)
+    return product.movedim(-1, 1).contiguous()
+
+
+def _upsampled(maps_BChw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
+    """Bilinear. Upwards `antialias` changes the kernel alone, which takes no half precision."""
+    on_cpu = maps_BChw.device.type == "cpu"
+    if on_cpu:
+        maps_BChw = maps_BChw.to(torch.promote_types(maps_BChw.dtype, torch.float32))
+    return functional.interpolate(
+        maps_BChw, size=size_px, mode="bilinear", align_corners=False, antialias=on_cpu
+    )

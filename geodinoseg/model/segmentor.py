@@ -95,7 +95,7 @@ class Segmentor:
         values = normalize(pixels, valid, mean_N, std_N)
         with autocast(self.device, self._dtype):
             logits = self._logits(values)
-        return torch.softmax(logits.float() / self.temperature, dim=1)
+        return _softmax(logits.float() / self.temperature)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model folder; see `model_folder.save_model`."""
@@ -124,3 +124,14 @@ class Segmentor:
     def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
         mean = torch.tensor(self.statistics.mean, dtype=torch.float32, device=self.device)
         return mean, torch.tensor(self.statistics.std, dtype=torch.float32, device=self.device)
+
+
+def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
+    """Softmax over the classes.
+
+    On a CPU the classes are moved to the last axis, where the number of threads changes no bit;
+    across the second it does (see `heads`).
+    """
+    if logits_BCHW.device.type != "cpu":
+        return torch.softmax(logits_BCHW, dim=1)
+    return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()
