@@ -57,6 +57,7 @@ def segment_scenes(
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
+    parts: str | Path | None = None,
     workers: Workers | None = None,
     allow_external: bool = False,
     tell: Callable[[SceneResult], None] = lambda _: None,
@@ -76,6 +77,7 @@ def segment_scenes(
         device: as `segment_scene` takes it.
         overwrite: do all of them, and replace outputs that are there.
         resume: as `segment_scene` takes it.
+        parts: as `segment_scene` takes it.
         workers: as `segment_scene` takes them.
         allow_external: as `open_scene` takes it.
         tell: called with what became of each scene.
@@ -98,6 +100,7 @@ def segment_scenes(
         device=device,
         overwrite=overwrite,
         resume=resume,
+        parts=parts,
         workers=workers or ThisProcess(),
         allow_external=allow_external,
     )
@@ -120,6 +123,7 @@ class _Orders:
     device: str
     overwrite: bool
     resume: bool
+    parts: str | Path | None
     workers: Workers
     allow_external: bool
 
@@ -200,6 +204,7 @@ def _mapped(
         device=orders.device,
         overwrite=replace,
         resume=orders.resume,
+        parts=orders.parts,
         workers=orders.workers,
         progress=part_of(progress, 0, _RASTER_SHARE if files.polygons else 1.0),
     )

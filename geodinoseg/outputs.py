@@ -56,7 +56,7 @@ def check_output(
         raise OutputError(f"{path}: is a folder; give the name of a file in it.")
     if suffixes and target.suffix.lower() not in suffixes:
         raise OutputError(f"{path}: the name must end in {' or '.join(suffixes)}.")
-    _check_folder(target)
+    check_folder_of(target)
     if any(_same_file(target, source) for source in inputs):
         raise OutputError(f"{path}: is an input of this run; give another name.")
     if target.exists() and not overwrite:
@@ -82,7 +82,7 @@ def check_output_folder(
         OutputError: a file or a folder of another kind is there, or its parent is not writable.
     """
     target = Path(path)
-    _check_folder(target)
+    check_folder_of(target)
     if target.is_dir():
         if any(target.iterdir()) and not is_ours(target):
             raise OutputError(
@@ -235,7 +235,12 @@ def _sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def _check_folder(target: Path) -> None:
+def check_folder_of(target: Path) -> None:
+    """Say now whether files can be made where a target would lie.
+
+    Raises:
+        OutputError: the folder is missing or read-only, or the name not in UTF-8.
+    """
     folder = target.parent
     try:
         str(target).encode()

@@ -1,6 +1,6 @@
-"""The parts folder of a run: which chunks are done, and that they are this run's and whole.
+"""The parts of a run: which chunks are done, and that they are this run's and whole.
 
-<output>.parts/
+<output>.parts/         a folder, or a place in an object store; see `part_store`
   manifest.json       scene, model and settings by their content, and the key made of them
   part-00007          what chunk 7 left; see `class_rasters.part_file`
   appearing.json      the outputs, while they are put in place
@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,14 @@ from geodinoseg.class_rasters.class_rows import Layer
 from geodinoseg.class_rasters.part_file import Part, PartName, PartWriter, open_part
 from geodinoseg.errors import OutputError
 from geodinoseg.grid import Chunk
-from geodinoseg.lock import OURS
-from geodinoseg.outputs import (
-    folder_written_beside,
-    remove_folder,
-    remove_left_behind,
-    written_beside,
-)
+from geodinoseg.part_store import PartStore
+from geodinoseg.printable import printable
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _APPEARING = "appearing.json"
+_PART = "part-"
 _FORMAT, _FORMAT_VERSION = "geodinoseg-parts", 1
 _LARGEST_MANIFEST_BYTES = 16 << 20
 
@@ -70,49 +66,52 @@ class Run:
 
 
 class Parts:
-    """The parts of one run. A plain value but for the folder: it can be sent to another process."""
+    """The parts of one run, in a store."""
 
-    def __init__(self, folder: Path, key: str, layers: Sequence[Layer], *, nodata: int) -> None:
-        """Look at a parts folder; opens nothing. `opened_parts` makes one.
+    def __init__(self, store: PartStore, key: str, layers: Sequence[Layer], *, nodata: int) -> None:
+        """Look at a store; opens nothing. `opened_parts` begins one.
 
         Args:
-            folder: `<output>.parts`.
+            store: where they lie.
             key: of the run.
             layers: what the map holds.
             nodata: class id that means none.
         """
-        self.folder = folder
+        self.store = store
         self.key = key
         self._layers = tuple(layers)
         self._nodata = nodata
 
     def missing(self, chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
-        """The chunks without a part that is whole; reads the parts through."""
-        return tuple(chunk for chunk in chunks if self.find(chunk) is None)
+        """The chunks without a part that is whole and this run's; reads the parts through."""
+        there = self.store.names()
+        return tuple(
+            chunk for chunk in chunks if _file_name(chunk) not in there or not self._is_whole(chunk)
+        )
 
-    def find(self, chunk: Chunk) -> Part | None:
-        """The part of a chunk; None where it is absent, damaged or another's."""
-        return open_part(self._path(chunk), self._name(chunk), self._layers)
-
-    def read(self, chunk: Chunk) -> Part:
-        """The part of a chunk, read through.
+    @contextmanager
+    def read(self, chunk: Chunk) -> Iterator[Part]:
+        """The part of a chunk, read through, open while the block runs.
 
         Raises:
             OutputError: it is absent, damaged or another's.
         """
-        part = self.find(chunk)
-        if part is None:
-            raise OutputError(f"{self._path(chunk)}: is not whole any more; run it again.")
-        return part
+        with ExitStack() as files:
+            part = self._found(chunk, files)
+            if part is None:
+                raise OutputError(
+                    f"{self.store.place}: {_file_name(chunk)} is not whole any more; run it again."
+                )
+            yield part
 
     def absent(self, chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
-        """The chunks without a part, whole or not; lists the folder, reads nothing."""
-        names = {path.name for path in self.folder.iterdir()}
-        return tuple(chunk for chunk in chunks if self._path(chunk).name not in names)
+        """The chunks without a part, whole or not; lists the names, reads nothing."""
+        names = self.store.names()
+        return tuple(chunk for chunk in chunks if _file_name(chunk) not in names)
 
     def count(self) -> int:
-        """Number of parts in the folder, whole or not."""
-        return sum(1 for _ in self.folder.glob("part-*"))
+        """Number of parts, whole or not."""
+        return _count_parts(self.store)
 
     @contextmanager
     def write(self, chunk: Chunk) -> Iterator[PartWriter]:
@@ -122,7 +121,7 @@ class Parts:
             OutputError: it cannot be written.
             GridError: rows are missing at the end.
         """
-        with written_beside(self._path(chunk)) as beside, beside.open("wb") as file:
+        with self.store.written(_file_name(chunk)) as file:
             writer = PartWriter(file, self._name(chunk), self._layers, nodata=self._nodata)
             yield writer
             writer.finish()
@@ -136,67 +135,69 @@ class Parts:
         Raises:
             OutputError: it cannot be written.
         """
-        note = self.folder / _APPEARING
-        with written_beside(note) as beside:
-            beside.write_text(json.dumps([str(path.resolve()) for path in outputs]), "utf-8")
+        with self.store.written(_APPEARING) as note:
+            note.write(json.dumps([str(path.resolve()) for path in outputs]).encode())
         try:
             yield
         except BaseException:
-            with contextlib.suppress(OSError):
-                note.unlink()
+            self.store.discard(_APPEARING)
             raise
 
-    def _path(self, chunk: Chunk) -> Path:
-        return self.folder / f"part-{chunk.index:05d}"
+    def _is_whole(self, chunk: Chunk) -> bool:
+        with ExitStack() as files:
+            return self._found(chunk, files) is not None
+
+    def _found(self, chunk: Chunk, files: ExitStack) -> Part | None:
+        """The part of a chunk; None where it is absent, damaged or another's."""
+        try:
+            file = files.enter_context(self.store.opened(_file_name(chunk)))
+        except OSError as error:
+            logger.debug("part %d is done again: %s", chunk.index, error)
+            return None
+        return open_part(file, self._name(chunk), self._layers)
 
     def _name(self, chunk: Chunk) -> PartName:
         return PartName(key=self.key, chunk=chunk.index, window=chunk.core)
 
 
-def parts_folder(output: Path) -> Path:
-    """Where the parts of an output lie."""
-    return output.with_name(f"{output.name}.parts")
-
-
-def check_parts_folder(output: Path) -> None:
-    """Say, before any work, that something else lies where the parts would go.
+def check_parts(store: PartStore) -> None:
+    """Say, before any work, that parts cannot go somewhere, or that something else lies there.
 
     Raises:
-        OutputError: a folder or file that is not ours.
+        OutputError: it is so.
     """
-    folder = parts_folder(output)
-    if folder.is_symlink() or (folder.exists() and _read_manifest(folder) is None):
+    store.check()
+    if store.is_there() and _read_manifest(store) is None:
         raise OutputError(
-            f"{folder}: is no folder of geodinoseg's, and parts of {output.name} would go there; "
-            f"move it away, or give the output another name."
+            f"{store.place}: is no folder of geodinoseg's, and parts would go there; move it away, "
+            f"or give the output another name."
         )
 
 
-def outputs_in_doubt(output: Path) -> frozenset[Path]:
+def outputs_in_doubt(store: PartStore) -> frozenset[Path]:
     """Outputs that a killed run of these parts may have put in place, while others are missing.
 
     They are that run's own: to go on with it is no overwriting.
     """
-    folder = parts_folder(output)
-    if _read_manifest(folder) is None:
+    if _read_manifest(store) is None:
         return frozenset()
     try:
-        paths = json.loads((folder / _APPEARING).read_text("utf-8"))
-        return frozenset(Path(path) for path in paths)
+        with store.opened(_APPEARING) as note:
+            return frozenset(Path(path) for path in json.loads(note.read()))
     except (OSError, ValueError, TypeError, RecursionError):
         return frozenset()
 
 
-def recorded_batch_size(output: Path) -> int | None:
-    """The batch size of the run whose parts lie beside an output; None where there is none."""
-    manifest = _read_manifest(parts_folder(output))
+def recorded_batch_size(store: PartStore) -> int | None:
+    """The batch size of the run whose parts lie in a store; None where there is none."""
+    manifest = _read_manifest(store)
     size = manifest["run"]["settings"].get("batch_size") if manifest else None
     return size if isinstance(size, int) and size > 0 else None
 
 
 @contextmanager
 def opened_parts(
-    output: Path,
+    store: PartStore,
     run: Run,
     layers: Sequence[Layer],
     *,
@@ -204,13 +205,13 @@ def opened_parts(
     chunks: Sequence[Chunk],
     resume: bool,
 ) -> Iterator[Parts]:
-    """The parts of a run, those done before among them; whoever opens them holds the output's lock.
+    """The parts of a run, those done before among them; whoever opens them holds the locks.
 
-    When the block ends well the folder is removed. On an error it stays for the next run, unless no
+    When the block ends well they are removed. On an error they stay for the next run, unless no
     part was finished.
 
     Args:
-        output: the class raster.
+        store: where they lie.
         run: what its bytes depend on.
         layers: what the map holds.
         nodata: class id that means none.
@@ -218,59 +219,61 @@ def opened_parts(
         resume: go on with parts that are there; False starts over.
 
     Raises:
-        OutputError: the folder is not ours, belongs to another run, or cannot be written.
+        OutputError: what lies there is not ours or another run's, or nothing can be written.
     """
-    check_parts_folder(output)
-    folder = parts_folder(output)
-    parts = Parts(folder, run.key, layers, nodata=nodata)
-    manifest = _read_manifest(folder)
+    check_parts(store)
+    parts = Parts(store, run.key, layers, nodata=nodata)
+    manifest = _read_manifest(store)
     if manifest is None or not resume or not manifest["run"]["model"]:
-        _begin(folder, run, chunks)
+        store.begin(MANIFEST, _manifest(run, chunks))
     else:
-        _check_same(folder, manifest, run)
-        remove_left_behind(folder, OURS)
+        _check_same(store, manifest, run)
+        store.tidy()
     try:
         yield parts
     except BaseException:
-        if not (run.is_resumable and parts.count()):
-            with contextlib.suppress(OutputError):  # the first error is the one to tell
-                remove_folder(folder)
+        with contextlib.suppress(OutputError):  # the first error is the one to tell
+            if not (run.is_resumable and parts.count()):
+                store.remove(last=MANIFEST)
         raise
     try:
-        remove_folder(folder)
+        store.remove(last=MANIFEST)
     except OutputError as error:  # the outputs are in place, and that is what counts
-        logger.warning("%s is not needed any more; remove it by hand (%s)", folder, error)
+        logger.warning(
+            "%s is not needed any more; remove it by hand (%s)", printable(store.place), error
+        )
 
 
-def joined_parts(folder: Path, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
+def joined_parts(store: PartStore, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
     """The parts of a run that another process has opened, for a worker that writes some of them.
 
     Args:
-        folder: the parts folder.
+        store: where they lie.
         run: what the worker would compute.
         layers: what the map holds.
         nodata: class id that means none.
 
     Raises:
-        OutputError: the folder is not there, or belongs to another run: the worker sees another
-            scene, model or version than whoever opened it.
+        OutputError: they are not there, or belong to another run: the worker sees another scene,
+            model or version than whoever opened them.
     """
-    manifest = _read_manifest(folder)
+    manifest = _read_manifest(store)
     if manifest is None:
         raise OutputError(
-            f"{folder}: is not seen here; the output must lie on storage that all workers share."
+            f"{store.place}: is not seen here; parts must lie on storage that all workers share: "
+            f"give the output there, or say with --parts where."
         )
     if manifest["run"] != run.to_json():
         difference = _difference(manifest["run"], run.to_json())
         raise OutputError(
-            f"{folder}: does not fit what is seen here: {difference}. All workers must see the "
-            f"same scene and model, under the same names, on devices of one kind, with the same "
-            f"geodinoseg."
+            f"{store.place}: does not fit what is seen here: {difference}. All workers must see "
+            f"the same scene and model, under the same names, on devices of one kind, with the "
+            f"same geodinoseg."
         )
-    return Parts(folder, run.key, layers, nodata=nodata)
+    return Parts(store, run.key, layers, nodata=nodata)
 
 
-def _begin(folder: Path, run: Run, chunks: Sequence[Chunk]) -> None:
+def _manifest(run: Run, chunks: Sequence[Chunk]) -> bytes:
     manifest = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
@@ -278,17 +281,15 @@ def _begin(folder: Path, run: Run, chunks: Sequence[Chunk]) -> None:
         "chunks": len(chunks),
         "run": run.to_json(),
     }
-    with folder_written_beside(folder) as fresh:
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    return (json.dumps(manifest, indent=2) + "\n").encode()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder of ours; None where it is not."""
-    path = folder / MANIFEST
+def _read_manifest(store: PartStore) -> dict[str, Any] | None:
+    """The manifest of a store of ours; None where it is not."""
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
-            return None
-        manifest = json.loads(path.read_text("utf-8"))
+        with store.opened(MANIFEST) as file:
+            text = file.read(_LARGEST_MANIFEST_BYTES)
+        manifest = json.loads(text)
         ours = (manifest["format"], manifest["format_version"]) == (_FORMAT, _FORMAT_VERSION)
         named = all(isinstance(manifest["run"][name], dict) for name in Run.__slots__)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -296,13 +297,12 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if ours and named else None
 
 
-def _check_same(folder: Path, manifest: Mapping[str, Any], run: Run) -> None:
+def _check_same(store: PartStore, manifest: Mapping[str, Any], run: Run) -> None:
     if manifest.get("key") == run.key and manifest["run"] == run.to_json():
         return
-    found = sum(1 for _ in folder.glob("part-*"))
     raise OutputError(
-        f"{folder}: holds {found} of {manifest.get('chunks')} parts of another run: "
-        f"{_difference(manifest['run'], run.to_json())}. Repeat that run to go on with it, or "
+        f"{store.place}: holds {_count_parts(store)} of {manifest.get('chunks')} parts of another "
+        f"run: {_difference(manifest['run'], run.to_json())}. Repeat that run to go on with it, or "
         f"start over with --no-resume."
     )
 
@@ -315,3 +315,11 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     told = [f"{n} was {str(there.get(n))[:40]}, is {str(here.get(n))[:40]} now" for n in names]
     return "; ".join(told) or "its manifest was changed"
+
+
+def _file_name(chunk: Chunk) -> str:
+    return f"{_PART}{chunk.index:05d}"
+
+
+def _count_parts(store: PartStore) -> int:
+    return sum(name.startswith(_PART) for name in store.names())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from geodinoseg.class_rasters.block_rows import Checksums
@@ -15,10 +15,8 @@ from geodinoseg.collar import CollarWatch
 from geodinoseg.errors import OutputError
 from geodinoseg.host_memory import return_freed_memory
 from geodinoseg.lock import locked_output
-from geodinoseg.parts import (
-    Parts,
-    opened_parts,
-)
+from geodinoseg.part_store import PartStore, part_store
+from geodinoseg.parts import Parts, opened_parts
 from geodinoseg.plan import Plan, SegmentSettings, plan_facts
 from geodinoseg.printable import printable, printable_name
 from geodinoseg.progress import Progress, no_progress, part_of
@@ -46,6 +44,7 @@ def segment_scene(
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
+    parts: str | Path | None = None,
     workers: Workers | None = None,
     progress: Progress = no_progress,
 ) -> ClassRaster:
@@ -65,6 +64,9 @@ def segment_scene(
         overwrite: replace outputs that are there.
         resume: go on with the parts that an interrupted run left beside the output; False starts
             over. A run of another scene, model or settings is never gone on with.
+        parts: a folder, or an address in an object store such as `s3://bucket/work`, under which
+            finished parts lie until the map is whole; beside the output where not given. All
+            workers must reach it.
         workers: who computes, as `local_workers` and `connected_workers` give them; this process
             where not given. The bytes are the same where all have devices of one kind.
         progress: told the share of tiles done.
@@ -81,24 +83,28 @@ def segment_scene(
             beside parts of another run.
         ClusterError: the workers cannot do it.
     """
-    targets = check_outputs(scene, output, confidence, probabilities, overwrite=overwrite)
+    store = part_store(Path(output), parts)
+    targets = check_outputs(
+        scene, output, confidence, probabilities, store=store, overwrite=overwrite
+    )
     workers = workers or ThisProcess()
     with ExitStack() as locks:
         for path in targets.paths:
             locks.enter_context(locked_output(path))
-        settings = with_batch_of_before(settings or SegmentSettings(), targets, resume=resume)
+        locks.enter_context(store.locked())
+        settings = with_batch_of_before(settings or SegmentSettings(), store, resume=resume)
         job = workers.prepare(scene, model, targets, settings, device=device)
-        with parts_of(job, targets, resume=resume) as parts:
-            segment_missing(job, parts, progress=part_of(progress, 0, _NETWORK_SHARE))
+        with parts_of(job, store, resume=resume) as found:
+            segment_missing(job, found, progress=part_of(progress, 0, _NETWORK_SHARE))
             finishing = part_of(progress, _NETWORK_SHARE, _ASSEMBLED_SHARE)
-            assemble(job, parts, targets, tags=_tags(job.plan, model), progress=finishing)
+            assemble(job, found, targets, tags=_tags(job.plan, model), progress=finishing)
     progress(1.0, "done")
     return open_class_raster(targets.class_raster)
 
 
 @contextmanager
-def parts_of(job: Job, targets: Outputs, *, resume: bool) -> Iterator[Parts]:
-    """The parts of a job, beside its class raster; gone when the block ends well.
+def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
+    """The parts of a job; gone when the block ends well.
 
     Whatever ends it otherwise says how far it came.
 
@@ -107,7 +113,7 @@ def parts_of(job: Job, targets: Outputs, *, resume: bool) -> Iterator[Parts]:
     """
     plan = job.plan
     with opened_parts(
-        targets.class_raster,
+        store,
         job.run,
         plan.layers,
         nodata=plan.legend.nodata,
@@ -117,13 +123,18 @@ def parts_of(job: Job, targets: Outputs, *, resume: bool) -> Iterator[Parts]:
         try:
             yield parts
         except BaseException as error:
-            done = parts.count()
-            if done and job.run.is_resumable:
-                error.add_note(
-                    f"Run the same command again to go on: {done} of {len(plan.chunks)} parts are "
-                    f"done."
-                )
+            _tell_how_to_go_on(error, parts, job)
             raise
+
+
+def _tell_how_to_go_on(error: BaseException, parts: Parts, job: Job) -> None:
+    with suppress(OutputError):  # storage that is gone; the first error says so
+        done = parts.count()
+        if done and job.run.is_resumable:
+            error.add_note(
+                f"Run the same command again to go on: {done} of {len(job.plan.chunks)} parts are "
+                f"done."
+            )
 
 
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
@@ -173,13 +184,13 @@ def assemble(
     ):
         for done, chunk in enumerate(plan.chunks):
             progress(done / len(plan.chunks), "putting the parts together")
-            part = parts.read(chunk)
-            for name, window, pixels in part.pieces():
-                writer.write_layer(name, window, pixels)
-            for layer in plan.layers:
-                _check_same_blocks(writer, layer.name, part.checksums(layer.name), targets)
-            collar.add(part.remarks["collar"])
-            valid_px += part.valid_px
+            with parts.read(chunk) as part:
+                for name, window, pixels in part.pieces():
+                    writer.write_layer(name, window, pixels)
+                for layer in plan.layers:
+                    _check_same_blocks(writer, layer.name, part.checksums(layer.name), targets)
+                collar.add(part.remarks["collar"])
+                valid_px += part.valid_px
         progress(1.0, "building overviews")
     if valid_px == 0:
         logger.warning(

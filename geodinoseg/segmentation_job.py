@@ -12,7 +12,8 @@ from geodinoseg.errors import OutputError
 from geodinoseg.grid import Chunk
 from geodinoseg.inference import fitting_batch_size
 from geodinoseg.outputs import check_output
-from geodinoseg.parts import Parts, Run, check_parts_folder, outputs_in_doubt, recorded_batch_size
+from geodinoseg.part_store import PartStore
+from geodinoseg.parts import Parts, Run, check_parts, outputs_in_doubt, recorded_batch_size
 from geodinoseg.plan import Plan, SegmentSettings, make_plan
 from geodinoseg.progress import Progress
 from geodinoseg.scene import scene_path
@@ -55,14 +56,17 @@ def check_outputs(
     confidence: bool | str | Path,
     probabilities: bool | str | Path,
     *,
+    store: PartStore,
     overwrite: bool,
 ) -> Outputs:
     """Where the outputs go; says before any work what stands in their way.
 
     Raises:
-        OutputError: one cannot be written, is an input, or two are the same file.
+        OutputError: one cannot be written, is an input, or two are the same file; or the parts
+            cannot.
     """
-    inputs, own = [scene_path(scene)], outputs_in_doubt(Path(output))
+    check_parts(store)
+    inputs, own = [scene_path(scene)], outputs_in_doubt(store)
 
     def checked(path: Path) -> Path:
         replace = overwrite or path.resolve() in own
@@ -78,18 +82,16 @@ def check_outputs(
         if path.resolve() in {p.resolve() for p in (main, *chosen.values()) if p}:
             raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
         chosen[what] = checked(path)
-    check_parts_folder(main)
     return Outputs(class_raster=main, **chosen)
 
 
 def with_batch_of_before(
-    settings: SegmentSettings, targets: Outputs, *, resume: bool
+    settings: SegmentSettings, store: PartStore, *, resume: bool
 ) -> SegmentSettings:
     """Where no batch size was given, that of the run to go on with: the bytes depend on it."""
     if settings.batch_size is not None or not resume:
         return settings
-    recorded = recorded_batch_size(targets.class_raster)
-    return dataclasses.replace(settings, batch_size=recorded)
+    return dataclasses.replace(settings, batch_size=recorded_batch_size(store))
 
 
 def decide(

@@ -55,3 +55,20 @@ def color_field(tmp_path_factory):
     from trainings import write_color_field
 
     return write_color_field(tmp_path_factory.mktemp("field"))
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """A server that speaks S3."""
+    from bucket_server import bucket_server
+
+    with bucket_server() as server:
+        yield server
+
+
+@pytest.fixture
+def aws(bucket, monkeypatch):
+    """The same, and the environment that says how to reach it."""
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    return bucket

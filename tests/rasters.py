@@ -49,6 +49,11 @@ def write_raster(
     return path
 
 
+def parts_folder(output: Path) -> Path:
+    """Where the parts of an output lie."""
+    return output.with_name(f"{output.name}.parts")
+
+
 def read_raster(path: Path, band: int = 1) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

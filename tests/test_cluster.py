@@ -16,13 +16,12 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
-from rasters import ROTATED, SmoothModel, write_raster
+from rasters import ROTATED, SmoothModel, parts_folder, write_raster
 
 from geodinoseg.cluster.dask_workers import connected_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
 from geodinoseg.many_scenes import segment_scenes
-from geodinoseg.parts import parts_folder
 from geodinoseg.plan import SegmentSettings
 from geodinoseg.scene_list import listed_scenes
 from geodinoseg.segmentation import segment_scene
@@ -138,11 +137,12 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
 
     job = two_workers.prepare(scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu")
     folder = tmp_path / "map.tif.parts"
+    from geodinoseg.part_store import part_store
     from geodinoseg.parts import opened_parts
 
     order = order_of(scene, tmp_path, job)
     with contextlib.suppress(OSError), opened_parts(
-        tmp_path / "map.tif", job.run, job.plan.layers, nodata=255, chunks=job.plan.chunks,
+        part_store(tmp_path / "map.tif"), job.run, job.plan.layers, nodata=255, chunks=job.plan.chunks,
         resume=True,
     ):  # fmt: skip
         manifest = folder / "manifest.json"

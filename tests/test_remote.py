@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,54 +226,6 @@ def test_no_command_prints_the_signature_of_a_scene_that_it_cannot_open(
     assert result.exit_code == 1
     assert "absent.tif" in result.output
     assert "s3cr3t" not in result.output + result.stderr
-
-
-class Bucket:
-    """A moto server in a process of its own; see range_server for why."""
-
-    def __init__(self, port: int) -> None:
-        self.endpoint = f"127.0.0.1:{port}"
-
-    def put(self, name: str, path: Path) -> None:
-        boto3 = pytest.importorskip("boto3")
-        client = boto3.client("s3", endpoint_url=f"http://{self.endpoint}")
-        client.create_bucket(Bucket="maps")
-        client.put_object(Bucket="maps", Key=name, Body=path.read_bytes())
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    pytest.importorskip("moto.server")
-    code = (
-        "from moto.server import ThreadedMotoServer\n"
-        "server = ThreadedMotoServer(ip_address='127.0.0.1', port=0)\n"
-        "server.start()\n"
-        "print('port', server.get_host_and_port()[1], flush=True)\n"
-        "import time\n"
-        "time.sleep(600)\n"
-    )
-    environment = os.environ | {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-    ) as process:  # fmt: skip
-        try:
-            ports = (line.split()[1] for line in process.stdout if line.startswith("port "))
-            yield Bucket(int(next(ports)))
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-def aws(bucket, monkeypatch):
-    settings = {
-        "AWS_S3_ENDPOINT": bucket.endpoint, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE",
-        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MD",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    return bucket
 
 
 @pytest.mark.parametrize("scheme", ["s3://", "/vsis3/"])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import zlib
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ from geodinoseg.grid import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _MAGIC = b"geodinoseg part 1\n"
 _LENGTH_BYTES, _DIGEST_BYTES = 8, 32
 _READ_BYTES = 1 << 20
+_LONGEST_CONTENTS_BYTES = 64 << 20
 _LEVEL = 1  # of deflate: 2.5 ms per million pixels of a map; parts live for the length of a run
 PIECE_BYTES = 8 << 20
 """Largest piece before compression: what reading and writing parts hold at once, a few times."""
@@ -173,8 +174,8 @@ class _Sink:
 class Part:
     """A part that is whole and the one that was asked for; made by `open_part`."""
 
-    def __init__(self, path: Path, contents: Mapping[str, Any]) -> None:
-        self._path = path
+    def __init__(self, file: IO[bytes], contents: Mapping[str, Any]) -> None:
+        self._file = file
         self._contents = contents
 
     @property
@@ -199,13 +200,12 @@ class Part:
             OutputError: the file was damaged since it was opened.
         """
         layers = {name: (dtype, bands) for name, dtype, bands in self._contents["layers"]}
-        with self._path.open("rb") as file:
-            file.seek(len(_MAGIC))
-            for name, ranges, length in self._contents["pieces"]:
-                dtype, bands = layers[name]
-                window = _window(ranges)
-                shape = (bands, window.height, window.width)
-                yield name, window, self._inflated(file.read(length), shape, np.dtype(dtype))
+        self._file.seek(len(_MAGIC))
+        for name, ranges, length in self._contents["pieces"]:
+            dtype, bands = layers[name]
+            window = _window(ranges)
+            shape = (bands, window.height, window.width)
+            yield name, window, self._inflated(self._file.read(length), shape, np.dtype(dtype))
 
     def _inflated(
         self, deflated: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]
@@ -219,61 +219,67 @@ class Part:
         except zlib.error:
             whole = False
         if not (whole and inflater.eof):
-            raise OutputError(f"{self._path}: was damaged while it was read; run it again.")
+            chunk = self._contents["chunk"]
+            raise OutputError(f"part {chunk} was damaged while it was read; run it again.")
         return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
-def open_part(path: Path, name: PartName, layers: Sequence[Layer]) -> Part | None:
+def open_part(file: IO[bytes], name: PartName, layers: Sequence[Layer]) -> Part | None:
     """A part, read through and compared with its SHA-256.
 
     Args:
-        path: the file.
+        file: open to read; the part reads from it later.
         name: whose part it must be.
         layers: what it must hold.
 
     Returns:
-        The part; None where it is absent, damaged, cut off, or another's.
+        The part; None where it is damaged, cut off, or another's.
     """
-    try:
-        contents = _read_contents(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        logger.debug("%s is done again: %s", path, error)
-        return None
     wanted = name.to_json()
     wanted["layers"] = [[layer.name, layer.dtype.str, layer.bands] for layer in layers]
-    # Compared as JSON: what was written has lists where Python has tuples.
-    if any(contents.get(key) != _as_json(value) for key, value in wanted.items()):
-        logger.debug("%s is done again: it is another's", path)
-        return None
-    return Part(path, contents)
+    try:
+        size = file.seek(0, os.SEEK_END)
+        contents = _read_contents(file, size)
+        # Compared as JSON: what was written has lists where Python has tuples.
+        if all(contents.get(key) == _as_json(value) for key, value in wanted.items()):
+            _check_digest(file, size)
+            return Part(file, contents)
+        fault: object = "it is another's"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        fault = error
+    logger.debug("part %d is done again: %s", name.chunk, fault)
+    return None
 
 
-def _read_contents(path: Path) -> dict[str, Any]:
-    """Raise OSError or ValueError where the file is not whole."""
-    size = path.stat().st_size
-    body = size - _DIGEST_BYTES
-    if body < len(_MAGIC) + _LENGTH_BYTES:
+def _read_contents(file: IO[bytes], size: int) -> dict[str, Any]:
+    """Raise OSError or ValueError where they cannot be."""
+    end = size - _DIGEST_BYTES - _LENGTH_BYTES
+    if end < len(_MAGIC):
         raise ValueError("it is too short")
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError("it is no part")
-        file.seek(0)
-        digest, left = hashlib.sha256(), body
-        while left:
-            data = file.read(min(_READ_BYTES, left))
-            if not data:
-                raise ValueError("it is cut off")
-            digest.update(data)
-            left -= len(data)
-        if file.read() != digest.digest():
-            raise ValueError("its SHA-256 differs")
-        file.seek(body - _LENGTH_BYTES)
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        file.seek(body - _LENGTH_BYTES - length)
-        contents: dict[str, Any] = json.loads(file.read(length))
+    file.seek(0)
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it is no part")
+    file.seek(end)
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > min(end - len(_MAGIC), _LONGEST_CONTENTS_BYTES):
+        raise ValueError("its contents cannot be so long")
+    file.seek(end - length)
+    contents: dict[str, Any] = json.loads(file.read(length))
     return contents
+
+
+def _check_digest(file: IO[bytes], size: int) -> None:
+    """Raise ValueError where the file is not as it was written."""
+    file.seek(0)
+    digest, left = hashlib.sha256(), size - _DIGEST_BYTES
+    while left:
+        data = file.read(min(_READ_BYTES, left))
+        if not data:
+            raise ValueError("it is cut off")
+        digest.update(data)
+        left -= len(data)
+    if file.read() != digest.digest():
+        raise ValueError("its SHA-256 differs")
 
 
 def _as_json(value: Any) -> Any:

@@ -101,29 +101,37 @@ def check_model_output(folder: Path, *, overwrite: bool) -> None:
     check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
 
 
-def check_map_outputs(scene: Scene, rasters: Sequence[Path], *, overwrite: bool) -> None:
+def check_map_outputs(
+    scene: Scene, rasters: Sequence[Path], *, parts: str | None, overwrite: bool
+) -> None:
     """Say whether the rasters of a map can be written.
 
     Args:
         scene: must not be replaced.
         rasters: class raster first, then what else was asked for.
+        parts: under which folder or address they shall go; None for beside the class raster.
         overwrite: whether files that are there may be replaced.
 
     Raises:
         OutputError: one cannot be written or is being written by another process, two are one file
-            or share a style file, or a folder of others is where parts would go.
+            or share a style file; parts cannot be written, or a folder of others is where they
+            would go.
     """
     from geodinoseg.lock import check_unlocked
     from geodinoseg.outputs import check_output
-    from geodinoseg.parts import check_parts_folder, outputs_in_doubt
+    from geodinoseg.part_store import part_store
+    from geodinoseg.parts import check_parts, outputs_in_doubt
 
-    own = outputs_in_doubt(rasters[0])
+    store = part_store(rasters[0], parts)
+    if parts is not None:
+        check_parts(store)
+    own = outputs_in_doubt(store)
     for path in rasters:
         replace = overwrite or path.resolve() in own
         check_output(path, overwrite=replace, suffixes=_RASTER_SUFFIXES, inputs=[scene.path])
     _check_apart(rasters)
     _check_styles(rasters[0], rasters[1:])
-    check_parts_folder(rasters[0])
+    check_parts(store)
     for path in rasters:
         check_unlocked(path)
 

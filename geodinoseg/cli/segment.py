@@ -75,6 +75,12 @@ _RASTER_SHARE = 0.9
     help="Start over, where an interrupted run left finished parts beside the output.",
 )
 @click.option(
+    "--parts",
+    metavar="PLACE",
+    help="Folder, or address such as s3://bucket/work, for the parts of a run until its map is "
+    "whole. [default: beside the output]",
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     help="Processes of this machine to compute with, one a GPU where there are several.",
@@ -128,7 +134,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
     )
     legend = read_legend(options["model"])
     overwrite, rasters = options["overwrite"], _rasters(options)
-    check_map_outputs(source, rasters, overwrite=overwrite)
+    check_map_outputs(source, rasters, parts=options["parts"], overwrite=overwrite)
     if options["polygons"]:
         check_polygon_outputs(
             source, rasters, options["polygons"], legend=legend, overwrite=overwrite
@@ -174,6 +180,7 @@ def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progr
         device=options["device"],
         overwrite=options["overwrite"],
         resume=not options["no_resume"],
+        parts=options["parts"],
         workers=workers,
         progress=part_of(progress, 0, raster_share),
     )

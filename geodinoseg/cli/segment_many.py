@@ -103,6 +103,7 @@ def segment_many(
             device=options["device"],
             overwrite=options["overwrite"],
             resume=not options["no_resume"],
+            parts=options["parts"],
             workers=crew,
             allow_external=options["allow_external"],
             tell=lambda result: report_scene(result, json_=json_),

@@ -138,13 +138,13 @@ class DaskWorkers:
         told: _Told,
     ) -> None:
         waiting, parts = deque(chunks), told.parts
-        folder = _absolute_path(parts.folder)
+        place = _absolute_place(parts.store.place)
         while waiting or errands.count:
             # No more than one each: Dask blames a lost worker's death on all that it was given.
             while waiting and errands.count < max(errands.workers, 1):
                 run = _next_run(waiting, plan, errands.workers)
                 indexes = tuple(chunk.index for chunk in run)
-                errands.send(run, segment_chunks, order, indexes, folder, parts.key)
+                errands.send(run, segment_chunks, order, indexes, place, parts.key)
             told.tell(errands.workers)
             for run, future in errands.done():
                 left = parts.absent(run) or run
@@ -316,8 +316,8 @@ def _await_sight(parts: Parts, chunks: Sequence[Chunk]) -> None:
     while absent := parts.absent(chunks):
         if time.monotonic() > end:
             raise OutputError(
-                f"{parts.folder}: {len(absent)} parts that workers wrote are not seen here; the "
-                f"output must lie on storage that all workers share."
+                f"{parts.store.place}: {len(absent)} parts that workers wrote are not seen here; "
+                f"they must lie on storage that all workers share."
             )
         time.sleep(_POLL_S)
 
@@ -351,11 +351,16 @@ def _absolute(path: str) -> str:
 
 def _absolute_targets(targets: Outputs) -> Outputs:
     paths = {name: getattr(targets, name) for name in targets.__slots__}
-    return Outputs(**{name: path and Path(_absolute_path(path)) for name, path in paths.items()})
+    return Outputs(
+        **{name: path and Path(_absolute_place(os.fspath(path))) for name, path in paths.items()}
+    )
 
 
-def _absolute_path(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 (resolve would follow links to names of this host)
+def _absolute_place(place: str) -> str:
+    """A folder or file by its whole path; an address as it is."""
+    if "://" in place:
+        return place
+    return os.path.abspath(place)  # noqa: PTH100 (resolve would follow links to names of this host)
 
 
 def _sendable(model: str | Path | TileModel) -> str | bytes:

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from geodinoseg.errors import GeodinosegError
+from geodinoseg.part_store import store_at
 from geodinoseg.parts import Run, joined_parts
 from geodinoseg.plan import Plan, SegmentSettings
 from geodinoseg.progress import no_progress
@@ -64,7 +64,7 @@ def decide(order: Order) -> Decision:
 
 
 def segment_chunks(
-    order: Order, indexes: Sequence[int], folder: str, key: str
+    order: Order, indexes: Sequence[int], place: str, key: str
 ) -> tuple[Remark, ...]:
     """Write the parts of chunks, each as soon as it is whole; those that are there stay.
 
@@ -72,7 +72,7 @@ def segment_chunks(
         order: the segmentation, its batch size decided.
         indexes: of the chunks in the plan. Those that follow each other down a panel share the tile
             rows that cross their cuts.
-        folder: the parts folder.
+        place: where the parts lie.
         key: of the run.
 
     Returns:
@@ -84,7 +84,7 @@ def segment_chunks(
     with _PROCESS.at_work(), _heard() as remarks:
         job = _PROCESS.job(order, key=key)
         plan = job.plan
-        parts = joined_parts(Path(folder), job.run, plan.layers, nodata=plan.legend.nodata)
+        parts = joined_parts(store_at(place), job.run, plan.layers, nodata=plan.legend.nodata)
         missing = parts.missing(plan.chunks[index] for index in indexes)
         if missing:
             job.write_parts(missing, parts, no_progress)

@@ -51,6 +51,7 @@ def small_dinov2(folder: Path) -> Segmentor:
         torch.manual_seed(0)
         config = Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14)
         Dinov2Backbone(config).save_pretrained(backbone)
+    torch.manual_seed(1)  # the head's weights: every process must have the same model
     network = DinoV2Segmentor(
         backbone=backbone, num_classes=8, quantize=False, peft=False, linear_head=True
     )
