@@ -20,8 +20,10 @@ from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
 import geodinoseg
+from geodinoseg import map_polygons
 from geodinoseg.cli import _COMMANDS, console, main
 from geodinoseg.errors import SceneError
+from geodinoseg.polygons.polygonization import write_polygons
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
@@ -588,15 +590,44 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     assert files(tmp_path) == {"s.tif"}
 
 
-def test_whoever_is_stopped_amid_the_polygons_is_told_that_the_map_is_whole(
+def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
+    monkeypatch, segment, tmp_path
+):
+    written, wanted = [], [tmp_path / name for name in ("fields.gpkg", "borders.shp", "plain.fgb")]
+    options = [option for path in wanted for option in ("--polygons", path)]
+
+    def interrupted_at_the_second(raster, path, **more):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_polygons(raster, path, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(map_polygons, "write_polygons", interrupted_at_the_second)
+        result = segment(*options)
+    assert result.exit_code == 130
+    line = result.stderr.splitlines()[-1]
+    assert f"{tmp_path / 'map.tif'} is whole, its polygons are not. Run the same command" in line
+    assert {"map.tif", "fields.gpkg", "map.tif.parts"} <= files(tmp_path)
+
+    assert segment(*options).exit_code == 0
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert "map.tif.parts" not in files(tmp_path)
+    assert segment(*options, "--overwrite").exit_code == 0
+    assert left == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
+def test_polygons_that_were_there_before_are_not_replaced_by_a_run_that_goes_on(
     monkeypatch, segment, tmp_path
 ):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(geodinoseg, "write_polygons", interrupted, raising=False)
-    result = segment("--polygons", tmp_path / "fields.gpkg")
-    assert result.exit_code == 130
-    raster = tmp_path / "map.tif"
-    assert f"{raster} is whole; go on with: geodinoseg polygonize {raster} -o " in result.stderr
-    assert raster.is_file()
+    with monkeypatch.context() as patched:
+        patched.setattr(map_polygons, "write_polygons", interrupted)
+        assert segment("--polygons", tmp_path / "fields.gpkg").exit_code == 130
+    (tmp_path / "others.gpkg").write_bytes(b"somebody's work")
+    result = segment("--polygons", tmp_path / "others.gpkg")
+    assert result.exit_code == 1
+    assert "others.gpkg: exists already" in result.stderr
+    assert (tmp_path / "others.gpkg").read_bytes() == b"somebody's work"

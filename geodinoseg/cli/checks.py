@@ -141,6 +141,7 @@ def check_polygon_outputs(
     rasters: Sequence[Path],
     polygons: Sequence[Path],
     *,
+    parts: str | None,
     legend: Legend,
     overwrite: bool,
 ) -> None:
@@ -150,19 +151,27 @@ def check_polygon_outputs(
         scene: gives the place; must not be replaced.
         rasters: of the map.
         polygons: the files.
+        parts: as `check_map_outputs` takes it; polygons of a run that was killed are its own.
         legend: of the map; its names must fit the format.
         overwrite: whether files that are there may be replaced.
 
     Raises:
-        OutputError: one cannot be written, or two are one file or share a style file.
+        OutputError: one cannot be written or is being written by another process, or two are one
+            file or share a style file.
         SceneError: the scene has no place on the ground.
     """
+    from geodinoseg.lock import check_unlocked
+    from geodinoseg.part_store import part_store
+    from geodinoseg.parts import outputs_in_doubt
     from geodinoseg.polygons.ground_measures import check_place
     from geodinoseg.polygons.vector_files import check_vector_output, crs_in_file
 
+    own = outputs_in_doubt(part_store(rasters[0], parts))
     for path in polygons:
-        check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])
+        replace = overwrite or path.resolve() in own
+        check_vector_output(path, legend=legend, overwrite=replace, inputs=[scene.path])
         crs_in_file(path, scene.geobox.crs)
+        check_unlocked(path)
     check_place(scene.path, scene.geobox)
     _check_apart(polygons)
     styled = [path for path in polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]

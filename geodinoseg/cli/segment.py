@@ -18,11 +18,9 @@ from geodinoseg.cli.options import (
     overwrite_option,
 )
 from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
-from geodinoseg.progress import Progress, part_of
+from geodinoseg.progress import Progress
 
 _FILE = click.Path(path_type=Path)
-_RASTER_SHARE = 0.9
-"""Of the progress, where polygons follow."""
 
 
 @click.command()
@@ -137,7 +135,12 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
     check_map_outputs(source, rasters, parts=options["parts"], overwrite=overwrite)
     if options["polygons"]:
         check_polygon_outputs(
-            source, rasters, options["polygons"], legend=legend, overwrite=overwrite
+            source,
+            rasters,
+            options["polygons"],
+            parts=options["parts"],
+            legend=legend,
+            overwrite=overwrite,
         )
     if options["dry_run"]:
         _dry_run(source, options)
@@ -165,43 +168,23 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
 
 
 def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progress) -> Any:
-    """Raster first, polygons from it; one progress for both."""
     import geodinoseg
 
-    polygons = options["polygons"]
-    raster_share = _RASTER_SHARE if polygons else 1.0
-    raster = geodinoseg.segment_scene(
+    return geodinoseg.segment_scene(
         source,
         options["model"],
         options["output"],
         confidence=options["confidence"] or False,
         probabilities=options["probabilities"] or False,
+        polygons=options["polygons"],
         settings=_settings(options),
         device=options["device"],
         overwrite=options["overwrite"],
         resume=not options["no_resume"],
         parts=options["parts"],
         workers=workers,
-        progress=part_of(progress, 0, raster_share),
+        progress=progress,
     )
-    step = (1 - raster_share) / max(len(polygons), 1)
-    for index, path in enumerate(polygons):
-        start = raster_share + index * step
-        # The last ends at 1, whatever the rounding of sums.
-        end = 1.0 if index == len(polygons) - 1 else start + step
-        try:
-            geodinoseg.write_polygons(
-                raster,
-                path,
-                overwrite=options["overwrite"],
-                progress=part_of(progress, start, end),
-            )
-        except BaseException as error:
-            error.add_note(
-                f"{raster.path} is whole; go on with: geodinoseg polygonize {raster.path} -o {path}"
-            )
-            raise
-    return raster
 
 
 def _dry_run(source: Any, options: dict[str, Any]) -> None:
