@@ -590,6 +590,19 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     assert files(tmp_path) == {"s.tif"}
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", "ü" * 126 + ".tif", "x" * 247 + ".tif"])
+def test_a_name_that_no_output_can_have_is_refused_in_a_line(scene, small_model, name):
+    result = cli("segment", scene, "--model", small_model, "-o", name)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: .*(is a folder|is too long a name); give .*\n", result.stderr)
+
+
+def test_a_name_as_long_as_file_systems_allow_is_written(segment, tmp_path):
+    name = "x" * 243 + ".tif"
+    assert segment(output=name).exit_code == 0
+    assert files(tmp_path) >= {name, f"{name}.aux.xml"}
+
+
 def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
     monkeypatch, segment, tmp_path
 ):
