@@ -249,8 +249,8 @@ def _check_length(target: Path) -> None:
     longest = _LONGEST_NAME - _LONGEST_SIDE_ENDING
     if len(os.fsencode(target.name)) > longest:
         raise OutputError(
-            f"{target.name[:40]}...: is too long a name; give one of at most {longest} bytes, which "
-            f"leaves room for the endings of the files beside it."
+            f"{target.name[:40]}...: is too long a name; give one of at most {longest} bytes, as "
+            f"files beside it have longer ones."
         )
 
 

@@ -590,6 +590,42 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     assert files(tmp_path) == {"s.tif"}
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--max-memory", "0B"], 2, "no size that memory can have"),
+        (["--max-memory", "9" * 400 + "GB"], 2, "no size that memory can have"),
+        (["--resolution", "nan"], 2, "no length"),
+        (["--resolution", "inf"], 2, "not in the range"),
+        (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
+        (["--bands", "1,2"], 1, "--bands names 2 bands, the model reads 3"),
+        (["--scheduler", "node1"], 1, "node1: is no address of a scheduler"),
+        (["--scheduler", "tcp://node1"], 1, "tcp://node1: is no address of a scheduler"),
+        (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is no address of a scheduler"),
+        (["--scheduler", "tcp://127.0.0.1:1"], 1, "1: no Dask scheduler answers there"),
+        (["--scheduler", "/missing/dask.json"], 1, "dask.json: is no file that a Dask scheduler"),
+        (["--scheduler", __file__], 1, "test_cli.py: is no file that a Dask scheduler wrote"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_before_torch_is_loaded(
+    scene, small_model, tmp_path, options, code, told
+):
+    script = (
+        "import sys\n"
+        "from geodinoseg.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules\n"
+    )
+    arguments = ["segment", scene, "--model", small_model, "-o", tmp_path / "map.tif", *options]
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert told in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("name", ["", ".", "/", "ü" * 126 + ".tif", "x" * 247 + ".tif"])
 def test_a_name_that_no_output_can_have_is_refused_in_a_line(scene, small_model, name):
     result = cli("segment", scene, "--model", small_model, "-o", name)

@@ -278,3 +278,37 @@ def test_calls_that_cannot_be_meant_are_usage_errors(options, said):
     result = segment("--model", "x.model", *options)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--output-dir", "missing/maps"], "the folder missing does not exist"),
+        (["--name-template", "{stem}.png"], "{stem}.png: the name must end in .tif or .tiff"),
+        (["--name-template", "{name}.tif"], "{name} stands for nothing; use {stem} and {parent}"),
+        (["--confidence", "_confidence.png"], "the name must end in .tif or .tiff"),
+        (["--polygons", ".gpk"], "{stem}.gpk: the name must end in .gpkg or"),
+        (["--bands", "1,2"], "--bands names 2 bands"),
+        (["--output-dir", "scenes", "--overwrite"], "a.tif: is one of the scenes"),
+    ],
+)
+def test_what_all_scenes_would_fail_of_is_said_once_and_at_once(
+    folder, small_model, tmp_path, monkeypatch, options, told
+):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    wanted = ["segment", folder, "--model", small_model, "--output-dir", "maps", *options]
+    ended = CliRunner().invoke(main, [str(argument) for argument in wanted])
+    assert ended.exit_code == 1
+    assert told in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "maps").exists()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_list_may_come_from_windows_and_quote_its_names(folder, tmp_path):
+    (folder / "b c.tif").write_bytes(b"")
+    names = [f'"{folder / "b c.tif"}"', "# a comment", "", f"  {folder / 'a.tif'}  "]
+    (tmp_path / "list.txt").write_bytes(("\ufeff" + "\r\n".join(names)).encode())
+    listed = listed_scenes([f"@{tmp_path / 'list.txt'}"])
+    assert [scene.stem for scene in listed] == ["b c", "a"]

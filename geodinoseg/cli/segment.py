@@ -10,6 +10,7 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
 from geodinoseg.cli.options import (
+    Length,
     MemorySize,
     allow_external_option,
     bands_option,
@@ -53,7 +54,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--resolution",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Length(),
     help="Ground resolution of the scene, m per px. [default: what its CRS says]",
 )
 @click.option(
@@ -120,7 +121,12 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
-    from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
+    from geodinoseg.cli.checks import (
+        check_bands,
+        check_map_outputs,
+        check_polygon_outputs,
+        read_legend,
+    )
     from geodinoseg.scene import open_scene
 
     # Before torch is loaded: a mistyped path is answered at once.
@@ -131,6 +137,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         allow_external=options["allow_external"],
     )
     legend = read_legend(options["model"])
+    check_bands(options["model"], options["bands"])
     overwrite, rasters = options["overwrite"], _rasters(options)
     check_map_outputs(source, rasters, parts=options["parts"], overwrite=overwrite)
     if options["polygons"]:
@@ -145,6 +152,10 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
     if options["dry_run"]:
         _dry_run(source, options)
         return
+    if options["scheduler"]:
+        from geodinoseg.cluster.scheduler_address import check_scheduler
+
+        check_scheduler(options["scheduler"])
     with (
         _workers(options) as workers,
         progress_bar("segmenting", json=options["json_"]) as progress,

@@ -78,18 +78,28 @@ def segment_many(
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
-    from geodinoseg.cli.checks import read_legend
+    from geodinoseg.cli.checks import (
+        check_bands,
+        check_many_outputs,
+        read_legend,
+    )
     from geodinoseg.map_files import planned_files
     from geodinoseg.scene_list import listed_scenes
 
     # Before torch is loaded: a mistyped path is answered at once.
     listed = listed_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
     read_legend(options["model"])
+    check_bands(options["model"], options["bands"])
     names = _names(options)
+    check_many_outputs(options["output_dir"], names)
     planned_files(listed, options["output_dir"], names)
     if options["dry_run"]:
         _dry_run(listed, options, settings(options))
         return
+    if options["scheduler"]:
+        from geodinoseg.cluster.scheduler_address import check_scheduler
+
+        check_scheduler(options["scheduler"])
     from geodinoseg.many_scenes import segment_scenes
 
     json_ = options["json_"]
