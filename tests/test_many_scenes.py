@@ -87,7 +87,7 @@ def test_what_was_done_is_not_skipped_when_anything_is_another(run, folder, tmp_
     assert run(settings=SegmentSettings(tile_px=56, overlap_px=9)) == ["failed"] * 3
     assert run() == ["skipped"] * 3
     (tmp_path / "maps" / "a.tif").unlink()
-    assert run() == ["failed", "skipped", "skipped"]
+    assert run() == ["done", "skipped", "skipped"]
     assert run(overwrite=True) == ["done"] * 3
     assert run() == ["skipped"] * 3
 
@@ -133,6 +133,15 @@ def test_a_map_that_was_damaged_since_is_not_taken_for_whole(run, folder, tmp_pa
     path.write_bytes(data)
     assert run() == ["failed", "failed", "skipped"]
     assert run(overwrite=True) == ["done", "failed", "done"]
+
+
+def test_a_file_that_was_lost_is_made_again_beside_those_that_are_whole(run, tmp_path):
+    run()
+    lost = tmp_path / "maps" / "a.gpkg"
+    before = {p.name: p.read_bytes() for p in lost.parent.iterdir() if p.suffix != ".jsonl"}
+    lost.unlink()
+    assert run() == ["done", "failed", "skipped"]
+    assert before == {p.name: p.read_bytes() for p in lost.parent.iterdir() if p.suffix != ".jsonl"}
 
 
 def test_a_folder_that_was_copied_is_still_whole(run, folder, tmp_path):
@@ -261,6 +270,18 @@ def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_mod
     events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
     assert [event["event"] for event in events] == ["plan", "plan", "plan", "total"]
     assert events[-1]["output_bytes"] == sum(event["output_bytes"] for event in events[:-1])
+
+
+def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, small_model, tmp_path):
+    wanted = [folder, "--model", small_model, "--output-dir", tmp_path / "maps", "--dry-run"]
+    result = segment(*wanted)
+    assert result.exit_code == 1
+    assert result.stdout.count("px overlap") == 2
+    assert f"failed: {folder / 'b.tif'}: " in result.stdout
+    assert "in all    2 scenes" in result.stdout
+    assert "Error: 1 of 3 scenes cannot be segmented: " in result.stderr
+    events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "scene", "plan", "total", "error"]
 
 
 @pytest.mark.parametrize(
