@@ -5,16 +5,15 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
 from geodinoseg.grid import windows_over
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.raster_file import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.grid import Window
     from geodinoseg.raster_file import RasterPath
+    from geodinoseg.raster_reader import RasterReader
 
 # What a column of a raster attribute table is for: its usage, or its name where it has none.
 _COLUMN_USAGES = {"2": "name", "5": "value", "3": "value", "6": "red", "7": "green", "8": "blue"}
@@ -50,9 +50,7 @@ class _Known:
     colors: dict[int, str] = field(default_factory=dict)
 
 
-def class_ids_in(
-    dataset: rasterio.DatasetReader, path: RasterPath, *, nodata: int | None
-) -> list[int]:
+def class_ids_in(reader: RasterReader, path: RasterPath, *, nodata: int | None) -> list[int]:
     """The class ids that occur in a single-band raster of whole numbers; reads all of it.
 
     Returns:
@@ -63,12 +61,8 @@ def class_ids_in(
             block cannot be read.
     """
     found: set[int] = set()
-    for window in _block_windows(dataset):
-        try:
-            values = dataset.read(1, window=window.ranges)
-        except (RasterioError, OSError) as error:
-            raise unreadable(path, window, error) from error
-        found.update(_distinct(values))
+    for window in _block_windows(reader.dataset):
+        found.update(_distinct(reader.read(window, partial(_first_band, window=window))))
         found.discard(nodata)
         _check_class_ids(path, window, found)
     if not found:
@@ -107,6 +101,11 @@ def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
         rows=rows * max(1, blocks // blocks_across),
         cols=cols * min(blocks, blocks_across),
     )
+
+
+def _first_band(dataset: rasterio.DatasetReader, *, window: Window) -> NDArray[Any]:
+    values: NDArray[Any] = dataset.read(1, window=window.ranges)
+    return values
 
 
 def _distinct(values: NDArray[Any]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Streams that nobody listens to, or that lie on a full disk: no reason to fail, nor to complain."""
+"""Streams that nobody listens to, or that lie on a full disk: no reason for a traceback."""
 
 from __future__ import annotations
 
