@@ -14,6 +14,7 @@ import numpy as np
 from geodinoseg.errors import SceneError
 from geodinoseg.grid import windows_over
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
+from geodinoseg.plain_xml import XmlError, parsed_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ _COLUMN_NAMES = {
 }
 _CHANNELS = ("red", "green", "blue")
 _SCAN_BYTES = 16 << 20
+_LARGEST_SIDE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,10 @@ def _color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
 def _read_side_file(path: Path) -> _Known:
     """Names and colours of band 1; nothing where there is no such file, or none that is XML."""
     try:
-        root = ET.parse(path).getroot()  # noqa: S314 (expat refuses entities that multiply)
-    except (OSError, ET.ParseError):
+        if path.stat().st_size > _LARGEST_SIDE_BYTES:
+            return _Known()
+        root = parsed_xml(path.read_bytes())
+    except (OSError, XmlError):
         return _Known()
     for band in root.iter("PAMRasterBand"):
         if band.get("band") == "1":
