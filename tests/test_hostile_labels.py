@@ -264,6 +264,12 @@ def test_plain_labels_are_read_as_ever(kind, listening, tmp_path):
     assert_array_equal(labels.read(ALL), expected())
 
 
+def test_zipped_kml_is_read_as_ever(listening, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.kmz", "w") as archive_file:
+        archive_file.write(kml(tmp_path / "a.kml"), "doc.kml")
+    assert len(open_vector_layer(str(tmp_path / "a.kmz")).read(())) == len(CELLS)
+
+
 @pytest.mark.parametrize("kind", ["a VRT of a file", "an address"])
 def test_labels_that_are_trusted_may_reach_further(kind, server, tmp_path):
     path = HOSTILE[kind](tmp_path, server.url("ok", "a.geojson"))

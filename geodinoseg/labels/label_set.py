@@ -54,7 +54,7 @@ def open_labels(
     legend_file: LabelsPath | None = None,
     allow_external: bool = False,
 ) -> Labels:
-    """Labels for a scene, from polygons in any vector format or from a label raster.
+    """Labels for a scene, from polygons in any usual format or from a label raster.
 
     Polygons are brought into the scene's CRS; a pixel belongs to the polygon over its centre,
     and where polygons overlap the later one in the file counts. Polygons without a class are
