@@ -38,7 +38,8 @@ HEIGHT, WIDTH = 410, 333
 PIXELS = np.random.default_rng(7).integers(1, 255, (3, HEIGHT, WIDTH), dtype=np.uint8)
 FILES = {"deflate": {"compress": "deflate"}, "uncompressed": {}}
 PATIENCE_S = 0.8
-# Patches, the lower half of them noise: a server that fails beyond the header fails amid a read.
+# Classes in patches; stored uncompressed, so that most of the file lies beyond what a failing
+# server still sends.
 MAP = np.add.outer(np.arange(HEIGHT) // 90, np.arange(WIDTH) // 120).astype(np.uint8) % 3
 MAP[200:260, 40:90] = 3
 

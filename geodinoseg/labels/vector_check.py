@@ -31,7 +31,7 @@ PLAIN_VECTOR_DRIVERS = frozenset({
 
 _HEAD_BYTES = 1 << 16
 _PIECE_BYTES = 1 << 22
-_LONGEST_CRS = 1 << 12
+_LONGEST_FIND = 1 << 12
 _BINARY = (b"SQLite format 3\0", b"\0\0\x27\x0a", b"fgb\x03fgb", b"PAR1")
 _ZIP = b"PK\x03\x04"
 _GEODATABASE = "a00000001.gdbtable"
@@ -43,10 +43,17 @@ _JSON = re.compile(
     rb'"type"\s*:\s*"(Feature|FeatureCollection|GeometryCollection|Topology|(Multi)?(Polygon'
     rb'|LineString|Point))"|"geometryType"\s*:\s*"esri'
 )
-# Such a coordinate system is fetched from where it says.
-_LINKED_CRS = re.compile(
-    rb'"crs"\s*:\s*\{(?:[^{}]|\{[^{}]{0,2000}\}){0,2000}?"type"\s*:\s*"(link|url)"', re.IGNORECASE
+# Where all of these occur a coordinate system may be fetched from an address.
+_LINKED_CRS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rb'"crs"\s*:\s*\{',
+        rb'"type"\s*:\s*"(link|url)"',
+        rb'"(href|url)"\s*:\s*"\s*http',
+    )
 )
+# Letters of ASCII that are written as numbers, as nobody does who has nothing to hide.
+_HIDDEN_LETTER = re.compile(rb"\\u00(4[1-9a-f]|5[0-9a]|6[1-9a-f]|7[0-9a])", re.IGNORECASE)
 _TAB = re.compile(rb"\s*!table", re.IGNORECASE)
 _TAB_OF_OTHERS = re.compile(rb"isseamless|open\s+table|create\s+view", re.IGNORECASE)
 _MIF = re.compile(rb"\s*version\s+\d+.{0,2000}\bcolumns\s+\d+", re.IGNORECASE | re.DOTALL)
@@ -182,12 +189,16 @@ def _found_in_xml(head: bytes) -> str | None:
 def _found_in_json(handle: IO[bytes], head: bytes) -> str | None:
     if _JSON.search(head) is None:
         return "is JSON of another kind than GeoJSON"
+    missing = set(_LINKED_CRS)
     piece = head
     while piece:
-        if _LINKED_CRS.search(piece):
-            return "has a coordinate system that lies at an address"
+        if _HIDDEN_LETTER.search(piece):
+            return "writes letters as numbers, which hides what it names"
+        missing -= {pattern for pattern in missing if pattern.search(piece)}
+        if not missing:
+            return "has a coordinate system that may lie at an address"
         more = handle.read(_PIECE_BYTES)
-        piece = piece[-_LONGEST_CRS:] + more if more else b""
+        piece = piece[-_LONGEST_FIND:] + more if more else b""
     return None
 
 
