@@ -600,3 +600,23 @@ def test_whoever_is_stopped_amid_the_polygons_is_told_that_the_map_is_whole(
     raster = tmp_path / "map.tif"
     assert f"{raster} is whole; go on with: geodinoseg polygonize {raster} -o " in result.stderr
     assert raster.is_file()
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "segment --help", "polygonize -h"])
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (
+            "> /dev/full",
+            (1, "Error: standard output: cannot be written (No space left on device).\n"),
+        ),
+        ("| true", (0, "")),
+        (">&-", (0, "")),
+    ],
+)
+def test_help_that_nobody_can_read_ends_without_a_traceback(words, stream, expected):
+    # `true` may be slower than help is, so that help would still find it listening.
+    wait = "sleep 0.3; exec" if "|" in stream else "exec"
+    script = f"set -o pipefail; ({wait} {sys.executable} -m geodinoseg {words}) {stream}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == expected
