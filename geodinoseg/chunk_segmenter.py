@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from geodinoseg.parts import Parts
     from geodinoseg.plan import Plan
     from geodinoseg.progress import Progress
+    from geodinoseg.scene_identity import SceneWatch
     from geodinoseg.tile_model import TileModel
 
 logger = logging.getLogger(__name__)
@@ -34,10 +35,11 @@ class ChunkSegmenter:
     Where memory is short it takes smaller batches, then narrower panels.
     """
 
-    def __init__(self, plan: Plan, model: TileModel, told: TileProgress) -> None:
+    def __init__(self, plan: Plan, model: TileModel, told: TileProgress, watch: SceneWatch) -> None:
         self._plan = plan
         self._model = model
         self._told = told
+        self._watch = watch
         self._batches = FittingBatches(plan.batch_size)
         self._panel_px = max(chunk.core.width for chunk in plan.chunks)
         self._collar = CollarWatch(plan.scene)
@@ -50,7 +52,8 @@ class ChunkSegmenter:
 
         Raises:
             DeviceMemoryError: memory holds not even one tile and the narrowest panel.
-            GeodinosegError: a block cannot be read, or a part not be written.
+            GeodinosegError: a block cannot be read, the scene was changed meanwhile, or a part
+                cannot be written.
         """
         left = list(chunks)
         while left:
@@ -83,6 +86,7 @@ class ChunkSegmenter:
                     while not part.is_complete:
                         part.write(next(pieces))
                     part.remark("collar", self._collar.taken())
+                    self._watch.check()
                 yield chunk
 
     def _pieces(self, run: Sequence[Chunk]) -> Generator[ClassRows, None, None]:

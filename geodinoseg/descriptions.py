@@ -7,7 +7,7 @@ from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from geodinoseg.class_rasters.class_raster import LEGEND_TAG, open_class_raster
+from geodinoseg.class_rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.model_config import read_model_config
 from geodinoseg.printable import printable
@@ -31,19 +31,18 @@ def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any
     """
     if Path(path).is_dir():
         return _describe_model(Path(path))
-    if allow_external:
-        return _describe_scene(open_scene(path, allow_external=True))
-    return _describe_class_raster(path) if _is_class_raster(path) else _describe_scene(path)
+    if _is_class_raster(path, allow_external=allow_external):
+        return _describe_class_raster(open_class_raster(path, allow_external=allow_external))
+    return _describe_scene(open_scene(path, allow_external=allow_external))
 
 
-def _is_class_raster(path: str | Path) -> bool:
+def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
     """Whether a raster is a map of ours, or one of others whose numbers stand for colours."""
-    with opened_raster(path) as dataset:
+    with opened_raster(path, allow_external=allow_external) as dataset:
         return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
 
 
-def _describe_scene(source: str | Path | Scene) -> dict[str, Any]:
-    scene = open_scene(source)
+def _describe_scene(scene: Scene) -> dict[str, Any]:
     return {
         "kind": "scene",
         "path": printable(scene.path),
@@ -56,11 +55,10 @@ def _describe_scene(source: str | Path | Scene) -> dict[str, Any]:
     }
 
 
-def _describe_class_raster(path: str | Path) -> dict[str, Any]:
-    raster = open_class_raster(path)
+def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
     return {
         "kind": "class raster",
-        "path": str(raster.path),
+        "path": printable(raster.path),
         **_place(raster.geobox),
         "dtype": str(raster.dtype),
         "nodata": raster.nodata,

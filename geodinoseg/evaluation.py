@@ -34,6 +34,9 @@ class EvaluationOptions:
     """How far from each other two borders may lie and still be one, pixels."""
     boundary_tolerance_m: float | None = None
     """The same in metres on the ground; where given it counts instead."""
+    allow_external: bool = False
+    """Whether map, labels, extent and regions may be of any kind that GDAL knows; see
+    `open_scene`."""
 
     @property
     def tolerance(self) -> Tolerance:
@@ -78,7 +81,9 @@ def evaluate_map(
         LabelError: the labels or regions do not fit the map, or no labelled pixel lies on it.
     """
     raster = (
-        class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
+        class_raster
+        if isinstance(class_raster, ClassRaster)
+        else open_class_raster(class_raster, allow_external=options.allow_external)
     )
     check_class_count(raster)
     if options.confidence is not None:
@@ -91,11 +96,17 @@ def evaluate_map(
         ignore_classes=ignore_classes,
         legend=raster.legend,
         extent=extent,
+        allow_external=options.allow_external,
     )
     regions = (
         ()
         if options.regions is None
-        else read_regions(os.fspath(options.regions), raster.geobox, field=options.region_field)
+        else read_regions(
+            os.fspath(options.regions),
+            raster.geobox,
+            field=options.region_field,
+            allow_external=options.allow_external,
+        )
     )
     found = compare(
         raster,
@@ -117,4 +128,5 @@ def evaluate_map(
         whole=found.whole,
         regions=found.regions,
         agreement=found.agreement,
+        allow_external=raster.allow_external,
     )

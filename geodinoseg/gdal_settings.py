@@ -45,6 +45,28 @@ _REMOTE = {
 }
 
 
+def bounded_settings(left_s: float) -> rasterio.Env:
+    """Settings of a try that is to end in so many seconds, or in one.
+
+    GDAL gives each request its own time, and begins it anew. Where all of these would take
+    longer, a request is sent once, with the time that is left.
+    """
+    request_s, again = _number("GDAL_HTTP_TIMEOUT"), _number("GDAL_HTTP_MAX_RETRY")
+    timeout_s = max(1.0, min(request_s, left_s))
+    if (1 + again) * timeout_s > left_s:
+        again = 0
+    return rasterio.Env(GDAL_HTTP_TIMEOUT=timeout_s, GDAL_HTTP_MAX_RETRY=int(again))
+
+
+def _number(name: str) -> float:
+    """A setting as the environment has it, else as we do."""
+    ours = float(str(_REMOTE[name]))
+    try:
+        return float(os.environ.get(name, ours)) or ours
+    except ValueError:
+        return ours
+
+
 def gdal_settings(
     *,
     cache_bytes: int | None = None,

@@ -164,7 +164,7 @@ class ObjectStore:
             OutputError: it refuses, or goes on stumbling.
         """
 
-        def tried() -> _T:
+        def tried(_left_s: float) -> _T:
             try:
                 return attempt()
             except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import PurePath
 
 _HIDDEN = "..."
 _SHORTEST_SECRET = 8  # shorter values of the environment are words such as `auto`
@@ -60,6 +61,8 @@ def printable(path: str | os.PathLike[str]) -> str:
 
 def printable_name(path: str | os.PathLike[str]) -> str:
     """The last part of a printable path, such as `ortho.tif`."""
+    if isinstance(path, PurePath):
+        return path.name
     return printable(path).rstrip("/").rpartition("/")[2]
 
 

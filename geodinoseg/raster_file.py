@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 RasterPath = str | os.PathLike[str]
 
-# For the first look: a mistyped address should not take minutes to be refused.
-_FIRST_DEADLINE_S = 10.0
+FIRST_DEADLINE_S = 10.0
+"""For the first look: a mistyped address should not take minutes to be refused."""
 
 _NO_RANGES = "Range downloading not supported"
 _NO_RASTER = re.compile("not recognized as|TIFF|PNG|JPEG|header", re.IGNORECASE)
@@ -64,7 +64,7 @@ def opened_raster(
     """
     name = os.fspath(path)
     with settings_for(name, allow_external=allow_external):
-        dataset = open_patiently(name, allow_external=allow_external, deadline_s=_FIRST_DEADLINE_S)
+        dataset = open_patiently(name, allow_external=allow_external, deadline_s=FIRST_DEADLINE_S)
         with dataset:
             yield dataset
 
@@ -100,7 +100,7 @@ def open_patiently(
         return _opened(name, allow_external=allow_external)
     try:
         return with_patience(
-            lambda: _open_remote(name, allow_external=allow_external),
+            lambda _: _open_remote(name, allow_external=allow_external),
             path=name,
             faults=(_StumbleError,),
             deadline_s=deadline_s,

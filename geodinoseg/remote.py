@@ -36,7 +36,7 @@ def is_remote(path: str) -> bool:
 
 
 def with_patience(
-    attempt: Callable[[], _T],
+    attempt: Callable[[float], _T],
     *,
     path: str,
     faults: tuple[type[Exception], ...],
@@ -45,7 +45,7 @@ def with_patience(
     """Try until it works or the deadline is over; pauses double from half a second to 15.
 
     Args:
-        attempt: must start from the beginning each time.
+        attempt: must start from the beginning each time; told the seconds that are left.
         path: what is read, for the log.
         faults: the errors after which another try may help.
         deadline_s: where it shall be less than `DEADLINE_S`.
@@ -57,7 +57,7 @@ def with_patience(
     pause_s = _FIRST_PAUSE_S
     while True:
         try:
-            return attempt()
+            return attempt(give_up - time.monotonic())
         except faults as error:
             if time.monotonic() + pause_s >= give_up:
                 raise

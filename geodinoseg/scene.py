@@ -17,20 +17,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
 from geodinoseg.gdal_settings import CACHE_BYTES
 from geodinoseg.geobox import GeoBox
 from geodinoseg.grid import Window
-from geodinoseg.raster_file import (
-    geobox_of,
-    open_patiently,
-    opened_raster,
-    settings_for,
-    unreadable,
-)
-from geodinoseg.remote import is_remote, with_patience
+from geodinoseg.raster_file import geobox_of, opened_raster
+from geodinoseg.raster_reader import RasterReader, opened_reader
 
 Validity = Literal["nodata", "mask", "alpha"]
 ScenePath = str | os.PathLike[str]
@@ -80,14 +73,10 @@ class Scene:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with settings_for(
+        with opened_reader(
             self.path, allow_external=self.allow_external, cache_bytes=self.cache_bytes
-        ):
-            reader = SceneReader(self)
-            try:
-                yield reader
-            finally:
-                reader.close()
+        ) as raster:
+            yield SceneReader(self, raster)
 
     @property
     def cache_bytes(self) -> int | None:
@@ -108,13 +97,9 @@ class Scene:
 class SceneReader:
     """An open scene. Belongs to the thread that opened it."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, raster: RasterReader) -> None:
         self._scene = scene
-        self._dataset: rasterio.DatasetReader = self._opened(math.inf)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._dataset.close()
+        self._raster = raster
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of a window, and which of them hold data.
@@ -129,42 +114,20 @@ class SceneReader:
         Raises:
             SceneError: a block cannot be read.
         """
-        scene, faults = self._scene, (RasterioError, OSError)
-        try:
-            try:
-                return self._read(window)
-            except faults:
-                if not is_remote(scene.path):
-                    raise
-            return with_patience(
-                lambda: self._read_anew(window), path=scene.path, faults=(*faults, SceneError)
-            )
-        except faults as error:
-            raise unreadable(scene.path, window, error) from error
+        return self._raster.read(window, lambda dataset: self._read(dataset, window))
 
-    def _read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read(
+        self, dataset: rasterio.DatasetReader, window: Window
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         scene = self._scene
-        pixels = self._dataset.read(list(scene.bands), window=window.ranges, out_dtype=scene.dtype)
+        pixels = dataset.read(list(scene.bands), window=window.ranges, out_dtype=scene.dtype)
         valid = _within_nodata(pixels, scene.nodata)
         if "alpha" in scene.validity:
-            valid &= self._dataset.read(scene.alpha_band, window=window.ranges) > 0
+            valid &= dataset.read(scene.alpha_band, window=window.ranges) > 0
         if "mask" in scene.validity:
-            masks = self._dataset.read_masks(list(scene.bands), window=window.ranges)
+            masks = dataset.read_masks(list(scene.bands), window=window.ranges)
             valid &= (masks > 0).all(axis=0)
         return pixels, valid
-
-    def _read_anew(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """With a handle of its own: one that failed once may give wrong pixels the next time."""
-        self._dataset.close()
-        self._dataset = self._opened(0)
-        return self._read(window)
-
-    def _opened(self, deadline_s: float) -> rasterio.DatasetReader:
-        return open_patiently(
-            self._scene.path,
-            allow_external=self._scene.allow_external,
-            deadline_s=deadline_s,
-        )
 
 
 def open_scene(

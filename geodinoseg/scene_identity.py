@@ -19,6 +19,8 @@ from geodinoseg.grid import Window
 from geodinoseg.raster_file import opened_raster
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from geodinoseg.scene import Scene
 
 _READ_WHOLE_BYTES = 256 << 20
@@ -42,15 +44,56 @@ def scene_identity(scene: Scene) -> dict[str, Any]:
         SceneError: the scene cannot be read.
     """
     facts: dict[str, Any] = {"header": _digest(repr(_header(scene)).encode())}
-    with opened_raster(scene.path, allow_external=scene.allow_external) as dataset:
-        files = sorted(dataset.files)
-    local = [path for path in files if os.path.isfile(path)]  # noqa: PTH113 (a name may be too long)
+    files = _files(scene)
+    local = _local(files)
     if local:
         # Names tell the files of a mosaic apart; folders do not matter.
-        facts["files"] = [[Path(path).name, *_file_facts(Path(path))] for path in local]
+        facts["files"] = [[path.name, *_file_facts(path)] for path in local]
     if len(local) < max(len(files), 1):
         facts["remote"] = _told_by_server(scene.path) or _digest_of_blocks(scene)
     return facts
+
+
+class SceneWatch:
+    """Notices that local files of a scene change while it is read."""
+
+    def __init__(self, scene: Scene) -> None:
+        """Remember what the files are known by; reads no pixels.
+
+        Raises:
+            SceneError: the scene cannot be opened.
+        """
+        self._path = scene.path
+        self._local = _local(_files(scene))
+        self._known = self._look()
+
+    def check(self) -> None:
+        """Compare size, time of change and place on the disk of each file.
+
+        Raises:
+            SceneError: a file was written to, replaced or removed.
+        """
+        if self._look() != self._known:
+            raise SceneError(
+                f"{self._path}: was changed while it was read, and a map of both is none; let "
+                f"nothing write to it, and start over with --no-resume."
+            )
+
+    def _look(self) -> list[tuple[int, int, int]] | None:
+        try:
+            found = [path.stat() for path in self._local]
+        except OSError:
+            return None
+        return [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]
+
+
+def _files(scene: Scene) -> list[str]:
+    with opened_raster(scene.path, allow_external=scene.allow_external) as dataset:
+        return sorted(dataset.files)
+
+
+def _local(files: Iterable[str]) -> list[Path]:
+    return [Path(path) for path in files if os.path.isfile(path)]  # noqa: PTH113 (a name may be too long)
 
 
 def _header(scene: Scene) -> tuple[Any, ...]:

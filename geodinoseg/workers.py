@@ -13,6 +13,7 @@ from geodinoseg.parts import Parts
 from geodinoseg.plan import SegmentSettings, loaded_model
 from geodinoseg.progress import Progress
 from geodinoseg.scene import Scene, ScenePath
+from geodinoseg.scene_identity import SceneWatch
 from geodinoseg.segmentation_job import Job, Outputs, decide, run_of
 from geodinoseg.tile_model import TileModel
 
@@ -71,11 +72,13 @@ class ThisProcess:
             probabilities=targets.probabilities is not None,
         )
 
+        watch = SceneWatch(plan.scene)
+
         def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
             pixels = plan.grid.height * plan.grid.width
             left = sum(chunk.core.width * chunk.core.height for chunk in chunks)
             told = TileProgress(chunks, progress, found=pixels - left)
-            ChunkSegmenter(plan, loaded, told).write(chunks, parts)
+            ChunkSegmenter(plan, loaded, told, watch).write(chunks, parts)
 
         run = run_of(plan, loaded, identity=model_identity(model))
         return Job(plan=plan, run=run, write_parts=write_parts)

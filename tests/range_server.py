@@ -135,6 +135,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _stall(self, content: bytes, asked: str) -> None:
         self._beyond_header(content, asked, self._stay_silent)
 
+    def _tires(self, content: bytes, asked: str) -> None:
+        """Of what lies beyond the header each range is refused once, then never comes."""
+        key = f"{self.path} {asked}"
+        self.seen[key] += 1
+        fail = self._refuse if self.seen[key] == 1 else self._stay_silent
+        self._beyond_header(content, asked, fail)
+
     def _short(self, content: bytes, asked: str) -> None:
         """Says that it sends less than was asked for, and does."""
         self._beyond_header(content, asked, self._send_less)

@@ -680,3 +680,23 @@ def test_polygons_that_were_there_before_are_not_replaced_by_a_run_that_goes_on(
     assert result.exit_code == 1
     assert "others.gpkg: exists already" in result.stderr
     assert (tmp_path / "others.gpkg").read_bytes() == b"somebody's work"
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "segment --help", "polygonize -h"])
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (
+            "> /dev/full",
+            (1, "Error: standard output: cannot be written (No space left on device).\n"),
+        ),
+        ("| true", (0, "")),
+        (">&-", (0, "")),
+    ],
+)
+def test_help_that_nobody_can_read_ends_without_a_traceback(words, stream, expected):
+    # `true` may be slower than help is, so that help would still find it listening.
+    wait = "sleep 0.3; exec" if "|" in stream else "exec"
+    script = f"set -o pipefail; ({wait} {sys.executable} -m geodinoseg {words}) {stream}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == expected

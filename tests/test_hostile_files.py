@@ -17,6 +17,7 @@ from range_server import range_server
 from rasterio.vrt import WarpedVRT
 from rasters import NORTH_UP, ROTATED, write_raster
 
+from geodinoseg.class_rasters.class_raster import open_class_raster
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError
 from geodinoseg.grid import Window
@@ -381,9 +382,78 @@ def test_the_commands_refuse_such_a_file_and_take_it_with_the_option(tmp_path):
         "--allow-external if you trust it."]  # fmt: skip
     taken = CliRunner().invoke(main, ["info", path, "--allow-external"])
     assert taken.exit_code == 0, taken.stderr
-    for command in ("segment", "train", "picture"):
+    for command in ("segment", "train", "picture", "polygonize", "evaluate", "sample"):
         help_text = CliRunner().invoke(main, [command, "--help"]).output
         assert "--allow-external" in help_text
+
+
+MAP_COMMANDS = {
+    "polygonize": lambda folder: ["-o", folder / "map.gpkg"],
+    "sample": lambda folder: ["-o", folder / "points.gpkg", "--points", "60",
+                              "--min-per-class", "10"],
+    "evaluate": lambda folder: ["--labels", folder / "labels.tif"],
+    "picture": lambda folder: ["-o", folder / "picture.png"],
+}  # fmt: skip
+
+
+def pixel_function(folder, *, name="a.vrt"):
+    """A map that is computed as it is read."""
+    write_raster(folder / "labels.tif", PIXELS[:1] % 3, transform=NORTH_UP)
+    return text(folder, name, vrt(
+        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+        f"<PixelFunctionType>real</PixelFunctionType>{source('labels.tif')}</VRTRasterBand>",
+        bands=True,
+    ).replace("0, 1, 0, 0, 0, -1", ", ".join(map(str, NORTH_UP.to_gdal()))))  # fmt: skip
+
+
+@pytest.mark.parametrize("command", MAP_COMMANDS)
+def test_a_map_obeys_the_rules_of_scenes(command, listening, tmp_path):
+    path = pixel_function(tmp_path)
+    scene = [tmp_path / "labels.tif"] if command == "picture" else []
+    words = [str(word) for word in [command, *scene, path, *MAP_COMMANDS[command](tmp_path)]]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"Error: {path}: is a VRT with a VRTDerivedRasterBand; ")
+    assert refused.stderr.count("\n") == 1
+    taken = CliRunner().invoke(main, [*words, "--allow-external"])
+    assert taken.exit_code == 0, taken.stderr
+
+
+def test_a_report_with_pictures_of_a_map_that_is_trusted_is_written(tmp_path):
+    path, report = str(pixel_function(tmp_path)), tmp_path / "report.html"
+    words = ["evaluate", path, "--labels", str(tmp_path / "labels.tif"), "-o", str(report)]
+    taken = CliRunner().invoke(main, [*words, "--allow-external"])
+    assert taken.exit_code == 0, taken.stderr
+    assert "a.vrt" in report.read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", list(REACHING)[:12])
+def test_a_map_that_reaches_further_asks_nobody(kind, listening, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SceneError):
+        open_class_raster(REACHING[kind](tmp_path, listening.root))
+
+
+@pytest.mark.parametrize("legend", ["[" * 100_000, '{"a": 1}', "]", "[1, 2]"])
+def test_a_legend_in_a_header_that_is_none_is_one_line(legend, tmp_path):
+    path = write_raster(tmp_path / "map.tif", PIXELS[:1] % 3)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(GEODINOSEG_LEGEND=legend)
+    with pytest.raises(SceneError, match="is no legend"):
+        open_class_raster(path)
+
+
+def test_names_beside_a_map_that_declare_entities_are_left_out(tmp_path):
+    path = write_raster(tmp_path / "map.tif", PIXELS[:1] % 3)
+    names = (
+        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>{}</Category>'
+        "<Category>b</Category></CategoryNames></PAMRasterBand></PAMDataset>"
+    )
+    text(tmp_path, "map.tif.aux.xml", names.format("a"))
+    assert open_class_raster(path).legend.names[:2] == ("a", "b")
+    entity = '<!DOCTYPE a [<!ENTITY e "c">]>' + names.format("&e;")
+    text(tmp_path, "map.tif.aux.xml", entity)
+    assert open_class_raster(path).legend.names[:2] == ("class 0", "class 1")
 
 
 def sparse(path, **profile):

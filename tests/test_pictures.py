@@ -270,7 +270,7 @@ def test_a_damaged_scene_is_one_line_and_leaves_no_picture(tmp_path):
     path = write_scene(tmp_path / "scene.tif", pixels, compress="deflate")
     path.write_bytes(path.read_bytes()[:-9000])
     raster = write_map(tmp_path / "map.tif", classes_of(200, 300))
-    with pytest.raises(SceneError, match=r"scene\.tif: cannot be read") as caught:
+    with pytest.raises(SceneError, match=r"scene\.tif: rows 0 to 199 cannot be read") as caught:
         side_by_side(path, raster, tmp_path / "p.png")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "p.png").exists()

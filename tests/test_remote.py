@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import pickle
@@ -18,10 +19,13 @@ from range_server import range_server
 from rasters import ConstantModel, IdentityModel, write_raster
 
 import geodinoseg
+from geodinoseg.class_rasters.confidence_raster import opened_confidence
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
+from geodinoseg.gdal_settings import bounded_settings
 from geodinoseg.grid import Window
 from geodinoseg.plan import SegmentSettings, make_plan
+from geodinoseg.polygons.class_bands import opened_rasters
 from geodinoseg.printable import printable, printable_name, scrubbed
 from geodinoseg.remote import DEADLINE_VARIABLE, is_remote
 from geodinoseg.scene import open_scene
@@ -30,6 +34,10 @@ HEIGHT, WIDTH = 410, 333
 PIXELS = np.random.default_rng(7).integers(1, 255, (3, HEIGHT, WIDTH), dtype=np.uint8)
 FILES = {"deflate": {"compress": "deflate"}, "uncompressed": {}}
 PATIENCE_S = 0.8
+# Classes in patches; stored uncompressed, so that most of the file lies beyond what a failing
+# server still sends.
+MAP = np.add.outer(np.arange(HEIGHT) // 90, np.arange(WIDTH) // 120).astype(np.uint8) % 3
+MAP[200:260, 40:90] = 3
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +48,7 @@ def served(tmp_path_factory):
         write_raster(folder / f"{name}.tif", PIXELS, **tiles, **options)
     classes = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(1, HEIGHT, WIDTH) % 4
     write_raster(folder / "classes.tif", classes, **tiles, compress="deflate")
+    write_raster(folder / "map.tif", MAP[None], **tiles)
     (folder / "page.tif").write_text("<html>please log in</html>" * 99)
     (folder / "mosaic.vrt").write_text('<VRTDataset rasterXSize="1" rasterYSize="1"/>')
     with range_server(folder) as server:
@@ -143,6 +152,108 @@ def test_what_a_server_sends_must_be_a_plain_raster(name, served, monkeypatch):
 )  # fmt: skip
 def test_paths_that_ask_a_server_are_known(path, expected):
     assert is_remote(path) is expected
+
+
+MAP_READERS = {
+    "polygonize": lambda path, folder: [path, "-o", str(folder / "map.gpkg")],
+    "evaluate": lambda path, folder: [path, "--labels", str(folder.parent / "labels.tif"),
+                                      "-o", str(folder / "report.json")],
+    "sample": lambda path, folder: [path, "-o", str(folder / "points.gpkg"), "--points", "80",
+                                    "--min-per-class", "10"],
+    "picture": lambda path, folder: [str(folder.parent / "labels.tif"), path,
+                                     "-o", str(folder / "picture.png")],
+    "info": lambda path, folder: [path],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", MAP_READERS)
+def test_a_map_on_a_server_that_stumbles_is_read_as_the_file_is(command, served, tmp_path):
+    write_raster(tmp_path / "labels.tif", MAP[None])
+    for fault in ("ok", "flaky"):
+        (tmp_path / fault).mkdir()
+        words = MAP_READERS[command](served.url(fault, "map.tif"), tmp_path / fault)
+        result = CliRunner().invoke(main, [command, *words])
+        assert result.exit_code == 0, result.stderr
+    for path in (tmp_path / "ok").iterdir():
+        if path.suffix in {".png", ".json"}:
+            assert path.read_bytes() == (tmp_path / "flaky" / path.name).read_bytes()
+
+
+def test_polygons_of_a_map_on_a_server_are_those_of_the_file(served, tmp_path):
+    path = write_raster(tmp_path / "map.tif", MAP[None])
+    expected = geodinoseg.polygonize(path)
+    found = geodinoseg.polygonize(served.url("flaky", "map.tif"))
+    assert_array_equal(found.geometry.to_wkb(), expected.geometry.to_wkb())
+    assert_array_equal(found.class_id, expected.class_id)
+
+
+@pytest.mark.parametrize("command", ["polygonize", "evaluate", "sample", "picture"])
+def test_a_map_on_a_server_that_fails_is_one_line_with_rows_and_no_output(
+    command, served, tmp_path
+):
+    write_raster(tmp_path / "labels.tif", MAP[None])
+    url, began = served.url("dead", "map.tif"), time.monotonic()
+    (tmp_path / "out").mkdir()
+    words = MAP_READERS[command](url, tmp_path / "out")
+    result = CliRunner().invoke(main, [command, *words])
+    # Without a legend in its header the map is read through when it is opened.
+    assert result.exit_code == 1
+    *tries, line = result.stderr.splitlines()
+    assert line.startswith(f"Error: {url}: rows ")
+    assert "ry again later, or download it" in line
+    assert all("trying again in" in line for line in tries)
+    assert time.monotonic() - began < PATIENCE_S + 5
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("fault", ["flaky", "dead", "stall"])
+def test_windows_of_a_map_and_its_confidence_are_right_or_an_error_with_rows(fault, served):
+    raster = geodinoseg.open_class_raster(served.url("ok", "map.tif"))
+    window = Window(col_off=100, row_off=131, width=200, height=270)
+    there = dataclasses.replace(raster, path=served.url(fault, "map.tif"))
+    # The values of a map will do for percents.
+    sure = dataclasses.replace(raster, confidence_path=served.url(fault, "map.tif"))
+    for read in (lambda: there.read(window), lambda: confidence_of(sure, window)):
+        if fault == "flaky":
+            assert_array_equal(read(), MAP[window.slices])
+        else:
+            with pytest.raises(SceneError, match=r"rows 131 to 400 cannot be read; .*ry again"):
+                read()
+
+
+def confidence_of(raster, window):
+    with opened_confidence(raster) as reader:
+        return reader.read(window)
+
+
+def test_a_map_is_read_in_one_thread_whoever_reads_it(served):
+    raster = geodinoseg.open_class_raster(served.url("ok", "map.tif"))
+    with opened_rasters(raster):
+        assert rasterio.env.getenv()["GDAL_NUM_THREADS"] == "1"
+        assert rasterio.env.getenv()["GDAL_HTTP_ENABLE_ADVISE_READ"] is False
+
+
+@pytest.mark.parametrize(
+    ("left_s", "expected"),
+    [(400, (60, 3)), (239, (60, 0)), (20, (20, 0)), (0.2, (1, 0)), (-3, (1, 0))],
+)
+def test_a_further_try_ends_with_the_deadline(left_s, expected, monkeypatch):
+    for name in ("GDAL_HTTP_TIMEOUT", "GDAL_HTTP_MAX_RETRY"):
+        monkeypatch.delenv(name)
+    with bounded_settings(left_s):
+        found = rasterio.env.getenv()
+    assert (float(found["GDAL_HTTP_TIMEOUT"]), int(found["GDAL_HTTP_MAX_RETRY"])) == expected
+
+
+def test_a_server_that_stalls_after_a_fault_is_not_waited_for_beyond_the_deadline(
+    served, monkeypatch
+):
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "20")
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    began = time.monotonic()
+    with pytest.raises(SceneError, match="cannot be read"):
+        rows_of(served.url("tires", "uncompressed.tif"))
+    assert time.monotonic() - began < PATIENCE_S + 3
 
 
 SECRETS = ("hunter2pw", "s3cr3t", "abcdef0123", "AKIAIOSFODNN7EXAMPLE", "bearer-t0ken")

@@ -11,12 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from rasters import write_raster
+from rasters import ConstantModel, write_raster
 
 from geodinoseg import scene_identity as module
 from geodinoseg.errors import SceneError
 from geodinoseg.scene import open_scene
 from geodinoseg.scene_identity import scene_identity
+from geodinoseg.segmentation import segment_scene
 
 
 def identity(path, **options):
@@ -36,6 +37,29 @@ def test_a_copy_is_the_same_scene_and_every_pixel_counts(tmp_path, pixels):
     assert identity(first) == identity(copy)
     pixels[1, -1, 0] ^= 1
     assert identity(write_raster(tmp_path / "elsewhere" / "a.tif", pixels)) != identity(first)
+
+
+@pytest.mark.parametrize("how", ["written", "replaced", "removed"])
+def test_a_scene_that_changes_while_it_is_read_makes_no_map(tmp_path, pixels, how):
+    path = write_raster(tmp_path / "a.tif", pixels)
+    data = path.read_bytes()
+
+    class Editor(ConstantModel):
+        """Somebody exports the scene again, meanwhile."""
+
+        fingerprint, bands = "editor", (1, 2)
+
+        def answer(self, pixels, valid):
+            if how != "written":
+                path.rename(tmp_path / "old.tif")
+            if how != "removed":
+                path.write_bytes(data[:-1] + b"x")
+            return super().answer(pixels, valid)
+
+    with pytest.raises(SceneError, match=r"a\.tif: .*changed while it was read") as caught:
+        segment_scene(path, Editor((0.5, 0.5), tile_px=256), tmp_path / "map.tif")
+    assert "--no-resume" in str(caught.value)
+    assert not list(tmp_path.glob("map*"))
 
 
 def test_what_is_read_of_it_counts(tmp_path, pixels):

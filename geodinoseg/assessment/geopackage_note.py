@@ -69,7 +69,10 @@ def read_note(path: Path) -> dict[str, Any]:
         row = database.execute(
             "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?", (_URI,)
         ).fetchone()
-    facts = json.loads(row[0]) if row else None
+    try:
+        facts = json.loads(row[0]) if row else None
+    except (RecursionError, TypeError) as error:
+        raise ValueError("its note of geodinoseg is damaged") from error
     if not isinstance(facts, dict):
         raise ValueError("it has no note of geodinoseg")  # noqa: TRY004 (a fault of the file)
     return facts

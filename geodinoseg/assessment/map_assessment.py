@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class MapAssessment:
     """How right a map is. Made by `evaluate_map`."""
 
-    path: Path
-    """The class raster."""
+    path: Path | str
+    """The class raster; text where it is an address."""
     labels: str
     """The labels it was compared with."""
     legend: Legend
@@ -36,6 +36,8 @@ class MapAssessment:
     """Of those in each region that was asked for."""
     agreement: Agreement
     """Where the map is right, as a picture."""
+    allow_external: bool = False
+    """Whether the class raster may be of a kind that reaches further; see `open_class_raster`."""
 
     @property
     def accuracy(self) -> Accuracy:

@@ -45,7 +45,9 @@ class Region:
         return inside if inside.any() else None
 
 
-def read_regions(path: str, geobox: GeoBox, *, field: str | None) -> tuple[Region, ...]:
+def read_regions(
+    path: str, geobox: GeoBox, *, field: str | None, allow_external: bool = False
+) -> tuple[Region, ...]:
     """The regions of a vector file that reach a map, in the order of the file.
 
     They may overlap. Features of one name are one region; those without a name, and regions that
@@ -55,12 +57,13 @@ def read_regions(path: str, geobox: GeoBox, *, field: str | None) -> tuple[Regio
         path: any vector file in any CRS.
         geobox: the map.
         field: column with the names; None finds region, name or id.
+        allow_external: as in `open_vector_layer`.
 
     Raises:
         LabelError: the file cannot be read, has no such column or no polygon, or none reaches the
             map.
     """
-    layer = open_vector_layer(path)
+    layer = open_vector_layer(path, allow_external=allow_external)
     frame = layer.read([_name_field(path, layer.columns, field)])
     polygons, kept = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
     names = [_name_of(value) for value in frame.iloc[kept, 0].tolist()]

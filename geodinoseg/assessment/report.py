@@ -74,7 +74,7 @@ def write_report(
     """
     if by_labels is None and by_sample is None:
         raise ValueError("a report needs an evaluation by labels, by a sample, or both.")
-    if by_labels and by_sample and by_labels.path.resolve() != by_sample.path.resolve():
+    if by_labels and by_sample and not _are_one(by_labels.path, by_sample.path):
         raise ValueError(f"{by_labels.path} and {by_sample.path} are two maps; write two reports.")
     target = check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
     write = {".html": report_page, ".json": _json_text, ".csv": _csv_text}[target.suffix.lower()]
@@ -82,6 +82,12 @@ def write_report(
     with written_beside(target) as path:
         path.write_text(text, "utf-8", newline="")
     return target
+
+
+def _are_one(first: Path | str, second: Path | str) -> bool:
+    if isinstance(first, Path) and isinstance(second, Path):
+        return first.resolve() == second.resolve()
+    return first == second
 
 
 def _json_text(by_labels: MapAssessment | None, by_sample: SampleAssessment | None) -> str:

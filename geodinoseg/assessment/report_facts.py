@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodinoseg.accuracy import plain
+from geodinoseg.printable import printable, printable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,8 @@ Row = tuple[Any, ...]
 def map_facts(assessment: MapAssessment) -> dict[str, Any]:
     """A comparison with labels as JSON holds it; None where a measure is undefined."""
     return {
-        "class_raster": assessment.path.name,
-        "labels": assessment.labels,
+        "class_raster": printable_name(assessment.path),
+        "labels": printable(assessment.labels),
         "classes": assessment.legend.to_json(),
         "boundary_tolerance": str(assessment.tolerance),
         **_region_facts(assessment.whole),
@@ -46,7 +47,7 @@ def sample_facts(assessment: SampleAssessment) -> dict[str, Any]:
     """Estimates from a sample as JSON holds them; None where the sample says nothing."""
     estimates = assessment.estimates
     return {
-        "class_raster": assessment.path.name,
+        "class_raster": printable_name(assessment.path),
         "points": assessment.points_path,
         "classes": [
             {"class_id": entry.class_id, "name": entry.name, "color": entry.color}

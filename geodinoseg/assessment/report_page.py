@@ -11,6 +11,7 @@ from geodinoseg.assessment.report_labels import add_label_sections
 from geodinoseg.assessment.report_sample import add_sample_sections
 from geodinoseg.assessment.report_style import STYLE
 from geodinoseg.class_rasters.class_raster import open_class_raster
+from geodinoseg.printable import printable_name
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ def report_page(by_labels: MapAssessment | None, by_sample: SampleAssessment | N
     Raises:
         SceneError: the map can no longer be read, for its picture.
     """
-    paths = [found.path for found in (by_labels, by_sample) if found is not None]
-    raster = open_class_raster(paths[0])
+    found = next(found for found in (by_labels, by_sample) if found is not None)
+    raster = open_class_raster(found.path, allow_external=found.allow_external)
     root = ET.Element("html", lang="en")
     head = add(root, "head")
     add(head, "meta", charset="utf-8")
     add(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    title = f"How right is {raster.path.name}?"
+    title = f"How right is {printable_name(raster.path)}?"
     add(head, "title", title)
     add(head, "style", STYLE)
     main = add(add(root, "body"), "main")

@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class SampleAssessment:
     """What a filled-in sample says of a map. Made by `evaluate_sample`."""
 
-    path: Path
-    """The class raster."""
+    path: Path | str
+    """The class raster; text where it is an address."""
     points_path: str
     """The file of points."""
     classes: tuple[LegendClass, ...]
@@ -52,6 +52,8 @@ class SampleAssessment:
     """(answered, 2) row and column of each answered point on the map."""
     right: NDArray[np.bool_]
     """(answered,) whether the map has its reference class there."""
+    allow_external: bool = False
+    """Whether the class raster may be of a kind that reaches further; see `open_class_raster`."""
 
     @property
     def unanswered(self) -> NDArray[np.int64]:
@@ -129,6 +131,7 @@ def evaluate_sample(
         drawn=drawn,
         pixels=pixels[answered],
         right=columns[answered] == rows,
+        allow_external=raster.allow_external,
     )
 
 

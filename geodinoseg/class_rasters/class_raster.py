@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 
 from geodinoseg.class_rasters.legend_sources import class_ids_in, find_legend
 from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.raster_file import (
+    FIRST_DEADLINE_S,
     RasterPath,
     geobox_of,
     holds_whole_numbers,
-    opened_raster,
-    unreadable,
 )
+from geodinoseg.raster_reader import RasterReader, opened_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +47,8 @@ CONTENT_TAG = "GEODINOSEG_CONTENT"
 class ClassRaster:
     """A raster of class ids. A plain value: holds no handle. Made by `open_class_raster`."""
 
-    path: Path
-    """The file."""
+    path: Path | str
+    """The file; text where it is an address or another path of GDAL's."""
     geobox: GeoBox
     """Place and size."""
     legend: Legend
@@ -64,6 +63,8 @@ class ClassRaster:
     """Confidence raster of the same grid, where there is one: percent, nodata 255."""
     tags: dict[str, str]
     """GDAL metadata of the file; ours begin with GEODINOSEG_."""
+    allow_external: bool = False
+    """Whether it may be of a kind that reaches further than plain rasters do."""
 
     @property
     def height(self) -> int:
@@ -82,8 +83,8 @@ class ClassRaster:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with opened_raster(self.path) as dataset:
-            yield ClassRasterReader(self, dataset)
+        with opened_reader(self.path, allow_external=self.allow_external) as raster:
+            yield ClassRasterReader(raster)
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read one window; see `ClassRasterReader.read`."""
@@ -94,9 +95,8 @@ class ClassRaster:
 class ClassRasterReader:
     """An open class raster. Belongs to the thread that opened it."""
 
-    def __init__(self, raster: ClassRaster, dataset: rasterio.DatasetReader) -> None:
+    def __init__(self, raster: RasterReader) -> None:
         self._raster = raster
-        self._dataset = dataset
 
     def read(self, window: Window) -> NDArray[Any]:
         """Class ids of a window.
@@ -110,37 +110,48 @@ class ClassRasterReader:
         Raises:
             SceneError: a block cannot be read.
         """
-        try:
-            class_ids: NDArray[Any] = self._dataset.read(1, window=window.ranges)
-        except (RasterioError, OSError) as error:
-            raise unreadable(self._raster.path, window, error) from error
+        class_ids: NDArray[Any] = self._raster.read(
+            window, lambda dataset: dataset.read(1, window=window.ranges)
+        )
         return class_ids
 
 
-def open_class_raster(path: RasterPath) -> ClassRaster:
+def open_class_raster(path: RasterPath, *, allow_external: bool = False) -> ClassRaster:
     """Look at a class raster, ours or another's, and say what its ids mean.
 
     The legend of ours is in its header. One that others made is read through once, to find the
     ids that occur.
 
+    Args:
+        path: a file, or any path that GDAL reads (`https://...`, a VRT).
+        allow_external: as in `open_scene`.
+
     Raises:
         SceneError: the file is missing or no raster, its pixels are not class ids, or it has more
             than one band.
     """
-    with opened_raster(path) as dataset:
+    with opened_reader(path, allow_external=allow_external, deadline_s=FIRST_DEADLINE_S) as reader:
+        dataset = reader.dataset
         tags: dict[str, str] = dataset.tags()
         dtype = _class_dtype(path, dataset, tags)
         nodata = _whole_nodata(dataset.nodata, dtype)
         return ClassRaster(
-            path=Path(path),
+            path=_as_given(path),
             geobox=geobox_of(path, dataset),
-            legend=_legend(path, dataset, tags, nodata),
+            legend=_legend(path, reader, tags, nodata),
             nodata=nodata,
             dtype=dtype,
             block_shape=dataset.block_shapes[0],
-            confidence_path=_confidence_path(Path(path), tags),
+            confidence_path=_confidence_path(path, tags),
             tags=tags,
+            allow_external=allow_external,
         )
+
+
+def _as_given(path: RasterPath) -> Path | str:
+    """A Path, unless it is an address, of which a Path would drop a slash."""
+    name = os.fspath(path)
+    return name if name.startswith("/vsi") or "://" in name else Path(name)
 
 
 def _class_dtype(
@@ -178,22 +189,23 @@ def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
 
 
 def _legend(
-    path: RasterPath, dataset: rasterio.DatasetReader, tags: dict[str, str], nodata: int | None
+    path: RasterPath, reader: RasterReader, tags: dict[str, str], nodata: int | None
 ) -> Legend:
     if LEGEND_TAG not in tags:
-        return find_legend(dataset, path, class_ids_in(dataset, path, nodata=nodata))
+        class_ids = class_ids_in(reader, path, nodata=nodata)
+        return find_legend(reader.dataset, path, class_ids)
     try:
         return Legend.from_json(json.loads(tags[LEGEND_TAG]))
-    except (ValueError, LegendError) as error:
+    except (ValueError, RecursionError, LegendError) as error:
         raise SceneError(
             f"{path}: its tag {LEGEND_TAG} is no legend ({error}); remove it with gdal_edit "
             f"-unsetmd, then the ids that occur are taken as classes."
         ) from error
 
 
-def _confidence_path(path: Path, tags: dict[str, str]) -> Path | None:
+def _confidence_path(path: RasterPath, tags: dict[str, str]) -> Path | None:
     if CONFIDENCE_TAG not in tags:
         return None
-    beside = path.parent / tags[CONFIDENCE_TAG]
+    beside = Path(path).parent / tags[CONFIDENCE_TAG]
     # Path.is_file raises where a name is longer than the file system takes.
     return beside if os.path.isfile(beside) else None  # noqa: PTH113

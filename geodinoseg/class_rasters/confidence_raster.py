@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from geodinoseg.class_rasters.class_raster import CONTENT_TAG, ClassRaster
 from geodinoseg.errors import SceneError
 from geodinoseg.geobox import same_place
 from geodinoseg.grid import Window
-from geodinoseg.raster_file import geobox_of, opened_raster, unreadable
+from geodinoseg.raster_file import geobox_of
+from geodinoseg.raster_reader import RasterReader, opened_reader
 
 
 class ConfidenceReader:
     """An open confidence raster. Belongs to the thread that opened it."""
 
-    def __init__(self, path: Path, dataset: rasterio.DatasetReader) -> None:
-        self._path = path
-        self._dataset = dataset
+    def __init__(self, raster: RasterReader) -> None:
+        self._raster = raster
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """Confidence of a window.
@@ -34,10 +31,9 @@ class ConfidenceReader:
         Raises:
             SceneError: a block cannot be read.
         """
-        try:
-            percent: NDArray[np.uint8] = self._dataset.read(1, window=window.ranges)
-        except (RasterioError, OSError) as error:
-            raise unreadable(self._path, window, error) from error
+        percent: NDArray[np.uint8] = self._raster.read(
+            window, lambda dataset: dataset.read(1, window=window.ranges)
+        )
         return percent
 
 
@@ -51,7 +47,8 @@ def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
     path = raster.confidence_path
     if path is None:
         raise SceneError(f"{raster.path}: names no confidence raster; segment with --confidence.")
-    with opened_raster(path) as dataset:
+    with opened_reader(path, allow_external=raster.allow_external) as reader:
+        dataset = reader.dataset
         content = dataset.tags().get(CONTENT_TAG, "confidence")
         if content != "confidence":
             raise SceneError(f"{path}: holds {content}, not the confidence of {raster.path}.")
@@ -61,4 +58,4 @@ def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."
             )
-        yield ConfidenceReader(path, dataset)
+        yield ConfidenceReader(reader)

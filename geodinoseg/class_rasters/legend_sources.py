@@ -5,16 +5,16 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
 from geodinoseg.grid import windows_over
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.raster_file import unreadable
+from geodinoseg.plain_xml import XmlError, parsed_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.grid import Window
     from geodinoseg.raster_file import RasterPath
+    from geodinoseg.raster_reader import RasterReader
 
 # What a column of a raster attribute table is for: its usage, or its name where it has none.
 _COLUMN_USAGES = {"2": "name", "5": "value", "3": "value", "6": "red", "7": "green", "8": "blue"}
@@ -40,6 +41,7 @@ _COLUMN_NAMES = {
 }
 _CHANNELS = ("red", "green", "blue")
 _SCAN_BYTES = 16 << 20
+_LARGEST_SIDE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,7 @@ class _Known:
     colors: dict[int, str] = field(default_factory=dict)
 
 
-def class_ids_in(
-    dataset: rasterio.DatasetReader, path: RasterPath, *, nodata: int | None
-) -> list[int]:
+def class_ids_in(reader: RasterReader, path: RasterPath, *, nodata: int | None) -> list[int]:
     """The class ids that occur in a single-band raster of whole numbers; reads all of it.
 
     Returns:
@@ -63,12 +63,8 @@ def class_ids_in(
             block cannot be read.
     """
     found: set[int] = set()
-    for window in _block_windows(dataset):
-        try:
-            values = dataset.read(1, window=window.ranges)
-        except (RasterioError, OSError) as error:
-            raise unreadable(path, window, error) from error
-        found.update(_distinct(values))
+    for window in _block_windows(reader.dataset):
+        found.update(_distinct(reader.read(window, partial(_first_band, window=window))))
         found.discard(nodata)
         _check_class_ids(path, window, found)
     if not found:
@@ -109,6 +105,11 @@ def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
     )
 
 
+def _first_band(dataset: rasterio.DatasetReader, *, window: Window) -> NDArray[Any]:
+    values: NDArray[Any] = dataset.read(1, window=window.ranges)
+    return values
+
+
 def _distinct(values: NDArray[Any]) -> list[int]:
     """The values that occur. Only the first of equal neighbours is looked at: maps are patches."""
     flat = values.ravel()
@@ -140,8 +141,10 @@ def _color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
 def _read_side_file(path: Path) -> _Known:
     """Names and colours of band 1; nothing where there is no such file, or none that is XML."""
     try:
-        root = ET.parse(path).getroot()  # noqa: S314 (expat refuses entities that multiply)
-    except (OSError, ET.ParseError):
+        if path.stat().st_size > _LARGEST_SIDE_BYTES:
+            return _Known()
+        root = parsed_xml(path.read_bytes())
+    except (OSError, XmlError):
         return _Known()
     for band in root.iter("PAMRasterBand"):
         if band.get("band") == "1":

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import ended_in_words
+from geodinoseg.cli.streams import told_where_it_can_be
 from geodinoseg.version import __version__
 
 _COMMANDS = {
@@ -48,6 +49,17 @@ class _LazyCommands(click.Group):
         """The list of commands, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Read the words; help and version are printed now."""
+        with told_where_it_can_be():
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; what a user can mend ends in one line and exit code 1."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +14,7 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from geodinoseg.cli.interrupts import ENDED, number_of, signals_as_interrupts
+from geodinoseg.cli.streams import Unfailing, drop_deaf_streams, say, told_where_it_can_be
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.printable import scrubbed
 from geodinoseg.progress import Progress, no_progress
@@ -35,14 +34,15 @@ def ended_in_words(ctx: click.Context) -> Iterator[None]:
     """
     with _warnings_in_words(), signals_as_interrupts():
         try:
-            yield
+            with told_where_it_can_be():
+                yield
         except GeodinosegError as error:
             _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
         except KeyboardInterrupt as ended:
             number = number_of(ended)
             _fail(ctx, _stopped(ENDED[number], ended), 128 + number)
         finally:
-            _drop_deaf_streams()
+            drop_deaf_streams()
 
 
 def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
@@ -65,7 +65,7 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         return
     with click.progressbar(
         length=1000, label=label, show_eta=True, show_percent=True, width=30,
-        file=cast("TextIO", _Unfailing(sys.stderr)), item_show_func=lambda message: message,
+        file=cast("TextIO", Unfailing(sys.stderr)), item_show_func=lambda message: message,
     ) as bar:  # fmt: skip
         last = 0.0
 
@@ -118,26 +118,6 @@ def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
         say(f"{name:{width}}  {_shown(value)}")
 
 
-class _Unfailing:
-    """A stream whose other end may go away, as a terminal that is closed."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> None:
-        """Write, or do nothing."""
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        """Flush, or do nothing."""
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-
 def _stopped(how: str, error: BaseException) -> str:
     """What a stop from outside left behind; whoever kept something noted it on the error."""
     notes = _notes(error)
@@ -146,32 +126,6 @@ def _stopped(how: str, error: BaseException) -> str:
 
 def _notes(error: BaseException) -> list[str]:
     return getattr(error, "__notes__", [])
-
-
-def say(line: str, *, err: bool = False) -> None:
-    """A line for whoever listens; a reader who has gone, or a full disk, is no reason to fail."""
-    try:
-        click.echo(line, err=err)
-    except OSError:
-        _mute(sys.stderr if err else sys.stdout)
-
-
-def _drop_deaf_streams() -> None:
-    """Flush now: at exit Python would complain of what it could not write, with code 120."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            _mute(stream)
-
-
-def _mute(stream: Any) -> None:
-    """Let a stream write into nothing, what waits in its buffer included."""
-    with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
 
 
 class _Words(logging.Handler):

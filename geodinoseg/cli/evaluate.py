@@ -10,7 +10,9 @@ import click
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.distance import Distance
 from geodinoseg.cli.options import (
+    allow_external_option,
     class_field_option,
+    class_raster_argument,
     extent_option,
     ignore_class_option,
     json_option,
@@ -20,12 +22,13 @@ from geodinoseg.cli.options import (
 
 if TYPE_CHECKING:
     from geodinoseg.assessment.map_assessment import MapAssessment
+    from geodinoseg.class_rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("class_raster", type=_FILE)
+@class_raster_argument
 @click.option(
     "--labels",
     multiple=True,
@@ -69,9 +72,10 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="A class of the sample's reference that the map lacks; may be repeated.",
 )
+@allow_external_option
 @overwrite_option
 @json_option
-def evaluate(class_raster: Path, **options: Any) -> None:
+def evaluate(class_raster: str, **options: Any) -> None:
     """Say how right CLASS_RASTER is: by labels, by a sample of points, or both.
 
     Labels must have been kept out of training. A sample gives areas with their 95% intervals.
@@ -83,6 +87,7 @@ def evaluate(class_raster: Path, **options: Any) -> None:
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.assessment.report import check_reports, write_report
     from geodinoseg.assessment.sample_assessment import evaluate_sample
+    from geodinoseg.class_rasters.class_raster import open_class_raster
 
     labels, sample, outputs = options["labels"], options["sample"], options["outputs"]
     if not labels and sample is None:
@@ -90,15 +95,16 @@ def evaluate(class_raster: Path, **options: Any) -> None:
     inputs = [class_raster, *labels, *filter(None, (sample, options["regions"]))]
     check_reports(outputs, overwrite=options["overwrite"], inputs=inputs)
     further = options["further_class"]
-    by_sample = evaluate_sample(class_raster, sample, further_classes=further) if sample else None
-    by_labels = _by_labels(class_raster, options) if labels else None
+    raster = open_class_raster(class_raster, allow_external=options["allow_external"])
+    by_sample = evaluate_sample(raster, sample, further_classes=further) if sample else None
+    by_labels = _by_labels(raster, options) if labels else None
     for output in outputs:
         write_report(output, by_labels, by_sample, overwrite=options["overwrite"])
     found = [assessment.table() for assessment in (by_labels, by_sample) if assessment]
     report_done(options["json_"], outputs, ["\n\n".join(found), *map(str, outputs)])
 
 
-def _by_labels(class_raster: Path, options: dict[str, Any]) -> MapAssessment:
+def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapAssessment:
     from geodinoseg.evaluation import EvaluationOptions, evaluate_map
 
     unit, tolerance = options["boundary_tolerance"]
@@ -115,6 +121,7 @@ def _by_labels(class_raster: Path, options: dict[str, Any]) -> MapAssessment:
                 regions=options["regions"],
                 region_field=options["region_field"],
                 confidence=options["confidence"],
+                allow_external=options["allow_external"],
                 **in_unit,
             ),
             progress=progress,

@@ -63,8 +63,11 @@ ignore_class_option = click.option(
 allow_external_option = click.option(
     "--allow-external",
     is_flag=True,
-    help="Let a scene that you trust fetch addresses or read other files.",
+    help="Let files that you trust fetch addresses or read other files.",
 )
+
+class_raster_argument = click.argument("class_raster", type=click.Path(path_type=str))
+"""A file, or any path that GDAL reads; an address is no `pathlib.Path`."""
 
 
 class Bands(click.ParamType[tuple[int, ...]]):

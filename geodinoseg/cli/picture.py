@@ -10,6 +10,7 @@ from geodinoseg.cli.console import report_done
 from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
+    class_raster_argument,
     json_option,
     overwrite_option,
 )
@@ -19,7 +20,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("scene")
-@click.argument("class_raster", type=_FILE)
+@class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="PNG to write.")
 @click.option("--title", help="Line above the picture. [default: name of CLASS_RASTER]")
 @click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
@@ -30,7 +31,7 @@ _FILE = click.Path(path_type=Path)
 def picture(
     *,
     scene: str,
-    class_raster: Path,
+    class_raster: str,
     output: Path,
     title: str | None,
     caption: str | None,
@@ -45,17 +46,18 @@ def picture(
     Example:
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
     """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
+    from geodinoseg.class_rasters.class_raster import open_class_raster
     from geodinoseg.pictures.figures import side_by_side
     from geodinoseg.printable import printable
     from geodinoseg.scene import open_scene
 
     path = side_by_side(
         open_scene(scene, bands=bands, allow_external=allow_external),
-        class_raster,
+        open_class_raster(class_raster, allow_external=allow_external),
         output,
         bands=bands,
         title=title,
         caption=caption,
         overwrite=overwrite,
     )
-    report_done(json_, [path], [f"{path}: {printable(scene)} beside {class_raster}"])
+    report_done(json_, [path], [f"{path}: {printable(scene)} beside {printable(class_raster)}"])

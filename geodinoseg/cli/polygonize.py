@@ -9,7 +9,12 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.distance import Distance
-from geodinoseg.cli.options import json_option, overwrite_option
+from geodinoseg.cli.options import (
+    allow_external_option,
+    class_raster_argument,
+    json_option,
+    overwrite_option,
+)
 
 _FILE = click.Path(path_type=Path)
 _AREA = click.FloatRange(min=0)
@@ -33,7 +38,7 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
 
 
 @click.command()
-@click.argument("class_raster", type=_FILE)
+@class_raster_argument
 @click.option(
     "-o",
     "--output",
@@ -69,6 +74,7 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
 )
 @click.option("--classes", type=_Classes(), help="Make polygons of these only. [default: all]")
 @click.option("--dissolve", is_flag=True, help="Make one multipolygon a class.")
+@allow_external_option
 @overwrite_option
 @json_option
 def polygonize(**options: Any) -> None:
@@ -82,13 +88,16 @@ def polygonize(**options: Any) -> None:
       geodinoseg polygonize landcover.tif -o landcover.gpkg
       geodinoseg polygonize landcover.tif -o fields.shp --min-area 100 --simplify 1.5
     """  # noqa: D301 (click's own mark: keep these lines)
+    from geodinoseg.class_rasters.class_raster import open_class_raster
     from geodinoseg.polygons.polygonization import PolygonOptions, write_polygons
+    from geodinoseg.printable import printable
 
+    source, output = options["class_raster"], options["output"]
     unit, tolerance = options["simplify"]
     with progress_bar("tracing", json=options["json_"]) as progress:
-        output = write_polygons(
-            options["class_raster"],
-            options["output"],
+        write_polygons(
+            open_class_raster(source, allow_external=options["allow_external"]),
+            output,
             min_area_m2=options["min_area"],
             simplify_px=tolerance if unit == "px" else 0.0,
             options=PolygonOptions(
@@ -101,4 +110,4 @@ def polygonize(**options: Any) -> None:
             overwrite=options["overwrite"],
             progress=progress,
         )
-    report_done(options["json_"], [output], [f"{output}: polygons of {options['class_raster']}"])
+    report_done(options["json_"], [output], [f"{output}: polygons of {printable(source)}"])

@@ -8,7 +8,12 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
-from geodinoseg.cli.options import json_option, overwrite_option
+from geodinoseg.cli.options import (
+    allow_external_option,
+    class_raster_argument,
+    json_option,
+    overwrite_option,
+)
 
 _FILE = click.Path(path_type=Path)
 
@@ -35,7 +40,7 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
 
 
 @click.command()
-@click.argument("class_raster", type=_FILE)
+@class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="GeoPackage (.gpkg) to write.")
 @click.option(
     "--points",
@@ -77,9 +82,10 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
     show_default=True,
     help="Of the random numbers; the same seed draws the same points.",
 )
+@allow_external_option
 @overwrite_option
 @json_option
-def sample(class_raster: Path, **options: Any) -> None:
+def sample(class_raster: str, **options: Any) -> None:
     """Draw random points from each class of CLASS_RASTER, to say by eye what is there.
 
     Open the file in QGIS, fill in the column reference at each point, and give it to
@@ -91,11 +97,12 @@ def sample(class_raster: Path, **options: Any) -> None:
       geodinoseg sample landcover.tif -o points.gpkg --points 300 --min-per-class 30
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.assessment.sample import SampleOptions, draw_sample
+    from geodinoseg.class_rasters.class_raster import open_class_raster
 
     expected = dict(options["expected_accuracy"])
     with progress_bar("drawing", json=options["json_"]) as progress:
         design = draw_sample(
-            class_raster,
+            open_class_raster(class_raster, allow_external=options["allow_external"]),
             options["output"],
             options=SampleOptions(
                 points=options["points"],

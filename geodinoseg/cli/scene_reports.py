@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from geodinoseg.cli.console import event, say, spoken
+from geodinoseg.cli.console import event, spoken
+from geodinoseg.cli.streams import say
 from geodinoseg.errors import SceneError
 
 

@@ -221,6 +221,7 @@ def _label_options(options: dict[str, Any]) -> Any:
         ignore_classes=options["ignore_class"],
         extent=options["extent"],
         legend_file=options["legend_file"],
+        allow_external=options["allow_external"],
     )
 
 

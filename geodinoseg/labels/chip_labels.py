@@ -88,6 +88,7 @@ def open_chip_labels(
     ignore_classes: Sequence[str] = (),
     extent: LabelsPath | None = None,
     legend_file: LabelsPath | None = None,
+    allow_external: bool = False,
 ) -> list[Labels | None]:
     """Labels of chips with one legend: all classes that occur in one of them.
 
@@ -101,6 +102,7 @@ def open_chip_labels(
         ignore_classes: names of classes to be taken for unknown.
         extent: polygons within which labelling is complete, where the chips have a place.
         legend_file: numbers, names and colours of classes.
+        allow_external: whether chips may be of any kind that GDAL knows; see `open_scene`.
 
     Returns:
         One for each pair; None where a chip has no label and pixels without one are unknown.
@@ -111,13 +113,18 @@ def open_chip_labels(
     """
     written = ClassStyle() if legend_file is None else read_legend_file(os.fspath(legend_file))
     read = [
-        _read(label, scene, zero_is_unlabelled=chips.zero_is_unlabelled)
+        _read(
+            label,
+            scene,
+            zero_is_unlabelled=chips.zero_is_unlabelled,
+            allow_external=allow_external,
+        )
         for (_, label), scene in zip(chips.pairs, scenes, strict=True)
     ]
     everything = sorted({value for chip in read for value in chip.values})
     if not everything and unlabelled == "ignore":
         raise LabelError(f"{chips.path}: no label chip holds a class; export them again.")
-    style = _style(chips, everything)
+    style = _style(chips, everything, allow_external=allow_external)
     classes = feature_classes(
         chips.path,
         "value",
@@ -143,6 +150,7 @@ def open_chip_labels(
             legend=None,
             legend_style=written,
             extent=None if extent is None else os.fspath(extent),
+            allow_external=allow_external,
         )
     )
     return [next(labels) if is_kept else None for is_kept in kept]
@@ -167,10 +175,10 @@ def _source(
     return ChipSource(chip=chip, channels=channels, fill=fill, dtype=dtype)
 
 
-def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool) -> Chip:
+def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool, allow_external: bool) -> Chip:
     """A label chip and its classes."""
     try:
-        with opened_raster(path) as dataset:
+        with opened_raster(path, allow_external=allow_external) as dataset:
             _check_kind(path, dataset, scene)
             nodata = dataset.nodata
             pixels = _pixels(path, dataset)
@@ -221,12 +229,12 @@ def _pixels(path: str, dataset: rasterio.DatasetReader) -> NDArray[Any]:
     return values
 
 
-def _style(chips: ChipFolder, class_ids: list[int]) -> ClassStyle:
+def _style(chips: ChipFolder, class_ids: list[int], *, allow_external: bool) -> ClassStyle:
     """What the folder says of its classes, else the first label chip's tables."""
     if chips.style.classes or not class_ids:
         return chips.style
     path = chips.pairs[0][1]
-    with opened_raster(path) as dataset:
+    with opened_raster(path, allow_external=allow_external) as dataset:
         legend = find_legend(dataset, path, class_ids)
     bare = Legend.of_names({entry.class_id: entry.name for entry in legend}).by_id()
     return ClassStyle(

@@ -68,18 +68,21 @@ class ExtentSource:
         return channels
 
 
-def extents_on(path: str, geoboxes: Sequence[GeoBox]) -> list[PolygonSource]:
+def extents_on(
+    path: str, geoboxes: Sequence[GeoBox], *, allow_external: bool = False
+) -> list[PolygonSource]:
     """An extent on the grids of scenes; it need not reach all of them.
 
     Args:
         path: polygons in any vector format and CRS; their columns do not count.
         geoboxes: the scenes.
+        allow_external: as in `open_vector_layer`.
 
     Raises:
         LabelError: the file is missing or damaged, has no polygon, or lies outside all scenes.
     """
     check_is_there(path)
-    crs, polygons = read_areas(path)
+    crs, polygons = read_areas(path, allow_external=allow_external)
     placed = [areas_on(path, crs, polygons, geobox) for geobox in geoboxes]
     reached = [
         pixels[reaching(pixels, geobox)] for pixels, geobox in zip(placed, geoboxes, strict=True)

@@ -53,6 +53,7 @@ def read_features(
     ignore_classes: Sequence[str],
     legend_names: Mapping[int, str] | None = None,
     is_named_by_style: bool = True,
+    allow_external: bool = False,
 ) -> LabelFeatures:
     """Read a layer whole.
 
@@ -62,12 +63,13 @@ def read_features(
         ignore_classes: classes whose polygons are areas to ignore.
         legend_names: names of class numbers that come before those of the file.
         is_named_by_style: whether numbers that have no name take that of the layer's style.
+        allow_external: as in `open_vector_layer`.
 
     Raises:
         LabelError: none or several layers, no feature, no polygon, no such column, or classes
             that contradict each other.
     """
-    layer = open_vector_layer(path)
+    layer = open_vector_layer(path, allow_external=allow_external)
     field, names_field = class_columns(path, layer.columns, class_field)
     columns = tuple(column for column in (field, names_field) if column is not None)
     frame = layer.read(columns)
@@ -92,6 +94,7 @@ def read_class_files(
     *,
     ignore_classes: Sequence[str],
     legend_names: Mapping[int, str] | None = None,
+    allow_external: bool = False,
 ) -> list[LabelFeatures]:
     """Read files that hold one class each; what their columns say does not count.
 
@@ -99,11 +102,14 @@ def read_class_files(
         files: and the class of each; classes that are all whole numbers are class ids.
         ignore_classes: classes whose polygons are areas to ignore.
         legend_names: names of class numbers.
+        allow_external: as in `open_vector_layer`.
 
     Raises:
         LabelError: a file is damaged, or has no polygon.
     """
-    layers = [(name, *read_areas(file)) for name, file in files.files]
+    layers = [
+        (name, *read_areas(file, allow_external=allow_external)) for name, file in files.files
+    ]
     names = [name for name, _, polygons in layers for _ in polygons]
     classes = feature_classes(
         files.name, "class", names, ignore_classes=ignore_classes, legend_names=legend_names
@@ -116,7 +122,7 @@ def read_class_files(
             crs=crs,
             polygons=polygons,
             classes=replace(classes, class_ids=ids_of_file),
-            style=_plain_style(file, name),
+            style=_plain_style(file, name, allow_external=allow_external),
         )
         for (name, file), (_, crs, polygons), ids_of_file in zip(
             files.files, layers, ids, strict=True
@@ -124,13 +130,15 @@ def read_class_files(
     ]
 
 
-def read_areas(path: str) -> tuple[pyproj.CRS | None, NDArray[Any]]:
+def read_areas(
+    path: str, *, allow_external: bool = False
+) -> tuple[pyproj.CRS | None, NDArray[Any]]:
     """CRS and polygons of a layer whose columns do not count.
 
     Raises:
         LabelError: the file is damaged, or has no polygon.
     """
-    frame = open_vector_layer(path).read(())
+    frame = open_vector_layer(path, allow_external=allow_external).read(())
     polygons, _ = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
     return crs_of(frame), polygons
 
@@ -208,7 +216,7 @@ def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:
     return [None if is_missing else value for value, is_missing in pairs]
 
 
-def _plain_style(file: str, name: str) -> ClassStyle:
+def _plain_style(file: str, name: str, *, allow_external: bool) -> ClassStyle:
     """The one colour that a class's own file is drawn in."""
-    color = one_color(file, open_vector_layer(file).name)
+    color = one_color(file, open_vector_layer(file, allow_external=allow_external).name)
     return ClassStyle((StyledClass(name=name, color=color),)) if color else ClassStyle()

@@ -55,6 +55,7 @@ def in_one_legend(
     legend: Legend | None,
     legend_style: ClassStyle,
     extent: str | None,
+    allow_external: bool = False,
 ) -> list[Labels]:
     """The labels of scenes, with the classes that reach one of them, or with those given.
 
@@ -65,6 +66,7 @@ def in_one_legend(
         legend: the classes to use; None finds them.
         legend_style: numbers, names and colours that come before those of the files.
         extent: polygons within which labelling is complete.
+        allow_external: whether the extent may be of any kind that GDAL knows.
 
     Raises:
         LabelError: as in `open_labels`.
@@ -76,7 +78,8 @@ def in_one_legend(
         legend = _found_legend(found, unlabelled, legend_style)
     extents: Sequence[PolygonSource | None] = [None] * len(found)
     if extent is not None:
-        extents = extents_on(extent, [labels.geobox for labels in found])
+        geoboxes = [labels.geobox for labels in found]
+        extents = extents_on(extent, geoboxes, allow_external=allow_external)
     return [
         _in_legend(labels, legend, unlabelled, area)
         for labels, area in zip(found, extents, strict=True)

@@ -52,8 +52,9 @@ def open_labels(
     legend: Legend | None = None,
     extent: LabelsPath | None = None,
     legend_file: LabelsPath | None = None,
+    allow_external: bool = False,
 ) -> Labels:
-    """Labels for a scene, from polygons in any vector format or from a label raster.
+    """Labels for a scene, from polygons in any usual format or from a label raster.
 
     Polygons are brought into the scene's CRS; a pixel belongs to the polygon over its centre,
     and where polygons overlap the later one in the file counts. Polygons without a class are
@@ -76,6 +77,8 @@ def open_labels(
             background, elsewhere they are unknown, whatever `unlabelled` says.
         legend_file: numbers, names and colours of classes; see `read_legend_file`. Those that do
             not occur are left out.
+        allow_external: whether files may be of any kind that GDAL knows, and reach where they
+            like; others are plain polygon files and plain rasters.
 
     Raises:
         LabelError: the file is missing, empty or unreadable, lies elsewhere, holds no polygons,
@@ -94,6 +97,7 @@ def open_labels(
         legend=legend,
         extent=extent,
         legend_file=legend_file,
+        allow_external=allow_external,
     )[0]
 
 
@@ -107,6 +111,7 @@ def open_label_set(
     legend: Legend | None = None,
     extent: LabelsPath | None = None,
     legend_file: LabelsPath | None = None,
+    allow_external: bool = False,
 ) -> list[Labels]:
     """Labels for several scenes with one legend: all classes that reach one of them.
 
@@ -119,6 +124,7 @@ def open_label_set(
         legend: the classes to use.
         extent: of complete labelling; it reaches one of the scenes at least.
         legend_file: numbers, names and colours of classes.
+        allow_external: whether files may be of any kind that GDAL knows.
 
     Raises:
         LabelError: as in `open_labels`, or a class has different names in two files.
@@ -129,6 +135,7 @@ def open_label_set(
         ignore_classes=tuple(ignore_classes),
         legend_names=style.names_by_id() if legend is None else {},
         is_named_by_style=legend is None,
+        allow_external=allow_external,
     )
     # The same file for many scenes is read once.
     layers = cache(reader.layers)
@@ -143,6 +150,7 @@ def open_label_set(
         legend=legend,
         legend_style=style,
         extent=None if extent is None else os.fspath(extent),
+        allow_external=allow_external,
     )
 
 
@@ -155,11 +163,18 @@ class _Reader:
     legend_names: Mapping[int, str]
     is_named_by_style: bool
     """Whether numbers without a name take that of the layer's style."""
+    allow_external: bool
+    """Whether files may be of any kind that GDAL knows."""
 
     def found(
         self, files: LabelFiles, geobox: GeoBox, layers: Callable[[LabelFiles], list[LabelFeatures]]
     ) -> FoundLabels:
-        if isinstance(files, str) and is_raster(files) and not has_vector_layer(files):
+        external = {"allow_external": self.allow_external}
+        if (
+            isinstance(files, str)
+            and is_raster(files, **external)
+            and not has_vector_layer(files, **external)
+        ):
             return self._found_raster(files, geobox)
         features = layers(files)
         placed = polygons_on(features, geobox, name=str(files))
@@ -175,7 +190,10 @@ class _Reader:
         """The polygons of a file, or of the files of each class."""
         if isinstance(files, ClassFiles):
             return read_class_files(
-                files, ignore_classes=self.ignore_classes, legend_names=self.legend_names
+                files,
+                ignore_classes=self.ignore_classes,
+                legend_names=self.legend_names,
+                allow_external=self.allow_external,
             )
         features = read_features(
             files,
@@ -183,6 +201,7 @@ class _Reader:
             ignore_classes=self.ignore_classes,
             legend_names=self.legend_names,
             is_named_by_style=self.is_named_by_style,
+            allow_external=self.allow_external,
         )
         return [features]
 
@@ -193,6 +212,7 @@ class _Reader:
             ignore_classes=self.ignore_classes,
             legend_names=self.legend_names,
             style_names=style.names_by_id() if self.is_named_by_style else None,
+            allow_external=self.allow_external,
         )
         return FoundLabels(
             path=path,

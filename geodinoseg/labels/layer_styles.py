@@ -17,6 +17,7 @@ from geodinoseg.labels.legend_files import read_legend_file, read_text
 from geodinoseg.labels.qgis_styles import StyleError, read_qml, single_color
 
 _log = logging.getLogger(__name__)
+_MOST_STEPS = 10_000_000
 _QUERY = (
     "SELECT styleQML FROM layer_styles WHERE f_table_name = ? "
     "ORDER BY useAsDefault DESC, id DESC LIMIT 1"
@@ -85,6 +86,8 @@ def _inside(file: Path, layer: str) -> str | None:
     name = f"{file.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(name, uri=True)) as database:
+            # In place of a table there may be a view that never ends.
+            database.set_progress_handler(lambda: 1, _MOST_STEPS)
             row = database.execute(_QUERY, (layer,)).fetchone()
     except sqlite3.Error:  # no such table, as a rule
         return None

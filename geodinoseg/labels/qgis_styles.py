@@ -1,19 +1,13 @@
-"""Classes, names and colours from a QGIS style: the text of a `.qml` file or of `layer_styles`.
-
-Others wrote it, so it is read with care: a style that declares an entity is refused, which is how
-XML is made to grow without end or to read other files. Its DOCTYPE names a file on a server, and
-nothing is ever fetched for it: expat opens no external entity by itself, and none is handled here.
-"""
+"""Classes, names and colours from a QGIS style: the text of a `.qml` file or of `layer_styles`."""
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from typing import Any, NoReturn
-from xml.parsers import expat
 
 from geodinoseg.labels.class_style import ClassStyle, StyledClass, hex_color
+from geodinoseg.plain_xml import XmlError, parsed_xml
 
 _WHOLE = re.compile(r"\d{1,5}(\.0*)?")
 
@@ -60,26 +54,11 @@ def single_color(text: str) -> str | None:
 
 
 def _parsed(text: str) -> ET.Element:
-    builder = ET.TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.EntityDeclHandler = _refuse_entity
     try:
-        # As bytes, so that what the header says of an encoding that is past has no say.
-        parser.Parse(_without_declaration(text), True)  # noqa: FBT003
-        return builder.close()
-    except (expat.ExpatError, AssertionError) as error:
-        raise StyleError(f"it is no XML ({error})") from error
-
-
-def _without_declaration(text: str) -> str:
-    return re.sub(r"^\s*<\?xml[^>]*\?>", "", text.removeprefix("\ufeff"))
-
-
-def _refuse_entity(name: str, *_: Any) -> NoReturn:
-    raise StyleError(f"it declares the entity {name!r}, which no style of QGIS does")
+        # Without its header: what that says of an encoding that is past has no say.
+        return parsed_xml(re.sub(r"^\s*<\?xml[^>]*\?>", "", text.removeprefix("\ufeff")))
+    except XmlError as error:
+        raise StyleError(str(error)) from error
 
 
 def _is_of(attribute: str, fields: tuple[str, ...]) -> bool:

@@ -105,12 +105,12 @@ class RasterSource:
         return channels
 
 
-def is_raster(path: str) -> bool:
+def is_raster(path: str, *, allow_external: bool = False) -> bool:
     """Whether GDAL opens a file as a raster; one that is named as vectors are is not tried."""
     if path.lower().endswith(VECTOR_SUFFIXES):
         return False
     try:
-        with opened_raster(path):
+        with opened_raster(path, allow_external=allow_external):
             return True
     except SceneError:
         return False
@@ -122,6 +122,7 @@ def open_label_raster(
     ignore_classes: Sequence[str],
     legend_names: Mapping[int, str] | None = None,
     style_names: Mapping[int, str] | None = None,
+    allow_external: bool = False,
 ) -> tuple[ClassRaster, FeatureClasses]:
     """A class raster, and its classes in the order of its legend.
 
@@ -130,12 +131,13 @@ def open_label_raster(
         ignore_classes: names of classes to be taken for unknown.
         legend_names: names of class numbers that come before those of the file.
         style_names: names of class numbers that have none in the file.
+        allow_external: as in `open_scene`.
 
     Raises:
         LabelError: it is no class raster, or lacks a class that is to be ignored.
     """
     try:
-        raster = open_class_raster(path)
+        raster = open_class_raster(path, allow_external=allow_external)
     except SceneError as error:
         raise LabelError(str(error)) from error
     classes = feature_classes(

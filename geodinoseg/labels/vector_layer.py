@@ -17,6 +17,7 @@ from shapely.errors import ShapelyError
 
 from geodinoseg.errors import LabelError, one_line
 from geodinoseg.labels.label_files import file_of, layer_of, with_layer
+from geodinoseg.labels.vector_check import check_driver, check_is_plain, offline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,8 @@ class VectorLayer:
     """Of the layer; None in a format that has one only."""
     columns: tuple[str, ...]
     """All but the geometry."""
+    allow_external: bool = False
+    """Whether the file may be of any kind that GDAL knows, and reach where it likes."""
 
     def read(self, columns: Sequence[str]) -> Any:
         """The features with these columns, a GeoDataFrame; a broken geometry reads as None.
@@ -61,36 +64,39 @@ class VectorLayer:
         if self.name is None:
             frame = geopandas.read_parquet(file_of(self.path))
             return frame[[*columns, frame.geometry.name]]
-        with _quiet():
+        with _quiet(), offline(allow_external=self.allow_external):
             return pyogrio.read_dataframe(
                 file_of(self.path), layer=self.name, columns=columns, on_invalid="ignore"
             )
 
 
-def has_vector_layer(path: str) -> bool:
+def has_vector_layer(path: str, *, allow_external: bool = False) -> bool:
     """Whether a file has geometries, rather than being a raster or broken."""
     try:
-        return bool(_layers(path))
+        return bool(_layers(path, allow_external=allow_external))
     except LabelError:
         return False
 
 
-def open_vector_layer(path: str) -> VectorLayer:
+def open_vector_layer(path: str, *, allow_external: bool = False) -> VectorLayer:
     """Find the one layer of a vector file.
 
+    Args:
+        path: of the file; it may name a layer.
+        allow_external: whether it may be of any kind that GDAL knows, and reach where it likes.
+
     Raises:
-        LabelError: the file is damaged or no vector file, has no layer with geometries, not the
-            one asked for, or several and none was asked for.
+        LabelError: the file is damaged or no vector file, reaches further than plain ones, has no
+            layer with geometries, not the one asked for, or several and none was asked for.
     """
-    if _is_parquet(path):
-        return VectorLayer(path=path, name=None, columns=_parquet_columns(path))
-    name = _chosen_layer(path)
-    try:
-        with _quiet():
-            info = pyogrio.read_info(file_of(path), layer=name)
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    return VectorLayer(path=path, name=name, columns=tuple(str(field) for field in info["fields"]))
+    name = None if _is_parquet(path) else _chosen_layer(path, allow_external=allow_external)
+    if name is None:
+        check_is_plain(path, allow_external=allow_external)
+        columns = _parquet_columns(path)
+    else:
+        info = _info(path, name, allow_external=allow_external)
+        columns = tuple(str(field) for field in info["fields"])
+    return VectorLayer(path=path, name=name, columns=columns, allow_external=allow_external)
 
 
 def crs_of(frame: Any) -> pyproj.CRS | None:
@@ -101,8 +107,19 @@ def crs_of(frame: Any) -> pyproj.CRS | None:
     return crs
 
 
-def _chosen_layer(path: str) -> str:
-    layers = _layers(path)
+def _info(path: str, layer: str, *, allow_external: bool) -> dict[str, Any]:
+    try:
+        with _quiet(), offline(allow_external=allow_external):
+            info: dict[str, Any] = pyogrio.read_info(file_of(path), layer=layer)
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+    if not allow_external:
+        check_driver(path, info["driver"])
+    return info
+
+
+def _chosen_layer(path: str, *, allow_external: bool) -> str:
+    layers = _layers(path, allow_external=allow_external)
     asked = layer_of(path)
     if not layers:
         raise LabelError(
@@ -121,12 +138,13 @@ def _chosen_layer(path: str) -> str:
     return layers[0]
 
 
-def _layers(path: str) -> list[str]:
+def _layers(path: str, *, allow_external: bool) -> list[str]:
     """Names of the layers with geometries."""
+    check_is_plain(path, allow_external=allow_external)
     if _is_parquet(path):
         return [Path(path).stem]
     try:
-        with _quiet():
+        with _quiet(), offline(allow_external=allow_external):
             layers = pyogrio.list_layers(file_of(path))
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error

@@ -26,6 +26,7 @@ from geodinoseg.pictures.preview import (
     scene_colors,
     small_class_ids,
 )
+from geodinoseg.printable import printable_name
 from geodinoseg.scene import scene_path
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def side_by_side(
 
     Args:
         scene: the scene, on the map's grid or anywhere that it overlaps.
-        class_raster: the map, or its path.
+        class_raster: the map, or its path; `open_class_raster` takes one that reaches further.
         output_png: the picture.
         bands: of the scene, one or three; see `preview.scene_colors`.
         title: above all; the map's file name where not given.
@@ -82,7 +83,7 @@ def side_by_side(
     small = decimated(raster.geobox, longest_px=round(PANEL_IN * DPI))
     class_ids = small_class_ids(raster, small)
     page = MapPage(small, classes=len(raster.legend), caption=caption)
-    page.add_title(title or raster.path.name)
+    page.add_title(title or printable_name(raster.path))
     page.add_panel(0, "Scene", scene_colors(scene, raster, small, bands=bands))
     page.add_panel(1, "Map", class_colors(class_ids, raster.legend, nodata=raster.nodata))
     page.add_legend(raster.legend, class_shares(class_ids, raster, small))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NodataShadowWarning, RasterioError
+from rasterio.errors import NodataShadowWarning
 from rasterio.vrt import WarpedVRT
 
-from geodinoseg.errors import SceneError, one_line
+from geodinoseg.errors import SceneError
 from geodinoseg.geobox import same_place
-from geodinoseg.raster_file import opened_raster
+from geodinoseg.grid import Window
+from geodinoseg.raster_reader import opened_reader
 from geodinoseg.scene import open_scene, scene_path
 
 if TYPE_CHECKING:
@@ -71,10 +72,14 @@ def scene_colors(
             f"{path}: {len(bands)} bands make no picture; give one, or red, green and blue."
         )
     scene = open_scene(source, bands=bands)
-    with opened_raster(path, allow_external=scene.allow_external) as dataset:
-        shown = list(bands) if bands else _color_bands(dataset, scene.bands)
-        with _on_grid_of(raster, scene, dataset, small) as view:
-            pixels, valid = _read_small(path, view, shown, small)
+    with opened_reader(path, allow_external=scene.allow_external) as reader:
+        shown = list(bands) if bands else _color_bands(reader.dataset, scene.bands)
+
+        def read(dataset: rasterio.DatasetReader) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            with _on_grid_of(raster, scene, dataset, small) as view:
+                return _read_small(view, shown, small)
+
+        pixels, valid = reader.read(_whole(scene.geobox), read)
     if not valid.any() and not same_place(scene.geobox, raster.geobox):
         raise SceneError(
             f"{path}: holds nothing where {raster.path} lies; give the scene that the map was "
@@ -95,8 +100,11 @@ def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
     Raises:
         SceneError: the file cannot be read.
     """
-    with opened_raster(raster.path) as dataset, _readable(raster.path):
-        class_ids: NDArray[Any] = dataset.read(1, out_shape=(small.height, small.width))
+    shape = (small.height, small.width)
+    with opened_reader(raster.path, allow_external=raster.allow_external) as reader:
+        class_ids: NDArray[Any] = reader.read(
+            _whole(raster.geobox), lambda dataset: dataset.read(1, out_shape=shape)
+        )
     return class_ids
 
 
@@ -175,11 +183,11 @@ def _on_grid_of(
 
 
 def _read_small(
-    path: ScenePath, source: rasterio.DatasetReader, bands: list[int], small: GeoBox
+    source: rasterio.DatasetReader, bands: list[int], small: GeoBox
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Pixels (bands, height, width) as the mean of what they cover, and which hold data."""
     shape = (small.height, small.width)
-    with _readable(path), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Nodata beside alpha: the file says missing twice, and either will do for a picture.
         warnings.simplefilter("ignore", NodataShadowWarning)
         pixels = source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average)
@@ -187,12 +195,5 @@ def _read_small(
     return pixels, valid & np.isfinite(pixels).all(axis=0)
 
 
-@contextmanager
-def _readable(path: ScenePath) -> Iterator[None]:
-    try:
-        yield
-    except (RasterioError, OSError) as error:
-        raise SceneError(
-            f"{path}: cannot be read; the file is damaged or incomplete, copy it again "
-            f"({one_line(error.__cause__ or error)})."
-        ) from error
+def _whole(geobox: GeoBox) -> Window:
+    return Window(col_off=0, row_off=0, width=geobox.width, height=geobox.height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from geodinoseg.class_rasters.class_raster import ClassRaster, ClassRasterReader
 from geodinoseg.class_rasters.confidence_raster import ConfidenceReader, opened_confidence
 from geodinoseg.coverage.tracer import Band
-from geodinoseg.gdal_settings import gdal_settings
 from geodinoseg.grid import Window, windows_over
 from geodinoseg.polygons.ground_measures import AreaWeights
+from geodinoseg.raster_file import settings_for
 
 _CONFIDENCE_NODATA = 255
 _KEPT_BLOCK_ROWS = 1.25
@@ -65,7 +66,13 @@ def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
         confidence = None
         if raster.confidence_path is not None:
             confidence = stack.enter_context(opened_confidence(raster))
-        stack.enter_context(gdal_settings(cache_bytes=_cache_bytes(raster)))
+        stack.enter_context(
+            settings_for(
+                os.fspath(raster.path),
+                allow_external=raster.allow_external,
+                cache_bytes=_cache_bytes(raster),
+            )
+        )
         yield OpenRasters(classes=classes, confidence=confidence)
 
 

@@ -139,7 +139,7 @@ def read_record(path: Path) -> TrainingRecord:
             facts = json.loads((handle.metadata() or {})[_KEY])
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
         return _record(facts, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFolderError(
             f"{path}: is no checkpoint that this version can read ({one_line(error)[:160]}); start "
             f"over with --overwrite."

@@ -67,7 +67,7 @@ def open_labelled_scenes(
         )
     if not labels:
         raise LabelError("no labels were given; say with --labels which file they are in.")
-    opened = _open_scenes(scenes, bands)
+    opened = _open_scenes(scenes, bands, allow_external=False)
     files = _label_files(labels, opened)
     found = open_label_set(
         files,
@@ -77,6 +77,7 @@ def open_labelled_scenes(
         ignore_classes=options.ignore_classes,
         extent=options.extent,
         legend_file=options.legend_file,
+        allow_external=options.allow_external,
     )
     placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
     return opened, placed, [_file_name(path) for path in dict.fromkeys(map(str, files))]
@@ -90,7 +91,8 @@ def _open_chips(
 ) -> tuple[list[Scene], list[Labels], list[str]]:
     """The chips of folders; those without a label are left out."""
     chips = _chips(folders, labels)
-    opened = _open_scenes([image for image, _ in chips.pairs], bands)
+    images = [image for image, _ in chips.pairs]
+    opened = _open_scenes(images, bands, allow_external=options.allow_external)
     found = open_chip_labels(
         chips,
         opened,
@@ -98,6 +100,7 @@ def _open_chips(
         ignore_classes=options.ignore_classes,
         extent=options.extent,
         legend_file=options.legend_file,
+        allow_external=options.allow_external,
     )
     kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
     return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
@@ -115,10 +118,12 @@ def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
     return joined([find_chips(folder, home) for folder, home in zip(folders, homes, strict=True)])
 
 
-def _open_scenes(scenes: ScenePaths, bands: Sequence[int] | None) -> list[Scene]:
+def _open_scenes(
+    scenes: ScenePaths, bands: Sequence[int] | None, *, allow_external: bool
+) -> list[Scene]:
     if isinstance(scenes, str) or not isinstance(scenes, Sequence):
         scenes = [scenes]
-    opened = [open_scene(source, bands=bands) for source in scenes]
+    opened = [open_scene(source, bands=bands, allow_external=allow_external) for source in scenes]
     if not opened:
         raise SceneError("no scene was given to train on; give one or several.")
     first = opened[0]

@@ -32,6 +32,8 @@ class LabelOptions:
     """File of polygons within which labelling is complete: there the rest is background."""
     legend_file: str | None = None
     """File with numbers, names and colours of classes; see `read_legend_file`."""
+    allow_external: bool = False
+    """Whether labels, and image chips, may be of any kind that GDAL knows; see `open_scene`."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown choice.
