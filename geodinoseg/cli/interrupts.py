@@ -38,10 +38,18 @@ def signals_as_interrupts() -> Iterator[None]:
 
     Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
     would hold it up. A thread that hears of the signal at once ends the process if it has not ended
-    by itself; what is left behind then is removed by the next run.
+    by itself; what is left behind then is removed by the next run. Once one has come the process is
+    about to end, and hears of no other.
     """
+    ended = False
 
     def end(number: int, _: object) -> NoReturn:
+        nonlocal ended
+        ended = True
+        # Who asks twice, as an impatient Ctrl-C, must not disturb the tidying up, nor Python on its
+        # way out, which would end by the signal and not with our exit code.
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
         raise _Ended(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -49,13 +57,16 @@ def signals_as_interrupts() -> Iterator[None]:
         return
     # What is ignored stays so: `nohup` means to outlive its terminal.
     heard = [number for number in ENDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in heard}
+    before = {number: signal.getsignal(number) for number in heard}
+    for number in heard:
+        signal.signal(number, end)
     try:
         with _watched_signals():
             yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not ended:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager
