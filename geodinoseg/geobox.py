@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,9 @@ import pyproj
 from affine import Affine
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from geodinoseg.errors import SceneError, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,9 +140,30 @@ class GeoBox:
 
 
 def read_geobox(crs: object, transform: Affine, width: int, height: int) -> GeoBox:
-    """A GeoBox from what a raster's header says; an empty CRS counts as none."""
+    """A GeoBox from what a raster's header says; an empty CRS counts as none.
+
+    Raises:
+        SceneError: there is a CRS, and PROJ does not find what it knows of such.
+    """
+    if crs:
+        _check_proj()
     parsed = CRS.from_user_input(crs) if crs else None
     return GeoBox(crs=parsed, transform=transform, width=width, height=height)
+
+
+@cache
+def _check_proj() -> None:
+    """Say that PROJ has no database: GDAL makes a nameless CRS of any then, without an error.
+
+    Other programs set where it is looked for, such as QGIS and conda, to one of another version.
+    """
+    try:
+        CRS.from_epsg(4326)
+    except CRSError as error:
+        raise SceneError(
+            f"coordinate systems cannot be looked up ({one_line(error)}); remove PROJ_DATA and "
+            f"PROJ_LIB from the environment, where another program has set them."
+        ) from error
 
 
 def same_place(first: GeoBox, second: GeoBox) -> bool:

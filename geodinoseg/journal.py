@@ -55,12 +55,16 @@ class Journal:
             return False
         return all(_is_whole(self.path.parent / name, facts) for name, facts in _files(last))
 
-    def own(self, output: str) -> frozenset[str]:
+    def own(self, output: str, key: str) -> frozenset[str]:
         """Names of files that an unfinished run of this journal has made, or was about to make.
 
-        To go on with them is no overwriting.
+        To go on with them is no overwriting; nor is to make again, of the same key, what stands
+        beside a file that was lost.
         """
-        return frozenset(self._own.get(output, ()))
+        last = self._last.get(output, {})
+        files = _files(last) if last.get("key") == key else []
+        whole = (name for name, facts in files if _is_whole(self.path.parent / name, facts))
+        return frozenset(self._own.get(output, ())) | frozenset(whole)
 
     def _take(self, record: Mapping[str, Any]) -> None:
         output = str(record.get("output"))

@@ -161,7 +161,8 @@ def _attempted(
         if not orders.overwrite and journal.has(name, key, "done"):
             return SceneResult(scene=scene.public_name, status="skipped", outputs=files.paths)
         raster = _mapped(scene, files, orders, journal, progress, key=key)
-        _write_polygons(raster, files, progress, replace=_may_replace(files, orders, journal))
+        replace = _may_replace(files, orders, journal, key=key)
+        _write_polygons(raster, files, progress, replace=replace)
         _record(journal, "done", scene, files.paths, key=key, began=began)
     except SchedulerError:
         raise  # all that follow would fail of it
@@ -185,7 +186,7 @@ def _mapped(
     name, began = files.class_raster.name, time.monotonic()
     if not orders.overwrite and journal.has(name, key, "mapped"):
         return open_class_raster(files.class_raster)
-    replace = _may_replace(files, orders, journal)
+    replace = _may_replace(files, orders, journal, key=key)
     there = [path for path in files.paths if path.exists()]
     if there and not replace:
         raise OutputExistsError(
@@ -222,9 +223,9 @@ def _write_polygons(
         write_polygons(raster, path, overwrite=replace, progress=stage)
 
 
-def _may_replace(files: MapFiles, orders: _Orders, journal: Journal) -> bool:
-    """Whether all that is there is an unfinished run's own, or may be overwritten anyway."""
-    own = journal.own(files.class_raster.name)
+def _may_replace(files: MapFiles, orders: _Orders, journal: Journal, *, key: str) -> bool:
+    """Whether all that is there is this run's own, or may be overwritten anyway."""
+    own = journal.own(files.class_raster.name, key)
     return orders.overwrite or all(p.name in own for p in files.paths if p.exists())
 
 

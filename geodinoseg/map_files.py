@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from geodinoseg.errors import OutputError
 from geodinoseg.scene_list import ListedScene
 
 _HOLDS_ITS_STYLE = ".gpkg"
+_KNOWN = re.compile(r"\{(stem|parent)\}")
+_PLACEHOLDER = re.compile(r"\{\w*\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +51,11 @@ def planned_files(
     """Where the outputs of each scene go.
 
     Raises:
-        OutputError: two are one file, or would share a style file.
+        OutputError: two are one file, or would share a style file; one is a scene, or its name
+            holds what stands for nothing.
     """
     maps = tuple(_files_of(scene, folder, names) for scene in scenes)
+    _check_no_scene(scenes, maps)
     seen: dict[Path, str] = {}
     for scene, files in zip(scenes, maps, strict=True):
         for path in files.paths:
@@ -66,10 +71,26 @@ def planned_files(
     return maps
 
 
+def _check_no_scene(scenes: Sequence[ListedScene], maps: Sequence[MapFiles]) -> None:
+    named = {Path(scene.path).resolve() for scene in scenes}
+    for files in maps:
+        for path in files.paths:
+            if path.resolve() in named:
+                raise OutputError(
+                    f"{path}: is one of the scenes, or a map of an earlier run among them; give "
+                    f"the maps a folder of their own."
+                )
+
+
 def _files_of(scene: ListedScene, folder: Path, names: OutputNames) -> MapFiles:
     def place(template: str) -> Path:
         name = template.replace("{parent}", Path(scene.path).parent.name)
         name = name.replace("{stem}", scene.stem)
+        unknown = _PLACEHOLDER.search(_KNOWN.sub("", template))
+        if unknown:
+            raise OutputError(
+                f"{template}: {unknown[0]} stands for nothing; use {{stem}} and {{parent}}."
+            )
         if Path(name).name != name or name in {"", ".", ".."}:
             raise OutputError(f"{name}: is no file name; outputs lie in one folder, {folder}.")
         return folder / name

@@ -19,6 +19,11 @@ PathLike = str | os.PathLike[str]
 _OLD = "old"
 """What a folder is called that waits for its successor to take its place."""
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on the file systems that Linux has."""
+_LONGEST_SIDE_ENDING = len(".aux.xml")
+"""What is added to a target's name for the files beside it, `.parts` among them."""
+
 # What a disk says that is full, over quota, read-only or broken; other errors of the operating
 # system that pass by here have another cause and go up untouched.
 _WRITE_FAULTS = {
@@ -52,6 +57,7 @@ def check_output(
     target = Path(path)
     if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
         raise OutputError(f"{path}: outputs are written to local files; copy it there afterwards.")
+    _check_length(target)
     if target.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file in it.")
     if suffixes and target.suffix.lower() not in suffixes:
@@ -82,6 +88,7 @@ def check_output_folder(
         OutputError: a file or a folder of another kind is there, or its parent is not writable.
     """
     target = Path(path)
+    _check_length(target)
     check_folder_of(target)
     if target.is_dir():
         if any(target.iterdir()) and not is_ours(target):
@@ -118,8 +125,11 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
             _sync(entry)
         for part in {*old_parts} - {target.parent / entry.name for entry in written}:
             part.unlink(missing_ok=True)
-        for entry in [*written, folder / target.name]:
-            os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (os.replace is the atomic one)
+        try:
+            for entry in [*written, folder / target.name]:
+                os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (the atomic one)
+        except (IsADirectoryError, FileNotFoundError) as error:  # since it was looked at
+            raise OutputError(f"{target}: could not be put there: {one_line(error)}.") from error
         _sync_folder(target.parent)
 
 
@@ -233,6 +243,15 @@ def _sync_folder(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _check_length(target: Path) -> None:
+    longest = _LONGEST_NAME - _LONGEST_SIDE_ENDING
+    if len(os.fsencode(target.name)) > longest:
+        raise OutputError(
+            f"{target.name[:40]}...: is too long a name; give one of at most {longest} bytes, as "
+            f"files beside it have longer ones."
+        )
 
 
 def check_folder_of(target: Path) -> None:

@@ -170,7 +170,7 @@ def part_store(output: Path, under: str | Path | None = None) -> PartStore:
     """
     name = f"{output.name}.parts"
     if under is None:
-        return FolderStore(output.with_name(name))
+        return FolderStore(output.parent / name)
     place = os.fspath(under)
     if "://" not in place:
         return store_at(os.path.join(place, name))  # noqa: PTH118 (`Path` would mend addresses)

@@ -79,17 +79,23 @@ def _expanded(named: Iterable[str]) -> Iterator[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")  # a BOM, as editors of Windows write it
     except (OSError, ValueError) as error:
         raise SceneError(
             f"{path}: is no list of scenes that can be read ({one_line(error)}); give a text file, "
             f"a scene a line."
         ) from error
-    stripped = [line.strip() for line in lines]
+    stripped = [_unquoted(line.strip()) for line in lines]
     kept = [line for line in stripped if line and not line.startswith("#")]
     if any(line.startswith("@") for line in kept):
         raise SceneError(f"{path}: names another list; name the scenes in one.")
     return kept
+
+
+def _unquoted(line: str) -> str:
+    """Without the quotes in which file managers and shells put names; a file's own stay."""
+    quoted = len(line) > 1 and line[0] == line[-1] and line[0] in "\"'"
+    return line[1:-1] if quoted and not os.path.exists(line) else line  # noqa: PTH110
 
 
 def _rasters_in(folder: Path) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geodinoseg.class_rasters.block_rows import Checksums
 from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
@@ -16,7 +17,7 @@ from geodinoseg.errors import OutputError
 from geodinoseg.host_memory import return_freed_memory
 from geodinoseg.lock import locked_output
 from geodinoseg.part_store import PartStore, part_store
-from geodinoseg.parts import Parts, opened_parts
+from geodinoseg.parts import Parts, opened_parts, outputs_in_doubt
 from geodinoseg.plan import Plan, SegmentSettings, plan_facts
 from geodinoseg.printable import printable, printable_name
 from geodinoseg.progress import Progress, no_progress, part_of
@@ -26,9 +27,14 @@ from geodinoseg.tile_model import TileModel
 from geodinoseg.version import __version__
 from geodinoseg.workers import ThisProcess, Workers
 
+if TYPE_CHECKING:
+    from geodinoseg.map_polygons import MapPolygons
+
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".tif", ".tiff")
+_RASTER_SHARE = 0.9
+"""Of the progress, where polygons follow."""
 _NETWORK_SHARE, _ASSEMBLED_SHARE = 0.95, 0.97
 """Of the progress, until the last part is written and until all are put together."""
 
@@ -40,6 +46,7 @@ def segment_scene(
     *,
     confidence: bool | str | Path = False,
     probabilities: bool | str | Path = False,
+    polygons: Sequence[str | Path] = (),
     settings: SegmentSettings | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -59,6 +66,8 @@ def segment_scene(
             `<output>_confidence.tif` where True.
         probabilities: also write the probability of each class, to a path, or to
             `<output>_probabilities.tif` where True.
+        polygons: also write the polygons of the class raster to these files, as `write_polygons`
+            does. A run that is killed amid them is gone on with as any other.
         settings: tiles, overlap, batches, bands.
         device: where a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace outputs that are there.
@@ -88,18 +97,45 @@ def segment_scene(
         scene, output, confidence, probabilities, store=store, overwrite=overwrite
     )
     workers = workers or ThisProcess()
+    files, own = [Path(path) for path in polygons], outputs_in_doubt(store)
+    raster_share = _RASTER_SHARE if files else 1.0
+    raster_progress = part_of(progress, 0, raster_share)
     with ExitStack() as locks:
-        for path in targets.paths:
+        for path in (*targets.paths, *files):
             locks.enter_context(locked_output(path))
         locks.enter_context(store.locked())
         settings = with_batch_of_before(settings or SegmentSettings(), store, resume=resume)
         job = workers.prepare(scene, model, targets, settings, device=device)
+        wanted = _map_polygons(files, job, targets, own=own, overwrite=overwrite)
         with parts_of(job, store, resume=resume) as found:
-            segment_missing(job, found, progress=part_of(progress, 0, _NETWORK_SHARE))
-            finishing = part_of(progress, _NETWORK_SHARE, _ASSEMBLED_SHARE)
-            assemble(job, found, targets, tags=_tags(job.plan, model), progress=finishing)
+            segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_SHARE))
+            finishing = part_of(raster_progress, _NETWORK_SHARE, _ASSEMBLED_SHARE)
+            tags = _tags(job.plan, model)
+            assemble(job, found, targets, polygons=files, tags=tags, progress=finishing)
+            raster = open_class_raster(targets.class_raster)
+            if wanted is not None:
+                wanted.write(raster, progress=part_of(progress, raster_share, 1.0))
     progress(1.0, "done")
-    return open_class_raster(targets.class_raster)
+    return raster
+
+
+def _map_polygons(
+    files: Sequence[Path], job: Job, targets: Outputs, *, own: Collection[Path], overwrite: bool
+) -> MapPolygons | None:
+    """The polygons that shall follow, checked before the network runs; None where none shall.
+
+    Raises:
+        SceneError: the scene has no place on the ground.
+        OutputError: a file cannot be written.
+    """
+    if not files:
+        return None
+    from geodinoseg.map_polygons import MapPolygons  # noqa: PLC0415 (it brings a second GDAL)
+
+    replaced = frozenset(path for path in files if overwrite or path.resolve() in own)
+    polygons = MapPolygons(files=tuple(files), replaced=replaced)
+    polygons.check(job.plan.scene, job.plan.legend, inputs=targets.paths)
+    return polygons
 
 
 @contextmanager
@@ -157,6 +193,7 @@ def assemble(
     parts: Parts,
     targets: Outputs,
     *,
+    polygons: Sequence[Path] = (),
     tags: dict[str, str],
     progress: Progress = no_progress,
 ) -> None:
@@ -165,6 +202,14 @@ def assemble(
     The network is not needed any more. Each file is compared, block by block, with the checksums
     that its parts have carried since they were computed, before it appears at its name.
 
+    Args:
+        job: what was segmented.
+        parts: all of its parts.
+        targets: the files of the map.
+        polygons: files that follow; where the process is killed amid them, they are this run's.
+        tags: what made the map.
+        progress: told the share of parts done.
+
     Raises:
         OutputError: a part is missing or damaged, or a file cannot be written as it should be.
     """
@@ -172,7 +217,7 @@ def assemble(
     plan = job.plan
     collar, valid_px = CollarWatch(plan.scene), 0
     with (
-        parts.appearing(targets.paths),
+        parts.appearing([*targets.paths, *polygons]),
         class_raster_writer(
             targets.class_raster,
             plan.scene.geobox,

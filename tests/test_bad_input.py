@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -407,3 +409,17 @@ def test_labels_that_are_sound_in_part_are_used_with_a_warning(geometries, warni
     assert result.exit_code == 0, result.stderr
     assert f"Warning: {labels}: {warning}" in result.stderr
     assert (output / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["PROJ_DATA", "PROJ_LIB"])
+def test_another_programs_coordinate_systems_are_said_in_a_line(tmp_path, name):
+    scene = write_raster(tmp_path / "s.tif", np.ones((3, 9, 7), np.uint8))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PROJ_")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "geodinoseg", "info", scene],
+        env=environment | {name: str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = (line for line in ended.stderr.splitlines() if not line.startswith("ERROR 1: PROJ"))
+    assert line.startswith("Error: coordinate systems cannot be looked up (")

@@ -20,8 +20,10 @@ from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
 import geodinoseg
+from geodinoseg import map_polygons
 from geodinoseg.cli import _COMMANDS, console, main
 from geodinoseg.errors import SceneError
+from geodinoseg.polygons.polygonization import write_polygons
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
@@ -588,18 +590,96 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     assert files(tmp_path) == {"s.tif"}
 
 
-def test_whoever_is_stopped_amid_the_polygons_is_told_that_the_map_is_whole(
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--max-memory", "0B"], 2, "no size that memory can have"),
+        (["--max-memory", "9" * 400 + "GB"], 2, "no size that memory can have"),
+        (["--resolution", "nan"], 2, "no length"),
+        (["--resolution", "inf"], 2, "not in the range"),
+        (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
+        (["--bands", "1,2"], 1, "--bands names 2 bands, the model reads 3"),
+        (["--scheduler", "node1"], 1, "node1: is no address of a scheduler"),
+        (["--scheduler", "tcp://node1"], 1, "tcp://node1: is no address of a scheduler"),
+        (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is no address of a scheduler"),
+        (["--scheduler", "tcp://127.0.0.1:1"], 1, "1: no Dask scheduler answers there"),
+        (["--scheduler", "/missing/dask.json"], 1, "dask.json: is no file that a Dask scheduler"),
+        (["--scheduler", __file__], 1, "test_cli.py: is no file that a Dask scheduler wrote"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_before_torch_is_loaded(
+    scene, small_model, tmp_path, options, code, told
+):
+    script = (
+        "import sys\n"
+        "from geodinoseg.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert 'torch' not in sys.modules\n"
+    )
+    arguments = ["segment", scene, "--model", small_model, "-o", tmp_path / "map.tif", *options]
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert told in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "ü" * 126 + ".tif", "x" * 247 + ".tif"])
+def test_a_name_that_no_output_can_have_is_refused_in_a_line(scene, small_model, name):
+    result = cli("segment", scene, "--model", small_model, "-o", name)
+    assert result.exit_code == 1
+    assert re.fullmatch(r"Error: .*(is a folder|is too long a name); give .*\n", result.stderr)
+
+
+def test_a_name_as_long_as_file_systems_allow_is_written(segment, tmp_path):
+    name = "x" * 243 + ".tif"
+    assert segment(output=name).exit_code == 0
+    assert files(tmp_path) >= {name, f"{name}.aux.xml"}
+
+
+def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
+    monkeypatch, segment, tmp_path
+):
+    written, wanted = [], [tmp_path / name for name in ("fields.gpkg", "borders.shp", "plain.fgb")]
+    options = [option for path in wanted for option in ("--polygons", path)]
+
+    def interrupted_at_the_second(raster, path, **more):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write_polygons(raster, path, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(map_polygons, "write_polygons", interrupted_at_the_second)
+        result = segment(*options)
+    assert result.exit_code == 130
+    line = result.stderr.splitlines()[-1]
+    assert f"{tmp_path / 'map.tif'} is whole, its polygons are not. Run the same command" in line
+    assert {"map.tif", "fields.gpkg", "map.tif.parts"} <= files(tmp_path)
+
+    assert segment(*options).exit_code == 0
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert "map.tif.parts" not in files(tmp_path)
+    assert segment(*options, "--overwrite").exit_code == 0
+    assert left == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
+def test_polygons_that_were_there_before_are_not_replaced_by_a_run_that_goes_on(
     monkeypatch, segment, tmp_path
 ):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(geodinoseg, "write_polygons", interrupted, raising=False)
-    result = segment("--polygons", tmp_path / "fields.gpkg")
-    assert result.exit_code == 130
-    raster = tmp_path / "map.tif"
-    assert f"{raster} is whole; go on with: geodinoseg polygonize {raster} -o " in result.stderr
-    assert raster.is_file()
+    with monkeypatch.context() as patched:
+        patched.setattr(map_polygons, "write_polygons", interrupted)
+        assert segment("--polygons", tmp_path / "fields.gpkg").exit_code == 130
+    (tmp_path / "others.gpkg").write_bytes(b"somebody's work")
+    result = segment("--polygons", tmp_path / "others.gpkg")
+    assert result.exit_code == 1
+    assert "others.gpkg: exists already" in result.stderr
+    assert (tmp_path / "others.gpkg").read_bytes() == b"somebody's work"
 
 
 @pytest.mark.parametrize("words", ["--help", "--version", "segment --help", "polygonize -h"])

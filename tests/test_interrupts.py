@@ -87,6 +87,35 @@ def test_a_command_that_is_stopped_says_how_to_go_on_and_goes_on(
     assert names == {"map.tif", "map.tif.aux.xml", "map.qml"}
 
 
+def test_who_asks_twice_disturbs_neither_the_tidying_up_nor_the_exit_code():
+    script = textwrap.dedent("""
+        import atexit, click, time
+        from geodinoseg.cli import console
+        atexit.register(time.sleep, 0.5)
+        @click.command()
+        @click.pass_context
+        def work(ctx):
+            with console.ended_in_words(ctx):
+                try:
+                    print("ready", flush=True)
+                    time.sleep(60)
+                finally:
+                    print("tidying", flush=True)
+                    time.sleep(0.5)
+                    print("tidied", flush=True)
+        work()
+    """)
+    process = started([sys.executable, "-c", script])
+    for line in ("ready", "tidying", "tidied"):
+        assert process.stdout.readline() == f"{line}\n"
+        process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert stderr.splitlines() == ["Error: interrupted; no unfinished file was left."]
+
+
 @pytest.mark.slow
 def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
     script = textwrap.dedent("""

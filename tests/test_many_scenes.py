@@ -87,7 +87,7 @@ def test_what_was_done_is_not_skipped_when_anything_is_another(run, folder, tmp_
     assert run(settings=SegmentSettings(tile_px=56, overlap_px=9)) == ["failed"] * 3
     assert run() == ["skipped"] * 3
     (tmp_path / "maps" / "a.tif").unlink()
-    assert run() == ["failed", "skipped", "skipped"]
+    assert run() == ["done", "skipped", "skipped"]
     assert run(overwrite=True) == ["done"] * 3
     assert run() == ["skipped"] * 3
 
@@ -133,6 +133,15 @@ def test_a_map_that_was_damaged_since_is_not_taken_for_whole(run, folder, tmp_pa
     path.write_bytes(data)
     assert run() == ["failed", "failed", "skipped"]
     assert run(overwrite=True) == ["done", "failed", "done"]
+
+
+def test_a_file_that_was_lost_is_made_again_beside_those_that_are_whole(run, tmp_path):
+    run()
+    lost = tmp_path / "maps" / "a.gpkg"
+    before = {p.name: p.read_bytes() for p in lost.parent.iterdir() if p.suffix != ".jsonl"}
+    lost.unlink()
+    assert run() == ["done", "failed", "skipped"]
+    assert before == {p.name: p.read_bytes() for p in lost.parent.iterdir() if p.suffix != ".jsonl"}
 
 
 def test_a_folder_that_was_copied_is_still_whole(run, folder, tmp_path):
@@ -263,6 +272,18 @@ def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_mod
     assert events[-1]["output_bytes"] == sum(event["output_bytes"] for event in events[:-1])
 
 
+def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, small_model, tmp_path):
+    wanted = [folder, "--model", small_model, "--output-dir", tmp_path / "maps", "--dry-run"]
+    result = segment(*wanted)
+    assert result.exit_code == 1
+    assert result.stdout.count("px overlap") == 2
+    assert f"failed: {folder / 'b.tif'}: " in result.stdout
+    assert "in all    2 scenes" in result.stdout
+    assert "Error: 1 of 3 scenes cannot be segmented: " in result.stderr
+    events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "scene", "plan", "total", "error"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -278,3 +299,37 @@ def test_calls_that_cannot_be_meant_are_usage_errors(options, said):
     result = segment("--model", "x.model", *options)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--output-dir", "missing/maps"], "the folder missing does not exist"),
+        (["--name-template", "{stem}.png"], "{stem}.png: the name must end in .tif or .tiff"),
+        (["--name-template", "{name}.tif"], "{name} stands for nothing; use {stem} and {parent}"),
+        (["--confidence", "_confidence.png"], "the name must end in .tif or .tiff"),
+        (["--polygons", ".gpk"], "{stem}.gpk: the name must end in .gpkg or"),
+        (["--bands", "1,2"], "--bands names 2 bands"),
+        (["--output-dir", "scenes", "--overwrite"], "a.tif: is one of the scenes"),
+    ],
+)
+def test_what_all_scenes_would_fail_of_is_said_once_and_at_once(
+    folder, small_model, tmp_path, monkeypatch, options, told
+):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    wanted = ["segment", folder, "--model", small_model, "--output-dir", "maps", *options]
+    ended = CliRunner().invoke(main, [str(argument) for argument in wanted])
+    assert ended.exit_code == 1
+    assert told in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "maps").exists()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_list_may_come_from_windows_and_quote_its_names(folder, tmp_path):
+    (folder / "b c.tif").write_bytes(b"")
+    names = [f'"{folder / "b c.tif"}"', "# a comment", "", f"  {folder / 'a.tif'}  "]
+    (tmp_path / "list.txt").write_bytes(("\ufeff" + "\r\n".join(names)).encode())
+    listed = listed_scenes([f"@{tmp_path / 'list.txt'}"])
+    assert [scene.stem for scene in listed] == ["b c", "a"]

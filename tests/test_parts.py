@@ -286,11 +286,6 @@ def make_it_text(path: Path, other: Path) -> None:
     path.write_text("no part")
 
 
-def make_it_a_folder(path: Path, other: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
 def repeat_the_tail(path: Path, other: Path) -> None:
     path.write_bytes(path.read_bytes() + path.read_bytes()[-40:])
 
@@ -306,6 +301,16 @@ def test_parts_that_were_damaged_are_done_again(case, whole, damage):
     model = KnownModel()
     case.run(model)
     assert case.bytes() == whole
+
+
+def test_a_folder_in_the_place_of_a_part_is_said_in_a_line_and_kept(case):
+    case.stopped_after(2)
+    place = case.parts[0]
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(OutputError, match=rf"{place.name}: could not be put there: .*directory"):
+        case.run()
+    assert place.is_dir()
 
 
 def test_parts_of_another_scene_of_the_same_size_are_not_taken(case, whole, pixels, tmp_path):

@@ -209,6 +209,10 @@ def test_the_same_seed_draws_the_same_points_and_another_seed_others(folder, cla
     assert frames[0].geometry.equals(frames[1].geometry)
     assert map_classes(first) == map_classes(again)
     assert not frames[0].geometry.equals(frames[2].geometry)
+    written = first.read_bytes()
+    first.unlink()
+    draw_sample(class_map, first, options=SampleOptions(points=200, seed=5))
+    assert first.read_bytes() == written, "the clock has gone on"
 
 
 def test_the_file_hides_the_maps_class_and_offers_the_classes_in_qgis(folder, class_map):

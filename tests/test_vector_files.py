@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 
 import geopandas
 import numpy as np
@@ -64,6 +65,19 @@ def test_a_file_holds_the_polygons_and_their_attributes(tmp_path, raster, suffix
         if column != "class_name":
             np.testing.assert_allclose(frame[column].to_numpy(), expected[column], rtol=1e-12)
     assert frame.class_name.tolist() == expected.class_name.tolist()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_does_not_hold_the_time_at_which_it_was_written(tmp_path, raster, suffix):
+    written = []
+    for folder in (tmp_path / "now", tmp_path / "later"):
+        folder.mkdir()
+        path = write_polygons(raster, folder / f"map{suffix}")
+        written.append({p.name: p.read_bytes() for p in folder.iterdir()})
+        time.sleep(0.05)  # a GeoPackage's clock has milliseconds
+    assert written[0] == written[1]
+    if suffix == ".shp":  # a dBase file's has days
+        assert tuple(path.with_suffix(".dbf").read_bytes()[1:4]) == (70, 1, 1)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

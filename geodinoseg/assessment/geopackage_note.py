@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from geodinoseg.polygons.geopackage_style import NO_TIME
+
 _URI = "urn:geodinoseg:sample"
 """What tells our note from others' metadata."""
 # The tables as the standard defines them (OGC 12-128r15, F.8), and their registration.
@@ -49,9 +51,9 @@ def add_note(path: Path, facts: dict[str, Any]) -> None:
             (_URI, json.dumps(facts, ensure_ascii=False)),
         )
         database.execute(
-            "INSERT INTO gpkg_metadata_reference (reference_scope, md_file_id) "
-            "VALUES ('geopackage', ?)",
-            (note.lastrowid,),
+            "INSERT INTO gpkg_metadata_reference (reference_scope, timestamp, md_file_id) "
+            "VALUES ('geopackage', ?, ?)",
+            (NO_TIME, note.lastrowid),
         )
 
 

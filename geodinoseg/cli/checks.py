@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geodinoseg.errors import LabelError, OutputError
+from geodinoseg.errors import LabelError, OutputError, SceneError
 
 if TYPE_CHECKING:
     from geodinoseg.legend import Legend
+    from geodinoseg.map_files import OutputNames
     from geodinoseg.scene import Scene
 
 _RASTER_SUFFIXES = (".tif", ".tiff")
@@ -29,6 +30,46 @@ def read_legend(model: Path) -> Legend:
     from geodinoseg.model.model_config import read_model_config
 
     return Legend.from_json(read_model_config(model)["legend"])
+
+
+def check_bands(model: Path, bands: Sequence[int] | None) -> None:
+    """Refuse band numbers that are more or fewer than a model reads.
+
+    Raises:
+        SceneError: they are.
+    """
+    from geodinoseg.model.model_config import read_model_config
+
+    wanted = len(read_model_config(model)["bands"])
+    if bands is not None and len(bands) != wanted:
+        raise SceneError(
+            f"--bands names {len(bands)} bands, the model reads {wanted}; give as many, in the "
+            f"order of its training."
+        )
+
+
+def check_many_outputs(folder: Path, names: OutputNames) -> None:
+    """Say whether the maps of many scenes can be written into a folder, by their names.
+
+    Raises:
+        OutputError: the folder cannot be made or written to, or a name says another format.
+    """
+    from geodinoseg.journal import JOURNAL
+    from geodinoseg.outputs import check_folder_of
+
+    for name in (names.class_raster, names.confidence, names.probabilities):
+        _check_suffix(name, _RASTER_SUFFIXES)
+    if names.polygons:
+        from geodinoseg.polygons.vector_files import VECTOR_FORMATS
+
+        for name in names.polygons:
+            _check_suffix(name, tuple(VECTOR_FORMATS))
+    check_folder_of(folder / JOURNAL if folder.exists() else folder)
+
+
+def _check_suffix(name: str | None, suffixes: tuple[str, ...]) -> None:
+    if name is not None and not name.lower().endswith(suffixes):
+        raise OutputError(f"{name}: the name must end in {' or '.join(suffixes)}.")
 
 
 def opened_or_folder(
@@ -141,6 +182,7 @@ def check_polygon_outputs(
     rasters: Sequence[Path],
     polygons: Sequence[Path],
     *,
+    parts: str | None,
     legend: Legend,
     overwrite: bool,
 ) -> None:
@@ -150,19 +192,27 @@ def check_polygon_outputs(
         scene: gives the place; must not be replaced.
         rasters: of the map.
         polygons: the files.
+        parts: as `check_map_outputs` takes it; polygons of a run that was killed are its own.
         legend: of the map; its names must fit the format.
         overwrite: whether files that are there may be replaced.
 
     Raises:
-        OutputError: one cannot be written, or two are one file or share a style file.
+        OutputError: one cannot be written or is being written by another process, or two are one
+            file or share a style file.
         SceneError: the scene has no place on the ground.
     """
+    from geodinoseg.lock import check_unlocked
+    from geodinoseg.part_store import part_store
+    from geodinoseg.parts import outputs_in_doubt
     from geodinoseg.polygons.ground_measures import check_place
     from geodinoseg.polygons.vector_files import check_vector_output, crs_in_file
 
+    own = outputs_in_doubt(part_store(rasters[0], parts))
     for path in polygons:
-        check_vector_output(path, legend=legend, overwrite=overwrite, inputs=[scene.path])
+        replace = overwrite or path.resolve() in own
+        check_vector_output(path, legend=legend, overwrite=replace, inputs=[scene.path])
         crs_in_file(path, scene.geobox.crs)
+        check_unlocked(path)
     check_place(scene.path, scene.geobox)
     _check_apart(polygons)
     styled = [path for path in polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -38,10 +39,17 @@ def signals_as_interrupts() -> Iterator[None]:
 
     Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
     would hold it up. A thread that hears of the signal at once ends the process if it has not ended
-    by itself; what is left behind then is removed by the next run.
+    by itself; what is left behind then is removed by the next run. Once one has come the block is
+    about to end, and hears of no other; nor does Python at its exit.
     """
+    ended = False
 
     def end(number: int, _: object) -> NoReturn:
+        nonlocal ended
+        ended = True
+        # Who asks twice, as an impatient Ctrl-C, must not disturb the tidying up, nor Python on its
+        # way out, which would end by the signal and not with our exit code.
+        _hear_none_of(before)
         raise _Ended(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -49,13 +57,22 @@ def signals_as_interrupts() -> Iterator[None]:
         return
     # What is ignored stays so: `nohup` means to outlive its terminal.
     heard = [number for number in ENDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in heard}
+    before = {number: signal.getsignal(number) for number in heard}
+    for number in heard:
+        signal.signal(number, end)
     try:
         with _watched_signals():
             yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if ended:
+            atexit.register(_hear_none_of, heard)
+
+
+def _hear_none_of(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

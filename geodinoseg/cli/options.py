@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from typing import Any
 
 import click
@@ -10,6 +12,8 @@ import click
 from geodinoseg.cli.console import remember_json
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
+_ENDLESS_BYTES = 1 << 63
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace outputs that are there already."
@@ -21,10 +25,6 @@ json_option = click.option(
     is_flag=True,
     callback=remember_json,
     help="Print progress and result as one JSON event a line.",
-)
-
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
 
 
@@ -105,7 +105,47 @@ class MemorySize(click.ParamType[int]):
         number, prefix, binary = found.groups()
         base = 1024 if binary else 1000
         power = " KMGT".index(prefix.upper()) if prefix else 0
-        return round(float(number) * int(base**power))
+        size = float(number) * int(base**power)
+        if not 1 <= size < _ENDLESS_BYTES:
+            self.fail(f"{value!r} is no size that memory can have", param, ctx)
+        return round(size)
+
+
+class Length(click.FloatRange):
+    """A length above 0; neither infinite nor NaN, which click's own range lets pass."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=sys.float_info.max)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The length; refuses what is none."""
+        length: float = super().convert(value, param, ctx)
+        if math.isnan(length):
+            self.fail(f"{value!r} is no length", param, ctx)
+        return length
+
+
+class DeviceName(click.ParamType[str]):
+    """auto, cpu, cuda or cuda:N; whether it is there is asked of PyTorch, which loads slowly."""
+
+    name = "TEXT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name; refuses what is none."""
+        if _DEVICE.fullmatch(str(value)) is None:
+            self.fail(f"device {value!r}: give auto, cpu, cuda or cuda:N.", param, ctx)
+        return str(value)
+
+
+device_option = click.option(
+    "--device",
+    type=DeviceName(),
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda or cuda:N.",
+)
 
 
 bands_option = click.option(

@@ -25,6 +25,14 @@ def report_scene(result: Any, *, json_: bool) -> None:
     say(f"{result.status}: {result.scene}: {told}" if result.error else f"{result.status}: {told}")
 
 
+def report_unfit(scene: str, error: Exception, *, json_: bool) -> None:
+    """Why a scene of a dry run could not be segmented."""
+    if json_:
+        event(event="scene", scene=scene, status="failed", outputs=[], error=str(error))
+        return
+    say(f"failed: {scene}: {error}")
+
+
 def report_summary(results: Sequence[Any], *, json_: bool) -> None:
     """How many were done, skipped and failed.
 
@@ -48,10 +56,21 @@ def report_summary(results: Sequence[Any], *, json_: bool) -> None:
         )
 
 
-def report_totals(scenes: int, seconds: float, output_bytes: int, *, json_: bool) -> None:
-    """What a dry run over many scenes adds up to."""
+def report_totals(
+    scenes: int, seconds: float, output_bytes: int, *, failed: Sequence[str], json_: bool
+) -> None:
+    """What a dry run over many scenes adds up to.
+
+    Raises:
+        SceneError: some cannot be segmented.
+    """
     if json_:
         event(event="total", scenes=scenes, seconds=round(seconds, 1), output_bytes=output_bytes)
-        return
-    say(f"in all    {scenes} scenes, about {spoken(seconds)} in the network on this device")
-    say(f"          {output_bytes / 1e6:,.0f} MB of class rasters before compression")
+    else:
+        say(f"in all    {scenes} scenes, about {spoken(seconds)} in the network on this device")
+        say(f"          {output_bytes / 1e6:,.0f} MB of class rasters before compression")
+    if failed:
+        raise SceneError(
+            f"{len(failed)} of {scenes + len(failed)} scenes cannot be segmented: "
+            f"{', '.join(failed)}."
+        )

@@ -10,6 +10,7 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
 from geodinoseg.cli.options import (
+    Length,
     MemorySize,
     allow_external_option,
     bands_option,
@@ -18,11 +19,9 @@ from geodinoseg.cli.options import (
     overwrite_option,
 )
 from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
-from geodinoseg.progress import Progress, part_of
+from geodinoseg.progress import Progress
 
 _FILE = click.Path(path_type=Path)
-_RASTER_SHARE = 0.9
-"""Of the progress, where polygons follow."""
 
 
 @click.command()
@@ -55,7 +54,7 @@ _RASTER_SHARE = 0.9
 )
 @click.option(
     "--resolution",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Length(),
     help="Ground resolution of the scene, m per px. [default: what its CRS says]",
 )
 @click.option(
@@ -122,7 +121,12 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
-    from geodinoseg.cli.checks import check_map_outputs, check_polygon_outputs, read_legend
+    from geodinoseg.cli.checks import (
+        check_bands,
+        check_map_outputs,
+        check_polygon_outputs,
+        read_legend,
+    )
     from geodinoseg.scene import open_scene
 
     # Before torch is loaded: a mistyped path is answered at once.
@@ -133,15 +137,25 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         allow_external=options["allow_external"],
     )
     legend = read_legend(options["model"])
+    check_bands(options["model"], options["bands"])
     overwrite, rasters = options["overwrite"], _rasters(options)
     check_map_outputs(source, rasters, parts=options["parts"], overwrite=overwrite)
     if options["polygons"]:
         check_polygon_outputs(
-            source, rasters, options["polygons"], legend=legend, overwrite=overwrite
+            source,
+            rasters,
+            options["polygons"],
+            parts=options["parts"],
+            legend=legend,
+            overwrite=overwrite,
         )
     if options["dry_run"]:
         _dry_run(source, options)
         return
+    if options["scheduler"]:
+        from geodinoseg.cluster.scheduler_address import check_scheduler
+
+        check_scheduler(options["scheduler"])
     with (
         _workers(options) as workers,
         progress_bar("segmenting", json=options["json_"]) as progress,
@@ -165,43 +179,23 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
 
 
 def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progress) -> Any:
-    """Raster first, polygons from it; one progress for both."""
     import geodinoseg
 
-    polygons = options["polygons"]
-    raster_share = _RASTER_SHARE if polygons else 1.0
-    raster = geodinoseg.segment_scene(
+    return geodinoseg.segment_scene(
         source,
         options["model"],
         options["output"],
         confidence=options["confidence"] or False,
         probabilities=options["probabilities"] or False,
+        polygons=options["polygons"],
         settings=_settings(options),
         device=options["device"],
         overwrite=options["overwrite"],
         resume=not options["no_resume"],
         parts=options["parts"],
         workers=workers,
-        progress=part_of(progress, 0, raster_share),
+        progress=progress,
     )
-    step = (1 - raster_share) / max(len(polygons), 1)
-    for index, path in enumerate(polygons):
-        start = raster_share + index * step
-        # The last ends at 1, whatever the rounding of sums.
-        end = 1.0 if index == len(polygons) - 1 else start + step
-        try:
-            geodinoseg.write_polygons(
-                raster,
-                path,
-                overwrite=options["overwrite"],
-                progress=part_of(progress, start, end),
-            )
-        except BaseException as error:
-            error.add_note(
-                f"{raster.path} is whole; go on with: geodinoseg polygonize {raster.path} -o {path}"
-            )
-            raise
-    return raster
 
 
 def _dry_run(source: Any, options: dict[str, Any]) -> None:

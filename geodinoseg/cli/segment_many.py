@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from geodinoseg.cli.console import progress_bar, report_plan
-from geodinoseg.cli.scene_reports import report_scene, report_summary, report_totals
+from geodinoseg.cli.scene_reports import (
+    report_scene,
+    report_summary,
+    report_totals,
+    report_unfit,
+)
+from geodinoseg.errors import GeodinosegError
 
 _OF_MANY = ("name_template", "scene_list", "asset")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -78,18 +84,28 @@ def segment_many(
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
-    from geodinoseg.cli.checks import read_legend
+    from geodinoseg.cli.checks import (
+        check_bands,
+        check_many_outputs,
+        read_legend,
+    )
     from geodinoseg.map_files import planned_files
     from geodinoseg.scene_list import listed_scenes
 
     # Before torch is loaded: a mistyped path is answered at once.
     listed = listed_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
     read_legend(options["model"])
+    check_bands(options["model"], options["bands"])
     names = _names(options)
+    check_many_outputs(options["output_dir"], names)
     planned_files(listed, options["output_dir"], names)
     if options["dry_run"]:
         _dry_run(listed, options, settings(options))
         return
+    if options["scheduler"]:
+        from geodinoseg.cluster.scheduler_address import check_scheduler
+
+        check_scheduler(options["scheduler"])
     from geodinoseg.many_scenes import segment_scenes
 
     json_ = options["json_"]
@@ -137,15 +153,22 @@ def _dry_run(listed: Sequence[Any], options: dict[str, Any], settings: Any) -> N
     from geodinoseg.scene import open_scene
 
     model = loaded_model(options["model"], settings, device=options["device"])
-    total_s, total_bytes = 0.0, 0
+    total_s, total_bytes, failed = 0.0, 0, []
     for scene in listed:
-        plan, seconds = estimate(
-            open_scene(scene.path, allow_external=options["allow_external"]),
-            model,
-            settings,
-            confidence=options["confidence"] is not None,
-            probabilities=options["probabilities"] is not None,
-        )
+        try:
+            plan, seconds = estimate(
+                open_scene(scene.path, allow_external=options["allow_external"]),
+                model,
+                settings,
+                confidence=options["confidence"] is not None,
+                probabilities=options["probabilities"] is not None,
+            )
+        except GeodinosegError as error:
+            report_unfit(scene.public_name, error, json_=options["json_"])
+            failed.append(scene.public_name)
+            continue
         report_plan(plan, seconds, json_=options["json_"])
         total_s, total_bytes = total_s + seconds, total_bytes + plan.output_bytes
-    report_totals(len(listed), total_s, total_bytes, json_=options["json_"])
+    report_totals(
+        len(listed) - len(failed), total_s, total_bytes, failed=failed, json_=options["json_"]
+    )

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from geodinoseg.chunk_segmenter import first_run
 from geodinoseg.cluster.quiet_dask import distributed, quiet
+from geodinoseg.cluster.scheduler_address import check_scheduler
 from geodinoseg.cluster.tasks import Decision, Order, Remark, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
 from geodinoseg.grid import Chunk
@@ -54,6 +55,7 @@ def connected_workers(address: str) -> Iterator[DaskWorkers]:
         ClusterError: Dask is not installed.
     """
     dask = distributed()
+    check_scheduler(address)
     with quiet():
         try:
             place = "scheduler_file" if Path(address).is_file() else "address"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from geodinoseg.errors import OutputError, one_line
 
+NO_TIME = "1970-01-01T00:00:00.000Z"
+"""Stands where the format wants the time of making, so that the same map gives the same bytes."""
+
 _STYLES = "layer_styles"
 """QGIS's table of styles."""
 _RESERVED = ("gpkg", "sqlite_", _STYLES)
@@ -60,12 +63,13 @@ def _write(database: sqlite3.Connection, *, layer: str, qml: str) -> None:
     )
     database.execute(
         f"INSERT INTO {_STYLES} (f_table_catalog, f_table_schema, f_table_name, "  # noqa: S608
-        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-        "VALUES ('', '', ?, 'geom', 'classes', ?, '', 1, 'Land-cover classes', '')",
-        (layer, qml),
+        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
+        "update_time) VALUES ('', '', ?, 'geom', 'classes', ?, '', 1, 'Land-cover classes', '', ?)",
+        (layer, qml, NO_TIME),
     )
     database.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
         "VALUES (?1, 'attributes', ?1)",
         (_STYLES,),
     )
+    database.execute("UPDATE gpkg_contents SET last_change = ?", (NO_TIME,))

@@ -59,7 +59,8 @@ _GEOPACKAGE = VectorFormat(
 )
 _SHAPEFILE = VectorFormat(
     driver="ESRI Shapefile",
-    layer_options={"ENCODING": "UTF-8"},
+    # The header holds a day; today's would make tomorrow's file another.
+    layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
     # Indexes of old features among them (.qix, .sbn, .idm), by which readers would miss new ones.
     parts=(
         ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".shp.xml",
