@@ -106,7 +106,7 @@ def kill_schedulers(case: Case, times: int, rng: random.Random) -> str:
     import distributed.cli.dask_worker  # noqa: F401
     from trainings import small_segmentor, write_backbone
 
-    import geodinoseg.cli.segment
+    import geodinoseg.cli.segment  # noqa: F401
 
     folder = case.scene.parent
     model = small_segmentor(write_backbone(folder / "backbone")).save(folder / "small.model")
@@ -128,7 +128,8 @@ def kill_schedulers(case: Case, times: int, rng: random.Random) -> str:
                 check_said(code, said)
                 kills += 1
                 found.append(len(case.parts))
-        seconds = seconds or took
+        if not found:  # the first also fills caches
+            seconds = min(seconds or took, took)
         case.check(whole)
         runs += 1
         print(f"run {runs}: parts after each death of the scheduler {found}", flush=True)
@@ -140,20 +141,27 @@ def kill_schedulers(case: Case, times: int, rng: random.Random) -> str:
 @contextmanager
 def cluster_in(folder: Path, *, name: str) -> Iterator[Cluster]:
     """A new cluster; its scheduler is killed at the end, its workers end without one."""
+    import dask
     from distributed.cli.dask_scheduler import main as dask_scheduler
     from distributed.cli.dask_worker import main as dask_worker
 
     file, log = folder / f"{name}.json", folder / f"{name}.log"
     common = ["--scheduler-file", str(file), "--no-dashboard"]
-    own = ["--nthreads", "1", "--memory-limit", "0", "--no-nanny", "--local-directory", str(folder)]
-    scheduler = command(dask_scheduler, [*common, "--host", "127.0.0.1", "--port", "0"], log)
+    own = ["--nthreads", "1", "--memory-limit", "0", "--no-nanny"]
+
+    def started(main: Callable[..., Any], *words: str) -> BaseProcess:
+        # Dask leaves its folder of temporary files there; the command itself must leave nothing.
+        with dask.config.set({"temporary-directory": str(folder)}):
+            return command(main, [*common, *words], log)
+
+    scheduler = started(dask_scheduler, "--host", "127.0.0.1", "--port", "0")
     try:
         end = time.monotonic() + 60
         while not file.exists():
             if time.monotonic() > end:
                 sys.exit(f"no scheduler could be started: {log.read_text()}")
             time.sleep(0.01)
-        workers = tuple(command(dask_worker, [*common, *own], log) for _ in range(2))
+        workers = tuple(started(dask_worker, *own) for _ in range(2))
         yield Cluster(scheduler=scheduler, workers=workers, file=file)
     finally:
         scheduler.kill()
@@ -180,12 +188,10 @@ def run_command(
     """Run the command, and kill its scheduler; exit code, what it said, and its seconds."""
     from geodinoseg.cli import main
 
-    output, confidence, probabilities = case.outputs
     options = {
         "--model": case.model,
-        "-o": output,
-        "--confidence": confidence,
-        "--probabilities": probabilities,
+        "-o": case.output,
+        **{f"--{layer}": case.folder / f"map_{layer}.tif" for layer in case.layers},
         "--tile": case.settings.tile_px,
         "--overlap": case.settings.overlap_px,
         "--scheduler": cluster.file,

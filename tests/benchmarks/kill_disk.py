@@ -11,9 +11,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kill_case import Case, Ending, forked, fresh, untouched
@@ -24,33 +24,44 @@ _AMPLE_BYTES = 1 << 30
 _INSIDE = "KILL_LOOP_NAMESPACE"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Runs that write the same files."""
+
+    case: Case
+    whole: dict[str, bytes]
+    """What an untouched run writes."""
+    old: dict[str, bytes]
+    """What a run of other settings has left at the same names."""
+    bytes_needed: int
+
+
 def fill_disk(case: Case, times: int, rng: random.Random) -> str:
     """Outputs go to a file system in memory (tmpfs) that has room for a random number of bytes."""
-    peak = _peak_bytes(case)
 
-    def run(case: Case, share: float | None) -> Ending:
+    def run(case: Case, room: int | None) -> Ending:
         used = shutil.disk_usage(case.folder).used
-        _resize(case.folder, _AMPLE_BYTES if share is None else used + int(share * peak))
+        _resize(case.folder, _AMPLE_BYTES if room is None else used + room)
         return forked(lambda: case.segment(overwrite=True))
 
-    return _failing(case, times, rng, rng.random, run, _mounted)
+    variants = [variant_of(c, _peak_bytes(c)) for c in _with_and_without_probabilities(case)]
+    return _failing(variants, times, rng, rng.random, run, _mounted)
 
 
 def limit_files(case: Case, times: int, rng: random.Random) -> str:
     """No file may grow beyond a random number of bytes (RLIMIT_FSIZE)."""
 
-    def run(case: Case, share: float | None) -> Ending:
+    def run(case: Case, room: int | None) -> Ending:
         def limited() -> None:
-            if share is not None:
-                limit = int(share * largest)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            if room is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
             case.segment(overwrite=True)
 
         return forked(limited)
 
-    largest = max(map(len, untouched(case)[0].values()))
+    variants = [variant_of(c, None) for c in _with_and_without_probabilities(case)]
     # Parts and text files are small, rasters large: all sizes shall come up.
-    return _failing(case, times, rng, lambda: 10 ** rng.uniform(-5, 0), run, _anywhere)
+    return _failing(variants, times, rng, lambda: 10 ** rng.uniform(-5, 0), run, _anywhere)
 
 
 def enter_namespace() -> None:
@@ -60,35 +71,44 @@ def enter_namespace() -> None:
         os.execvp("unshare", ["unshare", "-Urm", sys.executable, *sys.argv])
 
 
+def _with_and_without_probabilities(case: Case) -> list[Case]:
+    return [case, replace(case, layers=("confidence",))]
+
+
+def variant_of(case: Case, bytes_needed: int | None) -> Variant:
+    """Runs the case twice; where not given, the largest file says what is needed."""
+    whole, _ = untouched(case)
+    old, _ = untouched(replace(case, settings=SegmentSettings(tile_px=48, overlap_px=5)))
+    largest = max(map(len, whole.values()))
+    return Variant(case=case, whole=whole, old=old, bytes_needed=bytes_needed or largest)
+
+
 def _failing(
-    case: Case,
+    variants: Sequence[Variant],
     times: int,
     rng: random.Random,
     draw: Callable[[], float],
-    run: Callable[[Case, float | None], Ending],
-    place: Callable[[Path], Iterator[None]],
+    run: Callable[[Case, int | None], Ending],
+    place: Callable[[Path], AbstractContextManager[None]],
 ) -> str:
     """Runs with a random share of what they need; those that fail are gone on with."""
-    whole, _ = untouched(case)
-    old, _ = untouched(replace(case, settings=SegmentSettings(tile_px=48, overlap_px=5)))
     failures, runs, faults = 0, 0, Counter[str]()
     while failures < times:
         runs += 1
-        case = fresh(case)
-        before = old if rng.random() < 0.5 else {}
+        variant, found = rng.choice(variants), []
+        case, before = fresh(variant.case), rng.choice([variant.old, {}])
         with place(case.folder):
             for name, data in before.items():
                 (case.folder / name).write_bytes(data)
-            found: list[int] = []
-            # Some are gone on with where there is too little room again.
-            share = draw()
-            while (ending := run(case, share)).error:
+            room: int | None = int(draw() * variant.bytes_needed)
+            while (ending := run(case, room)).error:
                 failures += 1
                 faults[_checked(case, ending.error, before)] += 1
                 found.append(len(case.parts))
+                # Some are gone on with where there is too little room again.
                 again = failures < times and rng.random() < 0.5
-                share = draw() if again else None
-            case.check(whole)
+                room = int(draw() * variant.bytes_needed) if again else None
+            case.check(variant.whole)
         there = "over old outputs" if before else "with nothing there"
         print(f"run {runs}, {there}: parts after each failure {found}", flush=True)
     for fault, count in sorted(faults.items()):
@@ -134,7 +154,7 @@ def _peak_bytes(case: Case) -> int:
 
 
 @contextmanager
-def _anywhere(folder: Path) -> Iterator[None]:  # noqa: ARG001
+def _anywhere(folder: Path) -> Iterator[None]:
     yield
 
 
