@@ -102,24 +102,24 @@ class Ending:
 def forked(run: Callable[[], None], *, kill_after_s: float | None = None) -> Ending:
     """Run something in a child, and kill it amid its work: it has nothing to import any more."""
     began = time.monotonic()
-    with tempfile.TemporaryFile() as told:
+    # No file: it may be that none can be written.
+    answer, told = FORK.Pipe(duplex=False)
 
-        def told_run() -> None:
-            try:
-                run()
-            except Exception as error:  # noqa: BLE001 (whoever asked judges it)
-                told.write(f"{type(error).__name__}: {error}".encode())
-                told.flush()
+    def told_run() -> None:
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 (whoever asked judges it)
+            told.send(f"{type(error).__name__}: {error}")
 
+    with answer, told:
         child = FORK.Process(target=told_run)
         child.start()
         child.join(kill_after_s)
         child.kill()
         child.join()
-        told.seek(0)
         return Ending(
             killed=child.exitcode != 0,
-            error=told.read().decode(),
+            error=answer.recv() if answer.poll() else "",
             seconds=time.monotonic() - began,
         )
 
