@@ -147,7 +147,8 @@ def cluster_in(folder: Path, *, name: str) -> Iterator[Cluster]:
 
     file, log = folder / f"{name}.json", folder / f"{name}.log"
     common = ["--scheduler-file", str(file), "--no-dashboard"]
-    own = ["--nthreads", "1", "--memory-limit", "0", "--no-nanny"]
+    # Without a death timeout, workers whose scheduler died before they met it wait for ever.
+    own = ["--nthreads", "1", "--memory-limit", "0", "--no-nanny", "--death-timeout", "5"]
 
     def started(main: Callable[..., Any], *words: str) -> BaseProcess:
         # Dask leaves its folder of temporary files there; the command itself must leave nothing.
