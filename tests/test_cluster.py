@@ -218,6 +218,52 @@ def test_a_worker_that_is_killed_costs_only_its_chunk(scene, alone, two_workers,
     assert written(tmp_path) == alone
 
 
+@pytest.mark.slow
+def test_a_worker_that_takes_long_to_start_again_is_waited_for(scene, alone, tmp_path):
+    import dask
+    import distributed  # noqa: F401 (its settings are to stay when the block below is left)
+
+    killed, end = [], time.monotonic() + 100
+
+    def kill_it(fraction, message):
+        assert time.monotonic() < end, "no worker came back"
+        if " 0 of 3 parts" not in message and not killed:
+            killed.extend(worker_processes(os.getpid()))
+            os.kill(killed[-1], signal.SIGKILL)
+
+    # Where workers take longer than Dask allows, here to import PyTorch, it ended them for good.
+    impatient = dask.config.set({"distributed.deploy.lost-worker-timeout": "0.5s"})
+    with impatient, local_workers(1, device="cpu") as workers:
+        model = KnownModel(pause_s=0.03)
+        segment(scene, tmp_path, model, workers=workers, progress=kill_it)
+    assert killed
+    assert written(tmp_path) == alone
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_be_started_again_end_the_run(scene, tmp_path, monkeypatch):
+    scratch, out = tmp_path / "scratch", tmp_path / "out"
+    scratch.mkdir()
+    out.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    killed, end = [], time.monotonic() + 100
+
+    def kill_for_good(fraction, message):
+        assert time.monotonic() < end, "it waits for workers that nobody starts"
+        if " 0 of 3 parts" not in message and not killed:
+            (folder,) = scratch.iterdir()
+            folder.rename(tmp_path / "away")
+            folder.write_text("no folder")
+            killed.extend(worker_processes(os.getpid()))
+            os.kill(killed[-1], signal.SIGKILL)
+
+    expected = pytest.raises(ClusterError, match="1 local workers: have ended, and cannot be")
+    with local_workers(1, device="cpu") as workers, expected as caught:
+        model = KnownModel(pause_s=0.03)
+        segment(scene, out, model, workers=workers, progress=kill_for_good)
+    assert "Run the same command again" in caught.value.__notes__[0]
+
+
 def worker_processes(parent: int) -> list[int]:
     """Processes that another has spawned to work."""
     found = psutil.Process(parent).children(recursive=True)

@@ -194,9 +194,13 @@ def test_clock_locale_and_time_zone_change_no_byte(scene, small_model, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--damage"]])
-def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_bytes(more):
-    loop = [sys.executable, BENCHMARKS / "kill_loop.py", "--kills", "5", *more]
+@pytest.mark.parametrize("how", ["kill", "damage", "full"])
+def test_a_run_that_is_disturbed_at_random_moments_ends_with_the_same_bytes(how):
+    mount = subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False)
+    if how == "full" and mount.returncode:
+        how = "limit"
+    words = ["--how", how, "--times", "5", "--height", "1500"]
+    loop = [sys.executable, BENCHMARKS / "kill_loop.py", *words]
     done = subprocess.run(loop, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -241,9 +241,21 @@ class _Errands:
             raise self._scheduler_gone()
         with self._scheduler_there():
             count = len(self._client.nthreads())
+        if count == 0 and self._none_will_come():
+            raise ClusterError(
+                f"{self._name}: have ended, and cannot be started again; look whether memory and "
+                f"the disk of temporary files have room."
+            )
         if count == 0 and (self.workers or not self._looked):
             logger.warning("%s: has no worker at the moment; waiting for one.", self._name)
         self.workers, self._looked = count, now
+
+    def _none_will_come(self) -> bool:
+        """Whether nobody starts workers any more; of a cluster of others nothing is known."""
+        cluster = self._client.cluster
+        return cluster is not None and not any(
+            nanny.status.name == "running" for nanny in cluster.workers.values()
+        )
 
     @contextmanager
     def _scheduler_there(self) -> Iterator[None]:

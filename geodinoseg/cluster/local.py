@@ -20,6 +20,7 @@ _CONNECT_S = 30
 _LOOPBACK = "127.0.0.1"
 _NO_PAGES = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0"}
 """Dask serves some even without its dashboard: out of reach from elsewhere, on a free port."""
+_NEVER = "1000 days"
 _DEATHS_ALLOWED = 2  # the third names the chunk
 _OF_TERMINALS = {signal.SIGINT, signal.SIGHUP}
 
@@ -40,7 +41,7 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[DaskWorkers]:
         ClusterError: Dask is not installed, or they cannot be started.
     """
     dask = distributed()
-    with quiet(), _scratch_folder() as folder:
+    with quiet(), _scratch_folder() as folder, _none_given_up():
         with _settings(count, folder):
             cluster = _started(dask, count, device)
         client = None
@@ -108,6 +109,19 @@ def _settings(count: int, folder: str) -> Iterator[None]:
             "temporary-directory": folder,
         }
     ):
+        yield
+
+
+@contextmanager
+def _none_given_up() -> Iterator[None]:
+    """While the block runs, Dask starts a worker that died anew for however long it takes.
+
+    It ends those for good that are not back 15 s after their death, which the import of PyTorch may
+    take on a busy machine; the last one would leave a run that waits for ever.
+    """
+    import dask  # noqa: PLC0415 (an extra)
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": _NEVER}):
         yield
 
 

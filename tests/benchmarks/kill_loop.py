@@ -1,123 +1,119 @@
-"""Kills a segmentation at random moments, goes on, and compares the bytes with an untouched run's.
+"""Disturbs segmentations at random moments, goes on, and compares the bytes with an untouched run's.
 
-    python tests/benchmarks/kill_loop.py --kills 30
-    python tests/benchmarks/kill_loop.py --kills 30 --damage      a bit of a part flipped in between
+    python tests/benchmarks/kill_loop.py --how kill         a run is killed (SIGKILL)
+    python tests/benchmarks/kill_loop.py --how damage       the same, parts damaged in between
+    python tests/benchmarks/kill_loop.py --how worker       one or both of two Dask workers are killed
+    python tests/benchmarks/kill_loop.py --how scheduler    the Dask scheduler of a command is killed
+    python tests/benchmarks/kill_loop.py --how full         the disk is full
+    python tests/benchmarks/kill_loop.py --how limit        a file may not grow any more
 
-Each run is a process of its own that is forked, so that it is killed amid its work and not amid its
-imports. Exits with 1 where bytes differ or something is left behind.
+Class raster, confidence and probabilities are written each time. Exits with 1 where a byte differs,
+a run ends otherwise than it should, or files or processes are left behind.
+
+No rights are needed. `full` mounts a small file system in memory in a namespace of its own, which
+some machines and most containers do not allow; `limit` works everywhere. libtiff says on the
+standard error stream what it could not write.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from rasters import SmoothModel, write_raster
-
-import geodinoseg.plan
-from geodinoseg.plan import SegmentSettings
-from geodinoseg.segmentation import segment_scene
-
-SETTINGS = SegmentSettings(tile_px=128, overlap_px=37)
+from kill_case import Case, KnownModel, forked, fresh, untouched, watched_folder, write_scene
+from kill_cluster import kill_schedulers, kill_workers
+from kill_disk import enter_namespace, fill_disk, limit_files
 
 
-class KnownModel(SmoothModel):
-    fingerprint = "smooth"
+def kill(case: Case, times: int, rng: random.Random) -> str:
+    """Kill runs of one process."""
+    return _killed(case, times, rng, damage=False)
 
 
-def segment(folder: Path) -> None:
-    segment_scene(
-        folder / "scene.tif", KnownModel(4), folder / "map.tif", confidence=True, settings=SETTINGS
-    )
+def damage(case: Case, times: int, rng: random.Random) -> str:
+    """Kill runs of one process, and damage the parts that they left."""
+    return _killed(case, times, rng, damage=True)
 
 
-def forked(folder: Path, *, kill_after_s: float | None = None) -> tuple[bool, float]:
-    """Segment in a child. Whether it ended by itself, and after how many seconds."""
-    began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            segment(folder)
-            code = 0
-        finally:
-            os._exit(code)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise SystemExit("a run failed by itself")
-    return os.WIFEXITED(status), time.monotonic() - began
+def _killed(case: Case, times: int, rng: random.Random, *, damage: bool) -> str:
+    whole, seconds = untouched(case)
+    kills = runs = damaged = 0
+    while kills < times:
+        runs += 1
+        case, found = fresh(case), []
+        # A run that goes on is killed again; late moments come up, too.
+        while _was_killed(case, rng.uniform(0, 1.05 * seconds) if kills < times else None):
+            kills += 1
+            found.append(len(case.parts))
+            # The class raster comes last.
+            if case.output.exists() and case.files() != whole:
+                sys.exit(f"{case.folder}: neither absent nor whole")
+            if damage and case.parts:
+                damaged += spoil(case.parts, rng)
+        case.check(whole)
+        print(f"run {runs}: parts after each kill {found}", flush=True)
+    more = f", {damaged} parts damaged in between" if damage else ""
+    return f"{kills} kills in {runs} runs{more}"
 
 
-def outputs(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+def _was_killed(case: Case, after_s: float | None) -> bool:
+    """Segment in a child, and kill it after some time; whether that was before its end."""
+    # It may have been killed when its work was done, before it had tidied up.
+    overwrite = case.output.exists()
+    ending = forked(lambda: case.segment(overwrite=overwrite), kill_after_s=after_s)
+    if ending.error:
+        sys.exit(f"a run failed by itself: {ending.error}")
+    return ending.killed
 
 
-def flip_a_bit(folder: Path, rng: random.Random) -> None:
-    parts = sorted(folder.glob("map.tif.parts/part-*"))
-    if parts:
-        path = rng.choice(parts)
-        data = bytearray(path.read_bytes())
+def spoil(parts: list[Path], rng: random.Random) -> int:
+    """Flip a bit, cut off, empty, or swap two; says how many parts it was."""
+    path, other = rng.choice(parts), rng.choice(parts)
+    data = bytearray(path.read_bytes())
+    how = rng.choice(["flip", "cut", "empty", "swap"])
+    if how == "swap" and path != other:
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(data)
+        return 2
+    if how == "flip" and data:
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        path.write_bytes(data)
+    else:
+        data = data[: rng.randrange(len(data)) if data and how == "cut" else 0]
+    path.write_bytes(data)
+    return 1
+
+
+LOOPS = {
+    "kill": kill,
+    "damage": damage,
+    "worker": kill_workers,
+    "scheduler": kill_schedulers,
+    "full": fill_disk,
+    "limit": limit_files,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=30)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--how", choices=LOOPS, default="kill")
+    parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", type=int, default=1500)
-    parser.add_argument("--damage", action="store_true")
+    parser.add_argument("--height", type=int, default=4700, help="of the scene, pixels")
     arguments = parser.parse_args()
+    if arguments.how == "full":
+        enter_namespace()
     # A forked child inherits no threads, and one pool of them would wait for ever.
     torch.set_num_threads(1)
-    geodinoseg.plan._CHUNK_TILES = 64
-    rng = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pixels = np.random.default_rng(0).integers(0, 250, (1, arguments.side, 1100))
-        write_raster(folder / "scene.tif", pixels.astype(np.uint8))
-        forked(folder)  # the first of all also fills caches
-        for path in folder.glob("map*"):
-            path.unlink()
-        _, seconds = forked(folder)
-        whole = outputs(folder)
-        kills = 0
-        while kills < arguments.kills:
-            for path in folder.glob("map*"):
-                path.unlink()
-            ended, found = False, []
-            while not ended:
-                # Late kills come up too, and a run that goes on is killed again.
-                moment = rng.uniform(0, 1.05 * seconds) if kills < arguments.kills else None
-                ended, _ = forked(folder, kill_after_s=moment)
-                if not ended:
-                    kills += 1
-                    found.append(len(list(folder.glob("map.tif.parts/part-*"))))
-                    if (folder / "map.tif").exists():
-                        break  # it was killed after its work was done
-                    if arguments.damage:
-                        flip_a_bit(folder, rng)
-            left = [p.name for p in folder.iterdir() if p.is_dir() or p.name.startswith(".")]
-            same = outputs(folder) == whole
-            print(f"parts found after each kill: {found}; the same bytes: {same}", flush=True)
-            if ended and (left or not same):
-                raise SystemExit(f"left behind: {left}")
-            if not ended and (folder / "map.tif").read_bytes() != whole["map.tif"]:
-                raise SystemExit("the output is neither absent nor whole")
-    print(f"{kills} kills, each gone on with, the bytes those of an untouched run")
+    with watched_folder() as folder:
+        scene = write_scene(folder / "scene.tif", height=arguments.height)
+        case = Case(scene=scene, folder=folder / "none", model=KnownModel())
+        done = LOOPS[arguments.how](case, arguments.times, random.Random(arguments.seed))
+    print(f"{done}; the bytes are those of an untouched run, and nothing is left behind")
 
 
 if __name__ == "__main__":
