@@ -35,6 +35,8 @@ _CHUNK_TILE_ROWS = 32
 """Tile rows of a chunk at most."""
 _BATCH_CPU, _BATCH_GPU = 4, 16
 _WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
+_SMALLEST_TILE_PX = 4
+"""Of the scene, where tiles are resampled: with less a run would never end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +274,11 @@ def _tile_px(model: TileModel, scene: Scene, settings: SegmentSettings) -> int:
             )
         return settings.tile_px
     wanted = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
+    if wanted < _SMALLEST_TILE_PX and model.tile_multiple == 1:
+        raise SceneError(
+            f"{printable(scene.path)}: a tile of the model covers {wanted} px of it, at the "
+            f"resolution that was given; that is too far from the model's. Correct --resolution."
+        )
     # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.
     needed = -(-max(scene.height, scene.width) // multiple) * multiple
     return min(wanted, needed)

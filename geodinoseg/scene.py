@@ -28,6 +28,8 @@ from geodinoseg.raster_reader import RasterReader, opened_reader
 Validity = Literal["nodata", "mask", "alpha"]
 ScenePath = str | os.PathLike[str]
 
+_CACHE_OF_ROWS_BYTES = 16 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
@@ -83,9 +85,13 @@ class Scene:
         """Room for two blocks where these are giant, as in a file that is a single strip.
 
         A block that does not fit GDAL's cache would be decoded anew for every few rows of it.
+        Strips of one row, on the other hand, are so many and small that the allocator takes half as
+        much again as the cache holds of them, for nothing: each is asked for once.
         """
         rows, cols = self.block_shape
         block_bytes = rows * cols * len(self.bands) * self.dtype.itemsize
+        if rows == 1:
+            return max(2 * block_bytes, _CACHE_OF_ROWS_BYTES)
         return 2 * block_bytes if 2 * block_bytes > CACHE_BYTES else None
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -29,6 +29,7 @@ from geodinoseg.devices import FittingBatches
 from geodinoseg.errors import GridError, ModelError, OutputError, OutputExistsError, SceneError
 from geodinoseg.inference import class_rows
 from geodinoseg.legend import Legend
+from geodinoseg.model.model_folder import load_model
 from geodinoseg.plan import SegmentSettings, make_plan
 from geodinoseg.progress import no_progress
 from geodinoseg.segmentation import segment_scene
@@ -344,6 +345,16 @@ def test_a_network_of_others_need_not_know_of_gradients(tmp_path):
 def test_settings_that_cannot_be_are_refused_when_they_are_made(nonsense):
     with pytest.raises(GridError, match="give"):
         SegmentSettings(**nonsense)
+
+
+def test_a_resolution_at_which_tiles_are_a_pixel_is_refused(small_model, tmp_path):
+    pixels = np.zeros((3, 200, 150), np.uint8)
+    scene = write_raster(tmp_path / "s.tif", pixels, transform=NORTH_UP)
+    model = load_model(small_model)
+    assert model.pixel_size_m is not None
+    settings = SegmentSettings(resolution_m=400 * model.pixel_size_m)
+    with pytest.raises(SceneError, match=r"a tile of the model covers \d px.*Correct --resolution"):
+        make_plan(scene, model, settings)
 
 
 def test_a_network_that_answers_in_another_shape_is_refused(tmp_path):

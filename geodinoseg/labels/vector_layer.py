@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas
+import pyarrow as pa
 import pyogrio
+from pandas.api.types import is_string_dtype
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 from pyproj.exceptions import ProjError
 from shapely.errors import ShapelyError
@@ -29,7 +31,7 @@ _PARQUET_SUFFIXES = (".parquet", ".geoparquet")
 # geometry. UnboundLocalError: pyogrio's of a CRS that is no text.
 _READ_ERRORS = (
     *(DataSourceError, DataLayerError, FeatureError, GeometryError, CRSError, ShapelyError),
-    *(ProjError, OSError, ValueError, KeyError, UnboundLocalError),
+    *(ProjError, OSError, ValueError, KeyError, UnboundLocalError, pa.ArrowException),
 )
 
 
@@ -63,7 +65,10 @@ class VectorLayer:
     def _read(self, columns: list[str]) -> Any:
         if self.name is None:
             frame = geopandas.read_parquet(file_of(self.path))
-            return frame[[*columns, frame.geometry.name]]
+            frame = frame[[*columns, frame.geometry.name]]
+            # Arrow's text is looked at when it is made Python's: now, not where nobody expects it.
+            texts = [name for name in columns if is_string_dtype(frame[name].dtype)]
+            return frame.astype(dict.fromkeys(texts, object))
         with _quiet(), offline(allow_external=self.allow_external):
             return pyogrio.read_dataframe(
                 file_of(self.path), layer=self.name, columns=columns, on_invalid="ignore"
