@@ -46,7 +46,7 @@ class ObjectStore:
         """Look at an address; asks nobody.
 
         Args:
-            place: such as `s3://bucket/work/map.tif.parts`. After a `?` may follow options of
+            place: such as `s3://bucket/runs/map.tif.parts`. After a `?` may follow options of
                 `pyarrow.fs.FileSystem.from_uri`, such as `region` or `endpoint_override`.
         """
         self._place = place

@@ -162,7 +162,7 @@ def part_store(output: Path, under: str | Path | None = None) -> PartStore:
 
     Args:
         output: the class raster.
-        under: a folder, or an address in an object store such as `s3://bucket/work`; the output's
+        under: a folder, or an address in an object store such as `s3://bucket/runs`; the output's
             own folder where not given.
 
     Raises:

@@ -73,7 +73,7 @@ def segment_scene(
         overwrite: replace outputs that are there.
         resume: go on with the parts that an interrupted run left beside the output; False starts
             over. A run of another scene, model or settings is never gone on with.
-        parts: a folder, or an address in an object store such as `s3://bucket/work`, under which
+        parts: a folder, or an address in an object store such as `s3://bucket/runs`, under which
             finished parts lie until the map is whole; beside the output where not given. All
             workers must reach it.
         workers: who computes, as `local_workers` and `connected_workers` give them; this process

@@ -228,11 +228,11 @@ def test_parts_in_a_bucket_hold_no_secret_and_no_address(scene, maps, bucket):
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("ftp://somewhere/work", "parts cannot go there; give a folder, or an address that begins"),
-        ("https://somewhere/work", "parts cannot go there"),
-        ("/vsis3/maps/work", "parts cannot go there"),
+        ("ftp://somewhere/runs", "parts cannot go there; give a folder, or an address that begins"),
+        ("https://somewhere/runs", "parts cannot go there"),
+        ("/vsis3/maps/runs", "parts cannot go there"),
         ("s3://", "check the address"),
-        ("s3://absent/work", "there is no such bucket"),
+        ("s3://absent/runs", "there is no such bucket"),
         ("absent-folder", "the folder absent-folder does not exist; make it first"),
     ],
 )
@@ -246,10 +246,10 @@ def test_a_place_that_cannot_be_is_refused_before_any_work(address, told, scene,
 
 def test_the_command_refuses_such_a_place_in_one_line(scene, small_model, maps, aws):
     arguments = ["segment", scene, "--model", small_model, "-o", maps / "map.tif"]
-    result = CliRunner().invoke(main, [*map(str, arguments), "--parts", "s3://absent/work"])
+    result = CliRunner().invoke(main, [*map(str, arguments), "--parts", "s3://absent/runs"])
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: s3://absent/work/map.tif.parts: there is no such bucket")
+    assert line.startswith("Error: s3://absent/runs/map.tif.parts: there is no such bucket")
 
 
 @pytest.mark.slow

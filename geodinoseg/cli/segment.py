@@ -76,7 +76,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--parts",
     metavar="PLACE",
-    help="Folder, or address such as s3://bucket/work, for the parts of a run until its map is "
+    help="Folder, or address such as s3://bucket/runs, for the parts of a run until its map is "
     "whole. [default: beside the output]",
 )
 @click.option(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import os
 import pickle
-import queue
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from geodinoseg.chunk_segmenter import first_run
+from geodinoseg.cluster.errands import Errands
 from geodinoseg.cluster.quiet_dask import distributed, quiet
 from geodinoseg.cluster.scheduler_address import check_scheduler
 from geodinoseg.cluster.tasks import Decision, Order, Remark, decide, segment_chunks
@@ -115,14 +113,14 @@ class DaskWorkers:
 
         def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
             told = _Told(plan, chunks, parts, progress)
-            with _Errands(self._client, self._name) as errands:
+            with Errands(self._client, self._name) as errands:
                 self._write_parts(errands, decided, plan, chunks, told)
             _await_sight(parts, chunks)
 
         return Job(plan=plan, run=decision.run, write_parts=write_parts)
 
     def _decision(self, order: Order) -> Decision:
-        with _Errands(self._client, self._name) as errands:
+        with Errands(self._client, self._name) as errands:
             errands.send(order, decide, order)
             while True:
                 for _, future in errands.done():
@@ -133,7 +131,7 @@ class DaskWorkers:
 
     def _write_parts(
         self,
-        errands: _Errands,
+        errands: Errands,
         order: Order,
         plan: Plan,
         chunks: Sequence[Chunk],
@@ -151,129 +149,6 @@ class DaskWorkers:
             for run, future in errands.done():
                 left = parts.absent(run) or run
                 _tell(errands.result(future, _place(scene_path(order.scene), left[0])))
-
-
-class _Errands:
-    """Tasks under way; those that are not wanted any more are called back at the end."""
-
-    def __init__(self, client: Any, name: str) -> None:
-        self._client = client
-        self._name = name
-        self._token = uuid.uuid4().hex
-        self._sent = 0
-        self._running: dict[Any, Any] = {}
-        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._looked = 0.0
-        self.workers = 0
-        """Processes at work, as far as was last known."""
-        self._look()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        futures = list(self._running)
-        self._running.clear()
-        if futures and self._client.status == "running":
-            # A scheduler that goes just now has nothing to call back any more.
-            with suppress(Exception, asyncio.CancelledError):
-                self._client.cancel(futures, force=True)
-
-    @property
-    def count(self) -> int:
-        """Tasks under way."""
-        return len(self._running)
-
-    def send(self, what: Any, function: Any, *arguments: Any) -> None:
-        """Have a worker call a function; `done` gives `what` back."""
-        name = f"geodinoseg-{function.__name__}-{self._token}-{self._sent}"
-        self._sent += 1
-        with self._scheduler_there():
-            future = self._client.submit(function, *arguments, key=name, pure=False)
-        self._running[future] = what
-        future.add_done_callback(self._finished.put)
-
-    def done(self) -> list[tuple[Any, Any]]:
-        """What was sent and came back, waiting a moment for some."""
-        self._look()
-        found = []
-        try:
-            future = self._finished.get(timeout=_POLL_S)
-            while True:
-                found.append((self._running.pop(future), future))
-                future = self._finished.get_nowait()
-        except queue.Empty:
-            return found
-
-    def result(self, future: Any, what: str) -> Any:
-        """What a task gave.
-
-        Raises:
-            SchedulerError: its scheduler is gone.
-            ClusterError: its workers died, or know no geodinoseg.
-        """
-        if future.status in {"cancelled", "lost"}:
-            raise self._scheduler_gone()
-        with self._scheduler_there():
-            error = future.exception()
-            if error is None:
-                return future.result()
-        if isinstance(error, distributed().KilledWorker):
-            raise ClusterError(
-                f"{what} killed {error.allowed_failures + 1} workers, one after the other (the "
-                f"last was {error.last_worker.address}). Most likely they lack memory: give them "
-                f"more, or a smaller --max-memory, --batch-size or --tile; their logs may tell "
-                f"more."
-            ) from error
-        if isinstance(error, (ImportError, AttributeError)) and "geodinoseg" in str(error):
-            raise ClusterError(
-                f"{self._name}: its workers have no geodinoseg, or an old one "
-                f"({one_line(error)}); install there what is installed here."
-            ) from error
-        raise error
-
-    def _look(self) -> None:
-        """Count the workers, now and then: they may come and go."""
-        now = time.monotonic()
-        if now - self._looked < _POLL_S:
-            return
-        if self._client.status != "running":
-            raise self._scheduler_gone()
-        with self._scheduler_there():
-            count = len(self._client.nthreads())
-        if count == 0 and self._none_will_come():
-            raise ClusterError(
-                f"{self._name}: have ended, and cannot be started again; look whether memory and "
-                f"the disk of temporary files have room."
-            )
-        if count == 0 and (self.workers or not self._looked):
-            logger.warning("%s: has no worker at the moment; waiting for one.", self._name)
-        self.workers, self._looked = count, now
-
-    def _none_will_come(self) -> bool:
-        """Whether nobody starts workers any more; of a cluster of others nothing is known."""
-        cluster = self._client.cluster
-        return cluster is not None and not any(
-            nanny.status.name == "running" for nanny in cluster.workers.values()
-        )
-
-    @contextmanager
-    def _scheduler_there(self) -> Iterator[None]:
-        """Whatever Dask raises while its scheduler goes means just that.
-
-        Raises:
-            SchedulerError: the scheduler is gone.
-        """
-        try:
-            yield
-        except (Exception, asyncio.CancelledError) as error:
-            gone = (OSError, asyncio.CancelledError, distributed().comm.CommClosedError)
-            if self._client.status == "running" and not isinstance(error, gone):
-                raise
-            raise self._scheduler_gone() from error
-
-    def _scheduler_gone(self) -> SchedulerError:
-        return SchedulerError(f"{self._name}: the Dask scheduler is gone.")
 
 
 class _Told:
