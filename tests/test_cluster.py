@@ -395,6 +395,7 @@ def test_a_running_cluster_writes_the_same_bytes_and_a_lost_scheduler_keeps_the_
         "--scheduler",
     )
     with cluster_in(tmp_path) as cluster:
+        wait_until(Path(cluster.file).exists, cluster.scheduler)
         result = subprocess.run(
             [*wanted, cluster.file],
             cwd=tmp_path,
