@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".tif", ".tiff")
 _RASTER_SHARE = 0.9
 """Of the progress, where polygons follow."""
 _NETWORK_SHARE, _ASSEMBLED_SHARE = 0.95, 0.97

@@ -164,7 +164,7 @@ def check_map_outputs(
     from geodinoseg.parts import check_parts, outputs_in_doubt
 
     store = part_store(rasters[0], parts)
-    if parts is not None:
+    if parts is not None:  # before it is asked what lies there
         check_parts(store)
     own = outputs_in_doubt(store)
     for path in rasters:
@@ -172,7 +172,8 @@ def check_map_outputs(
         check_output(path, overwrite=replace, suffixes=_RASTER_SUFFIXES, inputs=[scene.path])
     _check_apart(rasters)
     _check_styles(rasters[0], rasters[1:])
-    check_parts(store)
+    if parts is None:
+        check_parts(store)
     for path in rasters:
         check_unlocked(path)
 
