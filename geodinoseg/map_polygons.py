@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,19 @@ class MapPolygons:
     """Their endings say the format."""
     replaced: frozenset[Path]
     """Those of them that may be there already."""
+
+    @classmethod
+    def of(cls, files: Iterable[Path], *, own: Collection[Path], overwrite: bool) -> MapPolygons:
+        """Files of which those that an earlier part of the same run wrote may be replaced.
+
+        Args:
+            files: where the polygons go.
+            own: whole paths of what that run put in place; see `parts.outputs_in_doubt`.
+            overwrite: whether all may be replaced.
+        """
+        files = tuple(files)
+        replaced = frozenset(path for path in files if overwrite or path.resolve() in own)
+        return cls(files=files, replaced=replaced)
 
     def check(self, scene: Scene, legend: Legend, *, inputs: Sequence[Path]) -> None:
         """Say before any work what stands in their way.

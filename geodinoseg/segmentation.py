@@ -131,8 +131,7 @@ def _map_polygons(
         return None
     from geodinoseg.map_polygons import MapPolygons  # noqa: PLC0415 (it brings a second GDAL)
 
-    replaced = frozenset(path for path in files if overwrite or path.resolve() in own)
-    polygons = MapPolygons(files=tuple(files), replaced=replaced)
+    polygons = MapPolygons.of(files, own=own, overwrite=overwrite)
     polygons.check(job.plan.scene, job.plan.legend, inputs=targets.paths)
     return polygons
 

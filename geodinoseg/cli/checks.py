@@ -203,18 +203,14 @@ def check_polygon_outputs(
         SceneError: the scene has no place on the ground.
     """
     from geodinoseg.lock import check_unlocked
+    from geodinoseg.map_polygons import MapPolygons
     from geodinoseg.part_store import part_store
     from geodinoseg.parts import outputs_in_doubt
-    from geodinoseg.polygons.ground_measures import check_place
-    from geodinoseg.polygons.vector_files import check_vector_output, crs_in_file
 
     own = outputs_in_doubt(part_store(rasters[0], parts))
+    MapPolygons.of(polygons, own=own, overwrite=overwrite).check(scene, legend, inputs=[])
     for path in polygons:
-        replace = overwrite or path.resolve() in own
-        check_vector_output(path, legend=legend, overwrite=replace, inputs=[scene.path])
-        crs_in_file(path, scene.geobox.crs)
         check_unlocked(path)
-    check_place(scene.path, scene.geobox)
     _check_apart(polygons)
     styled = [path for path in polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]
     for raster in rasters:
