@@ -24,73 +24,73 @@ from typing import TYPE_CHECKING, Any
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
-    from geodinoseg.assessment.area_estimates import AreaEstimates, estimate_areas
-    from geodinoseg.assessment.map_assessment import MapAssessment
-    from geodinoseg.assessment.report import write_report
-    from geodinoseg.assessment.sample import SampleDesign, SampleOptions, draw_sample
-    from geodinoseg.assessment.sample_assessment import SampleAssessment, evaluate_sample
-    from geodinoseg.class_rasters.class_raster import ClassRaster, open_class_raster
-    from geodinoseg.cluster.dask_workers import connected_workers
+    from geodinoseg.batch.map_files import OutputNames
+    from geodinoseg.batch.scenes import listed_scenes
+    from geodinoseg.batch.segment_scenes import segment_scenes
+    from geodinoseg.cluster.client import connected_workers
     from geodinoseg.cluster.local import local_workers
     from geodinoseg.errors import GeodinosegError
-    from geodinoseg.evaluation import EvaluationOptions, evaluate_map
+    from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
+    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.report.write import write_report
+    from geodinoseg.evaluation.sampling.areas import AreaEstimates, estimate_areas
+    from geodinoseg.evaluation.sampling.draw import SampleDesign, SampleOptions, draw_sample
+    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment, evaluate_sample
     from geodinoseg.legend import Legend, LegendClass
-    from geodinoseg.many_scenes import segment_scenes
-    from geodinoseg.map_files import OutputNames
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.model.model_folder import load_model
+    from geodinoseg.model.folder import load_model
     from geodinoseg.model.segmentor import Segmentor
-    from geodinoseg.pictures.figures import side_by_side
-    from geodinoseg.plan import SegmentSettings
-    from geodinoseg.polygons.polygonization import polygonize, write_polygons
+    from geodinoseg.model.tile_model import TileModel
+    from geodinoseg.plots.map_figure import side_by_side
+    from geodinoseg.polygons.polygonize import polygonize, write_polygons
     from geodinoseg.polygons.stream import PolygonOptions
-    from geodinoseg.scene import Scene, open_scene
-    from geodinoseg.scene_list import listed_scenes
-    from geodinoseg.segmentation import segment_scene
-    from geodinoseg.tile_model import TileModel
+    from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+    from geodinoseg.rasters.scene import Scene, open_scene
+    from geodinoseg.segmentation.plan import SegmentSettings
+    from geodinoseg.segmentation.segment import segment_scene
+    from geodinoseg.training.plan import plan_training
     from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
-    from geodinoseg.training.trainer import train_model
-    from geodinoseg.training.training_plan import plan_training
+    from geodinoseg.training.train import train_model
 
 _HOMES = {
-    "AreaEstimates": "assessment.area_estimates",
+    "AreaEstimates": "evaluation.sampling.areas",
     "Augmentation": "training.settings",
-    "ClassRaster": "class_rasters.class_raster",
+    "ClassRaster": "rasters.class_raster",
     "DinoV2Segmentor": "model.dinov2_segmentor",
-    "EvaluationOptions": "evaluation",
+    "EvaluationOptions": "evaluation.evaluate",
     "GeodinosegError": "errors",
     "LabelOptions": "training.settings",
     "Legend": "legend",
     "LegendClass": "legend",
-    "MapAssessment": "assessment.map_assessment",
-    "OutputNames": "map_files",
+    "MapAssessment": "evaluation.map_assessment",
+    "OutputNames": "batch.map_files",
     "PolygonOptions": "polygons.stream",
-    "SampleAssessment": "assessment.sample_assessment",
-    "SampleDesign": "assessment.sample",
-    "SampleOptions": "assessment.sample",
-    "Scene": "scene",
-    "SegmentSettings": "plan",
+    "SampleAssessment": "evaluation.sampling.evaluate",
+    "SampleDesign": "evaluation.sampling.draw",
+    "SampleOptions": "evaluation.sampling.draw",
+    "Scene": "rasters.scene",
+    "SegmentSettings": "segmentation.plan",
     "Segmentor": "model.segmentor",
-    "TileModel": "tile_model",
+    "TileModel": "model.tile_model",
     "TrainingSettings": "training.settings",
-    "connected_workers": "cluster.dask_workers",
-    "draw_sample": "assessment.sample",
-    "estimate_areas": "assessment.area_estimates",
-    "evaluate_map": "evaluation",
-    "evaluate_sample": "assessment.sample_assessment",
-    "listed_scenes": "scene_list",
-    "load_model": "model.model_folder",
+    "connected_workers": "cluster.client",
+    "draw_sample": "evaluation.sampling.draw",
+    "estimate_areas": "evaluation.sampling.areas",
+    "evaluate_map": "evaluation.evaluate",
+    "evaluate_sample": "evaluation.sampling.evaluate",
+    "listed_scenes": "batch.scenes",
+    "load_model": "model.folder",
     "local_workers": "cluster.local",
-    "open_class_raster": "class_rasters.class_raster",
-    "open_scene": "scene",
-    "plan_training": "training.training_plan",
-    "polygonize": "polygons.polygonization",
-    "segment_scene": "segmentation",
-    "segment_scenes": "many_scenes",
-    "side_by_side": "pictures.figures",
-    "train_model": "training.trainer",
-    "write_polygons": "polygons.polygonization",
-    "write_report": "assessment.report",
+    "open_class_raster": "rasters.class_raster",
+    "open_scene": "rasters.scene",
+    "plan_training": "training.plan",
+    "polygonize": "polygons.polygonize",
+    "segment_scene": "segmentation.segment",
+    "segment_scenes": "batch.segment_scenes",
+    "side_by_side": "plots.map_figure",
+    "train_model": "training.train",
+    "write_polygons": "polygons.polygonize",
+    "write_report": "evaluation.report.write",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ GeodinosegError
     └── OutputExistsError  it is there already, and --overwrite was not given
 """
 
-from geodinoseg.printable import scrubbed
+from geodinoseg.redaction import scrubbed
 
 
 class GeodinosegError(Exception):

@@ -19,7 +19,7 @@ from geodinoseg.errors import SceneError, one_line
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geodinoseg.grid import Window
+    from geodinoseg.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)

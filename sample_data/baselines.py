@@ -21,10 +21,10 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
 
-from geodinoseg.accuracy import Accuracy, confusion_matrix
-from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels.label_set import IGNORE, Labels, open_labels
-from geodinoseg.scene import Scene, open_scene
+from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
+from geodinoseg.labels.open import IGNORE, Labels, open_labels
+from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.windows import Window, windows_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,10 +21,10 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window as RioWindow
 from rasterio.windows import from_bounds
 
-from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import Window
 from geodinoseg.legend import Legend
+from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.windows import Window
 
 HERE = Path(__file__).resolve().parent
 SCENE, CLASSES = HERE / "lataseno_s2.tif", HERE / "lataseno_classes.tif"

@@ -20,10 +20,10 @@ import torch
 from rasterio.windows import Window as RioWindow
 from transformers import Dinov2Backbone, Dinov2Config
 
-from geodinoseg.accuracy import Accuracy
-from geodinoseg.evaluation import evaluate_map
-from geodinoseg.labels.label_set import open_labels
-from geodinoseg.scene import open_scene
+from geodinoseg.evaluation.accuracy import Accuracy
+from geodinoseg.evaluation.evaluate import evaluate_map
+from geodinoseg.labels.open import open_labels
+from geodinoseg.rasters.scene import open_scene
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from baselines import score_baselines  # beside this script, not installed

@@ -8,9 +8,9 @@ import numpy as np
 from affine import Affine
 
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import windows_over
-from geodinoseg.labels.label_set import IGNORE
+from geodinoseg.labels.open import IGNORE
 from geodinoseg.legend import Legend
+from geodinoseg.windows import windows_over
 
 
 class ArrayScene:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rasters import ROTATED, write_raster
 from shapely.geometry import shape
 
-from geodinoseg.class_rasters.class_raster import CONFIDENCE_TAG, LEGEND_TAG
 from geodinoseg.legend import Legend
+from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, LEGEND_TAG
 
 NODATA = 255
 

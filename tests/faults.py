@@ -11,7 +11,7 @@ import pytest
 import rasterio.io
 import rasterio.shutil
 
-from geodinoseg.class_rasters.part_file import PartWriter
+from geodinoseg.segmentation.parts.part_file import PartWriter
 
 _OPERATIONS = [
     *((os, name) for name in ("open", "mkdir", "replace", "rename", "fsync", "unlink", "rmdir")),

@@ -30,8 +30,8 @@ from rasters import IdentityModel, write_raster
 
 import geodinoseg
 from geodinoseg.errors import GeodinosegError
-from geodinoseg.grid import Window, windows_over
-from geodinoseg.scene import open_scene
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.windows import Window, windows_over
 
 LIMIT_S = 30
 """A file that takes longer hangs."""
@@ -191,7 +191,7 @@ def _check_words(path: Path, error: Exception) -> None:
 
 def _model(rng: np.random.Generator, folder: Path, base: Path) -> str:
     from geodinoseg.errors import ModelFolderError  # (torch is not always needed)
-    from geodinoseg.model.model_folder import load_model
+    from geodinoseg.model.folder import load_model
 
     place = Path(shutil.copytree(base, folder / "a.model"))
     damage = _MODEL_DAMAGES[rng.integers(len(_MODEL_DAMAGES))]
@@ -354,7 +354,7 @@ def _other_file(rng, place):
 
 def _renew(place):
     """Checksums that fit, as of whoever wants his file to be loaded."""
-    from geodinoseg.model.model_folder import _checksums
+    from geodinoseg.model.folder import _checksums
 
     path = place / "config.json"
     values = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import metrics
 
-from geodinoseg.accuracy import Accuracy, confusion_matrix
+from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.legend import Legend
 
 CLASSES = 5

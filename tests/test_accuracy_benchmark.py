@@ -22,8 +22,8 @@ from rasters import write_raster
 from trainings import NAMES, color_channels, color_pixels, write_squares
 
 from geodinoseg import LabelOptions, open_scene
-from geodinoseg.grid import Window
-from geodinoseg.labels.label_set import IGNORE, open_labels
+from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.windows import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 """rasterio's own, where a script calls it without the quiet that the package makes round it."""

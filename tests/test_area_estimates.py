@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from geodinoseg.assessment.area_estimates import estimate_areas
+from geodinoseg.evaluation.sampling.areas import estimate_areas
 
 # Olofsson et al. (2014), section 5: deforestation, forest gain, stable forest, stable non-forest.
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])

@@ -25,7 +25,7 @@ from transformers import BertConfig, BertModel
 from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import load_backbone, pretrained_rgb, read_backbone_config
 from geodinoseg.model.band_widening import patch_embedding, widen_patch_embedding
-from geodinoseg.model.four_bit import is_quantized
+from geodinoseg.model.quantization import is_quantized
 
 
 def copied_backbone(tmp_path, kind="dinov2"):

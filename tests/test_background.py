@@ -7,7 +7,7 @@ from itertools import count, islice
 
 import pytest
 
-from geodinoseg.background import in_background
+from geodinoseg.prefetch import in_background
 
 
 def threads():

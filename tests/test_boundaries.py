@@ -14,14 +14,14 @@ from rasterio.crs import CRS
 from rasters import ROTATED
 from scipy.ndimage import distance_transform_edt
 
-from geodinoseg.assessment.boundaries import (
+from geodinoseg.errors import LabelError
+from geodinoseg.evaluation.boundaries import (
     BoundaryAgreement,
     Tolerance,
     boundary_pixels,
     pixel_step_m,
     reach_of,
 )
-from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 
 

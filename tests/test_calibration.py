@@ -15,7 +15,7 @@ from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from geodinoseg.reliability import reliability
+from geodinoseg.evaluation.calibration import reliability
 from geodinoseg.training.calibration import fit_temperature
 
 

@@ -21,13 +21,13 @@ from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
-from geodinoseg.class_rasters.block_rows import BLOCK_PX, BlockRows
-from geodinoseg.class_rasters.class_raster import open_class_raster
-from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
 from geodinoseg.errors import GridError, OutputError, SceneError
 from geodinoseg.geobox import GeoBox, same_place
-from geodinoseg.grid import Window, windows_over
 from geodinoseg.legend import Legend
+from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
+from geodinoseg.rasters.class_raster import open_class_raster
+from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.windows import Window, windows_over
 
 AWKWARD = "Straße & Gleis <1>"
 LEGEND = Legend.of_names({0: "background", 3: AWKWARD, 7: "水田"})

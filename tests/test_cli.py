@@ -20,10 +20,10 @@ from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
 import geodinoseg
-from geodinoseg import map_polygons
 from geodinoseg.cli import _COMMANDS, console, main
 from geodinoseg.errors import SceneError
-from geodinoseg.polygons.polygonization import write_polygons
+from geodinoseg.polygons.polygonize import write_polygons
+from geodinoseg.segmentation import outputs as map_polygons
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
@@ -127,7 +127,7 @@ def test_a_bug_is_not_called_a_users_fault(monkeypatch, scene):
     def broken(_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("geodinoseg.descriptions.describe", broken)
+    monkeypatch.setattr("geodinoseg.cli.descriptions.describe", broken)
     assert isinstance(cli("info", scene).exception, ZeroDivisionError)
 
 
@@ -150,7 +150,7 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geodinoseg.inference._decided", interrupted)
+    monkeypatch.setattr("geodinoseg.segmentation.inference._decided", interrupted)
     assert segment().exit_code == 130
     assert files(tmp_path) == {"ortho.tif"}
 

@@ -18,13 +18,13 @@ import psutil
 import pytest
 from rasters import ROTATED, SmoothModel, parts_folder, write_raster
 
-from geodinoseg.cluster.dask_workers import connected_workers
+from geodinoseg.batch.scenes import listed_scenes
+from geodinoseg.batch.segment_scenes import segment_scenes
+from geodinoseg.cluster.client import connected_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
-from geodinoseg.many_scenes import segment_scenes
-from geodinoseg.plan import SegmentSettings
-from geodinoseg.scene_list import listed_scenes
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.segment import segment_scene
 
 HEIGHT, WIDTH, PARTS = 1180, 530, 3
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
@@ -133,12 +133,12 @@ def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, 
 
 
 def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
-    from geodinoseg.cluster.tasks import segment_chunks
+    from geodinoseg.cluster.worker import segment_chunks
 
     job = two_workers.prepare(scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu")
     folder = tmp_path / "map.tif.parts"
-    from geodinoseg.part_store import part_store
-    from geodinoseg.parts import opened_parts
+    from geodinoseg.segmentation.parts.run import opened_parts
+    from geodinoseg.segmentation.parts.store import part_store
 
     order = order_of(scene, tmp_path, job)
     with contextlib.suppress(OSError), opened_parts(
@@ -157,7 +157,7 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
 
 
 def targets(folder):
-    from geodinoseg.segmentation_job import Outputs
+    from geodinoseg.segmentation.job import Outputs
 
     return Outputs(class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None)
 
@@ -166,7 +166,7 @@ def order_of(scene, folder, job):
     import dataclasses
     import pickle
 
-    from geodinoseg.cluster.tasks import Order
+    from geodinoseg.cluster.worker import Order
 
     return Order(
         scene=str(scene),
@@ -199,7 +199,7 @@ def test_an_error_on_a_worker_is_the_error_of_the_run(scene, two_workers, tmp_pa
 
 
 def test_nobody_at_the_address_is_said_in_one_line(monkeypatch):
-    monkeypatch.setattr("geodinoseg.cluster.dask_workers._CONNECT_S", 0.5)
+    monkeypatch.setattr("geodinoseg.cluster.client._CONNECT_S", 0.5)
     answer = pytest.raises(SchedulerError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers")
     with answer, connected_workers("tcp://127.0.0.1:1"):
         pass
@@ -476,8 +476,8 @@ def test_ctrl_c_ends_local_workers_too(colors, small_model, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1, 7])
 def test_chunks_go_out_once_in_runs_down_a_panel_that_get_shorter(workers):
-    from geodinoseg.cluster.dask_workers import _next_run
-    from geodinoseg.grid import TileGrid
+    from geodinoseg.cluster.client import _next_run
+    from geodinoseg.windows import TileGrid
 
     grid = TileGrid(height=50_000, width=9_000, tile_px=518, overlap_px=133)
     chunks = grid.chunks(rows=512, cols=3_072)

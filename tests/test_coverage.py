@@ -11,9 +11,9 @@ from coverages import NODATA, as_pixel_sets, class_arrays, reference_polygons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodinoseg.coverage.chains import connected_sets, follow
-from geodinoseg.coverage.join import CoverageJoin
-from geodinoseg.coverage.tracer import Band, trace_band
+from geodinoseg.polygons.coverage.chains import connected_sets, follow
+from geodinoseg.polygons.coverage.join import CoverageJoin
+from geodinoseg.polygons.coverage.tracer import Band, trace_band
 
 
 def bands_of(array, chunk_rows, **options):

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodinoseg.devices import (
+from geodinoseg.errors import DeviceError, DeviceMemoryError
+from geodinoseg.model.devices import (
     FittingBatches,
     autocast,
     is_out_of_memory,
@@ -13,7 +14,6 @@ from geodinoseg.devices import (
     pick_precision,
     to_device,
 )
-from geodinoseg.errors import DeviceError, DeviceMemoryError
 
 
 def sums(pixels, valid):

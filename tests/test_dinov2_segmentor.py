@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from geodinoseg.errors import ModelError
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.four_bit import four_bit_layers, is_quantized
 from geodinoseg.model.heads import CnnHead, LinearHead
+from geodinoseg.model.quantization import four_bit_layers, is_quantized
 
 METHOD = {
     "n_block": 4, "channels": 512, "k_size": 3, "linear_head": True, "n_features": 1,

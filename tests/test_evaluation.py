@@ -16,18 +16,18 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from geodinoseg.assessment.boundaries import Tolerance, reach_of
-from geodinoseg.assessment.comparison import compare
-from geodinoseg.assessment.regions import read_regions
-from geodinoseg.class_rasters.class_raster import open_class_raster
 from geodinoseg.cli import main
 from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.evaluation import EvaluationOptions, evaluate_map
-from geodinoseg.labels.label_set import open_labels
+from geodinoseg.evaluation.boundaries import Tolerance, reach_of
+from geodinoseg.evaluation.compare import compare
+from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
+from geodinoseg.evaluation.regions import read_regions
+from geodinoseg.labels.open import open_labels
 from geodinoseg.legend import Legend
-from geodinoseg.plan import SegmentSettings
 from geodinoseg.progress import no_progress
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.rasters.class_raster import open_class_raster
+from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.segment import segment_scene
 
 HEIGHT, WIDTH = 61, 83
 IDS = np.array([3, 40, 7])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from geodinoseg.accuracy import Accuracy
 from geodinoseg.errors import ModelError
-from geodinoseg.training.event_log import EventLog, check_event_log
+from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.training.history import EpochScore
+from geodinoseg.training.tensorboard import EventLog, check_event_log
 
 NAMES = ("field", "roof", "open water")
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from rasters import ROTATED, SOUTH_UP
 
 from geodinoseg.geobox import read_geobox, same_place
-from geodinoseg.grid import Window
+from geodinoseg.windows import Window
 
 
 def test_a_crop_keeps_the_rotation():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from geodinoseg.errors import GridError
-from geodinoseg.grid import TileGrid, Window, windows_over
+from geodinoseg.windows import TileGrid, Window, windows_over
 
 sizes = st.integers(1, 700)
 

@@ -17,11 +17,11 @@ from range_server import range_server
 from rasterio.vrt import WarpedVRT
 from rasters import NORTH_UP, ROTATED, write_raster
 
-from geodinoseg.class_rasters.class_raster import open_class_raster
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError
-from geodinoseg.grid import Window
-from geodinoseg.scene import open_scene
+from geodinoseg.rasters.class_raster import open_class_raster
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 48, 61
 PIXELS = np.random.default_rng(5).integers(1, 255, (3, HEIGHT, WIDTH), dtype=np.uint8)

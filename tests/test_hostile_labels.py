@@ -18,8 +18,8 @@ from test_label_formats import ALL, CELLS, NAMES, expected, geodatabase, kml, zi
 
 from geodinoseg.cli import main
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.label_set import open_labels
-from geodinoseg.labels.vector_check import offline
+from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.untrusted import offline
 from geodinoseg.labels.vector_layer import open_vector_layer
 
 FRAME = geopandas.GeoDataFrame({"crop": NAMES}, geometry=list(ground(CELLS)), crs=UTM)

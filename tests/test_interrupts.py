@@ -16,8 +16,8 @@ import pytest
 from rasters import write_raster
 
 from geodinoseg.errors import OutputError
-from geodinoseg.lock import check_unlocked, locked_output, temporary_prefix
-from geodinoseg.outputs import folder_written_beside, written_beside
+from geodinoseg.files.atomic import folder_written_beside, written_beside
+from geodinoseg.files.locks import check_unlocked, locked_output, temporary_prefix
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
@@ -120,7 +120,8 @@ def test_who_asks_twice_disturbs_neither_the_tidying_up_nor_the_exit_code():
 def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
     script = textwrap.dedent("""
         import click, hashlib
-        from geodinoseg.cli import console, interrupts
+        from geodinoseg.cli import console
+        from geodinoseg.cli import process as interrupts
         interrupts._GRACE_S = 0.5
         @click.command()
         @click.pass_context
@@ -208,7 +209,7 @@ def test_a_run_that_is_disturbed_at_random_moments_ends_with_the_same_bytes(how)
 def test_a_lock_is_seen_by_another_process_and_goes_with_its_holder(tmp_path):
     output = tmp_path / "map.tif"
     script = (
-        "import sys, time; from pathlib import Path; from geodinoseg.lock import locked_output\n"
+        "import sys, time; from pathlib import Path; from geodinoseg.files.locks import locked_output\n"
         "with locked_output(Path(sys.argv[1])):\n  print('held', flush=True); time.sleep(60)"
     )
     holder = started([sys.executable, "-c", script, str(output)])

@@ -10,11 +10,11 @@ from numpy.testing import assert_array_equal
 from rasters import write_raster
 
 from geodinoseg.errors import GeodinosegError, LabelError
-from geodinoseg.grid import Window
-from geodinoseg.labels.chip_folders import find_chips
+from geodinoseg.labels.chip_folder import find_chips
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.training.labelled_scenes import open_labelled_scenes
+from geodinoseg.training.scenes import open_labelled_scenes
 from geodinoseg.training.settings import LabelOptions
+from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 37, 53
 CLASSES = [
@@ -207,7 +207,7 @@ def test_labels_of_chips_survive_the_way_to_another_process_without_their_files(
 
 
 def test_each_label_chip_is_opened_once(tmp_path, monkeypatch):
-    from geodinoseg.labels import chip_labels
+    from geodinoseg.labels import chip_source as chip_labels
 
     write_chips(tmp_path, count=5)
     seen = []

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE, class_columns, feature_classes
-from geodinoseg.labels.label_set import open_labels
+from geodinoseg.labels.open import open_labels
 from geodinoseg.legend import Legend
 
 UTM = CRS.from_epsg(32645)

@@ -15,9 +15,9 @@ from rasterio.features import rasterize
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels.label_files import ClassFiles, label_files
-from geodinoseg.labels.label_set import IGNORE, open_label_set, open_labels
+from geodinoseg.labels.open import IGNORE, open_label_set, open_labels
+from geodinoseg.labels.paths import ClassFiles, label_files
+from geodinoseg.windows import Window, windows_over
 
 UTM = CRS.from_epsg(32645)
 HEIGHT, WIDTH = 83, 131

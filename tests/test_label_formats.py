@@ -18,8 +18,8 @@ from test_label_files import BOX, HEIGHT, UTM, WIDTH, ground, square, write
 
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import Window
-from geodinoseg.labels.label_set import IGNORE, open_labels
+from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.windows import Window
 
 CELLS = [square(5, 5), square(30, 30, 20), square(60, 20)]
 NAMES = ["a", "b", "a"]

@@ -14,10 +14,10 @@ from rasterio.warp import reproject
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels import raster as label_raster
-from geodinoseg.labels.label_set import IGNORE, open_labels
+from geodinoseg.labels import raster_source as label_raster
+from geodinoseg.labels.open import IGNORE, open_labels
 from geodinoseg.legend import Legend
+from geodinoseg.windows import Window, windows_over
 
 UTM = CRS.from_epsg(32645)
 NODATA = 200

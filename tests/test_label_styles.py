@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 
-from geodinoseg.class_rasters.class_raster import open_class_raster
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.labels.class_style import hex_color
-from geodinoseg.labels.label_set import open_labels
-from geodinoseg.labels.legend_files import read_legend_file
+from geodinoseg.labels.legend_file import read_legend_file
+from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.qgis_styles import StyleError, read_qml
+from geodinoseg.labels.styles import hex_color
 from geodinoseg.legend import PALETTE, Legend, LegendClass
-from geodinoseg.polygons.polygonization import write_polygons
-from geodinoseg.qgis_style import raster_qml, vector_qml
+from geodinoseg.polygons.polygonize import write_polygons
+from geodinoseg.qgis.styles import raster_qml, vector_qml
+from geodinoseg.rasters.class_raster import open_class_raster
 
 UTM = CRS.from_epsg(32645)
 BOX = GeoBox(

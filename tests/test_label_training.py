@@ -13,11 +13,11 @@ from test_label_chips import write_export
 from trainings import NAMES, color_channels, color_pixels, quick
 
 from geodinoseg.cli import main
-from geodinoseg.grid import Window
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.training.data import read_training_data
-from geodinoseg.training.samples import Sampler
+from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import Augmentation, LabelOptions
+from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 150, 187
 QUICK = [
@@ -208,8 +208,8 @@ def test_labels_of_a_window_are_those_whatever_the_scene_misses(tmp_path):
     values = np.ones((40, 50), np.uint8)
     values[:, 30:] = 2
     labels = write_raster(tmp_path / "labels.tif", values[None])
-    from geodinoseg.labels.label_set import open_labels
-    from geodinoseg.scene import open_scene
+    from geodinoseg.labels.open import open_labels
+    from geodinoseg.rasters.scene import open_scene
 
     opened = open_scene(scene)
     source = open_labels(labels, opened.geobox).on(opened)

@@ -18,9 +18,9 @@ from rasterio.warp import transform as transform_points
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import Window, windows_over
-from geodinoseg.labels.label_set import IGNORE, open_label_set, open_labels
+from geodinoseg.labels.open import IGNORE, open_label_set, open_labels
 from geodinoseg.legend import Legend
+from geodinoseg.windows import Window, windows_over
 
 UTM = CRS.from_epsg(32645)
 ORIGIN = (350_000.0, 3_056_000.0)

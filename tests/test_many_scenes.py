@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner
 from rasters import ROTATED, write_raster
 
+from geodinoseg.batch.journal import JOURNAL, opened_journal
+from geodinoseg.batch.map_files import OutputNames, planned_files
+from geodinoseg.batch.scenes import ListedScene, listed_scenes
+from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
-from geodinoseg.journal import JOURNAL, opened_journal
-from geodinoseg.many_scenes import segment_scenes
-from geodinoseg.map_files import OutputNames, planned_files
-from geodinoseg.plan import SegmentSettings
-from geodinoseg.scene_list import ListedScene, listed_scenes
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.segment import segment_scene
 
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=8)
 NAMES = OutputNames(confidence="{stem}_confidence.tif", polygons=("{stem}.gpkg",))
@@ -104,7 +104,7 @@ def kill(*_, **__):
 def test_a_run_that_is_killed_goes_on_with_what_is_its_own(run, folder, tmp_path, monkeypatch, at):
     mend(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(f"geodinoseg.many_scenes.{at}", kill)
+        patch.setattr(f"geodinoseg.batch.segment_scenes.{at}", kill)
         with pytest.raises(Killed):
             run()
     assert (tmp_path / "maps" / "a.tif").exists()

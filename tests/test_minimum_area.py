@@ -9,7 +9,7 @@ from coverages import NODATA, blobs, class_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodinoseg.coverage.minimum_area import MinimumArea, SizeRule
+from geodinoseg.polygons.coverage.minimum_area import MinimumArea, SizeRule
 
 
 def label_regions(array):

@@ -25,14 +25,14 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
-from geodinoseg.model import model_folder
-from geodinoseg.model.four_bit import is_quantized
-from geodinoseg.model.model_folder import (
+from geodinoseg.model import folder as model_folder
+from geodinoseg.model.folder import (
     is_model_folder,
     load_model,
     read_model_config,
     save_model,
 )
+from geodinoseg.model.quantization import is_quantized
 
 HUB_NAME = "facebook/dinov2-small"
 
@@ -146,7 +146,7 @@ def test_a_model_is_safetensors_json_and_a_card(saved):
 
 def test_a_look_at_a_models_config_loads_no_torch(saved):
     code = (
-        "import sys; from geodinoseg.model.model_config import read_model_config; "
+        "import sys; from geodinoseg.model.config import read_model_config; "
         "read_model_config(sys.argv[1]); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(saved)], check=True)

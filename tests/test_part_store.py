@@ -15,17 +15,17 @@ from bucket_server import KEY, SECRET, bucket_server
 from click.testing import CliRunner
 from rasters import ROTATED, SmoothModel, write_raster
 
-from geodinoseg.class_rasters.part_file import PartWriter
+from geodinoseg.batch.scenes import listed_scenes
+from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import OutputError
-from geodinoseg.lock import locked_output
-from geodinoseg.many_scenes import segment_scenes
-from geodinoseg.part_store import part_store, store_at
-from geodinoseg.plan import SegmentSettings
-from geodinoseg.remote import DEADLINE_VARIABLE
-from geodinoseg.scene_list import listed_scenes
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.files.locks import locked_output
+from geodinoseg.rasters.retry import DEADLINE_VARIABLE
+from geodinoseg.segmentation.parts.part_file import PartWriter
+from geodinoseg.segmentation.parts.store import part_store, store_at
+from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.segment import segment_scene
 
 HEIGHT, WIDTH = 1050, 530  # three parts
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)

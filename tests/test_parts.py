@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasters import ROTATED, SmoothModel, parts_folder, read_raster, write_raster
 
-from geodinoseg.class_rasters.part_file import PartName, PartWriter, open_part
 from geodinoseg.errors import OutputError, SceneError
-from geodinoseg.lock import locked_output
-from geodinoseg.parts import MANIFEST
-from geodinoseg.plan import SegmentSettings, make_plan
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.files.locks import locked_output
+from geodinoseg.segmentation.parts.part_file import PartName, PartWriter, open_part
+from geodinoseg.segmentation.parts.run import MANIFEST
+from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.segment import segment_scene
 
 HEIGHT, WIDTH = 1090, 1060
 CLASSES = 3
@@ -54,7 +54,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module", autouse=True)
 def _small_chunks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geodinoseg.plan._CHUNK_TILES", 32)
+        patch.setattr("geodinoseg.segmentation.plan._CHUNK_TILES", 32)
         yield
 
 
@@ -198,7 +198,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(case, who
 
 def test_nothing_is_computed_where_all_parts_are_there(case, whole, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("geodinoseg.segmentation.assemble", killed_at_once)
+        patch.setattr("geodinoseg.segmentation.segment.assemble", killed_at_once)
         with pytest.raises(Killed):
             case.run()
     assert len(case.parts) == PARTS
@@ -215,7 +215,7 @@ def test_whatever_parts_are_missing_the_bytes_are_the_same(
 ):
     case = case_in(tmp_path_factory.mktemp("missing"), pixels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geodinoseg.segmentation.assemble", killed_at_once)
+        patch.setattr("geodinoseg.segmentation.segment.assemble", killed_at_once)
         with pytest.raises(Killed):
             case.run()
     for index in missing:
@@ -411,7 +411,7 @@ def test_a_foreign_parts_folder_is_never_touched(case, resume, content):
 def test_any_cut_into_chunks_gives_the_same_bytes(tmp_path, pixels, whole, monkeypatch):
     for rows in (1024, 5120):
         case = case_in(folder_in(tmp_path, str(rows)), pixels)
-        monkeypatch.setattr("geodinoseg.plan._chunk_rows", lambda *_, rows=rows: rows)
+        monkeypatch.setattr("geodinoseg.segmentation.plan._chunk_rows", lambda *_, rows=rows: rows)
         case.run()
         assert case.bytes() == whole
         monkeypatch.undo()
@@ -433,7 +433,7 @@ def test_a_disk_that_is_full_loses_no_part(case, whole, monkeypatch):
 
 
 def test_a_block_that_cannot_be_read_keeps_what_was_done(case, monkeypatch):
-    from geodinoseg.scene import SceneReader
+    from geodinoseg.rasters.scene import SceneReader
 
     read = SceneReader.read
 
@@ -466,7 +466,7 @@ def test_a_small_memory_gives_smaller_batches_then_narrower_panels(case, caplog)
 
 
 def test_panels_get_narrower_where_one_tile_does_not_fit_beside_them(case, caplog, monkeypatch):
-    from geodinoseg import inference
+    from geodinoseg.segmentation import inference
 
     made = []
 

@@ -20,22 +20,22 @@ from numpy.testing import assert_allclose, assert_array_equal
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
-from geodinoseg.class_rasters.class_raster import open_class_raster
-from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
 from geodinoseg.cli.picture import picture
 from geodinoseg.errors import OutputError, OutputExistsError, SceneError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import Window
 from geodinoseg.legend import Legend
-from geodinoseg.pictures.figures import side_by_side, training_curves
-from geodinoseg.pictures.map_page import MapPage
-from geodinoseg.pictures.preview import (
+from geodinoseg.plots.layout import MapPage
+from geodinoseg.plots.map_figure import side_by_side, training_curves
+from geodinoseg.plots.preview import (
     class_colors,
     class_shares,
     decimated,
     scene_colors,
     small_class_ids,
 )
+from geodinoseg.rasters.class_raster import open_class_raster
+from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.windows import Window
 
 UTM = CRS.from_epsg(32645)
 NORTH_UP = Affine(0.5, 0, 330_000, 0, -0.5, 3_060_000)
@@ -336,7 +336,7 @@ def test_the_command_draws_and_says_what_it_wrote(tmp_path):
 
 def test_no_pyplot_and_no_torch_are_loaded():
     code = (
-        "import sys, geodinoseg.pictures.figures as p; "
+        "import sys, geodinoseg.plots.map_figure as p; "
         "sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

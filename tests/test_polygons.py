@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasters import NORTH_UP, ROTATED, SOUTH_UP, write_raster
 
-from geodinoseg.class_rasters.class_raster import CONFIDENCE_TAG, open_class_raster
 from geodinoseg.errors import GeodinosegError, GridError, LegendError, SceneError
-from geodinoseg.polygons.polygonization import polygonize, write_polygons
+from geodinoseg.polygons.polygonize import polygonize, write_polygons
 from geodinoseg.polygons.stream import PolygonOptions
+from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, open_class_raster
 
 DEGREES = Affine(0.01, 0, 84.9, 0, -0.01, 61.7)
 SHEARED = Affine(0.5, 0.2, 4e5, -0.1, -0.7, 5e6)

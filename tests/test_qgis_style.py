@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodinoseg.legend import Legend
-from geodinoseg.qgis_style import (
+from geodinoseg.qgis.styles import (
     confidence_qml,
     raster_attribute_table,
     raster_qml,

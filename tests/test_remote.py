@@ -19,16 +19,16 @@ from range_server import range_server
 from rasters import ConstantModel, IdentityModel, write_raster
 
 import geodinoseg
-from geodinoseg.class_rasters.confidence_raster import opened_confidence
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
-from geodinoseg.gdal_settings import bounded_settings
-from geodinoseg.grid import Window
-from geodinoseg.plan import SegmentSettings, make_plan
-from geodinoseg.polygons.class_bands import opened_rasters
-from geodinoseg.printable import printable, printable_name, scrubbed
-from geodinoseg.remote import DEADLINE_VARIABLE, is_remote
-from geodinoseg.scene import open_scene
+from geodinoseg.polygons.bands import opened_rasters
+from geodinoseg.rasters.confidence_raster import opened_confidence
+from geodinoseg.rasters.gdal_env import bounded_settings
+from geodinoseg.rasters.retry import DEADLINE_VARIABLE, is_remote
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.redaction import printable, printable_name, scrubbed
+from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 410, 333
 PIXELS = np.random.default_rng(7).integers(1, 255, (3, HEIGHT, WIDTH), dtype=np.uint8)

@@ -15,16 +15,16 @@ from matplotlib.image import imread
 from rasters import write_raster
 from test_sampling import fill, map_classes, patches, write_map
 
-from geodinoseg.assessment.agreement import Agreement
-from geodinoseg.assessment.html_charts import _round_step
-from geodinoseg.assessment.mapped_areas import hectares
-from geodinoseg.assessment.report import write_report
-from geodinoseg.assessment.report_labels import _without_folders
-from geodinoseg.assessment.report_pictures import agreement_colors
-from geodinoseg.assessment.sample import SampleOptions, draw_sample
-from geodinoseg.assessment.sample_assessment import evaluate_sample
 from geodinoseg.errors import OutputExistsError
-from geodinoseg.evaluation import EvaluationOptions, evaluate_map
+from geodinoseg.evaluation.agreement import Agreement
+from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
+from geodinoseg.evaluation.report.figures import agreement_colors
+from geodinoseg.evaluation.report.html_charts import _round_step
+from geodinoseg.evaluation.report.report_labels import _without_folders
+from geodinoseg.evaluation.report.write import write_report
+from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
+from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
+from geodinoseg.evaluation.sampling.mapped_areas import hectares
 from geodinoseg.geobox import GeoBox
 
 NAMES = {1: "<b>water</b>", 4: 'wood & "more"', 9: "<script>alert('x')</script>", 30: "Straße"}

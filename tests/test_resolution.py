@@ -10,10 +10,10 @@ from rasters import read_raster, write_raster
 from scipy.ndimage import gaussian_filter
 from trainings import write_backbone
 
-from geodinoseg.plan import SegmentSettings
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.training.settings import TrainingSettings
-from geodinoseg.training.trainer import train_model
+from geodinoseg.training.train import train_model
 
 pytestmark = pytest.mark.slow  # it trains a model that tells textures apart
 

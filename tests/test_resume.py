@@ -17,14 +17,14 @@ from safetensors.torch import load_file, save_file
 from trainings import color_pixels, no_pictures, quick, write_few_squares
 
 import geodinoseg.training.checkpoint
-import geodinoseg.training.epoch_loop
+import geodinoseg.training.epochs
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
-from geodinoseg.model.model_folder import load_model
+from geodinoseg.model.folder import load_model
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.finetuning import FineTuning
-from geodinoseg.training.trainer import train_model
+from geodinoseg.training.train import train_model
 
 SETTINGS = quick(
     stage="lora", epochs=2, steps_per_epoch=2, batch_size=2, cached_crops=6, learning_rate=0.002
@@ -89,7 +89,7 @@ def test_wherever_a_training_stops_going_on_gives_the_same_bytes(
     step, train, tmp_path, monkeypatch
 ):
     # A checkpoint after every epoch, as if each took long.
-    monkeypatch.setattr(geodinoseg.training.epoch_loop, "_CHECKPOINT_S", 0)
+    monkeypatch.setattr(geodinoseg.training.epochs, "_CHECKPOINT_S", 0)
     calls = calls_of(train)
     wanted = contents(tmp_path / "whole.model")
     assert "model.safetensors" in wanted

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.labels.label_set import IGNORE
+from geodinoseg.labels.open import IGNORE
 from geodinoseg.training.crops import Crop, draw_jitter, jittered
-from geodinoseg.training.samples import Sampler, read_ahead
+from geodinoseg.training.sampler import Sampler, read_ahead
 from geodinoseg.training.settings import Augmentation
-from geodinoseg.training.validation_split import SplitScene, split_scenes
+from geodinoseg.training.split.split import SplitScene, split_scenes
 
 AS_THEY_ARE = Augmentation(scale=1.0)
 

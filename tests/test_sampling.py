@@ -20,16 +20,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from rasters import ROTATED, write_raster
 from test_area_estimates import COUNTS, PIXELS  # the published example
 
-from geodinoseg.assessment.geopackage_note import add_note, read_note
-from geodinoseg.assessment.sample import SampleOptions, draw_sample
-from geodinoseg.assessment.sample_assessment import evaluate_sample
-from geodinoseg.assessment.sampling_design import allocate, sample_size
-from geodinoseg.assessment.strata import SQUARE_PX, count_strata, draw_pixels
-from geodinoseg.class_rasters.class_raster import open_class_raster
 from geodinoseg.cli import main
 from geodinoseg.errors import GeodinosegError, LabelError, SceneError
+from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
+from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
+from geodinoseg.evaluation.sampling.sampling_design import allocate, sample_size
+from geodinoseg.evaluation.sampling.strata import SQUARE_PX, count_strata, draw_pixels
 from geodinoseg.legend import Legend
 from geodinoseg.progress import no_progress
+from geodinoseg.qgis.geopackage_note import add_note, read_note
+from geodinoseg.rasters.class_raster import open_class_raster
 
 NAMES = {1: "water", 4: "wood", 9: "field <&>", 30: "rock"}
 
@@ -485,7 +485,7 @@ def test_intervals_of_a_sample_through_all_steps_hold_the_true_area(seed, tmp_pa
     strata = count_strata(raster, progress=no_progress)
     points = np.array([150, 150, 20, 0])
     drawn = draw_pixels(strata, points, seed=seed, progress=no_progress)
-    from geodinoseg.assessment.area_estimates import estimate_areas
+    from geodinoseg.evaluation.sampling.areas import estimate_areas
 
     ids = [1, 4, 9]
     counts = [[(truth[tuple(found.T)] == i).sum() for i in ids] for found in drawn[:3]]

@@ -14,8 +14,8 @@ from rasterio.vrt import WarpedVRT
 from rasters import NORTH_UP, ROTATED, SOUTH_UP, write_raster
 
 from geodinoseg.errors import SceneError
-from geodinoseg.grid import Window
-from geodinoseg.scene import open_scene
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 37, 53
 EVERYTHING = Window(col_off=0, row_off=0, width=WIDTH, height=HEIGHT)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rasters import ConstantModel, write_raster
 
-from geodinoseg import scene_identity as module
 from geodinoseg.errors import SceneError
-from geodinoseg.scene import open_scene
-from geodinoseg.scene_identity import scene_identity
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.rasters import scene_fingerprint as module
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.rasters.scene_fingerprint import scene_identity
+from geodinoseg.segmentation.segment import segment_scene
 
 
 def identity(path, **options):

@@ -23,17 +23,17 @@ from rasters import (
     write_raster,
 )
 
-from geodinoseg.chunk_segmenter import TileProgress
-from geodinoseg.collar import CollarWatch
-from geodinoseg.devices import FittingBatches
 from geodinoseg.errors import GridError, ModelError, OutputError, OutputExistsError, SceneError
-from geodinoseg.inference import class_rows
 from geodinoseg.legend import Legend
-from geodinoseg.model.model_folder import load_model
-from geodinoseg.plan import SegmentSettings, make_plan
+from geodinoseg.model.devices import FittingBatches
+from geodinoseg.model.folder import load_model
 from geodinoseg.progress import no_progress
-from geodinoseg.segmentation import segment_scene
-from geodinoseg.stitcher import most_probable
+from geodinoseg.segmentation.collar import CollarWatch
+from geodinoseg.segmentation.inference import class_rows
+from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.runner import TileProgress
+from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.stitcher import most_probable
 
 
 def random_classes(height: int, width: int, classes: int = 4) -> np.ndarray:

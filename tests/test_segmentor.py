@@ -8,7 +8,7 @@ from model_fixtures import backbone_folder, raw_tile, small_network, small_segme
 from torch.nn import functional
 from torch.testing import assert_close
 
-from geodinoseg.tile_model import TileModel
+from geodinoseg.model.tile_model import TileModel
 
 SEGMENTOR = small_segmentor()
 

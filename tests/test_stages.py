@@ -14,20 +14,20 @@ from test_training import tell_scores
 from trainings import no_pictures, quick, write_few_squares
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.model_folder import load_model
+from geodinoseg.model.folder import load_model
 from geodinoseg.training.budget import Budget
+from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
+from geodinoseg.training.context import set_up
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.feature_cache import CachePlace
 from geodinoseg.training.finetuning import FineTuning, logits_in_parts
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.losses import segmentation_loss
 from geodinoseg.training.meter import Meter
+from geodinoseg.training.plan import plan_training
 from geodinoseg.training.settings import LabelOptions
-from geodinoseg.training.stage_one_crops import cache_crops
-from geodinoseg.training.trainer import train_model
-from geodinoseg.training.training_plan import plan_training
-from geodinoseg.training.training_setup import set_up
+from geodinoseg.training.train import train_model
 from geodinoseg.training.validation_crops import ValidationCrops
 
 

@@ -12,9 +12,9 @@ from numpy.testing import assert_array_equal
 from rasters import write_raster
 
 from geodinoseg.errors import SceneError
-from geodinoseg.grid import TileGrid
-from geodinoseg.scene import SceneReader, open_scene
-from geodinoseg.tile_rows import read_ahead, read_tile_rows
+from geodinoseg.rasters.scene import SceneReader, open_scene
+from geodinoseg.segmentation.tile_rows import read_ahead, read_tile_rows
+from geodinoseg.windows import TileGrid
 
 
 @st.composite

@@ -21,7 +21,6 @@ from trainings import NAMES, color_channels, color_pixels, quick, write_squares
 
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
-from geodinoseg.accuracy import Accuracy
 from geodinoseg.errors import (
     DeviceError,
     GeodinosegError,
@@ -31,14 +30,15 @@ from geodinoseg.errors import (
     OutputExistsError,
     SceneError,
 )
-from geodinoseg.labels.label_set import IGNORE
-from geodinoseg.model.model_folder import load_model
-from geodinoseg.segmentation import segment_scene
+from geodinoseg.evaluation.accuracy import Accuracy
+from geodinoseg.labels.open import IGNORE
+from geodinoseg.model.folder import load_model
+from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.losses import LABEL_SMOOTHING, segmentation_loss
-from geodinoseg.training.optimization import rate_share
+from geodinoseg.training.optimizer import rate_share
 from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
-from geodinoseg.training.trainer import train_model
+from geodinoseg.training.train import train_model
 
 MODEL_FILES = {"README.md", "backbone", "config.json", "curves.png", "history.csv"} | {
     "model.safetensors", "reliability.png", "validation.png",

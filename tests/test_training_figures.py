@@ -8,16 +8,16 @@ from matplotlib.image import imread
 from numpy.testing import assert_array_equal
 
 from geodinoseg.errors import OutputError
+from geodinoseg.evaluation.calibration import reliability
 from geodinoseg.legend import Legend
-from geodinoseg.pictures import training_figures
-from geodinoseg.pictures.figures import _stages, training_curves
-from geodinoseg.pictures.training_figures import (
+from geodinoseg.plots.map_figure import _stages, training_curves
+from geodinoseg.training import figures as training_figures
+from geodinoseg.training.figures import (
     PanelSample,
     _tiles,
     reliability_diagram,
     validation_panel,
 )
-from geodinoseg.reliability import reliability
 
 LEGEND = Legend.of_names(
     {0: "field", 3: "$roof$ 屋根", 7: "a name of more letters than there is room"}

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from rasters import ROTATED, write_raster
 
-from geodinoseg.labels.label_set import IGNORE, open_labels
-from geodinoseg.scene import open_scene
-from geodinoseg.training.folds import fold_of_units, held_out_units
-from geodinoseg.training.samples import Sampler
+from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import Augmentation
-from geodinoseg.training.validation_split import NEITHER, NEVER, split_scenes
+from geodinoseg.training.split.folds import fold_of_units, held_out_units
+from geodinoseg.training.split.split import NEITHER, NEVER, split_scenes
 
 UTM = "EPSG:32633"
 

@@ -12,11 +12,11 @@ from numpy.testing import assert_array_equal
 from rasters import write_raster
 from trainings import color_channels, color_pixels, small_segmentor
 
-from geodinoseg.dry_run import estimate
 from geodinoseg.model.normalization import measure_statistics
-from geodinoseg.scene import open_scene
-from geodinoseg.segmentation import segment_scene
-from geodinoseg.value_range import far_values, sampled_values, warn_of_far_values
+from geodinoseg.rasters.scene import open_scene
+from geodinoseg.segmentation.input_checks import far_values, sampled_values, warn_of_far_values
+from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.trial import estimate
 
 REFLECTANCE = np.array([[400, 300], [600, 400], [500, 300], [2800, 900]], dtype=float)
 """Mean and deviation of blue, green, red and near infrared, times 10,000."""
@@ -128,7 +128,7 @@ def test_giant_blocks_are_decoded_seldom(tmp_path, monkeypatch):
             blockysize=512,
         )
     )
-    monkeypatch.setattr("geodinoseg.value_range._MOST_BYTES", 2 * 512 * 512)
+    monkeypatch.setattr("geodinoseg.segmentation.input_checks._MOST_BYTES", 2 * 512 * 512)
     assert sampled_values(scene).shape[1] == 2 * 64 * 64
 
 

@@ -17,7 +17,7 @@ from coverages import NODATA, blobs, write_class_raster
 from rasters import NORTH_UP
 
 from geodinoseg.errors import OutputError, OutputExistsError
-from geodinoseg.polygons.polygonization import polygonize, write_polygons
+from geodinoseg.polygons.polygonize import polygonize, write_polygons
 from geodinoseg.polygons.shapefile_limits import within_shapefile_limits
 from geodinoseg.polygons.stream import PolygonOptions
 
@@ -206,8 +206,8 @@ def test_a_name_too_long_for_a_shapefile_is_refused_before_any_work(tmp_path):
 
 
 def test_a_shapefile_s_bytes_are_foreseen_so_that_none_grows_past_2_gb(tmp_path, raster):
-    from geodinoseg.class_rasters.class_raster import open_class_raster
     from geodinoseg.polygons.stream import PolygonStream
+    from geodinoseg.rasters.class_raster import open_class_raster
 
     path = write_polygons(raster, tmp_path / "landcover.shp")
     largest = max(path.stat().st_size, path.with_suffix(".dbf").stat().st_size)
@@ -227,7 +227,7 @@ def test_a_shapefile_s_bytes_are_foreseen_so_that_none_grows_past_2_gb(tmp_path,
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_finished(tmp_path, raster, monkeypatch):
-    from geodinoseg.polygons import vector_files
+    from geodinoseg.polygons import writer as vector_files
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -310,7 +310,7 @@ def test_a_name_that_a_geopackage_keeps_for_itself_is_refused(tmp_path, raster, 
 
 
 def test_a_disk_that_fills_up_under_the_style_is_said_to_be_full(tmp_path, raster, monkeypatch):
-    from geodinoseg.polygons import geopackage_style
+    from geodinoseg.qgis import geopackage as geopackage_style
 
     def full(*args, **kwargs):
         raise sqlite3.OperationalError("database or disk is full")

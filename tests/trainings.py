@@ -114,7 +114,8 @@ def quick(**changes: object) -> TrainingSettings:
 
 def no_pictures(monkeypatch: object) -> None:
     """Let trainings draw nothing: a file with the picture's name and nothing in it."""
-    from geodinoseg.pictures import figures, training_figures
+    from geodinoseg.plots import map_figure as figures
+    from geodinoseg.training import figures as training_figures
 
     def nothing(*arguments: object) -> None:
         Path(str(arguments[-1])).touch()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from geodinoseg.errors import LabelError, OutputError, SceneError
 
 if TYPE_CHECKING:
+    from geodinoseg.batch.map_files import OutputNames
     from geodinoseg.legend import Legend
-    from geodinoseg.map_files import OutputNames
-    from geodinoseg.scene import Scene
+    from geodinoseg.rasters.scene import Scene
 
 _RASTER_SUFFIXES = (".tif", ".tiff")
 _HOLDS_ITS_STYLE = ".gpkg"
@@ -27,7 +27,7 @@ def read_legend(model: Path) -> Legend:
         ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
     """
     from geodinoseg.legend import Legend
-    from geodinoseg.model.model_config import read_model_config
+    from geodinoseg.model.config import read_model_config
 
     return Legend.from_json(read_model_config(model)["legend"])
 
@@ -38,7 +38,7 @@ def check_bands(model: Path, bands: Sequence[int] | None) -> None:
     Raises:
         SceneError: they are.
     """
-    from geodinoseg.model.model_config import read_model_config
+    from geodinoseg.model.config import read_model_config
 
     wanted = len(read_model_config(model)["bands"])
     if bands is not None and len(bands) != wanted:
@@ -54,13 +54,13 @@ def check_many_outputs(folder: Path, names: OutputNames) -> None:
     Raises:
         OutputError: the folder cannot be made or written to, or a name says another format.
     """
-    from geodinoseg.journal import JOURNAL
-    from geodinoseg.outputs import check_folder_of
+    from geodinoseg.batch.journal import JOURNAL
+    from geodinoseg.files.atomic import check_folder_of
 
     for name in (names.class_raster, names.confidence, names.probabilities):
         _check_suffix(name, _RASTER_SUFFIXES)
     if names.polygons:
-        from geodinoseg.polygons.vector_files import VECTOR_FORMATS
+        from geodinoseg.polygons.writer import VECTOR_FORMATS
 
         for name in names.polygons:
             _check_suffix(name, tuple(VECTOR_FORMATS))
@@ -80,8 +80,8 @@ def opened_or_folder(
     Raises:
         SceneError: it is neither.
     """
-    from geodinoseg.labels.label_files import is_folder
-    from geodinoseg.scene import open_scene
+    from geodinoseg.labels.paths import is_folder
+    from geodinoseg.rasters.scene import open_scene
 
     if is_folder(path):
         return path
@@ -94,7 +94,7 @@ def check_labels(paths: Iterable[str]) -> None:
     Raises:
         LabelError: one of them.
     """
-    from geodinoseg.labels.label_files import label_files
+    from geodinoseg.labels.paths import label_files
 
     label_files(list(paths))
 
@@ -117,8 +117,8 @@ def check_label_options(
     Raises:
         LabelError: one of them, or there are none.
     """
-    from geodinoseg.labels.label_files import check_is_there
-    from geodinoseg.labels.legend_files import read_legend_file
+    from geodinoseg.labels.legend_file import read_legend_file
+    from geodinoseg.labels.paths import check_is_there
 
     if not any(isinstance(scene, str) for scene in scenes):
         if not paths:
@@ -136,8 +136,8 @@ def check_model_output(folder: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: it cannot, or is there already.
     """
-    from geodinoseg.model.model_config import is_model_folder
-    from geodinoseg.outputs import check_output_folder
+    from geodinoseg.files.atomic import check_output_folder
+    from geodinoseg.model.config import is_model_folder
 
     check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
 
@@ -158,10 +158,10 @@ def check_map_outputs(
             or share a style file; parts cannot be written, or a folder of others is where they
             would go.
     """
-    from geodinoseg.lock import check_unlocked
-    from geodinoseg.outputs import check_output
-    from geodinoseg.part_store import part_store
-    from geodinoseg.parts import check_parts, outputs_in_doubt
+    from geodinoseg.files.atomic import check_output
+    from geodinoseg.files.locks import check_unlocked
+    from geodinoseg.segmentation.parts.run import check_parts, outputs_in_doubt
+    from geodinoseg.segmentation.parts.store import part_store
 
     store = part_store(rasters[0], parts)
     if parts is not None:  # before it is asked what lies there
@@ -202,10 +202,10 @@ def check_polygon_outputs(
             file or share a style file.
         SceneError: the scene has no place on the ground.
     """
-    from geodinoseg.lock import check_unlocked
-    from geodinoseg.map_polygons import MapPolygons
-    from geodinoseg.part_store import part_store
-    from geodinoseg.parts import outputs_in_doubt
+    from geodinoseg.files.locks import check_unlocked
+    from geodinoseg.segmentation.outputs import MapPolygons
+    from geodinoseg.segmentation.parts.run import outputs_in_doubt
+    from geodinoseg.segmentation.parts.store import part_store
 
     own = outputs_in_doubt(part_store(rasters[0], parts))
     MapPolygons.of(polygons, own=own, overwrite=overwrite).check(scene, legend, inputs=[])

@@ -13,11 +13,11 @@ from typing import Any, NoReturn, TextIO, cast
 
 import click
 
-from geodinoseg.cli.interrupts import ENDED, number_of, signals_as_interrupts
+from geodinoseg.cli.process import ENDED, number_of, signals_as_interrupts
 from geodinoseg.cli.streams import Unfailing, drop_deaf_streams, say, told_where_it_can_be
 from geodinoseg.errors import GeodinosegError
-from geodinoseg.printable import scrubbed
 from geodinoseg.progress import Progress, no_progress
+from geodinoseg.redaction import scrubbed
 
 _EXIT_FAILURE = 1
 _REDRAW_S = 0.1
@@ -91,7 +91,7 @@ def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> N
 
 def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
     """What a dry run found: lines for a person, or one JSON event."""
-    from geodinoseg.plan import plan_facts
+    from geodinoseg.segmentation.plan import plan_facts
 
     if json_:
         costs = {"memory_bytes": plan.memory_bytes, "output_bytes": plan.output_bytes}

@@ -21,8 +21,8 @@ from geodinoseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from geodinoseg.assessment.map_assessment import MapAssessment
-    from geodinoseg.class_rasters.class_raster import ClassRaster
+    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)
 
@@ -85,9 +85,9 @@ def evaluate(class_raster: str, **options: Any) -> None:
       geodinoseg evaluate landcover.tif --labels check.gpkg --class-field crop -o report.html
       geodinoseg evaluate landcover.tif --sample points.gpkg -o report.html -o areas.csv
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.assessment.report import check_reports, write_report
-    from geodinoseg.assessment.sample_assessment import evaluate_sample
-    from geodinoseg.class_rasters.class_raster import open_class_raster
+    from geodinoseg.evaluation.report.write import check_reports, write_report
+    from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
+    from geodinoseg.rasters.class_raster import open_class_raster
 
     labels, sample, outputs = options["labels"], options["sample"], options["outputs"]
     if not labels and sample is None:
@@ -105,7 +105,7 @@ def evaluate(class_raster: str, **options: Any) -> None:
 
 
 def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapAssessment:
-    from geodinoseg.evaluation import EvaluationOptions, evaluate_map
+    from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
 
     unit, tolerance = options["boundary_tolerance"]
     in_unit = {f"boundary_tolerance_{unit}": tolerance}

@@ -23,7 +23,7 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
       geodinoseg info ortho.tif
       geodinoseg info farmland.model
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.descriptions import describe
+    from geodinoseg.cli.descriptions import describe
 
     facts: dict[str, Any] = describe(
         Path(path) if Path(path).is_dir() else path, allow_external=allow_external

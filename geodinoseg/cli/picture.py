@@ -46,10 +46,10 @@ def picture(
     Example:
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
     """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
-    from geodinoseg.class_rasters.class_raster import open_class_raster
-    from geodinoseg.pictures.figures import side_by_side
-    from geodinoseg.printable import printable
-    from geodinoseg.scene import open_scene
+    from geodinoseg.plots.map_figure import side_by_side
+    from geodinoseg.rasters.class_raster import open_class_raster
+    from geodinoseg.rasters.scene import open_scene
+    from geodinoseg.redaction import printable
 
     path = side_by_side(
         open_scene(scene, bands=bands, allow_external=allow_external),

@@ -88,9 +88,9 @@ def polygonize(**options: Any) -> None:
       geodinoseg polygonize landcover.tif -o landcover.gpkg
       geodinoseg polygonize landcover.tif -o fields.shp --min-area 100 --simplify 1.5
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.class_rasters.class_raster import open_class_raster
-    from geodinoseg.polygons.polygonization import PolygonOptions, write_polygons
-    from geodinoseg.printable import printable
+    from geodinoseg.polygons.polygonize import PolygonOptions, write_polygons
+    from geodinoseg.rasters.class_raster import open_class_raster
+    from geodinoseg.redaction import printable
 
     source, output = options["class_raster"], options["output"]
     unit, tolerance = options["simplify"]

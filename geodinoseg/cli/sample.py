@@ -96,8 +96,8 @@ def sample(class_raster: str, **options: Any) -> None:
       geodinoseg sample landcover.tif -o points.gpkg
       geodinoseg sample landcover.tif -o points.gpkg --points 300 --min-per-class 30
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.assessment.sample import SampleOptions, draw_sample
-    from geodinoseg.class_rasters.class_raster import open_class_raster
+    from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
+    from geodinoseg.rasters.class_raster import open_class_raster
 
     expected = dict(options["expected_accuracy"])
     with progress_bar("drawing", json=options["json_"]) as progress:

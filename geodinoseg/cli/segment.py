@@ -127,7 +127,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         check_polygon_outputs,
         read_legend,
     )
-    from geodinoseg.scene import open_scene
+    from geodinoseg.rasters.scene import open_scene
 
     # Before torch is loaded: a mistyped path is answered at once.
     source = open_scene(
@@ -172,7 +172,7 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
 
         return local_workers(options["workers"], device=options["device"])
     if options["scheduler"]:
-        from geodinoseg.cluster.dask_workers import connected_workers
+        from geodinoseg.cluster.client import connected_workers
 
         return connected_workers(options["scheduler"])
     return nullcontext()
@@ -199,7 +199,7 @@ def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progr
 
 
 def _dry_run(source: Any, options: dict[str, Any]) -> None:
-    from geodinoseg.dry_run import estimate
+    from geodinoseg.segmentation.trial import estimate
 
     plan, seconds = estimate(
         source,
@@ -219,7 +219,7 @@ def _rasters(options: dict[str, Any]) -> list[Path]:
 
 
 def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.plan import SegmentSettings
+    from geodinoseg.segmentation.plan import SegmentSettings
 
     return SegmentSettings(
         tile_px=options["tile"],

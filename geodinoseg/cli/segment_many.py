@@ -84,13 +84,13 @@ def segment_many(
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
+    from geodinoseg.batch.map_files import planned_files
+    from geodinoseg.batch.scenes import listed_scenes
     from geodinoseg.cli.checks import (
         check_bands,
         check_many_outputs,
         read_legend,
     )
-    from geodinoseg.map_files import planned_files
-    from geodinoseg.scene_list import listed_scenes
 
     # Before torch is loaded: a mistyped path is answered at once.
     listed = listed_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
@@ -106,7 +106,7 @@ def segment_many(
         from geodinoseg.cluster.scheduler_address import check_scheduler
 
         check_scheduler(options["scheduler"])
-    from geodinoseg.many_scenes import segment_scenes
+    from geodinoseg.batch.segment_scenes import segment_scenes
 
     json_ = options["json_"]
     with workers(options) as crew, progress_bar("segmenting", json=json_) as progress:
@@ -129,7 +129,7 @@ def segment_many(
 
 
 def _names(options: dict[str, Any]) -> Any:
-    from geodinoseg.map_files import OutputNames
+    from geodinoseg.batch.map_files import OutputNames
 
     return OutputNames(
         class_raster=_template(options["name_template"] or "{stem}.tif"),
@@ -148,9 +148,9 @@ def _template(name: Path | str | None) -> Any:
 
 
 def _dry_run(listed: Sequence[Any], options: dict[str, Any], settings: Any) -> None:
-    from geodinoseg.dry_run import estimate
-    from geodinoseg.plan import loaded_model
-    from geodinoseg.scene import open_scene
+    from geodinoseg.rasters.scene import open_scene
+    from geodinoseg.segmentation.plan import loaded_model
+    from geodinoseg.segmentation.trial import estimate
 
     model = loaded_model(options["model"], settings, device=options["device"])
     total_s, total_bytes, failed = 0.0, 0, []

@@ -170,8 +170,8 @@ def train(**options: Any) -> None:
       geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.cli.checks import check_label_options, opened_or_folder
-    from geodinoseg.labels.label_files import is_folder
-    from geodinoseg.training.model_output import check_training_output
+    from geodinoseg.labels.paths import is_folder
+    from geodinoseg.training.output import check_training_output
 
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
         raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
@@ -253,7 +253,7 @@ def _network(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict[str, Any]) -> None:
-    from geodinoseg.training.training_plan import plan_training
+    from geodinoseg.training.plan import plan_training
 
     plan = plan_training(
         scenes,

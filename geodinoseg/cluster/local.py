@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
-from geodinoseg.cluster.dask_workers import DaskWorkers
-from geodinoseg.cluster.quiet_dask import distributed, quiet
+from geodinoseg.cluster.client import DaskWorkers
+from geodinoseg.cluster.connect import distributed, quiet
 from geodinoseg.errors import ClusterError, one_line
 
 _CLOSE_S = 5
@@ -88,7 +88,7 @@ def _options(environment: dict[str, str]) -> dict[str, Any]:
         "silence_logs": logging.CRITICAL,
         "env": environment,
         # All import PyTorch at once, and before they are given work.
-        "preload": ["geodinoseg.cluster.tasks"],
+        "preload": ["geodinoseg.cluster.worker"],
         # Dask's guess, memory by cores, would end a worker that holds a large model.
         "memory_limit": 0,
     }

@@ -1,151 +1,161 @@
-"""What a worker does: load the model once, check that it sees what it should, write a part.
-
-Runs in the workers' processes; imports no Dask. A task is plain values, and repeating it is safe.
-"""
+"""Tasks that workers do, watched by the one who asked: what came back, who died, who is left."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import pickle
-import socket
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import queue
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Self
 
-from geodinoseg.errors import GeodinosegError
-from geodinoseg.part_store import store_at
-from geodinoseg.parts import Run, joined_parts
-from geodinoseg.plan import Plan, SegmentSettings
-from geodinoseg.progress import no_progress
-from geodinoseg.scene import Scene
-from geodinoseg.segmentation_job import Job, Outputs
-from geodinoseg.tile_model import TileModel
-from geodinoseg.workers import ThisProcess
+from geodinoseg.cluster.connect import distributed
+from geodinoseg.errors import ClusterError, SchedulerError, one_line
 
-Remark = tuple[int, str]
-"""Level and text of something that was logged."""
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One segmentation, as it is asked for: plain values that cross to other machines."""
+class Errands:
+    """Tasks under way; those that are not wanted any more are called back at the end."""
 
-    scene: str | Scene
-    """Under a path or address where every worker finds it."""
-    model: str | bytes
-    """A model folder that every worker finds, or a pickled `TileModel`."""
-    targets: Outputs
-    """What the map will hold; the parts lie beside it."""
-    settings: SegmentSettings
-    device: str
-    """Of each worker: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    def __init__(self, client: Any, name: str) -> None:
+        """Begin with none.
 
+        Args:
+            client: a `distributed.Client`.
+            name: what to call its workers in messages.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The plan that all workers follow."""
+        Raises:
+            SchedulerError: its scheduler is gone.
+            ClusterError: its workers have ended, and nobody starts others.
+        """
+        self._client = client
+        self._name = name
+        self._token = uuid.uuid4().hex
+        self._sent = 0
+        self._running: dict[Any, Any] = {}
+        self._finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._looked = 0.0
+        self.workers = 0
+        """Processes at work, as far as was last known."""
+        self._look()
 
-    plan: Plan
-    run: Run
-    remarks: tuple[Remark, ...]
-    """What was logged meanwhile."""
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        futures = list(self._running)
+        self._running.clear()
+        if futures and self._client.status == "running":
+            # A scheduler that goes just now has nothing to call back any more.
+            with suppress(Exception, asyncio.CancelledError):
+                self._client.cancel(futures, force=True)
 
-def decide(order: Order) -> Decision:
-    """Make the plan, on a worker: the one who asked may have no GPU.
+    @property
+    def count(self) -> int:
+        """Tasks under way."""
+        return len(self._running)
 
-    Raises:
-        GeodinosegError: as `segment_scene`.
-    """
-    with _PROCESS.at_work(), _heard() as remarks:
-        job = _PROCESS.job(order, key=None)
-    return Decision(plan=job.plan, run=job.run, remarks=tuple(remarks))
+    def send(self, what: Any, function: Any, *arguments: Any) -> None:
+        """Have a worker call a function; `done` gives `what` back.
 
+        Raises:
+            SchedulerError: the scheduler is gone.
+        """
+        name = f"geodinoseg-{function.__name__}-{self._token}-{self._sent}"
+        self._sent += 1
+        with self._scheduler_there():
+            future = self._client.submit(function, *arguments, key=name, pure=False)
+        self._running[future] = what
+        future.add_done_callback(self._finished.put)
 
-def segment_chunks(
-    order: Order, indexes: Sequence[int], place: str, key: str
-) -> tuple[Remark, ...]:
-    """Write the parts of chunks, each as soon as it is whole; those that are there stay.
+    def done(self) -> list[tuple[Any, Any]]:
+        """What was sent and came back, waiting a moment for some.
 
-    Args:
-        order: the segmentation, its batch size decided.
-        indexes: of the chunks in the plan. Those that follow each other down a panel share the tile
-            rows that cross their cuts.
-        place: where the parts lie.
-        key: of the run.
+        Raises:
+            SchedulerError: the scheduler is gone.
+            ClusterError: its workers have ended, and nobody starts others.
+        """
+        self._look()
+        found = []
+        try:
+            future = self._finished.get(timeout=_POLL_S)
+            while True:
+                found.append((self._running.pop(future), future))
+                future = self._finished.get_nowait()
+        except queue.Empty:
+            return found
 
-    Returns:
-        What was logged meanwhile.
+    def result(self, future: Any, what: str) -> Any:
+        """What a task gave.
 
-    Raises:
-        GeodinosegError: as `segment_scene`; or this worker sees another scene, model or version.
-    """
-    with _PROCESS.at_work(), _heard() as remarks:
-        job = _PROCESS.job(order, key=key)
-        plan = job.plan
-        parts = joined_parts(store_at(place), job.run, plan.layers, nodata=plan.legend.nodata)
-        missing = parts.missing(plan.chunks[index] for index in indexes)
-        if missing:
-            job.write_parts(missing, parts, no_progress)
-    return tuple(remarks)
+        Raises:
+            SchedulerError: its scheduler is gone.
+            ClusterError: its workers died, or know no geodinoseg.
+        """
+        if future.status in {"cancelled", "lost"}:
+            raise self._scheduler_gone()
+        with self._scheduler_there():
+            error = future.exception()
+            if error is None:
+                return future.result()
+        if isinstance(error, distributed().KilledWorker):
+            raise ClusterError(
+                f"{what} killed {error.allowed_failures + 1} workers, one after the other (the "
+                f"last was {error.last_worker.address}). Most likely they lack memory: give them "
+                f"more, or a smaller --max-memory, --batch-size or --tile; their logs may tell "
+                f"more."
+            ) from error
+        if isinstance(error, (ImportError, AttributeError)) and "geodinoseg" in str(error):
+            raise ClusterError(
+                f"{self._name}: its workers have no geodinoseg, or an old one "
+                f"({one_line(error)}); install there what is installed here."
+            ) from error
+        raise error
 
+    def _look(self) -> None:
+        """Count the workers, now and then: they may come and go."""
+        now = time.monotonic()
+        if now - self._looked < _POLL_S:
+            return
+        if self._client.status != "running":
+            raise self._scheduler_gone()
+        with self._scheduler_there():
+            count = len(self._client.nthreads())
+        if count == 0 and self._none_will_come():
+            raise ClusterError(
+                f"{self._name}: have ended, and cannot be started again; look whether memory and "
+                f"the disk of temporary files have room."
+            )
+        if count == 0 and (self.workers or not self._looked):
+            logger.warning("%s: has no worker at the moment; waiting for one.", self._name)
+        self.workers, self._looked = count, now
 
-class _WorkerProcess:
-    """What a process keeps between tasks: the model, and the last run that was decided."""
-
-    def __init__(self) -> None:
-        self._segmenter = ThisProcess()
-        # A worker with several threads would hold the device's memory several times over.
-        self._lock = threading.Lock()
-        self._held: tuple[Order, str, Job] | None = None
+    def _none_will_come(self) -> bool:
+        """Whether nobody starts workers any more; of a cluster of others nothing is known."""
+        cluster = self._client.cluster
+        return cluster is not None and not any(
+            nanny.status.name == "running" for nanny in cluster.workers.values()
+        )
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """One task at a time; an error says on which host it happened."""
-        with self._lock:
-            try:
-                yield
-            except GeodinosegError as error:
-                error.add_note(f"(On the worker host {socket.gethostname()}.)")
+    def _scheduler_there(self) -> Iterator[None]:
+        """Whatever Dask raises while its scheduler goes means just that.
+
+        Raises:
+            SchedulerError: the scheduler is gone.
+        """
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            gone = (OSError, asyncio.CancelledError, distributed().comm.CommClosedError)
+            if self._client.status == "running" and not isinstance(error, gone):
                 raise
+            raise self._scheduler_gone() from error
 
-    def job(self, order: Order, *, key: str | None) -> Job:
-        """The job of an order; decided anew where the last was another's, or had another key."""
-        if self._held is not None and self._held[:2] == (order, key):
-            return self._held[2]
-        self._held = None
-        job = self._segmenter.prepare(
-            order.scene, _unpacked(order.model), order.targets, order.settings, device=order.device
-        )
-        self._held = (order, job.run.key, job)
-        return job
-
-
-def _unpacked(model: str | bytes) -> str | TileModel:
-    if isinstance(model, str):
-        return model
-    # From whoever asked for the work: Dask pickles functions and arguments anyway.
-    unpickled: TileModel = pickle.loads(model)  # noqa: S301
-    return unpickled
-
-
-@contextmanager
-def _heard() -> Iterator[list[Remark]]:
-    """Collect warnings of ours: on a worker nobody reads them."""
-    remarks: list[Remark] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            remarks.append((record.levelno, record.getMessage()))
-
-    listener = Listener(logging.WARNING)
-    ours = logging.getLogger("geodinoseg")
-    ours.addHandler(listener)
-    try:
-        yield remarks
-    finally:
-        ours.removeHandler(listener)
-
-
-_PROCESS = _WorkerProcess()
+    def _scheduler_gone(self) -> SchedulerError:
+        return SchedulerError(f"{self._name}: the Dask scheduler is gone.")

@@ -1,1 +1,1 @@
-"""What is known about the pixels of a scene, from polygons or a raster."""
+"""What is known of the pixels: polygons, rasters, chips; classes and styles."""

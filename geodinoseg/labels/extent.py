@@ -14,15 +14,15 @@ import shapely
 
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import read_areas
-from geodinoseg.labels.label_files import check_is_there
-from geodinoseg.labels.polygons import PolygonSource, areas_on, misses, reaching
+from geodinoseg.labels.paths import check_is_there
+from geodinoseg.labels.polygon_source import PolygonSource, areas_on, misses, reaching
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geodinoseg.geobox import GeoBox
-    from geodinoseg.grid import Window
-    from geodinoseg.labels.scene_labels import LabelSource
+    from geodinoseg.labels.labels import LabelSource
+    from geodinoseg.windows import Window
 
 UNSAID = -2
 """Fill of labels inside an extent: no label, which is not the same as a label to ignore."""

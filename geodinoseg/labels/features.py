@@ -13,9 +13,9 @@ import numpy as np
 import shapely
 
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.class_style import ClassStyle, StyledClass
 from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_classes
 from geodinoseg.labels.layer_styles import one_color, vector_style
+from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyproj
     from numpy.typing import NDArray
 
-    from geodinoseg.labels.label_files import ClassFiles
+    from geodinoseg.labels.paths import ClassFiles
 
 _log = logging.getLogger(__name__)
 _FARTHEST = 1e100

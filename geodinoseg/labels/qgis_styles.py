@@ -6,8 +6,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
-from geodinoseg.labels.class_style import ClassStyle, StyledClass, hex_color
-from geodinoseg.plain_xml import XmlError, parsed_xml
+from geodinoseg.files.safe_xml import XmlError, parsed_xml
+from geodinoseg.labels.styles import ClassStyle, StyledClass, hex_color
 
 _WHOLE = re.compile(r"\d{1,5}(\.0*)?")
 

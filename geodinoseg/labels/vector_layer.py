@@ -18,8 +18,8 @@ from pyproj.exceptions import ProjError
 from shapely.errors import ShapelyError
 
 from geodinoseg.errors import LabelError, one_line
-from geodinoseg.labels.label_files import file_of, layer_of, with_layer
-from geodinoseg.labels.vector_check import check_driver, check_is_plain, offline
+from geodinoseg.labels.paths import file_of, layer_of, with_layer
+from geodinoseg.labels.untrusted import check_driver, check_is_plain, offline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

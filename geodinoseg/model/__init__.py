@@ -1,1 +1,1 @@
-"""The network and what belongs to it: backbone, heads, normalization, the model folder."""
+"""The network and its folder: backbone, heads, normalization, weights."""

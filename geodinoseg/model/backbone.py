@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from geodinoseg.errors import ModelError, one_line
-from geodinoseg.model.backbone_files import plain_backbone_values
-from geodinoseg.model.four_bit import four_bit_options, quiet_libraries
+from geodinoseg.model.quantization import four_bit_options, quiet_libraries
+from geodinoseg.model.untrusted_backbone import plain_backbone_values
 
 if TYPE_CHECKING:
     from peft import PeftModel

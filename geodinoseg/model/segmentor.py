@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from geodinoseg.devices import autocast, pick_precision
 from geodinoseg.legend import Legend
+from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics, normalize
 
@@ -99,7 +99,7 @@ class Segmentor:
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model folder; see `model_folder.save_model`."""
-        from geodinoseg.model.model_folder import save_model  # noqa: PLC0415 (it builds Segmentors)
+        from geodinoseg.model.folder import save_model  # noqa: PLC0415 (it builds Segmentors)
 
         return save_model(self, folder, overwrite=overwrite)
 

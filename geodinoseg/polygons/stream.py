@@ -12,14 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geodinoseg.class_rasters.class_raster import ClassRaster
-from geodinoseg.coverage.join import CoverageJoin, LatticePolygons
-from geodinoseg.coverage.minimum_area import MinimumArea, SizeRule
-from geodinoseg.coverage.tracer import trace_band
 from geodinoseg.errors import GridError, LegendError
 from geodinoseg.legend import Legend, LegendClass
-from geodinoseg.polygons.batches import PolygonTable
-from geodinoseg.polygons.class_bands import (
+from geodinoseg.polygons.bands import (
     OpenRasters,
     Outside,
     cut_bands,
@@ -28,8 +23,13 @@ from geodinoseg.polygons.class_bands import (
     read_rows,
     regroup_rows,
 )
-from geodinoseg.polygons.ground_measures import area_weights
+from geodinoseg.polygons.coverage.join import CoverageJoin, LatticePolygons
+from geodinoseg.polygons.coverage.minimum_area import MinimumArea, SizeRule
+from geodinoseg.polygons.coverage.tracer import trace_band
+from geodinoseg.polygons.ground import area_weights
+from geodinoseg.polygons.table import PolygonTable
 from geodinoseg.progress import Progress
+from geodinoseg.rasters.class_raster import ClassRaster
 
 _CHUNK_PX = 2_000_000
 """Pixels traced at once: arrays of some tens of megabytes, and few cuts."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geodinoseg.coverage.chains import offsets_of
+from geodinoseg.polygons.coverage.chains import offsets_of
 
 _LITTLE_ENDIAN = 1
 _POLYGON, _MULTIPOLYGON = 3, 6

@@ -1,1 +1,1 @@
-"""From labelled scenes to a model folder."""
+"""From labelled scenes to a model folder (command `train`)."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geodinoseg.devices import autocast, pick_precision, to_device
+from geodinoseg.model.devices import autocast, pick_precision, to_device
 from geodinoseg.model.normalization import BandStatistics, normalize
 from geodinoseg.training.crops import Crop, jittered
-from geodinoseg.training.samples import Sampler
+from geodinoseg.training.sampler import Sampler
 
 if TYPE_CHECKING:
     from geodinoseg.training.data import TrainingData

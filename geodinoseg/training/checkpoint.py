@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from geodinoseg.accuracy import Accuracy
 from geodinoseg.errors import ModelFolderError, one_line
-from geodinoseg.outputs import written_beside
+from geodinoseg.evaluation.accuracy import Accuracy
+from geodinoseg.files.atomic import written_beside
 from geodinoseg.training.history import EpochScore, best_of
-from geodinoseg.training.optimization import Tensors, copied
+from geodinoseg.training.optimizer import Tensors, copied
 from geodinoseg.training.settings import Stage
 
 _KEY = "geodinoseg"

@@ -14,8 +14,8 @@ from geodinoseg.labels.classes import IGNORE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geodinoseg.grid import Window
     from geodinoseg.training.settings import Augmentation
+    from geodinoseg.windows import Window
 
 _RGB = 3
 """Bands of a picture; with fewer than four there is none to spare."""

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.scene_labels import Labels
+from geodinoseg.labels.labels import Labels
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
-from geodinoseg.printable import printable_name
-from geodinoseg.training.labelled_scenes import (
+from geodinoseg.redaction import printable_name
+from geodinoseg.training.scenes import (
     LabelPaths,
     ScenePaths,
     open_labelled_scenes,
     pixel_sizes_m,
 )
-from geodinoseg.training.validation_split import Split, SplitScene, split_scenes
+from geodinoseg.training.split.split import Split, SplitScene, split_scenes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

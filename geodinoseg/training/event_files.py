@@ -29,7 +29,7 @@ def opened_event_log(
     if folder is None:
         yield lambda _: None
         return
-    from geodinoseg.training.event_log import EventLog  # noqa: PLC0415 (TensorBoard is an extra)
+    from geodinoseg.training.tensorboard import EventLog  # noqa: PLC0415 (TensorBoard is an extra)
 
     log = EventLog(Path(folder), names=legend.names)
     try:

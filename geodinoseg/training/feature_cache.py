@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geodinoseg.devices import to_device
 from geodinoseg.errors import OutputError
+from geodinoseg.model.devices import to_device
 from geodinoseg.training.crops import Crop
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimization import Descent, Tensors, head_tensors, rate_share
-from geodinoseg.training.samples import read_ahead
+from geodinoseg.training.optimizer import Descent, Tensors, head_tensors, rate_share
+from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.scoring import Scorer
 
 if TYPE_CHECKING:

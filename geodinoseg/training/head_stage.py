@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimization import Descent, Tensors, head_tensors, rate_share
+from geodinoseg.training.optimizer import Descent, Tensors, head_tensors, rate_share
 from geodinoseg.training.scoring import Scorer
 
 if TYPE_CHECKING:

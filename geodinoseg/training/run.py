@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
-from geodinoseg.training.epoch_loop import EpochLoop
+from geodinoseg.training.epochs import EpochLoop
 from geodinoseg.training.feature_cache import CachePlace
 from geodinoseg.training.finetuning import FineTuning
 from geodinoseg.training.head_stage import CachedCrops, HeadStage
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.optimization import head_tensors, restore
+from geodinoseg.training.optimizer import head_tensors, restore
 from geodinoseg.training.outcome import STAGE_NAMES, outcome
-from geodinoseg.training.stage_one_crops import cache_crops
 from geodinoseg.training.validation_crops import ValidationCrops
 
 if TYPE_CHECKING:

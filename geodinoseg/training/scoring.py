@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from geodinoseg.accuracy import Accuracy, confusion_matrix
+from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.training.losses import segmentation_loss
 
 if TYPE_CHECKING:

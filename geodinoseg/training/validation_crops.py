@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geodinoseg.background import in_background
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.prefetch import in_background
 from geodinoseg.training.crops import Crop
 
 if TYPE_CHECKING:
-    from geodinoseg.grid import Window
     from geodinoseg.training.batches import CropSource
+    from geodinoseg.windows import Window
 
 _MOST_PIECES = 1024
 """Of all labelled ones, drawn at random: 51 million pixels where crops have 224 px."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from geodinoseg.evaluation.calibration import Reliability, reliability
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.reliability import Reliability, reliability
 from geodinoseg.training.calibration import fit_temperature
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ValidationReport:
 
     def write(self, folder: Path, legend: Legend) -> None:
         """Write `reliability.png` and `validation.png`."""
-        from geodinoseg.pictures.training_figures import (  # noqa: PLC0415 (matplotlib is slow to import)
+        from geodinoseg.training.figures import (  # noqa: PLC0415 (matplotlib is slow to import)
             PanelSample,
             reliability_diagram,
             validation_panel,

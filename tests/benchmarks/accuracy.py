@@ -30,7 +30,7 @@ from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, UNET_LONGER, Bench, R
 from accuracy_timing import head_times
 
 from geodinoseg import LabelOptions, open_scene
-from geodinoseg.labels.label_set import open_labels
+from geodinoseg.labels.open import open_labels
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
 """Of the training polygons; all of them are in the first table."""

@@ -10,10 +10,10 @@ import rasterio
 from accuracy_data import how_read
 
 from geodinoseg import open_class_raster
-from geodinoseg.grid import Window
-from geodinoseg.labels.label_set import open_labels
-from geodinoseg.reliability import reliability
+from geodinoseg.evaluation.calibration import reliability
+from geodinoseg.labels.open import open_labels
 from geodinoseg.training.settings import LabelOptions
+from geodinoseg.windows import Window
 
 BINS = 20
 """Of confidence, each 5 percent wide."""

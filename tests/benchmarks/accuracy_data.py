@@ -17,9 +17,9 @@ from rasterio.windows import Window as RioWindow
 from scipy.ndimage import distance_transform_edt
 
 from geodinoseg import LabelOptions, Scene, open_scene
-from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
-from geodinoseg.grid import Window
-from geodinoseg.labels.label_set import IGNORE, open_labels
+from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.windows import Window
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_data"

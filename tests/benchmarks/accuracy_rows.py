@@ -16,9 +16,9 @@ from accuracy_data import BACKBONE, SAMPLES, Dataset, how_read, resampled
 from accuracy_unet import parameters_of, train_unet
 
 import geodinoseg as gds
-from geodinoseg.accuracy import Accuracy, confusion_matrix
-from geodinoseg.labels.label_set import Labels, open_labels
-from geodinoseg.scene import open_scene
+from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
+from geodinoseg.labels.open import Labels, open_labels
+from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.data import read_training_data
 
 sys.path.insert(0, str(SAMPLES))

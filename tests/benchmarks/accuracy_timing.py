@@ -16,8 +16,8 @@ from geodinoseg.training.batches import CropSource
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimization import Descent, rate_share
-from geodinoseg.training.samples import read_ahead
+from geodinoseg.training.optimizer import Descent, rate_share
+from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.validation_crops import ValidationCrops
 
 CHANNELS = 64

@@ -17,13 +17,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from geodinoseg.accuracy import Accuracy, confusion_matrix
+from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.model.normalization import normalize
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.data import TrainingData
 from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimization import Descent
-from geodinoseg.training.samples import read_ahead
+from geodinoseg.training.optimizer import Descent
+from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.validation_crops import ValidationCrops
 

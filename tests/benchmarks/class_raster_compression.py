@@ -22,12 +22,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from geodinoseg.class_rasters import cog
-from geodinoseg.class_rasters.class_rows import ClassRows, class_raster_writer
-from geodinoseg.gdal_settings import gdal_settings
 from geodinoseg.geobox import GeoBox
-from geodinoseg.grid import windows_over
 from geodinoseg.legend import Legend
+from geodinoseg.rasters import cog
+from geodinoseg.rasters.gdal_env import gdal_settings
+from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.windows import windows_over
 
 HEIGHT, WIDTH, CLASSES, ROWS = 6000, 8000, 8, 384
 GEOBOX = GeoBox(

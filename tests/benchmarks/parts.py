@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from engine import CheapModel, peak_mb, write_scene
 
-from geodinoseg import segmentation
-from geodinoseg.chunk_segmenter import TileProgress, first_run, union_of_cores
-from geodinoseg.class_rasters.class_rows import class_raster_writer
-from geodinoseg.collar import CollarWatch
-from geodinoseg.devices import FittingBatches
-from geodinoseg.inference import class_rows
+from geodinoseg.model.devices import FittingBatches
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.plan import SegmentSettings, make_plan
 from geodinoseg.progress import no_progress
+from geodinoseg.rasters.map_writer import class_raster_writer
+from geodinoseg.segmentation import segment as segmentation
+from geodinoseg.segmentation.collar import CollarWatch
+from geodinoseg.segmentation.inference import class_rows
+from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.runner import TileProgress, first_run, union_of_cores
 
 TILE, OVERLAP = 512, 128
 

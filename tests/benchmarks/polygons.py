@@ -121,12 +121,12 @@ def prepare(way: str, raster: Path) -> Callable[[], int]:
     """What is to be timed; imports, and inputs that a way alone does not read, are made before."""
     if way in {"shapes", "naive"}:
         return prepare_peer(way, raster)
-    from geodinoseg.class_rasters.class_raster import open_class_raster
-    from geodinoseg.coverage.join import CoverageJoin
-    from geodinoseg.coverage.tracer import trace_band
-    from geodinoseg.polygons.polygonization import write_polygons
+    from geodinoseg.polygons.coverage.join import CoverageJoin
+    from geodinoseg.polygons.coverage.tracer import trace_band
+    from geodinoseg.polygons.polygonize import write_polygons
     from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
-    from geodinoseg.polygons.vector_files import PolygonLayer, write_batches
+    from geodinoseg.polygons.writer import PolygonLayer, write_batches
+    from geodinoseg.rasters.class_raster import open_class_raster
 
     source = open_class_raster(raster)
     crs, output = source.geobox.crs, raster.with_name(f"{raster.stem}_{way}.gpkg")
@@ -189,7 +189,7 @@ def prepare_peer(way: str, raster: Path) -> Callable[[], int]:
 
 def bands_in_memory(stream) -> Iterator:
     """The bands that the tracer is given, read beforehand."""
-    from geodinoseg.polygons.class_bands import cut_bands, opened_rasters, read_rows, regroup_rows
+    from geodinoseg.polygons.bands import cut_bands, opened_rasters, read_rows, regroup_rows
 
     raster = stream.raster
     with opened_rasters(raster) as rasters:
@@ -218,8 +218,8 @@ def make_raster(path: Path, size: int) -> None:
     import rasterio
     from affine import Affine
 
-    from geodinoseg.class_rasters.class_raster import LEGEND_TAG
     from geodinoseg.legend import Legend
+    from geodinoseg.rasters.class_raster import LEGEND_TAG
 
     legend = Legend.of_names({i: f"class {i}" for i in range(CLASSES)})
     profile = {

@@ -1,1 +1,0 @@
-"""How right a map is: comparison with labels, samples of points, area estimates, reports."""

@@ -1,0 +1,1 @@
+"""Many scenes, one model."""

@@ -1,0 +1,160 @@
+"""The journal of many scenes: what became of each, in a file that outlives a kill.
+
+Lines of JSON, appended and synced one by one; a line that a kill cut off is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from geodinoseg.errors import OutputError, one_line
+from geodinoseg.files.locks import locked_output
+
+JOURNAL = "geodinoseg-journal.jsonl"
+_HEAD = {"format": "geodinoseg-journal", "format_version": 1}
+
+Status = Literal["started", "mapped", "done", "failed"]
+"""Of a map: begun, its rasters written, all written, or given up."""
+
+
+class Journal:
+    """What became of the maps of a folder; made by `opened_journal`, which holds its lock."""
+
+    def __init__(self, path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+        self.path = path
+        self._last: dict[str, Mapping[str, Any]] = {}
+        self._own: dict[str, set[str]] = {}
+        for record in records:
+            self._take(record)
+
+    def add(self, output: str, status: Status, **facts: Any) -> None:
+        """Append a line about a map.
+
+        Args:
+            output: file name of its class raster.
+            status: what became of it.
+            facts: plain JSON.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        record = {"output": output, "status": status, **facts}
+        _append(self.path, record)
+        self._take(record)
+
+    def has(self, output: str, key: str, *statuses: Status) -> bool:
+        """Whether a map is at one of these stages, of this key, and its files are whole."""
+        last = self._last.get(output, {})
+        if last.get("status") not in statuses or last.get("key") != key:
+            return False
+        return all(_is_whole(self.path.parent / name, facts) for name, facts in _files(last))
+
+    def own(self, output: str, key: str) -> frozenset[str]:
+        """Names of files that an unfinished run of this journal has made, or was about to make.
+
+        To go on with them is no overwriting; nor is to make again, of the same key, what stands
+        beside a file that was lost.
+        """
+        last = self._last.get(output, {})
+        files = _files(last) if last.get("key") == key else []
+        whole = (name for name, facts in files if _is_whole(self.path.parent / name, facts))
+        return frozenset(self._own.get(output, ())) | frozenset(whole)
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        output = str(record.get("output"))
+        if record.get("status") == "started":
+            self._own[output] = set(map(str, record.get("new", ())))
+        if record.get("status") == "done":
+            self._own.pop(output, None)
+        if record.get("status") != "failed":
+            self._last[output] = record
+
+
+@contextmanager
+def opened_journal(folder: Path) -> Iterator[Journal]:
+    """The journal of a folder, for one process at a time.
+
+    Raises:
+        OutputError: another process holds it, something else has its name, or it cannot be written.
+    """
+    path = folder / JOURNAL
+    with locked_output(path):
+        try:
+            text = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be read: {one_line(error)}.") from error
+        if text.strip() and not _is_ours(text):
+            raise OutputError(f"{path}: is no journal of geodinoseg's; move it away.")
+        if not text:
+            _append(path, _HEAD)
+        elif not text.endswith(b"\n"):
+            _append_bytes(path, b"\n")
+        yield Journal(path, _records(text))
+
+
+def file_facts(path: Path) -> list[Any]:
+    """Size, time of change in ns, and SHA-256 of a file, to tell later whether it is the same."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, _digest(path)]
+
+
+def _is_whole(path: Path, facts: list[Any]) -> bool:
+    """Whether a file is as it was; a copy, with another time of change, is read."""
+    try:
+        size, changed_ns, digest = facts
+        status = path.stat()
+        if status.st_size != size:
+            return False
+        return bool(status.st_mtime_ns == changed_ns or _digest(path) == digest)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _files(record: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    files = record.get("files")
+    return list(files.items()) if isinstance(files, dict) else []
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_ours(text: bytes) -> bool:
+    first = _record(text.partition(b"\n")[0])
+    return first is not None and _HEAD.items() <= first.items()
+
+
+def _records(text: bytes) -> list[dict[str, Any]]:
+    found = (_record(line) for line in text.splitlines()[1:])
+    return [record for record in found if record is not None and "output" in record]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _append(path: Path, record: Mapping[str, Any]) -> None:
+    _append_bytes(path, json.dumps(record).encode() + b"\n")
+
+
+def _append_bytes(path: Path, line: bytes) -> None:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(handle, line)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise OutputError(f"{path}: could not be written: {one_line(error)}.") from error

@@ -1,1 +1,0 @@
-"""Class rasters on disk: rows in, a cloud-optimized GeoTIFF out, and back."""

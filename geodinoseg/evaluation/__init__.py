@@ -1,0 +1,1 @@
+"""Accuracy of a map (commands `evaluate` and `sample`): comparison, areas, reports."""

@@ -1,0 +1,240 @@
+"""A map beside its labels, window by window, summed up for the whole and for each region."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import SceneError
+from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
+from geodinoseg.evaluation.agreement import AgreementSums
+from geodinoseg.evaluation.boundaries import (
+    BoundaryAgreement,
+    BoundaryPixels,
+    Reach,
+    boundary_pixels,
+)
+from geodinoseg.evaluation.calibration import Reliability
+from geodinoseg.evaluation.channels import ChannelTable
+from geodinoseg.evaluation.confidence_counts import count_confidence
+from geodinoseg.labels.open import IGNORE
+from geodinoseg.rasters.confidence_raster import opened_confidence
+from geodinoseg.windows import Window, windows_over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from geodinoseg.evaluation.agreement import Agreement
+    from geodinoseg.evaluation.regions import Region
+    from geodinoseg.labels.open import Labels
+    from geodinoseg.progress import Progress
+    from geodinoseg.rasters.class_raster import ClassRaster
+    from geodinoseg.rasters.confidence_raster import ConfidenceReader
+
+WINDOW_PX = (512, 4096)
+"""Rows and columns compared at once: whole blocks of a map of ours, 2 million pixels."""
+
+
+_NO_CONFIDENCE = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionAssessment:
+    """The measures of a part of a map, or of all of it."""
+
+    name: str
+    """Of the region; `all` for the whole map."""
+    accuracy: Accuracy
+    """Pixel by pixel."""
+    boundary: BoundaryAgreement
+    """Of the borders between classes."""
+    reliability: Reliability | None
+    """Of the map's confidence; None where none was given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What a comparison found."""
+
+    whole: RegionAssessment
+    """Of every labelled pixel."""
+    regions: tuple[RegionAssessment, ...]
+    """Of those in each region, in the order given."""
+    agreement: Agreement
+    """Where the map is right, as a picture."""
+
+
+def compare(
+    raster: ClassRaster,
+    labels: Labels,
+    *,
+    reach: Reach,
+    regions: Sequence[Region],
+    progress: Progress,
+    window_px: tuple[int, int] = WINDOW_PX,
+) -> Comparison:
+    """Compare every labelled pixel of a map with its label.
+
+    Holds a window and its halo at a time; whatever the windows, the result is the same.
+
+    Args:
+        raster: the map; where it names a confidence raster, that is counted too.
+        labels: on the map's grid, with the map's legend.
+        reach: the tolerance of boundaries.
+        regions: parts of the map that are summed up each for itself.
+        progress: told the share of the map compared.
+        window_px: rows and columns of a window.
+
+    Raises:
+        SceneError: the map or its confidence cannot be read.
+        LabelError: a label raster cannot be read.
+    """
+    classes = len(raster.legend)
+    whole = _Sums("all", classes)
+    parts = [(region, _Sums(region.name, classes)) for region in regions]
+    agreement = AgreementSums(raster.geobox)
+    rows, cols = window_px
+    windows = list(windows_over(height=raster.height, width=raster.width, rows=rows, cols=cols))
+    for done, (window, compared) in enumerate(_compared(raster, labels, windows, reach), start=1):
+        whole.add(compared, None)
+        for region, sums in parts:
+            inside = region.inside(window)
+            if inside is not None:
+                sums.add(compared, inside)
+        agreement.add(window, compared.reference, compared.mapped)
+        progress(done / len(windows), "comparing")
+    has_confidence = raster.confidence_path is not None
+    return Comparison(
+        whole=whole.result(has_confidence=has_confidence),
+        regions=tuple(sums.result(has_confidence=has_confidence) for _, sums in parts),
+        agreement=agreement.result(),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """Both sides of a window, without its halo."""
+
+    reference: NDArray[Any]
+    """(height, width) channels, IGNORE where the pixel is not compared."""
+    mapped: NDArray[Any]
+    """(height, width) channels, IGNORE at the same pixels."""
+    percent: NDArray[np.uint8] | None
+    """(height, width) confidence."""
+    reference_boundary: BoundaryPixels
+    mapped_boundary: BoundaryPixels
+
+
+def _compared(
+    raster: ClassRaster, labels: Labels, windows: Sequence[Window], reach: Reach
+) -> Iterator[tuple[Window, _Compared]]:
+    table = ChannelTable(raster)
+    with ExitStack() as stack:
+        reader = stack.enter_context(raster.reader())
+        confidence = None
+        if raster.confidence_path is not None:
+            confidence = stack.enter_context(opened_confidence(raster))
+        for window in windows:
+            halo = _with_halo(window, reach.halo_px, raster)
+            core = _inside(window, halo)
+            mapped, reference = table.of(reader.read(halo)), labels.read(halo)
+            unknown = (mapped < 0) | (reference < 0)
+            mapped[unknown], reference[unknown] = IGNORE, IGNORE
+            yield (
+                window,
+                _Compared(
+                    reference=reference[core],
+                    mapped=mapped[core],
+                    percent=None if confidence is None else _percent(raster, confidence, window),
+                    reference_boundary=boundary_pixels(reference, mapped, core, reach),
+                    mapped_boundary=boundary_pixels(mapped, reference, core, reach),
+                ),
+            )
+
+
+def _percent(
+    raster: ClassRaster, confidence: ConfidenceReader, window: Window
+) -> NDArray[np.uint8]:
+    """Confidence of a window.
+
+    Raises:
+        SceneError: a value is neither a percent nor nodata.
+    """
+    percent = confidence.read(window)
+    strange = (percent > 100) & (percent != _NO_CONFIDENCE)
+    if strange.any():
+        raise SceneError(
+            f"{raster.confidence_path}: holds the value {percent[strange].max()}; confidence is "
+            f"0 to 100 percent, and {_NO_CONFIDENCE} where there is none."
+        )
+    return percent
+
+
+class _Sums:
+    """What is counted of a region."""
+
+    def __init__(self, name: str, classes: int) -> None:
+        self._name, self._classes = name, classes
+        self._matrix = np.zeros((classes, classes), dtype=np.int64)
+        self._boundary = np.zeros((4, classes), dtype=np.int64)
+        self._confidence = count_confidence(np.zeros(0, np.uint8), np.zeros(0, np.bool_))
+
+    def add(self, compared: _Compared, inside: NDArray[np.bool_] | None) -> None:
+        """Count a window; `inside` says which of its pixels, None all."""
+        counted = compared.reference >= 0
+        if inside is not None:
+            counted &= inside
+        if not counted.any():
+            return
+        reference, mapped = compared.reference[counted], compared.mapped[counted]
+        self._matrix += confusion_matrix(reference, mapped, self._classes)
+        for first, pixels in enumerate((compared.reference_boundary, compared.mapped_boundary)):
+            self._add_boundary(2 * first, pixels, inside)
+        if compared.percent is not None:
+            self._confidence += count_confidence(compared.percent[counted], reference == mapped)
+
+    def _add_boundary(
+        self, line: int, pixels: BoundaryPixels, inside: NDArray[np.bool_] | None
+    ) -> None:
+        channels, met = pixels.channels, pixels.met
+        if inside is not None:
+            here = inside[pixels.rows, pixels.cols]
+            channels, met = channels[here], met[here]
+        self._boundary[line] += np.bincount(channels, minlength=self._classes)
+        self._boundary[line + 1] += np.bincount(channels[met], minlength=self._classes)
+
+    def result(self, *, has_confidence: bool) -> RegionAssessment:
+        """The measures."""
+        reference, reference_met, mapped, mapped_met = self._boundary
+        return RegionAssessment(
+            name=self._name,
+            accuracy=Accuracy(self._matrix),
+            boundary=BoundaryAgreement(
+                reference=reference,
+                reference_met=reference_met,
+                mapped=mapped,
+                mapped_met=mapped_met,
+            ),
+            reliability=self._confidence.reliability() if has_confidence else None,
+        )
+
+
+def _with_halo(window: Window, halo_px: int, raster: ClassRaster) -> Window:
+    """A window and what of its halo lies on the map."""
+    col_off, row_off = max(0, window.col_off - halo_px), max(0, window.row_off - halo_px)
+    return Window(
+        col_off=col_off,
+        row_off=row_off,
+        width=min(raster.width, window.col_end + halo_px) - col_off,
+        height=min(raster.height, window.row_end + halo_px) - row_off,
+    )
+
+
+def _inside(window: Window, outer: Window) -> tuple[slice, slice]:
+    """Rows and columns of a window in an array of another that holds it."""
+    return window.shifted_by(rows=-outer.row_off, cols=-outer.col_off).slices

@@ -1,0 +1,169 @@
+"""An assessment as plain values: JSON facts, and a tidy table of one row a measure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.evaluation.accuracy import plain
+from geodinoseg.redaction import printable, printable_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from geodinoseg.evaluation.calibration import Reliability
+    from geodinoseg.evaluation.compare import RegionAssessment
+    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.sampling.areas import Estimate
+    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+    from geodinoseg.legend import Legend
+
+COLUMNS = (
+    "source", "region", "class_id", "class", "measure", "unit",
+    "value", "standard_error", "low", "high",
+)  # fmt: skip
+"""Of the tidy table; low and high are the ends of the 95% interval."""
+Row = tuple[Any, ...]
+
+
+def map_facts(assessment: MapAssessment) -> dict[str, Any]:
+    """A comparison with labels as JSON holds it; None where a measure is undefined."""
+    return {
+        "class_raster": printable_name(assessment.path),
+        "labels": printable(assessment.labels),
+        "classes": assessment.legend.to_json(),
+        "boundary_tolerance": str(assessment.tolerance),
+        **_region_facts(assessment.whole),
+        "regions": [
+            {"name": region.name, **_region_facts(region)} for region in assessment.regions
+        ],
+    }
+
+
+def sample_facts(assessment: SampleAssessment) -> dict[str, Any]:
+    """Estimates from a sample as JSON holds them; None where the sample says nothing."""
+    estimates = assessment.estimates
+    return {
+        "class_raster": printable_name(assessment.path),
+        "points": assessment.points_path,
+        "classes": [
+            {"class_id": entry.class_id, "name": entry.name, "color": entry.color}
+            for entry in assessment.classes
+        ],
+        "counts": estimates.counts.tolist(),
+        "proportions": estimates.proportions.tolist(),
+        "drawn": assessment.drawn.tolist(),
+        "unanswered": assessment.unanswered.tolist(),
+        "mapped_area_m2": estimates.mapped_area_m2.tolist(),
+        "overall_accuracy": _estimate_facts(estimates.overall),
+        "users_accuracy": _estimate_facts(estimates.users),
+        "producers_accuracy": _estimate_facts(estimates.producers),
+        "area_m2": _estimate_facts(estimates.areas_m2),
+    }
+
+
+def map_rows(assessment: MapAssessment) -> Iterator[Row]:
+    """The measures of the whole map and of each region, `all` first."""
+    for region in (assessment.whole, *assessment.regions):
+        yield from _region_rows(region, assessment.legend)
+
+
+def sample_rows(assessment: SampleAssessment) -> Iterator[Row]:
+    """The estimates with their standard errors and intervals."""
+    estimates = assessment.estimates
+    yield _estimate_row(("", ""), "overall_accuracy", "share", estimates.overall, ())
+    measures = (
+        ("users_accuracy", "share", estimates.users),
+        ("producers_accuracy", "share", estimates.producers),
+        ("area", "m2", estimates.areas_m2),
+    )
+    for index, entry in enumerate(assessment.classes):
+        who = (entry.class_id, entry.name)
+        if index < len(assessment.drawn):
+            area = plain(float(estimates.mapped_area_m2[index]))
+            yield ("sample", "all", *who, "mapped_area", "m2", area, None, None, None)
+            count = int(estimates.counts[index].sum())
+            yield ("sample", "all", *who, "points", "points", count, None, None, None)
+        for measure, unit, estimate in measures:
+            yield _estimate_row(who, measure, unit, estimate, index)
+
+
+def _region_facts(region: RegionAssessment) -> dict[str, Any]:
+    boundary = region.boundary
+    facts = region.accuracy.to_json() | {
+        "boundary_f_score": _plain_list(boundary.f_score),
+        "boundary_precision": _plain_list(boundary.precision),
+        "boundary_recall": _plain_list(boundary.recall),
+        "mean_boundary_f_score": plain(boundary.mean_f_score),
+    }
+    if region.reliability is not None:
+        facts["reliability"] = _reliability_facts(region.reliability)
+    return facts
+
+
+def _reliability_facts(reliability: Reliability) -> dict[str, Any]:
+    return {
+        "expected_calibration_error": plain(reliability.ece),
+        "pixels": reliability.count.tolist(),
+        "confidence": _plain_list(reliability.confidence),
+        "accuracy": _plain_list(reliability.accuracy),
+    }
+
+
+def _estimate_facts(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": _plain_list(estimate.value),
+        "standard_error": _plain_list(estimate.standard_error),
+        "low": _plain_list(estimate.value - estimate.margin),
+        "high": _plain_list(estimate.value + estimate.margin),
+    }
+
+
+def _region_rows(region: RegionAssessment, legend: Legend) -> Iterator[Row]:
+    accuracy, boundary = region.accuracy, region.boundary
+    whole = {
+        "overall_accuracy": accuracy.overall,
+        "mean_iou": accuracy.mean_iou,
+        "mean_boundary_f_score": boundary.mean_f_score,
+    }
+    if region.reliability is not None:
+        whole["expected_calibration_error"] = region.reliability.ece
+    for measure, value in whole.items():
+        yield _label_row(region.name, ("", ""), measure, plain(value))
+    measures = {
+        "precision": accuracy.precision,
+        "recall": accuracy.recall,
+        "f1": accuracy.f1,
+        "iou": accuracy.iou,
+        "boundary_f_score": boundary.f_score,
+    }
+    reference, mapped = accuracy.matrix.sum(axis=1), accuracy.matrix.sum(axis=0)
+    for index, entry in enumerate(legend):
+        who = (entry.class_id, entry.name)
+        for measure, values in measures.items():
+            yield _label_row(region.name, who, measure, plain(values[index]))
+        for measure, pixels in (("reference_pixels", reference), ("mapped_pixels", mapped)):
+            yield _label_row(region.name, who, measure, int(pixels[index]), unit="pixels")
+
+
+def _label_row(
+    region: str, who: tuple[Any, str], measure: str, value: float | None, *, unit: str = "share"
+) -> Row:
+    return ("labels", region, *who, measure, unit, value, None, None, None)
+
+
+def _estimate_row(
+    who: tuple[Any, str], measure: str, unit: str, estimate: Estimate, index: Any
+) -> Row:
+    value, margin = float(estimate.value[index]), float(estimate.margin[index])
+    numbers = (value, float(estimate.standard_error[index]), value - margin, value + margin)
+    return ("sample", "all", *who, measure, unit, *map(plain, numbers))
+
+
+def _plain_list(values: NDArray[np.float64]) -> Any:
+    """Nested as the array is: a number for ()."""
+    flat = [plain(value) for value in np.ravel(values)]
+    return flat if np.ndim(values) else flat[0]

@@ -1,0 +1,1 @@
+"""Random samples of points, and the areas that follow from them."""

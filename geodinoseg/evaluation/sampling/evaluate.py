@@ -1,0 +1,249 @@
+"""From a filled-in sample to accuracy and areas."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import LabelError
+from geodinoseg.evaluation.accuracy import aligned, shown
+from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estimate_areas
+from geodinoseg.evaluation.sampling.mapped_areas import hectares, open_with_areas
+from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
+from geodinoseg.evaluation.sampling.sampling_design import FEWEST_PER_CLASS
+from geodinoseg.evaluation.sampling.strata import read_pixels
+from geodinoseg.labels.pixel_space import pixel_space
+from geodinoseg.legend import PALETTE, LegendClass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from geodinoseg.evaluation.sampling.mapped_areas import FilePath
+    from geodinoseg.legend import Legend
+    from geodinoseg.rasters.class_raster import ClassRaster
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class SampleAssessment:
+    """What a filled-in sample says of a map. Made by `evaluate_sample`."""
+
+    path: Path | str
+    """The class raster; text where it is an address."""
+    points_path: str
+    """The file of points."""
+    classes: tuple[LegendClass, ...]
+    """Of the columns of the error matrix; the first are those on the map, its strata."""
+    estimates: AreaEstimates
+    """The error matrix and what follows from it."""
+    drawn: NDArray[np.int64]
+    """(strata,) points that were drawn."""
+    pixels: NDArray[np.int64]
+    """(answered, 2) row and column of each answered point on the map."""
+    right: NDArray[np.bool_]
+    """(answered,) whether the map has its reference class there."""
+    allow_external: bool = False
+    """Whether the class raster may be of a kind that reaches further; see `open_class_raster`."""
+
+    @property
+    def unanswered(self) -> NDArray[np.int64]:
+        """(strata,) points without a reference class, left out of the estimates."""
+        return np.asarray(self.drawn - self.estimates.counts.sum(axis=1), dtype=np.int64)
+
+    def areas_ha(self) -> list[list[str]]:
+        """Areas of the classes for a person: mapped, estimated, margin and standard error."""
+        areas, mapped = self.estimates.areas_m2, self.estimates.mapped_area_m2
+        padded = np.full(len(self.classes), np.nan, dtype=np.float64)
+        padded[: len(mapped)] = mapped
+        kinds = (padded, areas.value, areas.margin, areas.standard_error)
+        shown_areas = hectares(np.concatenate(kinds))
+        classes = len(self.classes)
+        return [shown_areas[start : start + classes] for start in range(0, 4 * classes, classes)]
+
+    def table(self) -> str:
+        """The estimates as text for a terminal."""
+        estimates = self.estimates
+        lines: list[tuple[str, ...]] = [
+            ("class", "user's", "producer's", "mapped ha", "estimated ha", "points")
+        ]
+        mapped, areas, margins, _ = self.areas_ha()
+        for index, entry in enumerate(self.classes):
+            on_map = index < len(self.drawn)
+            points = f"{estimates.counts[index].sum():,}" if on_map else "-"
+            accuracies = (with_margin(e, index) for e in (estimates.users, estimates.producers))
+            area = f"{areas[index]} ± {margins[index]}"
+            lines.append((entry.name, *accuracies, mapped[index], area, points))
+        overall = f"overall accuracy {with_margin(estimates.overall, ())} (95% intervals)"
+        return f"{aligned(lines)}\n{overall}"
+
+
+def evaluate_sample(
+    class_raster: FilePath | ClassRaster,
+    points: FilePath,
+    *,
+    further_classes: Sequence[str] = (),
+) -> SampleAssessment:
+    """Estimate accuracy and areas from a sample that a person filled in.
+
+    Points without an answer are left out, with a warning: the others of their class stand for
+    them. What was filled in is a class of the map's legend, by name or id, or one of the further
+    classes.
+
+    Args:
+        class_raster: the map that the sample was drawn from.
+        points: the file that `draw_sample` wrote.
+        further_classes: names of classes that are there on the ground and not in the legend.
+
+    Raises:
+        SceneError: the map cannot be read.
+        LabelError: the file is no such sample, another map's, or hardly answered, or an answer is
+            no class.
+    """
+    raster = open_with_areas(class_raster)
+    path = os.fspath(points)
+    sample = read_points(path)
+    classes = _columns(path, raster.legend, sample.strata, further_classes)
+    pixels = _pixels_of(path, sample, raster)
+    _check_map_classes(path, sample, pixels, raster)
+    columns = _answers(path, sample, classes)
+    answered = np.flatnonzero(columns >= 0)
+    row_of = {stratum.class_id: row for row, stratum in enumerate(sample.strata)}
+    rows = np.array([row_of[sample.map_class_ids[i]] for i in sample.point_ids[answered].tolist()])
+    counts = np.zeros((len(sample.strata), len(classes)), dtype=np.int64)
+    np.add.at(counts, (rows.astype(np.intp), columns[answered]), 1)
+    drawn = np.array([stratum.points for stratum in sample.strata], dtype=np.int64)
+    _check_answered(path, sample.strata, drawn, counts.sum(axis=1))
+    return SampleAssessment(
+        path=raster.path,
+        points_path=path,
+        classes=classes,
+        estimates=estimate_areas(counts, [stratum.area_m2 for stratum in sample.strata]),
+        drawn=drawn,
+        pixels=pixels[answered],
+        right=columns[answered] == rows,
+        allow_external=raster.allow_external,
+    )
+
+
+def with_margin(estimate: Estimate, index: Any) -> str:
+    """An estimate for a person, with half its 95% interval; a dash where there is none."""
+    value, margin = float(estimate.value[index]), float(estimate.margin[index])
+    return f"{shown(value)} ± {shown(margin)}" if math.isfinite(value) else "-"
+
+
+def _columns(
+    path: str, legend: Legend, strata: Sequence[Stratum], further: Sequence[str]
+) -> tuple[LegendClass, ...]:
+    """The strata, the other classes of the legend, and the further ones."""
+    by_id = legend.by_id()
+    for stratum in strata:
+        if stratum.class_id not in by_id or by_id[stratum.class_id].name != stratum.name:
+            raise LabelError(
+                f"{path}: was drawn from a map with the class {stratum.class_id} {stratum.name}, "
+                f"which this one has not; give the map that the sample was drawn from."
+            )
+    sampled = [stratum.class_id for stratum in strata]
+    known = [by_id[class_id] for class_id in sampled]
+    known += [entry for entry in legend if entry.class_id not in sampled]
+    first = max(by_id) + 1
+    new = [name for name in dict.fromkeys(further) if name not in legend.names]
+    return tuple(known) + tuple(
+        LegendClass(class_id=first + index, name=name, color=PALETTE[-1 - index % len(PALETTE)])
+        for index, name in enumerate(new)
+    )
+
+
+def _pixels_of(path: str, sample: PointSample, raster: ClassRaster) -> NDArray[np.int64]:
+    """(points, 2) row and column of each point.
+
+    Raises:
+        LabelError: one lies outside the map.
+    """
+    space = pixel_space(path, sample.crs, raster.geobox)
+    positions = space.to_pixels(sample.coordinates)
+    limits = (raster.width, raster.height)
+    outside = ~((positions >= 0) & (positions < limits)).all(axis=1)  # also of what is no number
+    if outside.any():
+        raise LabelError(
+            f"{path}: {int(outside.sum())} of the points lie outside {raster.path}, such as point "
+            f"{sample.point_ids[np.argmax(outside)]}; give the map that the sample was drawn from."
+        )
+    return np.floor(positions[:, ::-1]).astype(np.int64)
+
+
+def _check_map_classes(
+    path: str, sample: PointSample, pixels: NDArray[np.int64], raster: ClassRaster
+) -> None:
+    channels = read_pixels(raster, [(row, col) for row, col in pixels.tolist()])
+    drawn = [sample.map_class_ids[number] for number in sample.point_ids.tolist()]
+    ids = np.append(raster.legend.class_ids, -1)[channels]
+    other = np.flatnonzero(ids != drawn)
+    if len(other):
+        names = {entry.class_id: entry.name for entry in raster.legend} | {-1: "no class"}
+        first = int(other[0])
+        raise LabelError(
+            f"{path}: at {len(other)} points the map has another class than the one they were "
+            f"drawn from (point {sample.point_ids[first]}: {names[int(ids[first])]} instead of "
+            f"{names[drawn[first]]}); give the map that the sample was drawn from, with the "
+            f"points where they were."
+        )
+
+
+def _answers(path: str, sample: PointSample, classes: Sequence[LegendClass]) -> NDArray[np.int64]:
+    """(points,) column of each answer, -1 where there is none.
+
+    Raises:
+        LabelError: an answer is no class, or there is none at all.
+    """
+    by_name = {entry.name: column for column, entry in enumerate(classes)}
+    by_id = {str(entry.class_id): column for column, entry in enumerate(classes)}
+    # A class that is called 2 is meant before the one whose id is 2.
+    columns = by_id | {name.casefold(): column for name, column in by_name.items()} | by_name
+    strange = Counter(
+        answer
+        for answer in sample.references
+        if answer and answer not in columns and answer.casefold() not in columns
+    )
+    if strange:
+        listed = ", ".join(f"{answer!r} ({count})" for answer, count in strange.most_common(8))
+        raise LabelError(
+            f"{path}: reference holds what is no class: {listed}; classes are "
+            f"{', '.join(by_name)}. Correct them, or say --further-class where the ground has a "
+            f"class that the map lacks."
+        )
+    if not any(sample.references):
+        raise LabelError(
+            f"{path}: no point has a reference class yet; open it in QGIS and fill in the column "
+            f"reference, then evaluate again."
+        )
+    found = [
+        columns.get(answer, columns.get(answer.casefold(), -1)) for answer in sample.references
+    ]
+    return np.array([-1 if not a else c for a, c in zip(sample.references, found, strict=True)])
+
+
+def _check_answered(
+    path: str, strata: Sequence[Stratum], drawn: NDArray[np.int64], answered: NDArray[np.int64]
+) -> None:
+    for stratum, count in zip(strata, answered.tolist(), strict=True):
+        if count < min(FEWEST_PER_CLASS, stratum.pixels):
+            raise LabelError(
+                f"{path}: class {stratum.name} has {count} answered of its {stratum.points} "
+                f"points, and fewer than {FEWEST_PER_CLASS} say nothing; fill in more of them."
+            )
+    open_points = int((drawn - answered).sum())
+    if open_points:
+        _log.warning(
+            "%s: %d of %d points have no reference class; they are left out, and the answered "
+            "points of their map class stand for them.", path, open_points, int(drawn.sum()),
+        )  # fmt: skip

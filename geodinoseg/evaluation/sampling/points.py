@@ -1,0 +1,242 @@
+"""A sample of points as a GeoPackage: a layer for the interpreter, and a note out of sight.
+
+The layer says nothing of the map's class at a point, since who knows it sees it there: points come
+in random order, and what `evaluate` needs lies in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import warnings
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+
+from geodinoseg.errors import LabelError, OutputError, one_line
+from geodinoseg.files.atomic import written_beside
+from geodinoseg.labels.paths import file_of
+from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
+from geodinoseg.polygons.side_files import find_parts
+from geodinoseg.qgis.geopackage import add_layer_style, check_layer_name
+from geodinoseg.qgis.geopackage_note import add_note, read_note
+from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyproj
+    from numpy.typing import NDArray
+    from rasterio.crs import CRS
+
+PARTS = (".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
+"""Endings of files that belong to an open or broken GeoPackage."""
+_WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stratum:
+    """A class of a map as it was sampled."""
+
+    class_id: int
+    """In the raster."""
+    name: str
+    """As the map's legend has it."""
+    pixels: int
+    """Of this class on the map."""
+    area_m2: float
+    """Of this class on the map, square metres."""
+    points: int
+    """Drawn from it."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class PointSample:
+    """What a file of sampled points holds."""
+
+    strata: tuple[Stratum, ...]
+    """The classes."""
+    crs: pyproj.CRS | None
+    """Of the coordinates."""
+    point_ids: NDArray[np.int64]
+    """(points,) numbers of the points that are in the layer."""
+    coordinates: NDArray[np.float64]
+    """(points, 2), x and y."""
+    references: tuple[str, ...]
+    """(points,) what was filled in, without blanks round it; empty where nothing was."""
+    map_class_ids: dict[int, int]
+    """Class id of the map at each point that was drawn, by its number."""
+
+
+def check_point_output(target: Path) -> None:
+    """Refuse a name that a layer cannot have.
+
+    Raises:
+        OutputError: the stem of the file is that of a table of the format.
+    """
+    check_layer_name(target)
+
+
+def write_points(
+    target: Path,
+    coordinates: NDArray[np.float64],
+    class_ids: NDArray[np.int64],
+    *,
+    crs: CRS | None,
+    strata: Sequence[Stratum],
+) -> Path:
+    """Write a sample; a file of this name is replaced.
+
+    Args:
+        target: a `.gpkg`.
+        coordinates: (points, 2), x and y, in the order of their numbers.
+        class_ids: (points,) class of the map at each.
+        crs: of the coordinates.
+        strata: the classes, in the order of the list to choose from.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    numbers = np.arange(1, len(coordinates) + 1, dtype=np.int64)
+    frame = geopandas.GeoDataFrame(
+        {POINT_FIELD: numbers, REFERENCE_FIELD: pd.Series([None] * len(numbers), dtype="str")},
+        geometry=shapely.points(coordinates),
+        crs=None if crs is None else crs.to_wkt(),
+    )
+    with written_beside(target, old_parts=find_parts(target, PARTS)) as path:
+        try:
+            _write_layer(frame, path)
+            add_note(path, _note(strata, numbers, class_ids))
+        except (*_WRITE_ERRORS, sqlite3.Error, RuntimeError) as error:
+            raise OutputError(
+                f"{target}: could not be written; is the disk full? ({one_line(error)})."
+            ) from error
+        qml = sample_points_qml([stratum.name for stratum in strata])
+        add_layer_style(path, qml, target=target)
+    return target
+
+
+def read_points(path: str) -> PointSample:
+    """Read a sample that `write_points` wrote and a person filled in.
+
+    Raises:
+        LabelError: the file is missing, damaged or none of ours, or its points are not those that
+            were drawn.
+    """
+    strata, map_class_ids = _read_note(path)
+    layer = open_vector_layer(path)
+    missing = [name for name in (POINT_FIELD, REFERENCE_FIELD) if name not in layer.columns]
+    if missing:
+        raise LabelError(
+            f"{path}: has no column {missing[0]!r} any more; draw the sample again, or give the "
+            f"column its name back."
+        )
+    frame = layer.read([POINT_FIELD, REFERENCE_FIELD])
+    geometries = np.array(frame.geometry.array, dtype=object)
+    kinds = shapely.get_type_id(geometries)  # -1 where there is none
+    if (kinds != shapely.GeometryType.POINT).any() or shapely.is_empty(geometries).any():
+        raise LabelError(f"{path}: holds something that is no point; draw the sample again.")
+    return PointSample(
+        strata=strata,
+        crs=crs_of(frame),
+        point_ids=_point_ids(path, frame[POINT_FIELD], map_class_ids),
+        coordinates=shapely.get_coordinates(geometries),
+        references=tuple(_text(value) for value in frame[REFERENCE_FIELD].tolist()),
+        map_class_ids=map_class_ids,
+    )
+
+
+def _write_layer(frame: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        pyogrio.write_dataframe(
+            frame,
+            os.fspath(path),
+            layer=path.stem,
+            driver="GPKG",
+            geometry_type="Point",
+            # As for polygons: GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
+            dataset_options={"VERSION": "1.2"},
+            layer_options={"GEOMETRY_NAME": "geom"},
+        )
+
+
+def _note(
+    strata: Sequence[Stratum], numbers: NDArray[np.int64], class_ids: NDArray[np.int64]
+) -> dict[str, Any]:
+    return {
+        "strata": [asdict(stratum) for stratum in strata],
+        "points": list(zip(numbers.tolist(), class_ids.tolist(), strict=True)),
+    }
+
+
+def _read_note(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
+    file = Path(file_of(path))
+    if not file.is_file():
+        raise LabelError(f"{path}: no such file; draw a sample with geodinoseg sample.")
+    try:
+        return _understood(read_note(file))
+    except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+        raise LabelError(
+            f"{path}: is no sample that geodinoseg drew: what it noted of the map's classes is "
+            f"missing. Give the .gpkg that geodinoseg sample wrote, filled in, not a copy "
+            f"exported from it ({one_line(error)})."
+        ) from error
+
+
+def _understood(note: dict[str, Any]) -> tuple[tuple[Stratum, ...], dict[int, int]]:
+    """The strata, and the class id of each point.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not what `_note` makes.
+    """
+    strata = tuple(
+        Stratum(
+            class_id=int(stratum["class_id"]),
+            name=str(stratum["name"]),
+            pixels=int(stratum["pixels"]),
+            area_m2=float(stratum["area_m2"]),
+            points=int(stratum["points"]),
+        )
+        for stratum in note["strata"]
+    )
+    points = {int(number): int(class_id) for number, class_id in note["points"]}
+    counts = Counter(points.values())
+    sound = all(
+        s.pixels > 0 and 0 < s.area_m2 < math.inf and counts[s.class_id] == s.points for s in strata
+    )
+    if not sound or sum(stratum.points for stratum in strata) != len(points):
+        raise ValueError("points and classes do not fit each other")
+    return strata, points
+
+
+def _point_ids(path: str, column: Any, drawn: dict[int, int]) -> NDArray[np.int64]:
+    values = column.tolist()
+    strange = [value for value in values if value not in drawn]
+    if strange:
+        raise LabelError(
+            f"{path}: holds points that were not drawn but added later, {len(strange)} in all "
+            f"(point_id {strange[0]}); remove them, as only points drawn at random count."
+        )
+    if len(set(values)) < len(values):
+        twice = next(value for value in values if values.count(value) > 1)
+        raise LabelError(f"{path}: point {twice:.0f} is there twice; remove one of them.")
+    return np.array(values, dtype=np.int64)
+
+
+def _text(value: Any) -> str:
+    """What was typed: empty for None and NaN; whole numbers without a decimal point."""
+    if value is None or value != value:  # noqa: PLR0124 (NaN is not itself)
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()

@@ -1,0 +1,1 @@
+"""Files that appear whole: atomic writes, locks, XML from other programs."""

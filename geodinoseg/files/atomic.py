@@ -1,0 +1,287 @@
+"""Where outputs may go, and how they get there: checked first, written beside, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from geodinoseg.errors import OutputError, OutputExistsError, one_line
+from geodinoseg.files.locks import temporary_prefix, try_lock
+
+PathLike = str | os.PathLike[str]
+
+_OLD = "old"
+"""What a folder is called that waits for its successor to take its place."""
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on the file systems that Linux has."""
+_LONGEST_SIDE_ENDING = len(".aux.xml")
+"""What is added to a target's name for the files beside it, `.parts` among them."""
+
+# What a disk says that is full, over quota, read-only or broken; other errors of the operating
+# system that pass by here have another cause and go up untouched.
+_WRITE_FAULTS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+}  # fmt: skip
+
+
+def check_output(
+    path: PathLike,
+    *,
+    overwrite: bool,
+    suffixes: Sequence[str] = (),
+    inputs: Iterable[PathLike] = (),
+) -> Path:
+    """Say now, before any work, whether a file can be written at a path.
+
+    Args:
+        path: where the file shall appear.
+        overwrite: whether a file that is there may be replaced.
+        suffixes: accepted endings, lower case with their dot; any when empty.
+        inputs: files that must not be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: a file is there already.
+        OutputError: it is a folder, an input, in a folder that is missing or read-only, or has an
+            ending that says another format.
+    """
+    target = Path(path)
+    if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
+        raise OutputError(f"{path}: outputs are written to local files; copy it there afterwards.")
+    _check_length(target)
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder; give the name of a file in it.")
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise OutputError(f"{path}: the name must end in {' or '.join(suffixes)}.")
+    check_folder_of(target)
+    if any(_same_file(target, source) for source in inputs):
+        raise OutputError(f"{path}: is an input of this run; give another name.")
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: exists already; give another name, or --overwrite.")
+    return target
+
+
+def check_output_folder(
+    path: PathLike, *, overwrite: bool, is_ours: Callable[[Path], bool]
+) -> Path:
+    """Say now whether a folder of ours can be written at a path.
+
+    Args:
+        path: where the folder shall appear.
+        overwrite: whether a folder of ours that is there may be replaced.
+        is_ours: tells a folder of ours; others are never replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: such a folder is there already.
+        OutputError: a file or a folder of another kind is there, or its parent is not writable.
+    """
+    target = Path(path)
+    _check_length(target)
+    check_folder_of(target)
+    if target.is_dir():
+        if any(target.iterdir()) and not is_ours(target):
+            raise OutputError(
+                f"{path}: is a folder that holds other things; give another name for the output."
+            )
+        if not overwrite and any(target.iterdir()):
+            raise OutputExistsError(f"{path}: exists already; give another name, or --overwrite.")
+    elif target.exists():
+        raise OutputError(f"{path}: is a file; give the name of a folder.")
+    return target
+
+
+@contextmanager
+def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[Path]:
+    """A path to write to; what was written appears at the target only when the block ends well.
+
+    The path lies in a new folder beside the target, under the target's own name. Side files that
+    are written next to it (`landcover.tif.aux.xml`, `landcover.dbf`) move with it, before it, so
+    that a reader who sees the main file sees all of it. On an error nothing is left.
+
+    Args:
+        target: where the file shall appear.
+        old_parts: side files of what was at the target; those that are not replaced go, since
+            readers would take them for the new file's.
+
+    Raises:
+        OutputError: the files cannot be put in place.
+    """
+    with _folder_beside(target) as folder:
+        yield folder / target.name
+        written = [entry for entry in folder.iterdir() if entry.name != target.name]
+        for entry in [*written, folder / target.name]:
+            _sync(entry)
+        for part in {*old_parts} - {target.parent / entry.name for entry in written}:
+            part.unlink(missing_ok=True)
+        try:
+            for entry in [*written, folder / target.name]:
+                os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (the atomic one)
+        except (IsADirectoryError, FileNotFoundError) as error:  # since it was looked at
+            raise OutputError(f"{target}: could not be put there: {one_line(error)}.") from error
+        _sync_folder(target.parent)
+
+
+@contextmanager
+def folder_written_beside(target: Path) -> Iterator[Path]:
+    """A new folder to fill; it appears at the target only when the block ends well.
+
+    A folder that was at the target is moved away first and deleted last.
+
+    Raises:
+        OutputError: the folder cannot be put in place.
+    """
+    with _folder_beside(target) as folder:
+        fresh, old = folder / "new", folder / _OLD
+        fresh.mkdir()
+        yield fresh
+        for entry in fresh.rglob("*"):
+            if entry.is_file():
+                _sync(entry)
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        _sync_folder(target.parent)
+
+
+def remove_folder(target: Path) -> None:
+    """Remove a folder of ours: gone from its name at once, then its files one by one.
+
+    Raises:
+        OutputError: it cannot be moved away.
+    """
+    with _folder_beside(target) as folder:
+        target.rename(folder / "unwanted")
+        _sync_folder(target.parent)
+
+
+def remove_left_behind(folder: Path, prefix: str, *, target: Path | None = None) -> None:
+    """Remove temporary folders whose process was killed; those at work keep theirs.
+
+    Args:
+        folder: where they lie.
+        prefix: how their names begin.
+        target: whose they are. What was moved away from there for a successor that then did not
+            come goes back first.
+    """
+    with os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    for path in found:
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue  # gone by now, or no folder
+        try:
+            if try_lock(handle):
+                old = Path(path, _OLD)
+                if target is not None and old.exists() and not target.exists():
+                    old.rename(target)
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    try:
+        remove_left_behind(target.parent, temporary_prefix(target), target=target)
+        folder, handle = _held_folder(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot write there: {one_line(error)}.") from error
+    try:
+        yield folder
+    except OSError as error:
+        if error.errno not in _WRITE_FAULTS:
+            raise
+        raise OutputError(f"{target}: could not be written: {one_line(error)}.") from error
+    finally:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _held_folder(target: Path) -> tuple[Path, int]:
+    """A new folder, and a handle whose lock says that somebody is at work in it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # somebody who cleans up took it for one that was left behind
+        if try_lock(handle) is not False and folder.exists():
+            return folder, handle
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Have new names in a folder outlive a power cut; not every network mount can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _check_length(target: Path) -> None:
+    longest = _LONGEST_NAME - _LONGEST_SIDE_ENDING
+    if len(os.fsencode(target.name)) > longest:
+        raise OutputError(
+            f"{target.name[:40]}...: is too long a name; give one of at most {longest} bytes, as "
+            f"files beside it have longer ones."
+        )
+
+
+def check_folder_of(target: Path) -> None:
+    """Say now whether files can be made where a target would lie.
+
+    Raises:
+        OutputError: the folder is missing or read-only, or the name not in UTF-8.
+    """
+    folder = target.parent
+    try:
+        str(target).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(
+            f"{str(target)!a}: is not written in UTF-8; give another name."
+        ) from error
+    if not folder.exists():
+        raise OutputError(f"{target}: the folder {folder} does not exist; make it first.")
+    if not folder.is_dir():
+        raise OutputError(f"{target}: {folder} is a file, not a folder.")
+    try:
+        # Tried, since access rights do not tell: root may write where a disk is read-only.
+        tempfile.TemporaryDirectory(prefix=temporary_prefix(target), dir=folder).cleanup()
+    except OSError as error:
+        raise OutputError(
+            f"{target}: the folder {folder} cannot be written to ({error.strerror}); give another."
+        ) from error
+
+
+def _same_file(target: Path, source: PathLike) -> bool:
+    try:
+        return target.samefile(source)
+    except OSError:
+        return False

@@ -1,0 +1,118 @@
+"""Labels on the pixel grid of a scene: a plain value that reads and counts them by windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.windows import Window, windows_over
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.geobox import GeoBox
+    from geodinoseg.legend import Legend
+    from geodinoseg.rasters.scene import Scene, SceneReader
+
+
+class LabelSource(Protocol):
+    """Where labels come from."""
+
+    @property
+    def fill(self) -> int:
+        """Channel of pixels without a label, or IGNORE."""
+
+    def reaches(self, window: Window) -> bool:
+        """Whether a window may hold anything but `fill`."""
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """(height, width) channels of a window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """Labels on the pixel grid of a scene. A plain value; made by `open_labels`."""
+
+    path: str
+    """The file they come from."""
+    geobox: GeoBox
+    """The scene."""
+    legend: Legend
+    """What the channels mean."""
+    source: LabelSource
+    """Polygons or a raster."""
+    scene: Scene | None = None
+    """Whose missing pixels are not counted; None counts them all."""
+
+    def on(self, scene: Scene) -> Labels:
+        """The same labels, where a pixel without data in the scene does not count."""
+        return replace(self, scene=scene if _may_miss_pixels(scene) else None)
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Labels of a window, whatever the scene holds there.
+
+        Args:
+            window: inside the scene.
+
+        Returns:
+            (height, width) int16 (int32 past 32,767 classes): channel 0 to classes - 1 of the
+            legend, IGNORE where there is no label.
+
+        Raises:
+            LabelError: a label raster cannot be read.
+        """
+        return self.source.read(window)
+
+    def class_blocks(self, block_px: int) -> NDArray[np.int64]:
+        """How many pixels of each class each block of the scene holds, and the scene has data for.
+
+        Blocks without a polygon cost nothing; a label raster is read through once.
+
+        Args:
+            block_px: side of a block; the last ones end at the scene's edge.
+
+        Returns:
+            (block rows, block columns, classes).
+        """
+        height, width = self.geobox.height, self.geobox.width
+        shape = (-(-height // block_px), -(-width // block_px), len(self.legend))
+        counts = np.zeros(shape, dtype=np.int64)
+        with self._scene_reader() as scene:
+            for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
+                at = block.row_off // block_px, block.col_off // block_px
+                counts[at] = self._counted(block, scene)
+        return counts
+
+    @contextmanager
+    def _scene_reader(self) -> Iterator[SceneReader | None]:
+        if self.scene is None:
+            yield None
+            return
+        with self.scene.reader() as reader:
+            yield reader
+
+    def _counted(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
+        if not self.source.reaches(window):
+            return self._counted_fill(window, scene)
+        channels = self.source.read(window)
+        known = channels != IGNORE
+        if scene is not None:
+            known &= scene.read(window)[1]
+        return np.bincount(channels[known], minlength=len(self.legend))
+
+    def _counted_fill(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
+        """Where no label reaches, nothing is burnt, and without background nothing is read."""
+        counts = np.zeros(len(self.legend), dtype=np.int64)
+        if self.source.fill != IGNORE:
+            pixels = window.height * window.width
+            counts[self.source.fill] = pixels if scene is None else scene.read(window)[1].sum()
+        return counts
+
+
+def _may_miss_pixels(scene: Scene) -> bool:
+    return bool(scene.validity) or scene.dtype.kind == "f"

@@ -1,0 +1,171 @@
+"""Labels from polygons: brought into the scene's pixel space once, burnt window by window."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+
+from geodinoseg.errors import LabelError
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.features import has_nonfinite
+from geodinoseg.labels.overlaps import ScenePolygons, warn_of_overlaps
+from geodinoseg.labels.pixel_space import PixelSpace, elsewhere, pixel_space
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyproj
+    from numpy.typing import NDArray
+
+    from geodinoseg.geobox import GeoBox
+    from geodinoseg.labels.features import LabelFeatures
+    from geodinoseg.windows import Window
+
+# The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
+# 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
+_LONGEST_EDGE_PX = 64.0
+# Polygons are kept this far round the scene, in shares of its size, so that no cut shows in it.
+_MARGIN = 0.02
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonSource:
+    """Labels that are burnt from polygons when a window is read."""
+
+    polygons: NDArray[Any]
+    """(polygons,) in pixel space; where two overlap the later one counts."""
+    channels: NDArray[np.int64]
+    """(polygons,) channel of each, or IGNORE."""
+    tree: shapely.STRtree
+    """Over the polygons."""
+    fill: int
+    """Channel of pixels in no polygon, or IGNORE."""
+    dtype: np.dtype[Any]
+    """int16 or int32."""
+
+    def reaches(self, window: Window) -> bool:
+        """Whether a window may hold anything but `fill`."""
+        return len(self.tree.query(_box(window))) > 0
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """(height, width) channels of a window; a pixel belongs to the polygon over its centre."""
+        burnt = np.full((window.height, window.width), self.fill, dtype=self.dtype)
+        found = np.sort(self.tree.query(_box(window)))
+        if len(found):
+            rasterize(
+                zip(self.polygons[found], self.channels[found].tolist(), strict=True),
+                out=burnt,
+                transform=Affine.translation(window.col_off, window.row_off),
+            )
+        return burnt
+
+
+def polygon_source(
+    placed: ScenePolygons, channels: NDArray[np.int64], *, fill: int, dtype: np.dtype[Any]
+) -> PolygonSource:
+    """Polygons made ready to be burnt as the channels given."""
+    return PolygonSource(
+        polygons=placed.polygons,
+        channels=channels,
+        tree=shapely.STRtree(placed.polygons),
+        fill=fill,
+        dtype=dtype,
+    )
+
+
+def polygons_on(layers: Sequence[LabelFeatures], geobox: GeoBox, *, name: str) -> ScenePolygons:
+    """The polygons of layers that reach a scene, in its pixel space.
+
+    Args:
+        layers: in their order; where polygons overlap, the later layer counts.
+        geobox: the scene.
+        name: of all of them, for messages.
+
+    Raises:
+        LabelError: none does, or a layer's CRS does not lead to the scene's.
+    """
+    polygons, ids = [], []
+    for layer in layers:
+        pixels = areas_on(layer.path, layer.crs, layer.polygons, geobox)
+        inside = reaching(pixels, geobox)
+        polygons.append(pixels[inside])
+        ids.append(layer.classes.class_ids[inside])
+    if not any(map(len, polygons)):
+        first = layers[0]
+        raise misses(first.path, first.crs, first.polygons, geobox)
+    class_ids = np.concatenate(ids)
+    order = np.argsort(class_ids == IGNORE, kind="stable")
+    placed = ScenePolygons(polygons=np.concatenate(polygons)[order], class_ids=class_ids[order])
+    warn_of_overlaps(name, placed, layers[0].classes.names, geobox)
+    return placed
+
+
+def areas_on(
+    path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox
+) -> NDArray[Any]:
+    """Polygons in a scene's pixel space, those that do not reach it too.
+
+    Raises:
+        LabelError: the CRS does not lead to the scene's.
+    """
+    if geobox.crs is None and crs is not None:
+        _log.warning(
+            "%s: the scene has no CRS, so the coordinates of the labels (%s) are taken as they "
+            "are.", path, crs.name,
+        )  # fmt: skip
+    return _in_pixels(path, polygons, pixel_space(path, crs, geobox))
+
+
+def reaching(pixels: NDArray[Any], geobox: GeoBox) -> NDArray[np.intp]:
+    """Which polygons in pixel space reach a scene."""
+    scene = shapely.box(0, 0, geobox.width, geobox.height)
+    return np.flatnonzero(shapely.intersects(pixels, scene))
+
+
+def misses(path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox) -> LabelError:
+    """The error that no polygon of a layer reaches a scene."""
+    left, bottom, right, top = (float(value) for value in shapely.total_bounds(polygons))
+    return elsewhere(path, pixel_space(path, crs, geobox), (left, bottom, right, top))
+
+
+def _in_pixels(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+    if space.crs is not None:
+        polygons = _near_scene(polygons, space)
+        polygons = shapely.segmentize(polygons, _LONGEST_EDGE_PX * space.pixel_length())
+    pixels = shapely.transform(polygons, space.to_pixels)
+    lost = has_nonfinite(pixels)
+    if lost.any():
+        _log.warning(
+            "%s: left out %d polygons that the scene's CRS has no place for.", path, int(lost.sum())
+        )
+        pixels[lost] = shapely.Polygon()
+    if not space.geobox.is_georeferenced and shapely.total_bounds(pixels)[3] <= 0:
+        # QGIS draws a picture without georeference from y = 0 downwards.
+        pixels = shapely.transform(pixels, lambda points: points * (1, -1))
+    # Rounding may cross edges that all but touched.
+    crossed = ~shapely.is_valid(pixels)
+    pixels[crossed] = shapely.buffer(shapely.make_valid(pixels[crossed]), 0)
+    return pixels
+
+
+def _near_scene(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+    """What of the polygons lies near the scene; a projection may have no place for the rest."""
+    left, bottom, right, top = space.scene_bounds()
+    margin_x, margin_y = _MARGIN * (right - left), _MARGIN * (top - bottom)
+    near = shapely.box(left - margin_x, bottom - margin_y, right + margin_x, top + margin_y)
+    shapely.prepare(near)
+    beyond = ~shapely.covers(near, polygons)
+    cut = polygons.copy()
+    cut[beyond] = shapely.intersection(polygons[beyond], near)
+    return cut
+
+
+def _box(window: Window) -> shapely.Polygon:
+    return shapely.box(window.col_off, window.row_off, window.col_end, window.row_end)

@@ -1,1 +1,0 @@
-"""Pictures for people: a scene beside its map, and how a training went."""

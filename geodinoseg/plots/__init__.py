@@ -1,0 +1,1 @@
+"""Map pictures (command `picture`)."""

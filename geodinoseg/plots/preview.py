@@ -1,0 +1,199 @@
+"""Scenes and maps of any size, read small enough to look at: colours, not measured values."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import NodataShadowWarning
+from rasterio.vrt import WarpedVRT
+
+from geodinoseg.errors import SceneError
+from geodinoseg.geobox import same_place
+from geodinoseg.rasters.reader import opened_reader
+from geodinoseg.rasters.scene import open_scene, scene_path
+from geodinoseg.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import rasterio
+    from numpy.typing import NDArray
+
+    from geodinoseg.geobox import GeoBox
+    from geodinoseg.legend import Legend
+    from geodinoseg.rasters.class_raster import ClassRaster
+    from geodinoseg.rasters.scene import Scene, ScenePath
+
+# Of pixel values; what lies outside is drawn black or white. A few hot roofs or dark edges would
+# otherwise leave the rest grey.
+_STRETCH_PERCENTILES = (2.0, 98.0)
+_WHITE = 255
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def decimated(geobox: GeoBox, *, longest_px: int) -> GeoBox:
+    """The same place in fewer, larger pixels: at most so many along the longer side."""
+    factor = max(1.0, max(geobox.width, geobox.height) / longest_px)
+    width = max(1, round(geobox.width / factor))
+    height = max(1, round(geobox.height / factor))
+    pixel = Affine.scale(geobox.width / width, geobox.height / height)
+    return type(geobox)(
+        crs=geobox.crs, transform=geobox.transform @ pixel, width=width, height=height
+    )
+
+
+def scene_colors(
+    source: ScenePath | Scene, raster: ClassRaster, small: GeoBox, *, bands: Sequence[int] | None
+) -> NDArray[np.uint8]:
+    """A scene as it looks where a class raster lies.
+
+    Args:
+        source: the scene, as `open_scene` takes it.
+        raster: says the place.
+        small: that place in the pixels to read.
+        bands: one band, or red, green and blue; those that the file calls so where not given,
+            else the first three, else the first.
+
+    Returns:
+        (height, width, 3) uint8, white where the scene holds nothing. Bytes are shown as they
+        are, other types stretched between their 2nd and 98th percentile, each band alone.
+
+    Raises:
+        SceneError: the scene cannot be read or lies nowhere that the class raster knows.
+    """
+    path = scene_path(source)
+    if bands and len(bands) not in {1, len(_RGB)}:
+        raise SceneError(
+            f"{path}: {len(bands)} bands make no picture; give one, or red, green and blue."
+        )
+    scene = open_scene(source, bands=bands)
+    with opened_reader(path, allow_external=scene.allow_external) as reader:
+        shown = list(bands) if bands else _color_bands(reader.dataset, scene.bands)
+
+        def read(dataset: rasterio.DatasetReader) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            with _on_grid_of(raster, scene, dataset, small) as view:
+                return _read_small(view, shown, small)
+
+        pixels, valid = reader.read(_whole(scene.geobox), read)
+    if not valid.any() and not same_place(scene.geobox, raster.geobox):
+        raise SceneError(
+            f"{path}: holds nothing where {raster.path} lies; give the scene that the map was "
+            f"made from."
+        )
+    colors = np.full((small.height, small.width, 3), _WHITE, dtype=np.uint8)
+    # One band fills all three channels, in grey.
+    colors[valid] = np.stack([stretched(band[valid]) for band in pixels], axis=-1)
+    return colors
+
+
+def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
+    """Class ids in larger pixels: of each the one in its middle, from the file's overviews.
+
+    Returns:
+        (height, width) in the raster's dtype.
+
+    Raises:
+        SceneError: the file cannot be read.
+    """
+    shape = (small.height, small.width)
+    with opened_reader(raster.path, allow_external=raster.allow_external) as reader:
+        class_ids: NDArray[Any] = reader.read(
+            _whole(raster.geobox), lambda dataset: dataset.read(1, out_shape=shape)
+        )
+    return class_ids
+
+
+def class_colors(
+    class_ids: NDArray[Any], legend: Legend, *, nodata: int | None
+) -> NDArray[np.uint8]:
+    """Class ids in the colours of a legend.
+
+    Returns:
+        (height, width, 4) uint8 with alpha; clear where there is no class of the legend.
+    """
+    by_id = sorted(legend, key=lambda entry: entry.class_id)
+    known = np.array([entry.class_id for entry in by_id], dtype=np.int64)
+    table = np.array([(*entry.rgb, 255) for entry in by_id], dtype=np.uint8)
+    position = np.searchsorted(known, class_ids).clip(max=len(known) - 1)
+    colors: NDArray[np.uint8] = table[position]
+    colors[known[position] != class_ids] = 0
+    if nodata is not None:
+        colors[class_ids == nodata] = 0
+    return colors
+
+
+def class_shares(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) -> dict[int, float]:
+    """Share of each class in the area that has one, 0 to 1, by class id.
+
+    Counted on the small pixels, each with its area on the ground.
+    """
+    areas = np.broadcast_to(small.row_areas_m2[:, None], class_ids.shape)
+    area = {
+        entry.class_id: float(areas[class_ids == entry.class_id].sum()) for entry in raster.legend
+    }
+    total = sum(area.values())
+    return {class_id: part / total if total else 0.0 for class_id, part in area.items()}
+
+
+def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values of one band, (pixels,), as bytes: as they are, or from the 2nd to 98th percentile."""
+    if values.dtype == np.uint8 or not values.size:
+        return values.astype(np.uint8)
+    low, high = np.percentile(values.astype(np.float64), _STRETCH_PERCENTILES)
+    spread = (values.astype(np.float64) - low) / ((high - low) or 1.0)
+    stretched: NDArray[np.uint8] = (spread.clip(0, 1) * 255).round().astype(np.uint8)
+    return stretched
+
+
+def _color_bands(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> list[int]:
+    named = dict(zip(dataset.colorinterp, dataset.indexes, strict=True))
+    if all(color in named for color in _RGB):
+        return [named[color] for color in _RGB]
+    return list(bands[:3] if len(bands) >= len(_RGB) else bands[:1])
+
+
+@contextmanager
+def _on_grid_of(
+    raster: ClassRaster, scene: Scene, dataset: rasterio.DatasetReader, small: GeoBox
+) -> Iterator[rasterio.DatasetReader]:
+    """The dataset itself where it has the raster's grid, else a view of it on the small grid."""
+    if same_place(scene.geobox, raster.geobox):
+        yield dataset
+        return
+    if scene.geobox.crs is None or raster.geobox.crs is None:
+        raise SceneError(
+            f"{scene.path}: has another grid than {raster.path}, and without a CRS in both nobody "
+            f"knows where they meet; give the scene that the map was made from."
+        )
+    with WarpedVRT(
+        dataset,
+        crs=small.crs,
+        transform=small.transform,
+        width=small.width,
+        height=small.height,
+        resampling=Resampling.bilinear,
+        add_alpha=scene.alpha_band is None,
+    ) as view:
+        yield view
+
+
+def _read_small(
+    source: rasterio.DatasetReader, bands: list[int], small: GeoBox
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Pixels (bands, height, width) as the mean of what they cover, and which hold data."""
+    shape = (small.height, small.width)
+    with warnings.catch_warnings():
+        # Nodata beside alpha: the file says missing twice, and either will do for a picture.
+        warnings.simplefilter("ignore", NodataShadowWarning)
+        pixels = source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average)
+        valid = source.dataset_mask(out_shape=shape) > 0
+    return pixels, valid & np.isfinite(pixels).all(axis=0)
+
+
+def _whole(geobox: GeoBox) -> Window:
+    return Window(col_off=0, row_off=0, width=geobox.width, height=geobox.height)

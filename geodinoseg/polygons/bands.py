@@ -1,0 +1,183 @@
+"""A class raster as the tracer takes it: bands of whole rows, each with the row above it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodinoseg.polygons.coverage.tracer import Band
+from geodinoseg.polygons.ground import AreaWeights
+from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader
+from geodinoseg.rasters.confidence_raster import ConfidenceReader, opened_confidence
+from geodinoseg.rasters.dataset import settings_for
+from geodinoseg.windows import Window, windows_over
+
+_CONFIDENCE_NODATA = 255
+_KEPT_BLOCK_ROWS = 1.25
+_SMALLEST_CACHE_BYTES, _LARGEST_CACHE_BYTES = 8 << 20, 512 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What marks pixels of no region: a value, and a type of number that holds it and every id."""
+
+    value: int
+    """The raster's nodata, or a number that no pixel has."""
+    dtype: np.dtype[Any]
+    """The raster's, or a wider one."""
+
+
+def outside_of(raster: ClassRaster) -> Outside:
+    """Nodata where there is one, else the number below the smallest of the raster's type."""
+    if raster.nodata is not None:
+        return Outside(value=raster.nodata, dtype=raster.dtype)
+    if raster.dtype.itemsize == 8:
+        # No wider integer; an id so far out would be no class anyway.
+        return Outside(value=int(np.iinfo(raster.dtype).max), dtype=raster.dtype)
+    value = int(np.iinfo(raster.dtype).min) - 1
+    return Outside(value=value, dtype=np.promote_types(raster.dtype, np.min_scalar_type(value)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRasters:
+    """A class raster and its confidence, opened. Belongs to the thread that opened them."""
+
+    classes: ClassRasterReader
+    """The class ids."""
+    confidence: ConfidenceReader | None
+    """Percent, where the class raster names such a raster."""
+
+
+@contextmanager
+def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
+    """Open a class raster, and its confidence, to be read once from top to bottom.
+
+    Raises:
+        SceneError: one cannot be opened, or the confidence is another raster's.
+    """
+    with ExitStack() as stack:
+        classes = stack.enter_context(raster.reader())
+        confidence = None
+        if raster.confidence_path is not None:
+            confidence = stack.enter_context(opened_confidence(raster))
+        stack.enter_context(
+            settings_for(
+                os.fspath(raster.path),
+                allow_external=raster.allow_external,
+                cache_bytes=_cache_bytes(raster),
+            )
+        )
+        yield OpenRasters(classes=classes, confidence=confidence)
+
+
+def _cache_bytes(raster: ClassRaster) -> int:
+    """Room for the block row in which one chunk ends and the next begins.
+
+    So much, and no block is decoded twice; more would be memory for what nobody reads again.
+    """
+    block_row_bytes = raster.block_shape[0] * raster.width * raster.dtype.itemsize
+    if raster.confidence_path is not None:
+        block_row_bytes *= 2
+    kept_bytes = round(_KEPT_BLOCK_ROWS * block_row_bytes)
+    return min(max(kept_bytes, _SMALLEST_CACHE_BYTES), _LARGEST_CACHE_BYTES)
+
+
+def read_rows(
+    raster: ClassRaster, reader: ClassRasterReader, *, chunk_rows: int
+) -> Iterator[NDArray[Any]]:
+    """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype.
+
+    Raises:
+        SceneError: a block cannot be read.
+    """
+    for window in windows_over(
+        height=raster.height, width=raster.width, rows=chunk_rows, cols=raster.width
+    ):
+        yield reader.read(window)
+
+
+def regroup_rows(
+    parts: Iterator[NDArray[Any]], *, chunk_rows: int, height: int
+) -> Iterator[NDArray[Any]]:
+    """The same rows in chunks of chunk_rows, the last one with what is left."""
+    held: list[NDArray[Any]] = []
+    held_rows = passed = 0
+    for part in parts:
+        held.append(part)
+        held_rows += len(part)
+        while held_rows >= chunk_rows or (held_rows and passed + held_rows == height):
+            rows = held[0] if len(held) == 1 else np.concatenate(held)
+            chunk, rest = rows[:chunk_rows], rows[chunk_rows:]
+            yield chunk
+            passed += len(chunk)
+            held, held_rows = ([rest] if len(rest) else []), len(rest)
+
+
+def cut_bands(
+    raster: ClassRaster,
+    chunks: Iterator[NDArray[Any]],
+    *,
+    outside: Outside,
+    weights: AreaWeights,
+    confidence: ConfidenceReader | None,
+) -> Iterator[Band]:
+    """Bands for the tracer from chunks of rows, with the confidence where there is one.
+
+    Args:
+        raster: where the chunks come from.
+        chunks: (rows, width) each, top to bottom.
+        outside: what marks pixels of no region.
+        weights: area of the pixels.
+        confidence: of the same raster.
+
+    Raises:
+        SceneError: a block of the confidence cannot be read.
+    """
+    above = np.full(raster.width + 2, outside.value, dtype=outside.dtype)
+    row = 0
+    for chunk in chunks:
+        end = row + len(chunk)
+        cells = _with_surroundings(chunk, above, outside, is_last=end == raster.height)
+        window = Window(col_off=0, row_off=row, width=raster.width, height=len(chunk))
+        yield Band(
+            cells=cells,
+            row_off=row,
+            outside=outside.value,
+            weights_above=weights.above[row : end + 1],
+            integrals=() if confidence is None else _integrals(confidence.read(window)),
+        )
+        above = cells[len(chunk)].copy()
+        row = end
+
+
+def _with_surroundings(
+    chunk: NDArray[Any], above: NDArray[Any], outside: Outside, *, is_last: bool
+) -> NDArray[Any]:
+    rows, width = chunk.shape
+    cells = np.empty((1 + rows + is_last, width + 2), dtype=outside.dtype)
+    cells[0] = above
+    cells[1 : rows + 1, 1:-1] = chunk
+    cells[1:, [0, -1]] = outside.value
+    cells[1 + rows :] = outside.value
+    return cells
+
+
+def _integrals(percent: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Confidence, and number of pixels that have one, above and left of each lattice point."""
+    has_value = percent != _CONFIDENCE_NODATA
+    return _integral(np.where(has_value, percent, 0)), _integral(has_value)
+
+
+def _integral(values: NDArray[Any]) -> NDArray[np.int64]:
+    """(rows, width) -> (rows + 1, width + 1)."""
+    rows, width = values.shape
+    integral = np.zeros((rows + 1, width + 1), dtype=np.int64)
+    np.cumsum(values, axis=1, dtype=np.int64, out=integral[1:, 1:])
+    np.cumsum(integral[1:], axis=0, out=integral[1:])
+    return integral

@@ -1,0 +1,118 @@
+"""Which class small regions take: the rule of the minimum mapping unit, on a graph of regions.
+
+A region is a 4-connected area of one class. Wave by wave, a small region takes the class with
+which it shares the longest border, counted over its neighbours that are large or took their class
+in the wave before; between equals the smaller class id. So each small region joins a large one,
+by the shortest way through small ones, whatever was read first. Regions that no large one can
+reach so stay as they are; nodata is never taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodinoseg.polygons.coverage.chains import offsets_of, ragged_range
+
+NO_WAVE = -1
+"""Wave of a region whose class is not known yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionGraph:
+    """Regions and their borders, as far as the raster was read."""
+
+    values: NDArray[np.int64]
+    """(regions,) the class that each region has, or took."""
+    waves: NDArray[np.int64]
+    """(regions,) 0 = keeps its class; n = took it in wave n; NO_WAVE = not known yet."""
+    is_unsure: NDArray[np.bool_]
+    """(regions,) True = may still grow large; its wave is NO_WAVE."""
+    gives_class: NDArray[np.bool_]
+    """(regions,) False = never taken: nodata."""
+    first: NDArray[np.int64]
+    """(borders,) a region."""
+    second: NDArray[np.int64]
+    """(borders,) its neighbour; each border once."""
+    length_px: NDArray[np.int64]
+    """(borders,) sides of pixels."""
+
+
+def decide_classes(graph: RegionGraph) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Decide what can be decided whatever the rest of the raster holds.
+
+    Returns:
+        (regions,) values and waves, those of decided regions changed. A region stays undecided
+        where one that may still grow, or one that waits for such, could give it its class.
+    """
+    values, waves = graph.values.copy(), graph.waves.copy()
+    undecided = (waves == NO_WAVE) & ~graph.is_unsure
+    borders = _Borders.of(graph)
+    # Each wave looks at the neighbours of the regions that the wave before changed, no others.
+    newly_waiting = np.flatnonzero(graph.is_unsure)
+    wave, last_wave = 0, int(waves.max(initial=NO_WAVE))
+    while len(newly_waiting) or wave <= last_wave:
+        wave += 1
+        blocked = borders.of_neighbours(newly_waiting)[0]
+        newly_waiting = np.unique(blocked[undecided[blocked]])
+        undecided[newly_waiting] = False
+        givers = np.flatnonzero(waves == wave - 1)
+        if wave == 1:  # nodata gives nothing; a hole of it that was filled in a wave does
+            givers = givers[graph.gives_class[givers]]
+        region, giver, length_px = borders.of_neighbours(givers)
+        takes = undecided[region]
+        takers, taken = _longest_border(region[takes], values[giver[takes]], length_px[takes])
+        values[takers], waves[takers] = taken, wave
+        undecided[takers] = False
+        last_wave = max(last_wave, wave if len(takers) else 0)
+    waves[undecided] = 0  # out of reach of every large region
+    return values, waves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Borders:
+    """Borders from both of their sides, sorted by neighbour."""
+
+    region: NDArray[np.int64]
+    length_px: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    """(regions + 1,): the borders of neighbour n are offsets[n] to offsets[n + 1]."""
+
+    @classmethod
+    def of(cls, graph: RegionGraph) -> _Borders:
+        neighbour = np.concatenate([graph.second, graph.first])
+        order = np.argsort(neighbour, kind="stable")
+        return cls(
+            region=np.concatenate([graph.first, graph.second])[order],
+            length_px=np.concatenate([graph.length_px, graph.length_px])[order],
+            offsets=offsets_of(np.bincount(neighbour, minlength=len(graph.values))),
+        )
+
+    def of_neighbours(
+        self, neighbours: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The borders of some neighbours: region, neighbour, length."""
+        counts = self.offsets[neighbours + 1] - self.offsets[neighbours]
+        places = ragged_range(self.offsets[neighbours], counts)
+        return self.region[places], np.repeat(neighbours, counts), self.length_px[places]
+
+
+def _longest_border(
+    regions: NDArray[np.int64], values: NDArray[np.int64], length_px: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each region the value with the longest border in all, between equals the smallest."""
+    order = np.lexsort((values, regions))
+    regions, values, length_px = regions[order], values[order], length_px[order]
+    is_new = np.ones(len(order), dtype=bool)
+    is_new[1:] = (regions[1:] != regions[:-1]) | (values[1:] != values[:-1])
+    places = np.flatnonzero(is_new)
+    if not len(places):
+        return regions, values
+    totals = np.add.reduceat(length_px, places)
+    regions, values = regions[places], values[places]
+    best = np.lexsort((values, -totals, regions))
+    is_first = np.ones(len(best), dtype=bool)
+    is_first[1:] = regions[best][1:] != regions[best][:-1]
+    return regions[best][is_first], values[best][is_first]

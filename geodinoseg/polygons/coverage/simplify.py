@@ -1,0 +1,110 @@
+"""Boundaries with fewer vertices, and still a coverage: which vertices of a band may go.
+
+An arc (boundary between two fixed points: a vertex where three or more edges meet, a corner of the
+raster, or a place where a cut is crossed) is simplified as Douglas and Peucker do, on both sides at
+once, since both sides have the same vertices. A chord may replace a stretch of an arc only where
+
+1. no vertex of the stretch is farther from the chord than the tolerance, nor beyond its ends;
+2. the convex hull of the stretch holds no other boundary, but at the chord's ends.
+
+The second rule keeps the coverage valid whatever the tolerance: if two chords crossed, one of
+their stretches would have to pass through the other's hull. It looks at the boundaries as they
+were traced, so no chord depends on another, and no order of work matters.
+
+Two stretches with the same two ends would fall on each other. Only whole arcs and the halves of a
+closed boundary can be such, so these keep a vertex between their ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodinoseg.polygons.coverage.arcs import (
+    Arcs,
+    SideBounds,
+    Stretches,
+    chords,
+    find_arcs,
+    side_bounds,
+)
+from geodinoseg.polygons.coverage.chord_hulls import holds_no_other
+from geodinoseg.polygons.coverage.lattice import Edges, Lattice
+
+
+def kept_vertices(
+    lattice: Lattice,
+    edges: Edges,
+    network: NDArray[np.bool_],
+    *,
+    frame_rows: Sequence[int],
+    tolerance_px: float,
+) -> NDArray[np.bool_]:
+    """Which vertices of a band a simplified coverage keeps.
+
+    Args:
+        lattice: the vertices.
+        edges: the directed edges between them.
+        network: (lattice rows, width + 1) True = a boundary passes the lattice point.
+        frame_rows: lattice rows that are the raster's upper or lower edge.
+        tolerance_px: distance to the simplified boundary that no vertex exceeds.
+
+    Returns:
+        (vertices,) True = stays; ports stay.
+    """
+    # Maps of neighbouring rasters meet without a gap: each keeps its four corners.
+    is_side = (lattice.cols == 0) | (lattice.cols == network.shape[1] - 1)
+    keep = _is_fixed(lattice)
+    keep |= is_side & np.isin(lattice.rows, frame_rows)
+    arcs, closed = find_arcs(lattice, edges, keep)
+    keep[arcs.vertices[arcs.offsets[:-1]]] = True
+    passed = np.zeros((network.shape[0], network.shape[1] + 1), dtype=np.int32)
+    np.cumsum(network, axis=1, out=passed[:, 1:])
+    is_port = lattice.is_port[arcs.vertices]
+    first, last = arcs.offsets[:-1], arcs.offsets[1:] - 1
+    twins = closed | ~(is_port[first] | is_port[last])
+    stretches = Stretches(first=first, last=last, may_have_twin=twins)
+    stretches = stretches.take(last - first >= 2)
+    while len(stretches):
+        bounds = side_bounds(arcs, stretches)
+        # What lies on the lower cut between two of its ports, only the next band knows.
+        hangs = arcs.rows[stretches.first] + arcs.rows[stretches.last] == 2 * len(network)
+        straight = np.flatnonzero(~hangs & _is_near(arcs, stretches, bounds, tolerance_px))
+        alone = holds_no_other(arcs, stretches.take(straight), bounds.take(straight), passed)
+        split = np.ones(len(stretches), dtype=bool)
+        split[straight[alone]] = False
+        keep[arcs.vertices[bounds.farthest[split]]] = True
+        stretches = _halves(arcs, stretches.take(split), bounds.farthest[split])
+    return keep
+
+
+def _is_fixed(lattice: Lattice) -> NDArray[np.bool_]:
+    """Ports, and vertices where three or more edges meet."""
+    edge_count = np.bitwise_count(lattice.pattern)
+    return lattice.is_port | (edge_count > 2)
+
+
+def _is_near(
+    arcs: Arcs, stretches: Stretches, bounds: SideBounds, tolerance_px: float
+) -> NDArray[np.bool_]:
+    """Rule 1, of stretches without a twin."""
+    dx, dy = chords(arcs, stretches)
+    squared = dx * dx + dy * dy
+    farthest = np.maximum(-bounds.side_min, bounds.side_max)
+    near = farthest <= tolerance_px * np.sqrt(squared)
+    within = (squared > 0) & (bounds.along_min >= 0) & (bounds.along_max <= squared)
+    return near & within & ~stretches.may_have_twin
+
+
+def _halves(arcs: Arcs, stretches: Stretches, at: NDArray[np.int64]) -> Stretches:
+    """Both parts of stretches that were split, those with a vertex inside."""
+    dx, dy = chords(arcs, stretches)
+    closed = (dx == 0) & (dy == 0)
+    halves = Stretches(
+        first=np.concatenate([stretches.first, at]),
+        last=np.concatenate([at, stretches.last]),
+        may_have_twin=np.concatenate([closed, closed]),
+    )
+    return halves.take(halves.last - halves.first >= 2)

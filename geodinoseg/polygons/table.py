@@ -1,0 +1,184 @@
+"""Traced polygons as tables with attributes, in map coordinates, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyproj
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from geodinoseg.errors import SceneError
+from geodinoseg.geobox import GeoBox
+from geodinoseg.polygons.coverage.chains import ragged_range
+from geodinoseg.polygons.coverage.join import LatticePolygons
+from geodinoseg.polygons.coverage.paths import segment_ends
+from geodinoseg.polygons.ground import AreaWeights, segment_lengths_m
+from geodinoseg.polygons.wkb import MapPolygons, encode_multipolygons, encode_polygons
+from geodinoseg.rasters.class_raster import ClassRaster
+
+GEOMETRY = "geometry"
+"""Name of the geometry column."""
+
+
+def polygon_schema(*, has_confidence: bool) -> pa.Schema:
+    """Columns of a batch: the attributes, then the geometry as WKB."""
+    fields = [
+        pa.field("class_id", pa.int32()),
+        pa.field("class_name", pa.string()),
+        pa.field("area_m2", pa.float64()),
+        pa.field("perim_m", pa.float64()),
+    ]
+    if has_confidence:
+        fields.append(pa.field("conf_mean", pa.float64()))
+    # The name by which GDAL and GeoPandas know WKB in an Arrow stream.
+    wkb = {"ARROW:extension:name": "geoarrow.wkb"}
+    return pa.schema([*fields, pa.field(GEOMETRY, pa.large_binary(), metadata=wkb)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonTable:
+    """Turns traced polygons of one raster into record batches."""
+
+    raster: ClassRaster
+    """Where they were traced."""
+    weights: AreaWeights
+    """The pixel areas that they were traced with."""
+    crs: CRS | None
+    """Of the coordinates in the batches; the raster's, unless the file's format has its own."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the batches."""
+        return polygon_schema(has_confidence=self.raster.confidence_path is not None)
+
+    @property
+    def measures(self) -> int:
+        """How many measures the polygons need to be traced with."""
+        return 1 if self.raster.confidence_path is None else 3
+
+    def batch(self, polygons: LatticePolygons) -> pa.RecordBatch:
+        """One row a polygon, in the same order.
+
+        Raises:
+            SceneError: a class id that the legend lacks.
+        """
+        geobox = self.raster.geobox
+        return self._rows(
+            polygons.class_ids,
+            polygons.measures,
+            _perimeters_m(polygons, geobox),
+            self._encoded(polygons),
+        )
+
+    def dissolved(self, finished: Iterable[LatticePolygons]) -> pa.RecordBatch:
+        """One multipolygon a class, by ascending class id.
+
+        Raises:
+            SceneError: a class id that the legend lacks.
+        """
+        geobox = self.raster.geobox
+        many = [
+            (one.class_ids, one.measures, _perimeters_m(one, geobox), self._encoded(one))
+            for one in finished
+        ]
+        if not many:
+            return pa.RecordBatch.from_pylist([], schema=self.schema)
+        columns = list(zip(*many, strict=True))
+        class_ids = np.concatenate(columns[0])
+        order = np.argsort(class_ids, kind="stable")
+        present, starts, counts = np.unique(class_ids[order], return_index=True, return_counts=True)
+        return self._rows(
+            present,
+            np.add.reduceat(np.concatenate(columns[1])[order], starts),
+            np.add.reduceat(np.concatenate(columns[2])[order], starts),
+            encode_multipolygons(pa.concat_arrays(columns[3]).take(pa.array(order)), counts),
+        )
+
+    def _rows(
+        self,
+        class_ids: NDArray[np.int64],
+        measures: NDArray[np.int64],
+        perimeters_m: NDArray[np.float64],
+        geometries: pa.Array,
+    ) -> pa.RecordBatch:
+        columns = [
+            pa.array(class_ids.astype(np.int32)),
+            self._names(class_ids),
+            pa.array(measures[:, 0] * self.weights.unit_m2),
+            pa.array(perimeters_m),
+        ]
+        if self.raster.confidence_path is not None:
+            columns.append(_mean(measures[:, 1], measures[:, 2]))
+        return pa.record_batch([*columns, geometries], schema=self.schema)
+
+    def _encoded(self, polygons: LatticePolygons) -> pa.Array:
+        return encode_polygons(self._reprojected(map_polygons(polygons, self.raster.geobox)))
+
+    def _reprojected(self, polygons: MapPolygons) -> MapPolygons:
+        """The polygons in the CRS asked for; points that neighbours share stay shared."""
+        source = self.raster.geobox.crs
+        if self.crs == source:
+            return polygons
+        transformer = pyproj.Transformer.from_crs(
+            pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(self.crs), always_xy=True
+        )
+        xs, ys = transformer.transform(polygons.xs, polygons.ys)
+        if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+            raise SceneError(
+                f"{self.raster.path}: has pixels that do not lie on the earth in {self.crs}; "
+                f"write a .gpkg, which keeps the raster's own CRS."
+            )
+        return replace(polygons, xs=xs, ys=ys)
+
+    def _names(self, class_ids: NDArray[np.int64]) -> pa.Array:
+        legend = self.raster.legend
+        order = np.argsort(legend.class_ids)
+        known = legend.class_ids[order]
+        places = np.searchsorted(known, class_ids).clip(max=len(known) - 1)
+        lacking = known[places] != class_ids
+        if lacking.any():
+            raise SceneError(
+                f"{self.raster.path}: has pixels of value {class_ids[lacking][0]}, which is no "
+                f"class of its legend ({_listed(known)}); set them to the nodata value, or give "
+                f"the raster a legend with this class."
+            )
+        return pa.array(np.array(legend.names, dtype=object)[order]).take(pa.array(places))
+
+
+def map_polygons(polygons: LatticePolygons, geobox: GeoBox) -> MapPolygons:
+    """The polygons in coordinates of the CRS, exteriors counter-clockwise as seen on a map."""
+    rings = polygons.rings
+    cols, rows = rings.cols, rings.rows
+    if geobox.transform.determinant > 0:  # south-up: walked the other way round
+        lengths = rings.lengths
+        backwards = np.repeat(rings.offsets[:-1] + rings.offsets[1:] - 1, lengths)
+        backwards -= ragged_range(rings.offsets[:-1], lengths)
+        cols, rows = cols[backwards], rows[backwards]
+    xs, ys = geobox.transform @ (cols.astype(np.float64), rows.astype(np.float64))
+    return MapPolygons(
+        xs=xs, ys=ys, ring_offsets=rings.offsets, polygon_offsets=polygons.polygon_offsets
+    )
+
+
+def _perimeters_m(polygons: LatticePolygons, geobox: GeoBox) -> NDArray[np.float64]:
+    """Length of all rings of each polygon, holes counted."""
+    rings = polygons.rings
+    lengths = segment_lengths_m(geobox, rings.cols, rings.rows, segment_ends(rings.offsets))
+    if not len(polygons):
+        return lengths
+    return np.add.reduceat(lengths, rings.offsets[polygons.polygon_offsets[:-1]])
+
+
+def _mean(sums: NDArray[np.int64], counts: NDArray[np.int64]) -> pa.Array:
+    """Null where nothing was counted."""
+    means = sums / np.maximum(counts, 1)
+    return pa.array(means, mask=counts == 0)
+
+
+def _listed(class_ids: NDArray[np.int64]) -> str:
+    shown = ", ".join(str(class_id) for class_id in class_ids[:8])
+    return shown if len(class_ids) <= 8 else f"{shown}, ..."

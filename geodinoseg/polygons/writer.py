@@ -1,0 +1,237 @@
+"""The one writer of polygon files: the format by the suffix, streamed, with a style for QGIS.
+
+A file appears at its name only when it is whole. A GeoPackage holds its style, the other formats
+have a `.qml` of the same stem beside them.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyogrio
+import pyogrio.raw
+from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+from rasterio.crs import CRS
+
+from geodinoseg.errors import OutputError, one_line
+from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.legend import Legend
+from geodinoseg.polygons.formats import write_geoparquet
+from geodinoseg.polygons.shapefile_limits import check_shapefile_names, within_shapefile_limits
+from geodinoseg.polygons.side_files import check_parts, check_style_file, find_parts
+from geodinoseg.qgis.geopackage import add_layer_style, check_layer_name
+from geodinoseg.qgis.styles import vector_qml
+
+GEOJSON_CRS = CRS.from_epsg(4326)
+"""The one CRS that GeoJSON has (RFC 7946)."""
+
+_LARGEST_INDEX_BYTES = 8_000_000
+_WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorFormat:
+    """A file format and how GDAL is told to write it."""
+
+    driver: str
+    """GDAL's name; pyarrow writes Parquet."""
+    layer_options: dict[str, str]
+    """GDAL's layer creation options."""
+    dataset_options: dict[str, str] = field(default_factory=dict)
+    """Its dataset creation options."""
+    parts: tuple[str, ...] = ()
+    """Endings of further files that readers take for a part of it; some are made by others."""
+
+
+_GEOPACKAGE = VectorFormat(
+    driver="GPKG",
+    layer_options={"GEOMETRY_NAME": "geom"},
+    # Nothing later is used, and GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
+    dataset_options={"VERSION": "1.2"},
+    # What was not written before a crash: SQLite would write an old file's into the new one.
+    parts=(".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
+)
+_SHAPEFILE = VectorFormat(
+    driver="ESRI Shapefile",
+    # The header holds a day; today's would make tomorrow's file another.
+    layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
+    # Indexes of old features among them (.qix, .sbn, .idm), by which readers would miss new ones.
+    parts=(
+        ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".shp.xml",
+    ),
+)  # fmt: skip
+_PARQUET = VectorFormat(driver="Parquet", layer_options={})
+_GEOJSON = VectorFormat(
+    driver="GeoJSON",
+    # 1e-9 of a degree is 0.1 mm: the default of 7 decimals would move a drone's pixels by half.
+    layer_options={"RFC7946": "YES", "COORDINATE_PRECISION": "9"},
+)
+VECTOR_FORMATS = {
+    ".gpkg": _GEOPACKAGE,
+    ".shp": _SHAPEFILE,
+    ".fgb": VectorFormat(driver="FlatGeobuf", layer_options={}),
+    ".geojson": _GEOJSON,
+    ".json": _GEOJSON,
+    ".parquet": _PARQUET,
+    ".geoparquet": _PARQUET,
+}
+"""The formats by suffix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonLayer:
+    """What a polygon file says besides its features."""
+
+    crs: CRS | None
+    """Of the coordinates."""
+    legend: Legend
+    """Names and colours of the style, by `class_name`."""
+    schema: pa.Schema
+    """Of the batches; the last column is WKB."""
+    geometry_type: str
+    """Polygon or MultiPolygon."""
+
+
+def format_of(path: PathLike) -> VectorFormat:
+    """The format that a path's suffix says; `check_vector_output` refuses others."""
+    return VECTOR_FORMATS[Path(path).suffix.lower()]
+
+
+def crs_in_file(path: PathLike, crs: CRS | None) -> CRS | None:
+    """The CRS that coordinates must have in a file of this format.
+
+    Raises:
+        OutputError: a GeoJSON of a raster without CRS.
+    """
+    if format_of(path) is not _GEOJSON:
+        return crs
+    if crs is None:
+        raise OutputError(
+            f"{path}: GeoJSON is in longitude and latitude, and the raster has no CRS to come "
+            f"from; write a .gpkg, or give the raster its CRS."
+        )
+    return GEOJSON_CRS
+
+
+def check_vector_output(
+    path: PathLike, *, legend: Legend, overwrite: bool, inputs: Iterable[PathLike]
+) -> Path:
+    """Say before any work whether polygons of these classes can be written at a path.
+
+    Raises:
+        OutputError: the path cannot be written, the format cannot hold the class names, or the
+            style would replace a raster's.
+    """
+    target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
+    kind = format_of(target)
+    if not overwrite:
+        check_parts(target, kind.parts)
+    if kind is _GEOPACKAGE:
+        check_layer_name(target)
+    else:
+        check_style_file(target)
+    if kind is _SHAPEFILE:
+        check_shapefile_names(target, legend)
+    return target
+
+
+def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: PolygonLayer) -> Path:
+    """Write features as they come.
+
+    Args:
+        batches: the features.
+        target: the file, checked by `check_vector_output`.
+        layer: what the file says besides.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: the disk is full, or the format cannot hold as much.
+    """
+    kind = format_of(target)
+    with written_beside(target, old_parts=find_parts(target, kind.parts)) as path:
+        if kind is _SHAPEFILE:
+            batches = within_shapefile_limits(batches, target, layer.legend)
+        if kind is _PARQUET:
+            write_geoparquet(
+                batches, path, schema=layer.schema, crs=layer.crs, kind=layer.geometry_type
+            )
+        else:
+            _write_with_gdal(batches, path, target, kind, layer)
+        qml = vector_qml(layer.legend)
+        if kind is _GEOPACKAGE:
+            add_layer_style(path, qml, target=target)
+        else:
+            path.with_suffix(".qml").write_text(qml, encoding="utf-8")
+    return target
+
+
+def _write_with_gdal(
+    batches: Iterator[pa.RecordBatch],
+    path: Path,
+    target: Path,
+    kind: VectorFormat,
+    layer: PolygonLayer,
+) -> None:
+    source = _Source(batches)
+    # GDAL writes a Shapefile's ending in lower case, whatever it is told.
+    written = path.with_suffix(path.suffix.lower())
+    try:
+        with warnings.catch_warnings(), _spatial_index_on_disk():
+            warnings.filterwarnings("ignore", message="'crs' was not provided")
+            pyogrio.raw.write_arrow(
+                pa.RecordBatchReader.from_batches(layer.schema, source),
+                os.fspath(written),
+                layer=path.stem,
+                driver=kind.driver,
+                geometry_type=layer.geometry_type,
+                geometry_name=layer.schema.names[-1],
+                crs=None if layer.crs is None else layer.crs.to_wkt(),
+                dataset_options=kind.dataset_options,
+                layer_options=kind.layer_options,
+            )
+        written.replace(path)
+    except (*_WRITE_ERRORS, RuntimeError, OSError) as error:
+        if source.error is not None:
+            raise source.error from error
+        raise OutputError(
+            f"{target}: could not be written; is the disk full? ({one_line(error)})."
+        ) from error
+
+
+@contextmanager
+def _spatial_index_on_disk() -> Iterator[None]:
+    """Let GDAL build a GeoPackage's index in pieces: in one it holds 40 MB a million polygons.
+
+    The setting goes to the GDAL that pyogrio brings, which is not the one that rasterio brings.
+    """
+    name = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
+    before = pyogrio.get_gdal_config_option(name)
+    pyogrio.set_gdal_config_options({name: _LARGEST_INDEX_BYTES})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({name: before})
+
+
+class _Source:
+    """Batches on their way through Arrow's C interface, which turns an error into a text."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.error: BaseException | None = None
+        """What was raised while a batch was made."""
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except BaseException as error:
+            self.error = error
+            raise

@@ -1,0 +1,1 @@
+"""What QGIS reads: styles, attribute tables, rows in a GeoPackage. Text in, text out."""

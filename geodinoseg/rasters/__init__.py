@@ -1,0 +1,1 @@
+"""Rasters read and written: scenes, class rasters, COGs; which files may be opened; retries."""

@@ -1,0 +1,150 @@
+"""Rows of any height go in, whole block rows come out: each block of a file is written once."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import GridError
+from geodinoseg.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+BLOCK_PX = 512
+"""Side of a block."""
+
+Checksums = dict[tuple[int, int], int]
+"""CRC-32 of the pixels of each block, all bands together, by its first row and first column."""
+
+
+class BlockRows:
+    """Gathers the rows of one column panel after the other.
+
+    Holds at most one block row of a panel. Panels begin and end at block columns, or at the
+    raster's last column.
+    """
+
+    def __init__(
+        self,
+        sink: Callable[[Window, NDArray[Any]], None],
+        *,
+        height: int,
+        width: int,
+        bands: int,
+        dtype: np.dtype[Any],
+    ) -> None:
+        """Take rows for a raster.
+
+        Args:
+            sink: is given the window of a block row, at most 512 rows of a panel, and its pixels
+                (bands, height, width), which it must not keep.
+            height: rows of the raster.
+            width: columns of the raster.
+            bands: bands of the raster.
+            dtype: of the pixels.
+        """
+        self._sink = sink
+        self._height, self._width, self._bands, self._dtype = height, width, bands, dtype
+        self._checksums: Checksums = {}
+        self._panel = (0, 0)
+        self._next_row = 0
+        self._gathered = np.empty((bands, 0, 0), dtype=dtype)
+
+    @property
+    def checksums(self) -> Mapping[tuple[int, int], int]:
+        """Of the blocks that were handed on, by first row and first column."""
+        return self._checksums
+
+    @property
+    def missing_blocks(self) -> int:
+        """Blocks that were not handed on yet."""
+        return -(-self._height // BLOCK_PX) * -(-self._width // BLOCK_PX) - len(self._checksums)
+
+    def write(self, window: Window, pixels: NDArray[Any]) -> None:
+        """Take the next rows of a panel, or the first of another.
+
+        Args:
+            window: where the pixels lie. Either it goes on below the window before it, at the same
+                columns, or it begins at a block's first row.
+            pixels: (bands, height, width) of the window.
+
+        Raises:
+            GridError: the window does neither, the pixels do not fit it, or some were written
+                before.
+        """
+        self._check_pixels(window, pixels)
+        if (window.col_off, window.width) != self._panel or window.row_off != self._next_row:
+            self._begin_at(window)
+        done = 0
+        while done < window.height:
+            row = window.row_off + done
+            count = min(BLOCK_PX - row % BLOCK_PX, window.height - done)
+            self._take(row, pixels[:, done : done + count])
+            done += count
+        self._next_row = window.row_end
+
+    def _check_pixels(self, window: Window, pixels: NDArray[Any]) -> None:
+        shape = (self._bands, window.height, window.width)
+        if pixels.shape != shape or pixels.dtype != self._dtype:
+            raise GridError(
+                f"rows of {pixels.dtype} {pixels.shape} do not fit a raster that takes "
+                f"{self._dtype} {shape} at {window}."
+            )
+        if window.row_end > self._height or window.col_end > self._width:
+            raise GridError(f"{window} reaches past {self._width} x {self._height} px.")
+
+    def _begin_at(self, window: Window) -> None:
+        whole = self._next_row % BLOCK_PX == 0 or self._next_row == self._height
+        begins = window.row_off % BLOCK_PX == 0 and window.col_off % BLOCK_PX == 0
+        ends = window.col_end % BLOCK_PX == 0 or window.col_end == self._width
+        if not (whole and begins and ends):
+            raise GridError(
+                f"{window} neither goes on at row {self._next_row} of its panel nor begins and "
+                f"ends at blocks of {BLOCK_PX} px."
+            )
+        self._panel = (window.col_off, window.width)
+
+    def _take(self, row: int, pixels: NDArray[Any]) -> None:
+        """Hand rows of one block row on, or keep them until the block row is whole."""
+        start = row % BLOCK_PX
+        end = start + pixels.shape[1]
+        whole = end == BLOCK_PX or row + pixels.shape[1] == self._height
+        if start == 0 and whole:
+            self._hand_on(row, pixels)
+            return
+        if self._gathered.shape[2] != self._panel[1]:
+            shape = (self._bands, BLOCK_PX, self._panel[1])
+            self._gathered = np.empty(shape, dtype=self._dtype)
+        self._gathered[:, start:end] = pixels
+        if whole:
+            self._hand_on(row - start, self._gathered[:, :end])
+
+    def _hand_on(self, row: int, pixels: NDArray[Any]) -> None:
+        window = Window(
+            col_off=self._panel[0], row_off=row, width=pixels.shape[2], height=pixels.shape[1]
+        )
+        checksums = block_checksums(window, pixels)
+        if not checksums.keys().isdisjoint(self._checksums):
+            raise GridError(f"{window} was written before.")
+        self._sink(window, pixels)
+        self._checksums |= checksums
+
+
+def block_checksums(window: Window, pixels: NDArray[Any]) -> Checksums:
+    """The checksum of each block in a window.
+
+    Args:
+        window: begins at a block's first row and column and is at most one block high.
+        pixels: (bands, height, width) of the window.
+    """
+    return {
+        (window.row_off, window.col_off + col): zlib.crc32(
+            np.ascontiguousarray(pixels[:, :, col : col + BLOCK_PX]).data
+        )
+        for col in range(0, window.width, BLOCK_PX)
+    }

@@ -1,0 +1,211 @@
+"""A finished map: what the header of a class raster says, and how its pixels are read.
+
+Rasters that others made are welcome, as long as their pixels are class ids.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rasterio.enums import MaskFlags
+
+from geodinoseg.errors import LegendError, SceneError
+from geodinoseg.geobox import GeoBox
+from geodinoseg.legend import Legend
+from geodinoseg.rasters.dataset import (
+    FIRST_DEADLINE_S,
+    RasterPath,
+    geobox_of,
+    holds_whole_numbers,
+)
+from geodinoseg.rasters.legend_sources import class_ids_in, find_legend
+from geodinoseg.rasters.reader import RasterReader, opened_reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import rasterio
+    from numpy.typing import NDArray
+
+    from geodinoseg.windows import Window
+
+LEGEND_TAG = "GEODINOSEG_LEGEND"
+"""Tag of a class raster: its legend as JSON."""
+CONFIDENCE_TAG = "GEODINOSEG_CONFIDENCE"
+"""Tag of a class raster: path of its confidence raster, as seen from its folder."""
+CONTENT_TAG = "GEODINOSEG_CONTENT"
+"""Tag of every raster of ours: `classes`, `confidence` or `probabilities`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRaster:
+    """A raster of class ids. A plain value: holds no handle. Made by `open_class_raster`."""
+
+    path: Path | str
+    """The file; text where it is an address or another path of GDAL's."""
+    geobox: GeoBox
+    """Place and size."""
+    legend: Legend
+    """What the ids mean."""
+    nodata: int | None
+    """Value of pixels without a class; None where every pixel has one."""
+    dtype: np.dtype[Any]
+    """Of the pixels: whole numbers."""
+    block_shape: tuple[int, int]
+    """Rows and columns of a block as the file is stored."""
+    confidence_path: Path | None
+    """Confidence raster of the same grid, where there is one: percent, nodata 255."""
+    tags: dict[str, str]
+    """GDAL metadata of the file; ours begin with GEODINOSEG_."""
+    allow_external: bool = False
+    """Whether it may be of a kind that reaches further than plain rasters do."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.geobox.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.geobox.width
+
+    @contextmanager
+    def reader(self) -> Iterator[ClassRasterReader]:
+        """A handle of one's own, for one thread and many reads.
+
+        Raises:
+            SceneError: the file cannot be opened any more.
+        """
+        with opened_reader(self.path, allow_external=self.allow_external) as raster:
+            yield ClassRasterReader(raster)
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Read one window; see `ClassRasterReader.read`."""
+        with self.reader() as reader:
+            return reader.read(window)
+
+
+class ClassRasterReader:
+    """An open class raster. Belongs to the thread that opened it."""
+
+    def __init__(self, raster: RasterReader) -> None:
+        self._raster = raster
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Class ids of a window.
+
+        Args:
+            window: inside the raster.
+
+        Returns:
+            (height, width) in the raster's dtype; nodata where there is no class.
+
+        Raises:
+            SceneError: a block cannot be read.
+        """
+        class_ids: NDArray[Any] = self._raster.read(
+            window, lambda dataset: dataset.read(1, window=window.ranges)
+        )
+        return class_ids
+
+
+def open_class_raster(path: RasterPath, *, allow_external: bool = False) -> ClassRaster:
+    """Look at a class raster, ours or another's, and say what its ids mean.
+
+    The legend of ours is in its header. One that others made is read through once, to find the
+    ids that occur.
+
+    Args:
+        path: a file, or any path that GDAL reads (`https://...`, a VRT).
+        allow_external: as in `open_scene`.
+
+    Raises:
+        SceneError: the file is missing or no raster, its pixels are not class ids, or it has more
+            than one band.
+    """
+    with opened_reader(path, allow_external=allow_external, deadline_s=FIRST_DEADLINE_S) as reader:
+        dataset = reader.dataset
+        tags: dict[str, str] = dataset.tags()
+        dtype = _class_dtype(path, dataset, tags)
+        nodata = _whole_nodata(dataset.nodata, dtype)
+        return ClassRaster(
+            path=_as_given(path),
+            geobox=geobox_of(path, dataset),
+            legend=_legend(path, reader, tags, nodata),
+            nodata=nodata,
+            dtype=dtype,
+            block_shape=dataset.block_shapes[0],
+            confidence_path=_confidence_path(path, tags),
+            tags=tags,
+            allow_external=allow_external,
+        )
+
+
+def _as_given(path: RasterPath) -> Path | str:
+    """A Path, unless it is an address, of which a Path would drop a slash."""
+    name = os.fspath(path)
+    return name if name.startswith("/vsi") or "://" in name else Path(name)
+
+
+def _class_dtype(
+    path: RasterPath, dataset: rasterio.DatasetReader, tags: dict[str, str]
+) -> np.dtype[Any]:
+    if tags.get(CONTENT_TAG, "classes") != "classes":
+        raise SceneError(
+            f"{path}: holds {tags[CONTENT_TAG]}, not classes; give the class raster it belongs to."
+        )
+    if dataset.count != 1:
+        raise SceneError(
+            f"{path}: has {dataset.count} bands, a class raster has one; take it out with "
+            f"gdal_translate -b, or segment this scene first."
+        )
+    if not holds_whole_numbers(dataset):
+        raise SceneError(
+            f"{path}: holds {dataset.dtypes[0]} numbers, class ids are whole ones; if these are, "
+            f"convert them with gdal_translate -ot UInt16."
+        )
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+        raise SceneError(
+            f"{path}: has a mask band, a class raster marks missing pixels by a nodata value; "
+            f"convert it with gdalwarp -dstnodata."
+        )
+    name: str = dataset.dtypes[0]
+    return np.dtype(name)
+
+
+def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
+    """A nodata value that a pixel can have; others mark nothing."""
+    if value is None or not np.isfinite(value) or value != int(value):
+        return None
+    limits = np.iinfo(dtype)
+    return int(value) if limits.min <= value <= limits.max else None
+
+
+def _legend(
+    path: RasterPath, reader: RasterReader, tags: dict[str, str], nodata: int | None
+) -> Legend:
+    if LEGEND_TAG not in tags:
+        class_ids = class_ids_in(reader, path, nodata=nodata)
+        return find_legend(reader.dataset, path, class_ids)
+    try:
+        return Legend.from_json(json.loads(tags[LEGEND_TAG]))
+    except (ValueError, RecursionError, LegendError) as error:
+        raise SceneError(
+            f"{path}: its tag {LEGEND_TAG} is no legend ({error}); remove it with gdal_edit "
+            f"-unsetmd, then the ids that occur are taken as classes."
+        ) from error
+
+
+def _confidence_path(path: RasterPath, tags: dict[str, str]) -> Path | None:
+    if CONFIDENCE_TAG not in tags:
+        return None
+    beside = Path(path).parent / tags[CONFIDENCE_TAG]
+    # Path.is_file raises where a name is longer than the file system takes.
+    return beside if os.path.isfile(beside) else None  # noqa: PTH113

@@ -1,0 +1,204 @@
+"""Legends of rasters that others made: from side files, colour tables, or the ids alone."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import SceneError
+from geodinoseg.files.safe_xml import XmlError, parsed_xml
+from geodinoseg.legend import LARGEST_CLASS_ID, Legend
+from geodinoseg.windows import windows_over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import rasterio
+    from numpy.typing import NDArray
+
+    from geodinoseg.rasters.dataset import RasterPath
+    from geodinoseg.rasters.reader import RasterReader
+    from geodinoseg.windows import Window
+
+# What a column of a raster attribute table is for: its usage, or its name where it has none.
+_COLUMN_USAGES = {"2": "name", "5": "value", "3": "value", "6": "red", "7": "green", "8": "blue"}
+_COLUMN_NAMES = {
+    "value": "value",
+    "class": "name",
+    "class_name": "name",
+    "classname": "name",
+    "name": "name",
+    "label": "name",
+    "red": "red",
+    "green": "green",
+    "blue": "blue",
+}
+_CHANNELS = ("red", "green", "blue")
+_SCAN_BYTES = 16 << 20
+_LARGEST_SIDE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a source says of ids; it need not say it of all."""
+
+    names: dict[int, str] = field(default_factory=dict)
+    colors: dict[int, str] = field(default_factory=dict)
+
+
+def class_ids_in(reader: RasterReader, path: RasterPath, *, nodata: int | None) -> list[int]:
+    """The class ids that occur in a single-band raster of whole numbers; reads all of it.
+
+    Returns:
+        Ascending, without nodata.
+
+    Raises:
+        SceneError: a value is no class id (negative, or above 65,534), no pixel has a class, or a
+            block cannot be read.
+    """
+    found: set[int] = set()
+    for window in _block_windows(reader.dataset):
+        found.update(_distinct(reader.read(window, partial(_first_band, window=window))))
+        found.discard(nodata)
+        _check_class_ids(path, window, found)
+    if not found:
+        raise SceneError(f"{path}: holds no class: every pixel is nodata ({nodata}).")
+    return sorted(found)
+
+
+def find_legend(dataset: rasterio.DatasetReader, path: RasterPath, class_ids: list[int]) -> Legend:
+    """Names and colours of ids, from the best source that knows them.
+
+    Names come from a raster attribute table or category names beside the file, else they are
+    `class N`; colours come from that table, from the colour table in the file, or from the palette.
+
+    Args:
+        dataset: the open raster.
+        path: of the raster; the side file is the one that GDAL puts beside it, `<path>.aux.xml`.
+        class_ids: the ids that the legend shall have.
+    """
+    beside = _read_side_file(Path(f"{path}.aux.xml"))
+    colors = _color_table(dataset) | beside.colors
+    return Legend.of_names(
+        _readable_names({class_id: beside.names.get(class_id, "") for class_id in class_ids}),
+        {class_id: colors[class_id] for class_id in class_ids if class_id in colors},
+    )
+
+
+def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
+    """Windows over whole blocks, of 16 MiB at most where a block is smaller than that."""
+    rows, cols = dataset.block_shapes[0]
+    block_bytes = rows * cols * np.dtype(dataset.dtypes[0]).itemsize
+    blocks = max(1, _SCAN_BYTES // block_bytes)
+    blocks_across = -(-dataset.width // cols)
+    return windows_over(
+        height=dataset.height,
+        width=dataset.width,
+        rows=rows * max(1, blocks // blocks_across),
+        cols=cols * min(blocks, blocks_across),
+    )
+
+
+def _first_band(dataset: rasterio.DatasetReader, *, window: Window) -> NDArray[Any]:
+    values: NDArray[Any] = dataset.read(1, window=window.ranges)
+    return values
+
+
+def _distinct(values: NDArray[Any]) -> list[int]:
+    """The values that occur. Only the first of equal neighbours is looked at: maps are patches."""
+    flat = values.ravel()
+    starts = np.flatnonzero(flat[1:] != flat[:-1])
+    found: list[int] = np.unique(flat[np.append(starts, flat.size - 1)]).tolist()
+    return found
+
+
+def _check_class_ids(path: RasterPath, window: Window, found: set[int]) -> None:
+    wrong = [value for value in found if not 0 <= value <= LARGEST_CLASS_ID]
+    if wrong:
+        raise SceneError(
+            f"{path}: rows {window.row_off} to {window.row_end - 1} hold the value {min(wrong)}, "
+            f"class ids are 0 to {LARGEST_CLASS_ID}; declare it as nodata (gdal_translate "
+            f"-a_nodata {min(wrong)}) or renumber the classes."
+        )
+
+
+def _color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
+    try:
+        table = dataset.colormap(1)
+    except ValueError:  # rasterio's way to say that there is none
+        return {}
+    return {
+        value: f"#{red:02x}{green:02x}{blue:02x}" for value, (red, green, blue, _) in table.items()
+    }
+
+
+def _read_side_file(path: Path) -> _Known:
+    """Names and colours of band 1; nothing where there is no such file, or none that is XML."""
+    try:
+        if path.stat().st_size > _LARGEST_SIDE_BYTES:
+            return _Known()
+        root = parsed_xml(path.read_bytes())
+    except (OSError, XmlError):
+        return _Known()
+    for band in root.iter("PAMRasterBand"):
+        if band.get("band") == "1":
+            table = _attribute_table(band)
+            return _Known(_category_names(band) | table.names, table.colors)
+    return _Known()
+
+
+def _category_names(band: ET.Element) -> dict[int, str]:
+    categories = band.findall("CategoryNames/Category")
+    return {position: category.text or "" for position, category in enumerate(categories)}
+
+
+def _attribute_table(band: ET.Element) -> _Known:
+    known = _Known()
+    table = band.find("GDALRasterAttributeTable")
+    if table is None:
+        return known
+    columns = [_column_meaning(column) for column in table.findall("FieldDefn")]
+    for row in table.findall("Row"):
+        texts = [cell.text or "" for cell in row.findall("F")]
+        cells = dict(zip(reversed(columns), reversed(texts), strict=False))
+        _add_row(known, cells)
+    return known
+
+
+def _column_meaning(column: ET.Element) -> str:
+    by_usage = _COLUMN_USAGES.get(column.findtext("Usage", ""))
+    return by_usage or _COLUMN_NAMES.get(column.findtext("Name", "").lower(), "")
+
+
+def _add_row(known: _Known, cells: dict[str, str]) -> None:
+    try:
+        class_id = int(float(cells["value"]))
+        rgb = [int(float(cells[channel])) for channel in _CHANNELS if channel in cells]
+    except (KeyError, ValueError):
+        return
+    if "name" in cells:
+        known.names[class_id] = cells["name"]
+    if len(rgb) == len(_CHANNELS) and all(channel in range(256) for channel in rgb):
+        known.colors[class_id] = "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
+def _readable_names(names: dict[int, str]) -> dict[int, str]:
+    """Names that a legend can hold: printable, and each for one class only."""
+    printable = {
+        class_id: "".join(char for char in name if char.isprintable()).strip()
+        or f"class {class_id}"
+        for class_id, name in names.items()
+    }
+    while (count := Counter(printable.values())).total() > len(count):
+        # Once is not always enough: of "a", "a" and "a (1)" the first would become the last.
+        printable = {
+            class_id: name if count[name] == 1 else f"{name} ({class_id})"
+            for class_id, name in printable.items()
+        }
+    return printable

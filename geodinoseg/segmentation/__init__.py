@@ -1,0 +1,1 @@
+"""From a scene to a class raster (command `segment`). No torch before the runner is called."""

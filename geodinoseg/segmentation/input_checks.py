@@ -1,0 +1,194 @@
+"""Whether the values of a scene are of the kind that a model was trained on: looked at beforehand.
+
+A model is not right in other units. A brighter day or other land is no reason to warn.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import SceneError
+from geodinoseg.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from geodinoseg.model.normalization import BandStatistics
+    from geodinoseg.model.tile_model import TileModel
+    from geodinoseg.rasters.scene import Scene
+
+logger = logging.getLogger(__name__)
+
+_PLACES_A_SIDE, _WINDOW_PX = 5, 64
+"""Windows lie in a grid of cells, each at a random place in its cell."""
+_MOST_BYTES = 256 << 20
+"""Of blocks to decode; fewer windows are read of a file with giant blocks."""
+_FEWEST_PIXELS = 100
+_PERCENTILES = (2.0, 50.0, 98.0)
+_FAR = 1.0
+"""Training ranges that the middle value may lie outside the range; twice as bright stays within."""
+_SQUEEZED = 1 / 6
+"""Of a training range: all bands that vary less, beside the range, are on another scale."""
+_DIM = 1 / 8
+"""Of the training's bright end, in all bands: 8 bit where 12 bit were learnt are 1 / 16."""
+_SCALE_TOLERANCE = 4.0
+_REFLECTANCE_SCALE = 10_000.0
+_MOST_BANDS_TO_REORDER = 5
+
+
+def warn_of_far_values(scene: Scene, model: TileModel) -> None:
+    """Say so in one line where a scene's values lie far outside those of a model's training.
+
+    Reads a few small windows. What cannot be read is not said here: whoever needs it will say so.
+
+    Args:
+        scene: with the bands in the model's order.
+        model: any; only one that knows its statistics is looked at.
+    """
+    statistics: BandStatistics | None = getattr(model, "statistics", None)
+    if statistics is None or len(statistics.low) != len(scene.bands):
+        return
+    message = far_values(sampled_values(scene), statistics, dtype=str(scene.dtype))
+    if message is not None:
+        logger.warning("%s: %s", scene.path, message)
+
+
+def sampled_values(scene: Scene, *, seed: int = 0) -> NDArray[np.float64]:
+    """Valid pixels of small windows that are spread over a scene.
+
+    Args:
+        scene: any size; one block of the file is decoded for each of at most 25 windows.
+        seed: of the places.
+
+    Returns:
+        (bands, pixels); no pixel where nothing valid could be read.
+    """
+    taken = [np.zeros((len(scene.bands), 0), dtype=np.float64)]
+    try:
+        with scene.reader() as reader:
+            for window in _windows(scene, np.random.default_rng(seed)):
+                try:
+                    pixels, valid = reader.read(window)
+                except SceneError:
+                    continue
+                taken.append(pixels[:, valid].astype(np.float64))
+    except SceneError:
+        pass
+    return np.concatenate(taken, axis=1)
+
+
+def far_values(
+    values: NDArray[np.float64], statistics: BandStatistics, *, dtype: str
+) -> str | None:
+    """What is wrong with the values of a scene for a model, and what to do; None where nothing is.
+
+    A band is far off where its middle value lies more than a training range outside the range.
+    All bands are where each has its middle value outside and varies less than a sixth of the
+    range, or where none is an eighth as bright as in training.
+
+    Args:
+        values: (bands, pixels) of the scene.
+        statistics: of the training.
+        dtype: of the scene's pixels.
+    """
+    if values.shape[1] < _FEWEST_PIXELS:
+        return None
+    found = np.percentile(values, _PERCENTILES, axis=1)
+    low, high = np.array(statistics.low), np.array(statistics.high)
+    far = _is_far(found, low, high)
+    if not far.any():
+        return None
+    first = int(np.flatnonzero(far)[0])
+    return (
+        f"{_bands_text(far)} values far from those that the model was trained on (band "
+        f"{first + 1}: {found[0, first]:.4g} to {found[2, first]:.4g} here, {low[first]:.4g} to "
+        f"{high[first]:.4g} in training), so the map will be wrong; "
+        f"{_advice(found, statistics, dtype)}."
+    )
+
+
+def _windows(scene: Scene, rng: np.random.Generator) -> Iterator[Window]:
+    width, height = min(_WINDOW_PX, scene.width), min(_WINDOW_PX, scene.height)
+    cells = _PLACES_A_SIDE**2
+    order = rng.permutation(cells)
+    places = rng.random((cells, 2))
+    for cell in order[: max(1, min(cells, _MOST_BYTES // _decoded_bytes(scene)))].tolist():
+        row, col = divmod(cell, _PLACES_A_SIDE)
+        down, across = (np.array((row, col)) + places[cell]) / _PLACES_A_SIDE
+        yield Window(
+            col_off=int(across * (scene.width - width)),
+            row_off=int(down * (scene.height - height)),
+            width=width,
+            height=height,
+        )
+
+
+def _decoded_bytes(scene: Scene) -> int:
+    """Of the blocks that a window touches, at the least."""
+    rows, cols = (max(side, _WINDOW_PX) for side in scene.block_shape)
+    return rows * cols * len(scene.bands) * scene.dtype.itemsize
+
+
+def _is_far(
+    found: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """(bands,), from percentiles (3, bands) and the training's low and high (bands,)."""
+    dark, middle, bright = found
+    length = high - low
+    known = length > 0  # a band that was constant in training goes in as 0 whatever it holds
+    far = (middle < low - _FAR * length) | (middle > high + _FAR * length)
+    # Water alone is darker than any land in one band or two; another scale shows in all.
+    beside = (middle < low) | (middle > high)
+    squeezed = (beside & (bright - dark < _SQUEEZED * length))[known].all()
+    measured = known & (low >= 0) & (high > 0)
+    dim = measured.any() and (bright[measured] < _DIM * high[measured]).all()
+    return np.asarray(known & (far | bool(squeezed or dim)))
+
+
+def _bands_text(far: NDArray[np.bool_]) -> str:
+    if far.all() and len(far) > 1:
+        return "all bands hold"
+    numbers = [str(band + 1) for band in np.flatnonzero(far)]
+    return f"band {numbers[0]} holds" if len(numbers) == 1 else f"bands {', '.join(numbers)} hold"
+
+
+def _advice(found: NDArray[np.float64], statistics: BandStatistics, dtype: str) -> str:
+    low, high = np.array(statistics.low), np.array(statistics.high)
+    if _order_fits(found, low, high):
+        return "its bands may be in another order, choose them with --bands"
+    positive = (high > 0) & (found[2] > 0)
+    ratio = float(np.median(found[2, positive] / high[positive])) if positive.any() else 1.0
+    for scale, here, there in (
+        (_REFLECTANCE_SCALE, "reflectance times 10,000", "0 to 1"),
+        (1 / _REFLECTANCE_SCALE, "reflectance of 0 to 1", "reflectance times 10,000"),
+    ):
+        if scale / _SCALE_TOLERANCE < ratio < scale * _SCALE_TOLERANCE:
+            return f"it looks like {here} and the model takes {there}, so rescale it first"
+    if "uint8" in {dtype, statistics.dtype} and dtype != statistics.dtype:
+        return (
+            f"the scene has {dtype} and the model was trained on {statistics.dtype}, so give the "
+            f"product in the units of the training, not one stretched for viewing"
+        )
+    return "bring it to the units of the training scenes, or train on such scenes"
+
+
+def _order_fits(
+    found: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> bool:
+    """Whether every middle value lies within the training range of some other order of bands."""
+    bands = len(low)
+    if not 1 < bands <= _MOST_BANDS_TO_REORDER:
+        return False
+
+    def fits(order: tuple[Any, ...]) -> bool:
+        middle = found[1, list(order)]
+        return bool(((low <= middle) & (middle <= high)).all())
+
+    first, *others = permutations(range(bands))
+    return not fits(first) and any(fits(order) for order in others)

@@ -1,0 +1,1 @@
+"""The files that finished chunks leave, in a folder or an object store."""

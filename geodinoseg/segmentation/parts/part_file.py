@@ -1,0 +1,293 @@
+"""The file that a finished chunk leaves: its rows, lossless, with checksums. Data, never code.
+
+    geodinoseg part 1         a line: which format this is
+    pixels                    pieces of at most a block row, each deflated (zlib)
+    contents                  JSON in UTF-8: whose part it is, and where each piece lies
+    length of the contents    8 bytes, little-endian
+    SHA-256                   32 bytes, of all bytes before it
+
+Deflate, since it notices a flipped bit by itself, and the standard library has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodinoseg.errors import GridError, OutputError
+from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
+from geodinoseg.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from geodinoseg.rasters.block_rows import Checksums
+    from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"geodinoseg part 1\n"
+_LENGTH_BYTES, _DIGEST_BYTES = 8, 32
+_READ_BYTES = 1 << 20
+_LONGEST_CONTENTS_BYTES = 64 << 20
+_LEVEL = 1  # of deflate: 2.5 ms per million pixels of a map; parts live for the length of a run
+PIECE_BYTES = 8 << 20
+"""Largest piece before compression: what reading and writing parts hold at once, a few times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartName:
+    """Whose part a file is; a part that says another is not taken."""
+
+    key: str
+    """Of the run: a digest of scene, model and settings."""
+    chunk: int
+    """Index in the run's order."""
+    window: Window
+    """The chunk's core, in pixels of the scene."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {"key": self.key, "chunk": self.chunk, "window": self.window.ranges}
+
+
+class PartWriter:
+    """Takes the rows of one chunk in the order in which a class raster takes them."""
+
+    def __init__(
+        self, file: IO[bytes], name: PartName, layers: Sequence[Layer], *, nodata: int
+    ) -> None:
+        """Begin a part.
+
+        Args:
+            file: empty, open to write.
+            name: whose part it is.
+            layers: what the map holds.
+            nodata: class id that means none.
+        """
+        self._file = file
+        self._name = name
+        self._nodata = nodata
+        self._digest = hashlib.sha256()
+        self._pieces: list[list[Any]] = []
+        self._remarks: dict[str, Any] = {}
+        self._left_px = name.window.width * name.window.height
+        self._valid_px = 0
+        self._layers = layers
+        self._rows: dict[LayerName, BlockRows] = {
+            layer.name: BlockRows(
+                _Sink(self, layer),
+                height=name.window.row_end,
+                width=name.window.col_end,
+                bands=layer.bands,
+                dtype=layer.dtype,
+            )
+            for layer in layers
+        }
+        self._put(_MAGIC)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all rows of the chunk were written."""
+        return self._left_px == 0
+
+    def write(self, rows: ClassRows) -> None:
+        """Take rows of the chunk; see `ClassRasterWriter.write`.
+
+        Raises:
+            GridError: they lie outside the chunk, or lack a layer.
+        """
+        if rows.window.intersection(self._name.window) != rows.window:
+            raise GridError(f"{rows.window} lies outside the chunk, {self._name.window}.")
+        for layer, block_rows in self._rows.items():
+            block_rows.write(rows.window, rows.of_layer(layer))
+        self._left_px -= rows.window.width * rows.window.height
+        self._valid_px += int(np.count_nonzero(rows.class_ids != self._nodata))
+
+    def remark(self, name: str, value: Any) -> None:
+        """Keep a small fact with the part, as JSON."""
+        self._remarks[name] = value
+
+    def finish(self) -> None:
+        """Write the contents and the digest.
+
+        Raises:
+            GridError: rows are missing.
+        """
+        if not self.is_complete:
+            raise GridError(f"{self._left_px} px of {self._name.window} were not written.")
+        contents = {
+            **self._name.to_json(),
+            "layers": [[layer.name, layer.dtype.str, layer.bands] for layer in self._layers],
+            "pieces": self._pieces,
+            "checksums": {
+                layer: [[*place, crc] for place, crc in rows.checksums.items()]
+                for layer, rows in self._rows.items()
+            },
+            "valid_px": self._valid_px,
+            "remarks": self._remarks,
+        }
+        text = json.dumps(contents, separators=(",", ":")).encode()
+        self._put(text)
+        self._put(len(text).to_bytes(_LENGTH_BYTES, "little"))
+        self._file.write(self._digest.digest())
+
+    def put_piece(self, layer: Layer, window: Window, pixels: NDArray[Any]) -> None:
+        """Deflate the pixels of one piece, (bands, height, width)."""
+        deflated = zlib.compress(np.ascontiguousarray(pixels).data, _LEVEL)
+        self._pieces.append([layer.name, window.ranges, len(deflated)])
+        self._put(deflated)
+
+    def _put(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+
+class _Sink:
+    """Where the block rows of a layer go: cut into pieces, into the part."""
+
+    def __init__(self, writer: PartWriter, layer: Layer) -> None:
+        self._writer, self._layer = writer, layer
+
+    def __call__(self, window: Window, pixels: NDArray[Any]) -> None:
+        block_bytes = self._layer.bands * BLOCK_PX**2 * self._layer.dtype.itemsize
+        step = max(PIECE_BYTES // block_bytes, 1) * BLOCK_PX
+        for col in range(0, window.width, step):
+            piece = Window(
+                col_off=window.col_off + col,
+                row_off=window.row_off,
+                width=min(step, window.width - col),
+                height=window.height,
+            )
+            self._writer.put_piece(self._layer, piece, pixels[:, :, col : col + piece.width])
+
+
+class Part:
+    """A part that is whole and the one that was asked for; made by `open_part`."""
+
+    def __init__(self, file: IO[bytes], contents: Mapping[str, Any]) -> None:
+        self._file = file
+        self._contents = contents
+
+    @property
+    def valid_px(self) -> int:
+        """Pixels that have a class."""
+        return int(self._contents["valid_px"])
+
+    @property
+    def remarks(self) -> Mapping[str, Any]:
+        """Small facts that were kept with it."""
+        remarks: Mapping[str, Any] = self._contents["remarks"]
+        return remarks
+
+    def checksums(self, layer: LayerName) -> Checksums:
+        """Of the blocks of a layer, as they were computed."""
+        return {(row, col): crc for row, col, crc in self._contents["checksums"][layer]}
+
+    def pieces(self) -> Iterator[tuple[LayerName, Window, NDArray[Any]]]:
+        """Layer, window and pixels (bands, height, width) of each piece, in writing order.
+
+        Raises:
+            OutputError: the file was damaged since it was opened.
+        """
+        layers = {name: (dtype, bands) for name, dtype, bands in self._contents["layers"]}
+        self._file.seek(len(_MAGIC))
+        for name, ranges, length in self._contents["pieces"]:
+            dtype, bands = layers[name]
+            window = _window(ranges)
+            shape = (bands, window.height, window.width)
+            yield name, window, self._inflated(self._file.read(length), shape, np.dtype(dtype))
+
+    def _inflated(
+        self, deflated: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        size = int(np.prod(shape)) * dtype.itemsize
+        inflater = zlib.decompressobj()
+        try:
+            data = inflater.decompress(deflated, size)
+            # The checksum comes after the last byte of data.
+            whole = len(data) == size and not inflater.decompress(inflater.unconsumed_tail, 1)
+        except zlib.error:
+            whole = False
+        if not (whole and inflater.eof):
+            chunk = self._contents["chunk"]
+            raise OutputError(f"part {chunk} was damaged while it was read; run it again.")
+        return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def open_part(file: IO[bytes], name: PartName, layers: Sequence[Layer]) -> Part | None:
+    """A part, read through and compared with its SHA-256.
+
+    Args:
+        file: open to read; the part reads from it later.
+        name: whose part it must be.
+        layers: what it must hold.
+
+    Returns:
+        The part; None where it is damaged, cut off, or another's.
+    """
+    wanted = name.to_json()
+    wanted["layers"] = [[layer.name, layer.dtype.str, layer.bands] for layer in layers]
+    try:
+        size = file.seek(0, os.SEEK_END)
+        contents = _read_contents(file, size)
+        # Compared as JSON: what was written has lists where Python has tuples.
+        if all(contents.get(key) == _as_json(value) for key, value in wanted.items()):
+            _check_digest(file, size)
+            return Part(file, contents)
+        fault: object = "it is another's"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        fault = error
+    logger.debug("part %d is done again: %s", name.chunk, fault)
+    return None
+
+
+def _read_contents(file: IO[bytes], size: int) -> dict[str, Any]:
+    """Raise OSError or ValueError where they cannot be."""
+    end = size - _DIGEST_BYTES - _LENGTH_BYTES
+    if end < len(_MAGIC):
+        raise ValueError("it is too short")
+    file.seek(0)
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it is no part")
+    file.seek(end)
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if length > min(end - len(_MAGIC), _LONGEST_CONTENTS_BYTES):
+        raise ValueError("its contents cannot be so long")
+    file.seek(end - length)
+    contents: dict[str, Any] = json.loads(file.read(length))
+    return contents
+
+
+def _check_digest(file: IO[bytes], size: int) -> None:
+    """Raise ValueError where the file is not as it was written."""
+    file.seek(0)
+    digest, left = hashlib.sha256(), size - _DIGEST_BYTES
+    while left:
+        data = file.read(min(_READ_BYTES, left))
+        if not data:
+            raise ValueError("it is cut off")
+        digest.update(data)
+        left -= len(data)
+    if file.read() != digest.digest():
+        raise ValueError("its SHA-256 differs")
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _window(ranges: Sequence[Sequence[int]]) -> Window:
+    (row_off, row_end), (col_off, col_end) = ranges
+    return Window(
+        col_off=col_off, row_off=row_off, width=col_end - col_off, height=row_end - row_off
+    )

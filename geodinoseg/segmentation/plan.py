@@ -1,0 +1,318 @@
+"""How a scene will be segmented, decided before any pixel is read: what `--dry-run` prints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geodinoseg.errors import GridError, SceneError
+from geodinoseg.model.folder import load_model
+from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.rasters.block_rows import BLOCK_PX
+from geodinoseg.rasters.map_writer import map_layers
+from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.redaction import printable
+from geodinoseg.segmentation.memory import DEFAULT_MAX_MEMORY, HostMemory
+from geodinoseg.windows import TileGrid
+
+if TYPE_CHECKING:
+    from geodinoseg.legend import Legend
+    from geodinoseg.model.tile_model import TileModel
+    from geodinoseg.rasters.map_writer import Layer
+    from geodinoseg.windows import Chunk
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_TILE_PX = 512
+_CHUNK_TILES = 128
+"""Tiles of a chunk, about: minutes on a CPU, seconds on a GPU are what a kill can cost."""
+_CHUNK_TILE_ROWS = 32
+"""Tile rows of a chunk at most."""
+_BATCH_CPU, _BATCH_GPU = 4, 16
+_WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
+_SMALLEST_TILE_PX = 4
+"""Of the scene, where tiles are resampled: with less a run would never end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentSettings:
+    """What may be chosen about a segmentation; what is not given follows from model and scene."""
+
+    tile_px: int | None = None
+    """Side of a tile in pixels of the scene; the model's own, or 512, where not given."""
+    overlap_px: int | None = None
+    """Pixels that neighbours share; about a quarter of the tile where not given."""
+    batch_size: int | None = None
+    """Tiles that go through the network at once; 4 on a CPU, 16 on a GPU where not given."""
+    bands: tuple[int, ...] | None = None
+    """Bands to read in place of the model's own numbers, in the model's order."""
+    nodata: float | None = None
+    """A value that means missing, in place of what the scene says."""
+    precision: str = "auto"
+    """In which the network computes, where a model folder is loaded; see `pick_precision`."""
+    resolution_m: float | None = None
+    """Ground resolution to take the scene for, metres per pixel, in place of what its CRS says."""
+    max_memory: int = DEFAULT_MAX_MEMORY
+    """Bytes that reading, blending and writing may take, beside the network and the libraries."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no segmentation can have; tile and overlap wait for model and scene.
+
+        Raises:
+            GridError: a batch without a tile, a resolution that is no length, or no memory.
+        """
+        if self.batch_size is not None and self.batch_size < 1:
+            raise GridError(f"a batch of {self.batch_size} tiles is empty: give at least 1.")
+        if self.resolution_m is not None and not 0 < self.resolution_m < math.inf:
+            raise GridError(
+                f"a resolution of {self.resolution_m} m is no length: give metres per pixel."
+            )
+        if self.max_memory < 1:
+            raise GridError(f"{self.max_memory} bytes of memory hold nothing: give more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Scene, tiles and batches of one segmentation. The same plan gives the same bytes."""
+
+    scene: Scene
+    grid: TileGrid
+    chunks: tuple[Chunk, ...]
+    batch_size: int
+    legend: Legend
+    scale: float
+    """Pixels of the model per pixel of the scene; 1 where tiles are not resampled."""
+    layers: tuple[Layer, ...]
+    """What the map holds besides its class raster."""
+    memory: HostMemory
+    """What reading, blending and writing take, beside the network and the libraries."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Largest memory of the run, beside the network and the libraries."""
+        return self.memory.of_panel(max(chunk.halo.width for chunk in self.chunks))
+
+    @property
+    def panels(self) -> int:
+        """Number of column panels."""
+        return len({chunk.core.col_off for chunk in self.chunks})
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the class raster before compression."""
+        return self.grid.height * self.grid.width * self.legend.dtype.itemsize
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when grid, chunks, batches, bands or legend do."""
+        facts = {
+            "grid": (self.grid.height, self.grid.width, self.grid.tile_px, self.grid.overlap_px),
+            "panels": sorted({chunk.core.col_off for chunk in self.chunks}),
+            "batch_size": self.batch_size,
+            "bands": self.scene.bands,
+            "nodata": self.scene.nodata,
+            "scale": self.scale,
+            "legend": self.legend.to_json(),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        """A few lines for a person."""
+        grid = self.grid
+        scene_mb = (
+            grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
+        )
+        lines = [
+            f"scene     {printable(self.scene.path)}: {grid.width} x {grid.height} px, bands "
+            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
+            f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
+            f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
+            f"classes   {', '.join(self.legend.names)}",
+            f"memory    {self.memory_bytes / 1e6:,.0f} MB to read, blend and write, beside the "
+            f"network and the libraries",
+            f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
+        ]
+        if self.scale != 1.0:
+            lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
+        return "\n".join(lines)
+
+
+def loaded_model(
+    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
+) -> TileModel:
+    """The model itself, loaded where a folder was given.
+
+    Raises:
+        ModelFolderError: the folder cannot be loaded.
+        DeviceError: the device is not there.
+    """
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, precision=settings.precision)
+    return model
+
+
+def make_plan(
+    scene: Any,
+    model: TileModel,
+    settings: SegmentSettings,
+    *,
+    confidence: bool = False,
+    probabilities: bool = False,
+) -> tuple[Plan, TileModel]:
+    """Decide on tiles, batches, panels and chunks.
+
+    Args:
+        scene: as `open_scene` takes it.
+        model: the model; a `Segmentor` is set to the scene's ground resolution.
+        settings: choices; what they leave open is decided here.
+        confidence: whether the map holds the winner's probability.
+        probabilities: whether it holds the probability of each class.
+
+    Returns:
+        The plan, and the model as it must be used.
+
+    Raises:
+        SceneError: the scene lacks the model's bands, its resolution is too far from it, or its
+            blocks are too large for the memory.
+        GridError: the tile or the overlap does not fit the model, or the memory is too small.
+    """
+    opened = open_scene(scene, bands=_bands(model, settings), nodata=settings.nodata)
+    model = _at_resolution(model, opened, settings)
+    tile_px = _tile_px(model, opened, settings)
+    grid = TileGrid(
+        height=opened.height,
+        width=opened.width,
+        tile_px=tile_px,
+        overlap_px=_overlap_px(model, tile_px, settings),
+    )
+    layers = map_layers(model.legend, confidence=confidence, probabilities=probabilities)
+    memory = HostMemory(
+        scene=opened, grid=grid, layers=layers, classes=len(model.legend), limit=settings.max_memory
+    )
+    panel_px = memory.panel_px()
+    plan = Plan(
+        scene=opened,
+        grid=grid,
+        chunks=grid.chunks(rows=_chunk_rows(grid, panel_px), cols=panel_px),
+        batch_size=settings.batch_size or _default_batch(model),
+        legend=model.legend,
+        scale=getattr(model, "scale", 1.0),
+        layers=layers,
+        memory=memory,
+    )
+    return plan, model
+
+
+def _default_batch(model: TileModel) -> int:
+    return _BATCH_GPU if model.device.type == "cuda" else _BATCH_CPU
+
+
+def _bands(model: TileModel, settings: SegmentSettings) -> tuple[int, ...]:
+    if settings.bands is None:
+        return model.bands
+    if len(settings.bands) != len(model.bands):
+        raise SceneError(
+            f"--bands names {len(settings.bands)} bands, the model reads {len(model.bands)}; give "
+            f"as many, in the order of its training."
+        )
+    return settings.bands
+
+
+def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) -> TileModel:
+    """The model at the scene's resolution; a far mismatch is said now, not found in the map."""
+    if not isinstance(model, Segmentor):
+        return model
+    _warn_of_dtype(model, scene)
+    pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
+    if pixel_size_m is None and model.pixel_size_m is not None:
+        logger.warning(
+            "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
+            "%.3g m per pixel. Give --resolution if it is another.",
+            printable(scene.path),
+            model.pixel_size_m,
+        )
+    if pixel_size_m is None or model.pixel_size_m is None:
+        return model
+    factor = pixel_size_m / model.pixel_size_m
+    text = (
+        f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
+        f"trained at {model.pixel_size_m:.3g} m"
+    )
+    far = max(factor, 1 / factor)
+    if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
+        raise SceneError(
+            f"{text}; that is too far apart to recognize anything. Train on such scenes, or give "
+            f"--resolution if the scene's georeference is wrong."
+        )
+    if far > _WARN_RESOLUTION:
+        logger.warning("%s; tiles are resampled, but look at the map with care.", text)
+    return model.at_pixel_size(pixel_size_m)
+
+
+def _warn_of_dtype(model: Segmentor, scene: Scene) -> None:
+    if str(scene.dtype) != model.statistics.dtype:
+        logger.warning(
+            "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
+            "the same scale the map is worthless.",
+            printable(scene.path),
+            scene.dtype,
+            model.statistics.dtype,
+        )
+
+
+def _tile_px(model: TileModel, scene: Scene, settings: SegmentSettings) -> int:
+    multiple = model.tile_multiple
+    if settings.tile_px is not None:
+        if settings.tile_px < 1 or settings.tile_px % multiple:
+            raise GridError(
+                f"tiles of {settings.tile_px} px: give a multiple of the model's {multiple} px."
+            )
+        return settings.tile_px
+    wanted = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
+    if wanted < _SMALLEST_TILE_PX and model.tile_multiple == 1:
+        raise SceneError(
+            f"{printable(scene.path)}: a tile of the model covers {wanted} px of it, at the "
+            f"resolution that was given; that is too far from the model's. Correct --resolution."
+        )
+    # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.
+    needed = -(-max(scene.height, scene.width) // multiple) * multiple
+    return min(wanted, needed)
+
+
+def _overlap_px(model: TileModel, tile_px: int, settings: SegmentSettings) -> int:
+    """A quarter, such that the stride is an odd multiple of half a patch.
+
+    Then the patch grids of neighbours lie half a patch apart, and blending averages two phases of
+    a coarse grid.
+    """
+    if settings.overlap_px is not None:
+        return settings.overlap_px
+    half = max(model.tile_multiple // 2, 1)
+    halves = int(0.75 * tile_px / half)
+    stride = max(halves - (halves % 2 == 0), 1) * half
+    return max(tile_px - stride, 0)
+
+
+def _chunk_rows(grid: TileGrid, panel_px: int) -> int:
+    """Rows of a chunk, in whole block rows of the output, so that no block is written twice."""
+    tiles_across = -(-min(panel_px, grid.width) // grid.stride_px)
+    tile_rows = min(max(_CHUNK_TILES // tiles_across, 1), _CHUNK_TILE_ROWS)
+    return -(-tile_rows * grid.stride_px // BLOCK_PX) * BLOCK_PX
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """What the bytes of the map depend on, as plain values, for `--json` and the map's tags."""
+    return {
+        "tiles": len(plan.grid),
+        "tile_px": plan.grid.tile_px,
+        "overlap_px": plan.grid.overlap_px,
+        "batch_size": plan.batch_size,
+        "panels": plan.panels,
+        "scale": plan.scale,
+        "fingerprint": plan.fingerprint,
+    }

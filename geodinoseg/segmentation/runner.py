@@ -1,0 +1,206 @@
+"""From chunks to parts: runs of chunks segmented, with smaller pieces where memory is short."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from geodinoseg.errors import DeviceMemoryError
+from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of_memory
+from geodinoseg.rasters.block_rows import BLOCK_PX
+from geodinoseg.segmentation.collar import CollarWatch
+from geodinoseg.segmentation.inference import class_rows
+from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.windows import Window, windows_over
+
+if TYPE_CHECKING:
+    from geodinoseg.model.tile_model import TileModel
+    from geodinoseg.progress import Progress
+    from geodinoseg.rasters.map_writer import ClassRows
+    from geodinoseg.rasters.scene_fingerprint import SceneWatch
+    from geodinoseg.segmentation.parts.run import Parts
+    from geodinoseg.segmentation.plan import Plan
+    from geodinoseg.windows import Chunk
+
+logger = logging.getLogger(__name__)
+
+
+class ChunkSegmenter:
+    """Writes the parts of chunks; what it learned of the memory, it keeps for the chunks to come.
+
+    Where memory is short it takes smaller batches, then narrower panels.
+    """
+
+    def __init__(self, plan: Plan, model: TileModel, told: TileProgress, watch: SceneWatch) -> None:
+        self._plan = plan
+        self._model = model
+        self._told = told
+        self._watch = watch
+        self._batches = FittingBatches(plan.batch_size)
+        self._panel_px = max(chunk.core.width for chunk in plan.chunks)
+        self._collar = CollarWatch(plan.scene)
+
+    def write(self, chunks: Sequence[Chunk], parts: Parts) -> None:
+        """Segment chunks and write their parts, each as soon as it is whole.
+
+        Chunks that follow each other down a panel are gone through as one, so that no tile row is
+        computed twice.
+
+        Raises:
+            DeviceMemoryError: memory holds not even one tile and the narrowest panel.
+            GeodinosegError: a block cannot be read, the scene was changed meanwhile, or a part
+                cannot be written.
+        """
+        left = list(chunks)
+        while left:
+            run = first_run(left)
+            try:
+                for _ in self._written(run, parts):
+                    left.pop(0)
+                # Panel after panel, what each leaves would add up.
+                return_freed_memory()
+                continue
+            except (RuntimeError, MemoryError, DeviceMemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._narrow(run[0].core.width, error)
+            # Outside the handler: the error would keep the failed attempt's tensors alive.
+            give_memory_back(self._model.device)
+
+    def _written(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
+        """Yields each chunk after its part was written."""
+        if run[0].core.width <= self._panel_px:
+            yield from self._written_at_once(run, parts)
+            return
+        for chunk in run:
+            yield from self._written_at_once([chunk], parts)
+
+    def _written_at_once(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
+        with closing(self._pieces(run)) as pieces:
+            for chunk in run:
+                with parts.write(chunk) as part:
+                    while not part.is_complete:
+                        part.write(next(pieces))
+                    part.remark("collar", self._collar.taken())
+                    self._watch.check()
+                yield chunk
+
+    def _pieces(self, run: Sequence[Chunk]) -> Generator[ClassRows, None, None]:
+        """The class rows of chunks one below the other; none reaches over a chunk's end."""
+        whole = union_of_cores(run)
+        for panel in windows_over(
+            height=whole.height, width=whole.width, rows=whole.height, cols=self._panel_px
+        ):
+            core = panel.shifted_by(rows=whole.row_off, cols=whole.col_off)
+            chunk = self._plan.grid.chunk_over(core, index=run[0].index)
+            with closing(self._class_rows(chunk)) as finished:
+                for rows in finished:
+                    yield from _cut_at_ends(rows, run)
+
+    def _class_rows(self, chunk: Chunk) -> Generator[ClassRows, None, None]:
+        return class_rows(
+            self._plan,
+            self._model,
+            chunk,
+            batches=self._batches,
+            told=self._told,
+            collar=self._collar,
+        )
+
+    def _narrow(self, width: int, error: BaseException) -> None:
+        """Halve the panels, in whole blocks.
+
+        Raises:
+            DeviceMemoryError: they are as narrow as they can be.
+        """
+        now = min(width, self._panel_px)
+        if now <= BLOCK_PX:
+            raise DeviceMemoryError(
+                f"memory does not hold one tile of {self._plan.grid.tile_px} px and a panel of "
+                f"{now} columns; give smaller tiles (--tile), another device, or a smaller "
+                f"backbone, or close other programs."
+            ) from error
+        self._panel_px = -(-now // 2 // BLOCK_PX) * BLOCK_PX
+        logger.warning(
+            "memory does not hold a panel of %d columns; going on with %d. The last digits of "
+            "probabilities may differ from a run that fits.",
+            now,
+            self._panel_px,
+        )
+
+
+class TileProgress:
+    """Counts tiles, and tells the share that is done with a rate."""
+
+    def __init__(self, chunks: Iterable[Chunk], progress: Progress, *, found: int = 0) -> None:
+        """Begin to count.
+
+        Args:
+            chunks: still to be done.
+            progress: is told, from 0 to 1.
+            found: pixels that were done before.
+        """
+        chunks = tuple(chunks)
+        self._progress = progress
+        self._done = self._in_row = 0
+        pixels = sum(chunk.core.width * chunk.core.height for chunk in chunks)
+        self._total = sum(map(_tiles_of, chunks))
+        self._found_share = found / max(found + pixels, 1)
+        self._mpx_per_tile = pixels / max(self._total, 1) / 1e6
+        self._share = 0.0
+        self._began = time.monotonic()
+
+    def segmented(self, count: int) -> None:
+        """A batch went through the network."""
+        self._in_row += count
+        self._tell()
+
+    def row_done(self, chunk: Chunk) -> None:
+        """All tiles of a row are done, those without data too."""
+        self._done += chunk.tile_cols[1] - chunk.tile_cols[0]
+        self._in_row = 0
+        self._tell()
+
+    def _tell(self) -> None:
+        done = self._done + self._in_row
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        rate = done * self._mpx_per_tile / seconds
+        # Tiles that are done again, after memory was full, do not turn it back.
+        self._share = max(self._share, min(done / max(self._total, 1), 1.0))
+        share = self._found_share + (1 - self._found_share) * self._share
+        self._progress(share, f"{rate:.2f} Mpx/s")
+
+
+def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """The first chunks that follow each other down one panel without a gap."""
+    run = [chunks[0]]
+    for chunk in chunks[1:]:
+        above, below = run[-1].core, chunk.core
+        if (above.col_off, above.width, above.row_end) != (
+            below.col_off, below.width, below.row_off
+        ):  # fmt: skip
+            break
+        run.append(chunk)
+    return run
+
+
+def union_of_cores(run: Sequence[Chunk]) -> Window:
+    """The window of chunks that follow each other down a panel."""
+    first, last = run[0].core, run[-1].core
+    return dataclasses.replace(first, height=last.row_end - first.row_off)
+
+
+def _cut_at_ends(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:
+    for chunk in run:
+        inside = rows.window.intersection(chunk.core)
+        if inside is not None:
+            yield rows.cropped(inside)
+
+
+def _tiles_of(chunk: Chunk) -> int:
+    rows, cols = chunk.tile_rows, chunk.tile_cols
+    return (rows[1] - rows[0]) * (cols[1] - cols[0])

@@ -1,0 +1,104 @@
+"""Blending: rows of tiles roll in, finished pixel rows roll out. All of it on the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from geodinoseg.windows import Window
+
+if TYPE_CHECKING:
+    from geodinoseg.windows import Chunk, TileGrid
+
+# Pixels that argmax looks at together: few enough to stay in a core's cache from class to class.
+_DECIDED_AT_ONCE_PX = 1 << 17
+
+
+class Stitcher:
+    """Adds the weighted probabilities of one chunk's tiles, row by row of the tile grid.
+
+    Holds classes x tile height x halo width, whatever the height of the scene. Weights are a
+    partition of unity (`grid.blend_weights`), so sums are probabilities as they are.
+    """
+
+    def __init__(self, grid: TileGrid, chunk: Chunk, *, classes: int, device: torch.device) -> None:
+        self._grid = grid
+        self._chunk = chunk
+        width = max(chunk.halo.width, grid.tile_px)
+        self._sums_CHW = torch.zeros((classes, grid.tile_px, width), device=device)
+        self._row_weights = torch.from_numpy(grid.row_weights).to(device)
+        self._col_weights = torch.from_numpy(grid.col_weights).to(device)
+        self._row = chunk.tile_rows[0]
+
+    def start_row(self, index: int) -> None:
+        """Make room for the next tile row: what is above its first pixel has been taken."""
+        offsets = self._grid.row_offsets
+        finished = int(offsets[index] - offsets[self._row])
+        kept = self._grid.tile_px - finished
+        if finished:
+            self._sums_CHW[:, :kept] = self._sums_CHW[:, finished:].clone()
+            self._sums_CHW[:, kept:] = 0
+        self._row = index
+
+    def add(self, tile_cols: list[int], probabilities_nCTT: torch.Tensor) -> None:
+        """Add tiles of the current row.
+
+        Args:
+            tile_cols: column of each tile in the tile grid.
+            probabilities_nCTT: (n, classes, tile_px, tile_px) float32.
+        """
+        tile_px = self._grid.tile_px
+        for tile_col, probabilities_CTT in zip(tile_cols, probabilities_nCTT, strict=True):
+            col = int(self._grid.col_offsets[tile_col]) - self._chunk.halo.col_off
+            weights_TT = self._row_weights[self._row, :, None] * self._col_weights[tile_col]
+            self._sums_CHW[:, :, col : col + tile_px].addcmul_(probabilities_CTT, weights_TT)
+
+    def finished(self) -> tuple[Window, torch.Tensor] | None:
+        """The rows that no later tile row adds to, cut to the chunk's core.
+
+        Returns:
+            Their window in the scene and (classes, height, width) probabilities, a view that
+            holds until the next `start_row`; None where none of them lies in the core.
+        """
+        first = int(self._grid.row_offsets[self._row])
+        past = self._row + 1
+        is_last = past == len(self._grid.row_offsets)
+        end = self._grid.height if is_last else int(self._grid.row_offsets[past])
+        core, halo = self._chunk.core, self._chunk.halo
+        if end <= core.row_off or first >= core.row_end:
+            return None
+        rows = Window(
+            col_off=core.col_off, row_off=first, width=core.width, height=end - first
+        ).intersection(core)
+        assert rows is not None
+        moved = rows.shifted_by(rows=-first, cols=-halo.col_off)
+        return rows, self._sums_CHW[:, *moved.slices]
+
+
+def most_probable(probabilities_CHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The winning class of each pixel and its probability; of equals the first.
+
+    A running comparison: on a CPU `torch.argmax` over the strided class axis takes several times
+    as long.
+
+    Args:
+        probabilities_CHW: (classes, height, width) float32.
+
+    Returns:
+        channels (height, width), uint8, or int32 past 256 classes; probabilities (height, width)
+        float32.
+    """
+    classes, height, width = probabilities_CHW.shape
+    dtype = torch.uint8 if classes <= 256 else torch.int32
+    channels_HW = torch.zeros((height, width), dtype=dtype, device=probabilities_CHW.device)
+    best_HW = probabilities_CHW[0].clone()
+    step = max(1, _DECIDED_AT_ONCE_PX // max(width, 1))
+    for row in range(0, height, step):
+        rows = slice(row, row + step)
+        best, channels = best_HW[rows], channels_HW[rows]
+        for channel in range(1, classes):
+            candidate = probabilities_CHW[channel, rows]
+            channels.masked_fill_(candidate > best, channel)
+            torch.maximum(best, candidate, out=best)
+    return channels_HW, best_HW

@@ -1,0 +1,161 @@
+"""The crops of stage one: which are drawn, and which of them each fold may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geodinoseg.training.feature_cache import CachePlace, FeatureCache, features_of, new_cache
+from geodinoseg.training.head_stage import CachedCrops
+from geodinoseg.training.sampler import read_ahead
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+    from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.budget import Allowance
+    from geodinoseg.training.checkpoint import TrainingRecord
+    from geodinoseg.training.crops import Crop
+    from geodinoseg.training.meter import Meter
+    from geodinoseg.training.validation_crops import HeldOutPiece, ValidationCrops
+
+_FEWEST_OF_FOLD = 32
+"""Crops that show nothing of a fold; where chance leaves fewer, the fold gets some of its own."""
+
+
+def cache_crops(
+    network: DinoV2Segmentor,
+    source: CropSource,
+    validation: ValidationCrops,
+    record: TrainingRecord,
+    *,
+    place: CachePlace,
+    allowance: Allowance,
+    meter: Meter,
+) -> CachedCrops:
+    """Features of validation crops and of training crops number 0 to K - 1.
+
+    K follows from the settings; only where time is bounded there may be fewer, and the record
+    remembers how many.
+
+    Args:
+        network: its backbone is frozen.
+        source: crops and recipe.
+        validation: left at the pieces that there was time for.
+        record: says how many there were before an interruption, and is told how many there are.
+        place: memory or file.
+        allowance: half of it for each of the two.
+        meter: told every batch.
+
+    Raises:
+        OutputError: the disk has no room for them.
+    """
+    cacher = _Cacher(network=network, source=source, place=place, meter=meter)
+    held_out, fold_of = cacher.validation(validation, record, allowance.first(0.5))
+    folds = max(source.data.folds, 1)
+    meter.expect_validation(len(fold_of), heads=folds)
+    wanted = source.settings.crops_to_cache if record.cached_crops is None else record.cached_crops
+    training = cacher.training(wanted, allowance, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
+    count = record.cached_crops = len(training)
+    return CachedCrops(
+        training=training,
+        count=count,
+        training_of=[cacher.unseen_by(fold, training, count) for fold in range(folds)],
+        validation=held_out,
+        validation_of=[np.flatnonzero(fold_of == fold) for fold in range(folds)],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cacher:
+    """Runs crops through the backbone."""
+
+    network: DinoV2Segmentor
+    source: CropSource
+    place: CachePlace
+    meter: Meter
+
+    def validation(
+        self, crops: ValidationCrops, record: TrainingRecord, allowance: Allowance
+    ) -> tuple[FeatureCache | None, NDArray[np.int64]]:
+        """Features of validation crops, and the fold of each."""
+        began_s = allowance.budget.used_s
+        seen: list[HeldOutPiece] = []
+
+        def batches() -> Iterator[list[Crop]]:
+            for batch in crops.batches():
+                seen.extend(piece for piece, _ in batch)
+                yield [crop for _, crop in batch]
+
+        cache = self._cached(batches(), room=len(crops.pieces), allowance=allowance)
+        if cache is not None and not allowance.has_room_for(0):
+            crops.keep(crops.pieces.index(seen[-1]) + 1)
+            record.validation_pieces = len(crops.pieces)
+        record.validation_s = allowance.budget.used_s - began_s
+        return cache, np.array([piece.fold for piece in seen], dtype=np.int64)
+
+    def training(self, count: int, allowance: Allowance, *, spare: int) -> FeatureCache:
+        """Features of training crops, with room for a few more."""
+        batches = self._training_batches(self.source.training_fold, count)
+        cache = self._cached(batches, room=count + spare, allowance=allowance)
+        assert cache is not None
+        return cache
+
+    def unseen_by(self, fold: int, training: FeatureCache, count: int) -> NDArray[np.int64]:
+        """Which training crops show nothing that is held out in a fold; more where these are few.
+
+        Args:
+            fold: from 0.
+            training: the crops of all.
+            count: how many they were before folds got some of their own.
+        """
+        if self.source.data.folds <= 1:
+            return np.arange(count)
+        splits = self.source.data.splits
+        unseen = [
+            index
+            for index, crop in enumerate(training.crops[:count])
+            if crop.window is not None and not splits[crop.scene].touches(crop.window, fold)
+        ]
+        first = len(training)
+        if len(unseen) < min(_FEWEST_OF_FOLD, count):
+            missing = _FEWEST_OF_FOLD - len(unseen)
+            self._cached(self._training_batches(fold, missing), into=training)
+        return np.array([*unseen, *range(first, len(training))], dtype=np.int64)
+
+    def _training_batches(self, fold: int | None, count: int) -> Iterator[list[Crop]]:
+        size = self.source.settings.batch_size
+        steps = range(-(-count // size))
+        with closing(
+            read_ahead(self.source.sampler(fold), steps=steps, batch_size=size)
+        ) as batches:
+            for step, crops in enumerate(batches):
+                yield crops[: count - step * size]
+
+    def _cached(
+        self,
+        batches: Iterator[list[Crop]],
+        *,
+        room: int = 0,
+        into: FeatureCache | None = None,
+        allowance: Allowance | None = None,
+    ) -> FeatureCache | None:
+        """Features of batches, after those that are there already, until time is over."""
+        cache = into
+        for crops in batches:
+            features_BDhw = features_of(self.network, self.source, crops)
+            if cache is None:
+                side = self.source.settings.crop_px
+                cache = new_cache(
+                    room, features_BDhw, side_px=side, classes=self.source.classes, place=self.place
+                )
+            cache.append(features_BDhw, crops)
+            self.meter.caching(len(crops))
+            if allowance is not None and not allowance.has_room_for(0):
+                break
+        return cache

@@ -1,0 +1,273 @@
+"""Training and validation crops: which windows of the scenes they are cut from.
+
+A training crop is a function of the seed and of its number alone, so a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from geodinoseg.errors import LabelError
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.prefetch import in_background
+from geodinoseg.rasters.gdal_env import gdal_settings
+from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
+from geodinoseg.windows import Window, windows_over
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.rasters.scene import Scene, SceneReader
+    from geodinoseg.training.settings import Augmentation
+    from geodinoseg.training.split.split import SplitScene
+
+_TRIES = 20
+"""Windows drawn before one is taken that lies in the block, and so misses what is held out."""
+_SCENES_HELD = 32
+"""Scenes that are kept open: hundreds of image chips would use up the process's files."""
+_CACHE_BYTES = 512 << 20
+"""For decoded blocks: those with labels are read again and again."""
+_BLOCKS_HELD = 64
+"""Blocks whose labels are kept: 0.4 MB each where crops have 224 px, and asked for again."""
+
+_READING = threading.Lock()
+"""One thread at a time opens rasters and burns polygons: rasterio keeps a warning of its own quiet
+meanwhile, and Python's filters of warnings are those of all threads."""
+
+
+class Sampler:
+    """Draws training crops with class balance, and reads validation crops.
+
+    Use as a context manager: it keeps scenes open. Belongs to one thread at a time.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[SplitScene],
+        *,
+        crop_px: int,
+        augmentation: Augmentation,
+        seed: int,
+        fold: int | None = 0,
+    ) -> None:
+        """Take scenes with labels; opens nothing yet.
+
+        Args:
+            scenes: with the same classes and bands.
+            crop_px: side of a crop.
+            augmentation: how training crops are varied.
+            seed: of the draws.
+            fold: that is held out; None trains on everything.
+
+        Raises:
+            LabelError: no block with labels is left for training.
+        """
+        self._scenes = scenes
+        self._crop_px = crop_px
+        self._augmentation = augmentation
+        self._seed = seed
+        self._fold = fold
+        self._readers: OrderedDict[int, tuple[SceneReader, ExitStack]] = OrderedDict()
+        self._settings = gdal_settings(cache_bytes=_CACHE_BYTES)
+        self._places = _training_places(scenes, fold)
+        self._block_labels = lru_cache(_BLOCKS_HELD)(self._read_block)
+
+    def __enter__(self) -> Self:
+        """Scenes are opened from now on, when a crop needs them."""
+        self._settings.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the scenes."""
+        while self._readers:
+            self._close_oldest()
+        self._settings.__exit__()
+
+    def batch(self, first: int, count: int) -> list[Crop]:
+        """Training crops number first to first + count - 1.
+
+        Each is drawn over a labelled pixel of a class, all classes having an equal chance, scaled,
+        turned, flipped and given another light. No pixel of a held-out block is labelled in it.
+        """
+        return [self._crop(np.random.default_rng((self._seed, first + i))) for i in range(count)]
+
+    def validation_pieces(self) -> list[tuple[int, Window]]:
+        """(scene, window) of the labelled blocks that validate, in pieces no larger than a crop."""
+        side = self._crop_px
+        return [
+            (index, piece.shifted_by(rows=block.row_off, cols=block.col_off))
+            for index, split in enumerate(self._scenes)
+            for block in (split.block(*at) for at in _held_out_with_labels(split, self._fold))
+            for piece in windows_over(height=block.height, width=block.width, rows=side, cols=side)
+        ]
+
+    def validation_crop(self, index: int, piece: Window) -> Crop:
+        """A crop round a piece of a scene, as it is, labelled in the piece alone."""
+        scene, side = self._scenes[index].scene, self._crop_px
+        window = _window_at(
+            scene,
+            row_off=piece.row_off - (side - piece.height) // 2,
+            col_off=piece.col_off - (side - piece.width) // 2,
+            side=side,
+        )
+        crop = self._read(index, window)
+        outside = np.ones_like(crop.valid)
+        outside[piece.shifted_by(rows=-window.row_off, cols=-window.col_off).slices] = False
+        crop.labels[outside] = IGNORE
+        return padded(crop, side)
+
+    def _crop(self, rng: np.random.Generator) -> Crop:
+        index, window, side = self._draw_window(rng)
+        crop = self._read(index, window)
+        # Only where blocks are smaller than a crop: what is held out is not learnt from.
+        crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
+        crop = turned(resized(padded(crop, side), self._crop_px), rng)
+        return replace(crop, jitter=draw_jitter(len(crop.pixels), self._augmentation, rng))
+
+    def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
+        """Scene, window, and the side of the square that it fills or, at a small scene, begins."""
+        channel, places, chances = self._places[rng.integers(len(self._places))]
+        for _ in range(_TRIES):
+            index, block_row, block_col = places[rng.choice(len(places), p=chances)].tolist()
+            split = self._scenes[index]
+            side = max(1, round(self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)))
+            row, col = self._draw_pixel(index, block_row, block_col, channel, rng)
+            window = _window_at(
+                split.scene,
+                row_off=row - int(rng.integers(side)),
+                col_off=col - int(rng.integers(side)),
+                side=side,
+            )
+            if not split.touches(window, self._fold):
+                return index, window, side
+        side = self._crop_px
+        window = _window_in(
+            split.scene,
+            split.block(block_row, block_col),
+            row_off=row - int(rng.integers(side)),
+            col_off=col - int(rng.integers(side)),
+            side=side,
+        )
+        return index, window, side
+
+    def _draw_pixel(
+        self, index: int, row: int, col: int, channel: int, rng: np.random.Generator
+    ) -> tuple[int, int]:
+        """Row and column in the scene of a pixel of a class, of those that a block holds."""
+        at = np.flatnonzero(self._block_labels(index, row, col) == channel)
+        block = self._scenes[index].block(row, col)
+        rows, cols = divmod(int(at[rng.integers(len(at))]), block.width)
+        return block.row_off + rows, block.col_off + cols
+
+    def _read_block(self, index: int, row: int, col: int) -> NDArray[Any]:
+        return self._read_labels(index, self._scenes[index].block(row, col))
+
+    def _read_labels(self, index: int, window: Window) -> NDArray[Any]:
+        with _READING:
+            return self._scenes[index].labels.read(window)
+
+    def _read(self, index: int, window: Window) -> Crop:
+        pixels, valid = self._reader(index).read(window)
+        labels = np.where(valid, self._read_labels(index, window), IGNORE)
+        return Crop(
+            pixels=pixels, valid=valid, labels=labels.astype(np.int64), scene=index, window=window
+        )
+
+    def _reader(self, index: int) -> SceneReader:
+        """The open scene; the one that was not asked for the longest makes room."""
+        if index in self._readers:
+            self._readers.move_to_end(index)
+            return self._readers[index][0]
+        if len(self._readers) == _SCENES_HELD:
+            self._close_oldest()
+        exits = ExitStack()
+        with _READING:
+            reader = exits.enter_context(self._scenes[index].scene.reader())
+        self._readers[index] = reader, exits
+        return reader
+
+    def _close_oldest(self) -> None:
+        _, (_, exits) = self._readers.popitem(last=False)
+        exits.close()
+
+
+def read_ahead(
+    sampler: Sampler, *, steps: range, batch_size: int
+) -> Generator[list[Crop], None, None]:
+    """The batches of these steps, read in a thread of their own, two ahead of whoever takes them.
+
+    An error in the thread is raised where its batch would have come; when the batches are no
+    longer wanted, the thread ends.
+    """
+
+    def batches() -> Generator[list[Crop], None, None]:
+        with sampler:
+            for step in steps:
+                yield sampler.batch(step * batch_size, batch_size)
+
+    yield from in_background(batches, ahead=2)
+
+
+def _training_places(
+    scenes: Sequence[SplitScene], fold: int | None
+) -> list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]:
+    """For each class with training labels: its channel, where it is, and each place's chance.
+
+    Places are (places, 3) of scene, block row and block column.
+    """
+    places = []
+    for channel in range(scenes[0].counts.shape[-1]):
+        where, weights = [], []
+        for index, split in enumerate(scenes):
+            counts = np.where(split.trains(fold), split.counts[..., channel], 0)
+            blocks = np.argwhere(counts > 0)
+            where.append(np.insert(blocks, 0, index, axis=1))
+            weights.append(counts[counts > 0])
+        chances = np.concatenate(weights).astype(np.float64)
+        if len(chances):
+            places.append((channel, np.concatenate(where), chances / chances.sum()))
+    if not places:
+        raise LabelError(
+            f"{scenes[0].scene.path}: no labelled block is left to train on; label more of the "
+            f"scene, or keep a smaller --validation-share."
+        )
+    return places
+
+
+def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[list[int]]:
+    """Row and column of the blocks that validate and hold labels."""
+    at: list[list[int]] = np.argwhere(split.held_out(fold) & split.counts.any(2)).tolist()
+    return at
+
+
+def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window:
+    """A square at a corner, moved to lie inside the scene; cut where the scene is smaller."""
+    height, width = min(side, scene.height), min(side, scene.width)
+    return Window(
+        col_off=min(max(col_off, 0), scene.width - width),
+        row_off=min(max(row_off, 0), scene.height - height),
+        width=width,
+        height=height,
+    )
+
+
+def _window_in(scene: Scene, block: Window, *, row_off: int, col_off: int, side: int) -> Window:
+    """A square at a corner, moved to lie inside a block.
+
+    A block that is smaller than the square is the last one: the square reaches back from its end
+    into the block before, which is on the same side of the split.
+    """
+    return _window_at(
+        scene,
+        row_off=min(max(row_off, block.row_off), block.row_end - side),
+        col_off=min(max(col_off, block.col_off), block.col_end - side),
+        side=side,
+    )

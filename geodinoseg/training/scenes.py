@@ -1,0 +1,172 @@
+"""Scenes and their labels, opened together: files of either, or folders of chips of both."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.labels.chip_folder import ChipFolder, find_chips, joined
+from geodinoseg.labels.chip_source import open_chip_labels
+from geodinoseg.labels.labels import Labels
+from geodinoseg.labels.open import open_label_set
+from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
+from geodinoseg.rasters.scene import Scene, ScenePath, open_scene
+
+if TYPE_CHECKING:
+    from geodinoseg.training.settings import LabelOptions
+
+logger = logging.getLogger(__name__)
+
+ScenePaths = ScenePath | Scene | Sequence[ScenePath | Scene]
+"""One scene, or several of one kind; or folders of image chips."""
+LabelPaths = LabelsPath | Sequence[LabelsPath]
+"""Labels of all scenes, or of each."""
+
+_WARN_RESOLUTION = 1.5
+_MOST_SIZES = 200
+"""Scenes whose resolution is looked at: each asks PROJ."""
+
+
+def open_labelled_scenes(
+    scenes: ScenePaths,
+    labels: LabelPaths | None,
+    *,
+    bands: Sequence[int] | None,
+    options: LabelOptions,
+) -> tuple[list[Scene], list[Labels], list[str]]:
+    """Open scenes with their labels.
+
+    Args:
+        scenes: rasters with the same kind of bands, or folders of image chips.
+        labels: as in `read_training_data`.
+        bands: bands to read, from 1; all but alpha where not given.
+        options: how the labels are read.
+
+    Returns:
+        scenes: one for each raster, or for each chip with a label.
+        labels: of each; a pixel without data in its scene does not count.
+        names: of the label files, without their folders.
+
+    Raises:
+        SceneError: a scene cannot be read, or they are of different kinds.
+        LabelError: labels are missing, lie elsewhere, or contradict each other.
+    """
+    given = [scenes] if isinstance(scenes, str) or not isinstance(scenes, Sequence) else scenes
+    folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
+    if folders and len(folders) == len(given):
+        return _open_chips(folders, labels, bands, options)
+    if folders:
+        raise LabelError(
+            f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
+        )
+    if not labels:
+        raise LabelError("no labels were given; say with --labels which file they are in.")
+    opened = _open_scenes(scenes, bands, allow_external=False)
+    files = _label_files(labels, opened)
+    found = open_label_set(
+        files,
+        [scene.geobox for scene in opened],
+        class_field=options.class_field,
+        unlabelled=options.unlabelled,
+        ignore_classes=options.ignore_classes,
+        extent=options.extent,
+        legend_file=options.legend_file,
+        allow_external=options.allow_external,
+    )
+    placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
+    return opened, placed, [_file_name(path) for path in dict.fromkeys(map(str, files))]
+
+
+def _open_chips(
+    folders: Sequence[str],
+    labels: LabelPaths | None,
+    bands: Sequence[int] | None,
+    options: LabelOptions,
+) -> tuple[list[Scene], list[Labels], list[str]]:
+    """The chips of folders; those without a label are left out."""
+    chips = _chips(folders, labels)
+    images = [image for image, _ in chips.pairs]
+    opened = _open_scenes(images, bands, allow_external=options.allow_external)
+    found = open_chip_labels(
+        chips,
+        opened,
+        unlabelled=options.unlabelled,
+        ignore_classes=options.ignore_classes,
+        extent=options.extent,
+        legend_file=options.legend_file,
+        allow_external=options.allow_external,
+    )
+    kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
+    return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
+
+
+def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
+    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels or [])
+    if paths and len(paths) != len(folders):
+        raise LabelError(
+            f"{len(paths)} folders of label chips for {len(folders)} of images: give one for each "
+            f"in the same order, or none where both lie in one folder."
+        )
+    homes: list[str | None] = [os.fspath(path) for path in paths]
+    homes = homes or [None] * len(folders)
+    return joined([find_chips(folder, home) for folder, home in zip(folders, homes, strict=True)])
+
+
+def _open_scenes(
+    scenes: ScenePaths, bands: Sequence[int] | None, *, allow_external: bool
+) -> list[Scene]:
+    if isinstance(scenes, str) or not isinstance(scenes, Sequence):
+        scenes = [scenes]
+    opened = [open_scene(source, bands=bands, allow_external=allow_external) for source in scenes]
+    if not opened:
+        raise SceneError("no scene was given to train on; give one or several.")
+    first = opened[0]
+    for scene in opened[1:]:
+        if len(scene.bands) != len(first.bands) or scene.dtype != first.dtype:
+            raise SceneError(
+                f"{scene.path}: has {len(scene.bands)} bands of {scene.dtype}, {first.path} has "
+                f"{len(first.bands)} of {first.dtype}; scenes of one training must be of one kind, "
+                f"choose their bands with --bands."
+            )
+    sizes = pixel_sizes_m(opened)
+    if sizes and max(sizes) > _WARN_RESOLUTION * min(sizes):
+        logger.warning(
+            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m, and "
+            "would be better trained on scenes of one resolution.",
+            min(sizes), max(sizes), np.median(sizes),
+        )  # fmt: skip
+    return opened
+
+
+def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
+    """Ground resolutions of those scenes that have one, metres; of thousands a sample will do."""
+    sampled = scenes[:: max(1, len(scenes) // _MOST_SIZES)]
+    sizes = [scene.geobox.pixel_size_m for scene in sampled]
+    return [size for size in sizes if size is not None]
+
+
+def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles]:
+    given = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
+    files = label_files(given)
+    if len(files) == 1:
+        files *= len(scenes)
+    if len(files) != len(scenes):
+        raise LabelError(
+            f"{len(files)} label files for {len(scenes)} scenes: give one for all, or one for each "
+            f"in the same order."
+        )
+    return files
+
+
+def _file_name(path: str) -> str:
+    """A name without the folders, which say nothing to others."""
+    return ", ".join(
+        f"{name}{separator}{Path(file).name}" if separator else Path(name).name
+        for name, separator, file in (part.partition("=") for part in path.split(", "))
+    )

@@ -1,0 +1,1 @@
+"""Which labelled land validates: blocks, groups, folds."""

@@ -1,0 +1,223 @@
+"""Places: land that is trained on or held out as a whole, where it lies and what it shows.
+
+A place is a block of a scene. A last block that is narrower than a crop belongs to its neighbour,
+so that a crop over any pixel of a place fits into the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyproj
+import shapely
+from pyproj.exceptions import ProjError
+
+from geodinoseg.labels.classes import IGNORE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geodinoseg.geobox import GeoBox
+    from geodinoseg.rasters.scene import Scene
+
+_NO_LAND = 1e-4
+"""Of the smaller place: neighbours share a border, and rounding makes it an area."""
+_EDGE_POINTS = 8
+"""Points on each side of a footprint that are brought into another CRS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The places of all scenes of a training, numbered through."""
+
+    scenes: tuple[Scene, ...]
+    """The scenes."""
+    labels: tuple[Any, ...]
+    """Their labels."""
+    scene: NDArray[np.int64]
+    """(places,), the scene that each lies in."""
+    bounds: NDArray[np.int64]
+    """(places, 4) pixels of its scene: first column, first row, end column, end row."""
+    counts: NDArray[np.int64]
+    """(places, classes) labelled pixels."""
+    of_block: tuple[NDArray[np.int64], ...]
+    """For each scene (block rows, block columns), the place of each block."""
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """(places,)."""
+        return np.asarray(self.counts.any(axis=1))
+
+    @cached_property
+    def shared_land(self) -> NDArray[np.int64]:
+        """(pairs, 2): a labelled place, and a place of another scene that shows some of its land.
+
+        Empty where nobody knows where scenes lie. Coordinates of scenes without CRS are taken to
+        be of one plane where all such scenes have a georeference.
+        """
+        if len(self.scenes) == 1:
+            return np.zeros((0, 2), dtype=np.int64)
+        labelled = np.flatnonzero(self.is_labelled)
+        pairs = [np.zeros((0, 2), dtype=np.int64)]
+        for plane in set(self.planes.tolist()) - {-1}:
+            here = np.flatnonzero(self.planes[self.scene] == plane)
+            wanted = labelled[self.planes[self.scene[labelled]] == plane]
+            tree = shapely.STRtree(self.footprints[here])
+            first, second = tree.query(self.footprints[wanted], predicate="intersects")
+            pairs.append(np.column_stack([wanted[first], here[second]]))
+        found = np.concatenate(pairs)
+        found = found[self.scene[found[:, 0]] != self.scene[found[:, 1]]]
+        first, second = self.footprints[found.T]
+        common = shapely.area(shapely.intersection(first, second))
+        least = _NO_LAND * np.minimum(shapely.area(first), shapely.area(second))
+        return np.asarray(found[common > least], dtype=np.int64)
+
+    @cached_property
+    def footprints(self) -> NDArray[Any]:
+        """(places,) polygons on the ground, in the CRS of the first scene that has one."""
+        footprints = _boxes(self.bounds)
+        first = next((s.geobox.crs for s in self.scenes if s.geobox.crs is not None), None)
+        for index, scene in enumerate(self.scenes):
+            here = self.scene == index
+            footprints[here] = _on_ground(footprints[here], scene.geobox, first)
+        return footprints
+
+    @cached_property
+    def polygon_areas(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """What the polygons that the labels come from cover: polygon, place, and pixels.
+
+        Polygons of all scenes are numbered through; those to ignore are left out. Labels from a
+        raster know no polygons and have no entry.
+        """
+        parts, first = [], 0
+        for index, labels in enumerate(self.labels):
+            polygons = _polygons_of(labels)
+            here = np.flatnonzero((self.scene == index) & self.is_labelled)
+            boxes = _boxes(self.bounds[here])
+            box, polygon = shapely.STRtree(polygons).query(boxes, predicate="intersects")
+            area = shapely.area(shapely.intersection(boxes[box], polygons[polygon]))
+            covers = area > 0
+            parts.append((first + polygon[covers], here[box[covers]], area[covers]))
+            first += len(polygons)
+        polygon, place, area = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return polygon, place, area
+
+    def cut_share(self, folds: NDArray[np.int64]) -> float:
+        """Share of the labelled area in polygons that lie in training and in validation.
+
+        Args:
+            folds: (places,) as `SplitScene.folds` has them.
+        """
+        polygon, place, area = self.polygon_areas
+        used = folds[place] > -2
+        polygon, fold, area = polygon[used], folds[place[used]], area[used]
+        if not len(polygon):
+            return 0.0
+        low = np.full(polygon.max() + 1, np.iinfo(np.int64).max, dtype=np.int64)
+        high = np.full(polygon.max() + 1, np.iinfo(np.int64).min, dtype=np.int64)
+        np.minimum.at(low, polygon, fold)
+        np.maximum.at(high, polygon, fold)
+        return float(area[(low != high)[polygon]].sum() / area.sum())
+
+    @cached_property
+    def planes(self) -> NDArray[np.int64]:
+        """(scenes,): 0 with a CRS, 1 with coordinates of none, -1 without a place."""
+
+        def plane(geobox: GeoBox) -> int:
+            return 0 if geobox.crs is not None else 1 if geobox.is_georeferenced else -1
+
+        return np.array([plane(scene.geobox) for scene in self.scenes], dtype=np.int64)
+
+
+def find_places(
+    scenes: Sequence[Scene],
+    labels: Sequence[Any],
+    counts: Sequence[NDArray[np.int64]],
+    *,
+    blocks_px: Sequence[int],
+    crop_px: int,
+) -> Places:
+    """The places that blocks of scenes make.
+
+    Args:
+        scenes: the scenes.
+        labels: of each; those from polygons keep polygons together.
+        counts: for each (block rows, block columns, classes) labelled pixels.
+        blocks_px: for each the side of a block.
+        crop_px: side of a crop; a last block narrower than it belongs to its neighbour.
+    """
+    numbers, of_block, bounds, sums = [], [], [], []
+    first = 0
+    for index, (scene, pixels, block_px) in enumerate(zip(scenes, counts, blocks_px, strict=True)):
+        narrowest = min(crop_px, block_px)
+        rows = _ends(scene.height, block_px, narrowest)
+        cols = _ends(scene.width, block_px, narrowest)
+        row = np.minimum(np.arange(pixels.shape[0]), len(rows) - 2)
+        col = np.minimum(np.arange(pixels.shape[1]), len(cols) - 2)
+        place = row[:, None] * (len(cols) - 1) + col
+        total = np.zeros(((len(rows) - 1) * (len(cols) - 1), pixels.shape[2]), dtype=np.int64)
+        np.add.at(total, place.ravel(), pixels.reshape(-1, pixels.shape[2]))
+        top, left = (axis.ravel() for axis in np.meshgrid(rows[:-1], cols[:-1], indexing="ij"))
+        low, right = (axis.ravel() for axis in np.meshgrid(rows[1:], cols[1:], indexing="ij"))
+        numbers.append(np.full(len(total), index, dtype=np.int64))
+        of_block.append(first + place)
+        bounds.append(np.column_stack([left, top, right, low]))
+        sums.append(total)
+        first += len(total)
+    return Places(
+        scenes=tuple(scenes),
+        labels=tuple(labels),
+        scene=np.concatenate(numbers),
+        bounds=np.concatenate(bounds),
+        counts=np.concatenate(sums),
+        of_block=tuple(of_block),
+    )
+
+
+def _ends(length_px: int, block_px: int, narrowest: int) -> NDArray[np.int64]:
+    """Where places begin along an axis, and where the last ends."""
+    starts = np.arange(0, length_px, block_px, dtype=np.int64)
+    if len(starts) > 1 and length_px - starts[-1] < narrowest:
+        starts = starts[:-1]
+    return np.append(starts, length_px)
+
+
+def _boxes(bounds: NDArray[np.int64]) -> NDArray[Any]:
+    return np.asarray(shapely.box(*bounds.T.astype(np.float64)), dtype=object)
+
+
+def _on_ground(boxes: NDArray[Any], geobox: GeoBox, crs: object) -> NDArray[Any]:
+    """Footprints of boxes of pixels; empty where the CRS has no place for them."""
+
+    def to_map(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = geobox.transform @ tuple(points.T)
+        if geobox.crs is not None and geobox.crs != crs:
+            x, y = transformer.transform(x, y)
+        return np.column_stack([x, y])
+
+    if geobox.crs is not None and geobox.crs != crs:
+        transformer = pyproj.Transformer.from_crs(geobox.crs, crs, always_xy=True)
+        side = np.sqrt(shapely.area(boxes))
+        boxes = shapely.segmentize(boxes, side / _EDGE_POINTS)
+    try:
+        ground = shapely.transform(boxes, to_map)
+    except ProjError:
+        return np.full(len(boxes), shapely.Polygon(), dtype=object)
+    lost = ~np.isfinite(shapely.area(ground))
+    ground[lost] = shapely.Polygon()
+    return np.asarray(ground, dtype=object)
+
+
+def _polygons_of(labels: Any) -> NDArray[Any]:
+    """Polygons of labels in the pixels of their scene; none where they come from a raster."""
+    source = getattr(labels, "source", None)
+    polygons = getattr(source, "polygons", None)
+    if polygons is None:
+        return np.zeros(0, dtype=object)
+    channels = getattr(source, "channels", None)
+    used = slice(None) if channels is None else np.asarray(channels) != IGNORE
+    return np.asarray(polygons, dtype=object)[used]
