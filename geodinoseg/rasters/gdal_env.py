@@ -23,7 +23,7 @@ _SETTINGS = {
 }
 _REMOTE = {
     # With threads GDAL 3.10 fetches blocks ahead, takes no note of what fails there, and decodes
-    # whatever lies in memory: wrong pixels without an error (tests/test_remote.py). In one thread
+    # whatever lies in memory: wrong pixels without an error (tests/properties/test_remote.py). In one thread
     # it asks again, merges neighbouring ranges all the same, and fails where it must.
     "GDAL_NUM_THREADS": "1",
     "GDAL_HTTP_ENABLE_ADVISE_READ": False,

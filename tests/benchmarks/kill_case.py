@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from rasters import SmoothModel, write_raster
 
 from geodinoseg.segmentation.plan import SegmentSettings

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 BAND_ROWS, HEIGHT, WIDTH = 64, 128, 150
 TOLERANCE_PX = 1.5
@@ -25,8 +25,8 @@ def main() -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    from coverages import trace
     from matplotlib import pyplot as plt
-    from test_coverage import trace
 
     from geodinoseg.legend import PALETTE
 

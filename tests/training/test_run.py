@@ -1,0 +1,336 @@
+"""The stages of a training: features computed once, the better stage kept, time, cross-validation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from safetensors.torch import load_file
+from trainings import no_pictures, quick, tell_scores, write_few_squares
+
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.folder import load_model
+from geodinoseg.training.budget import Budget
+from geodinoseg.training.cached_crops import cache_crops
+from geodinoseg.training.checkpoint import TrainingRecord
+from geodinoseg.training.context import set_up
+from geodinoseg.training.data import read_training_data
+from geodinoseg.training.feature_cache import CachePlace
+from geodinoseg.training.finetuning import FineTuning, logits_in_parts
+from geodinoseg.training.head_stage import HeadStage
+from geodinoseg.training.losses import segmentation_loss
+from geodinoseg.training.meter import Meter
+from geodinoseg.training.plan import plan_training
+from geodinoseg.training.settings import LabelOptions
+from geodinoseg.training.train import train_model
+from geodinoseg.training.validation_crops import ValidationCrops
+
+
+@pytest.fixture(autouse=True)
+def pictures(monkeypatch):
+    """Take longer than such a training."""
+    no_pictures(monkeypatch)
+
+
+class Ticks:
+    """A clock that a second passes on whenever it is looked at."""
+
+    def __init__(self, tick=1.0):
+        self.now, self.tick = 0.0, tick
+
+    def __call__(self):
+        self.now += self.tick
+        return self.now
+
+
+@pytest.fixture
+def train(backbone, color_field, tmp_path):
+    def run(output="a.model", *, labels=None, network=None, **options):
+        return train_model(
+            color_field.scene,
+            labels or color_field.labels,
+            tmp_path / output,
+            network={"backbone": backbone, "quantize": False} | (network or {}),
+            **({"settings": quick(stage="lora"), "device": "cpu"} | options),
+        )
+
+    return run
+
+
+@pytest.fixture
+def few_labels(tmp_path):
+    """Too few to keep some for good."""
+    return write_few_squares(tmp_path / "few.gpkg")
+
+
+@pytest.fixture
+def setup_of(backbone, color_field):
+    def make(settings, **network):
+        data = read_training_data(
+            color_field.scene, color_field.labels, bands=None, options=LabelOptions(),
+            settings=settings,
+        )  # fmt: skip
+        arguments = {"backbone": backbone, "quantize": False} | network
+        return set_up(data, settings, arguments, torch.device("cpu"))
+
+    return make
+
+
+def cached(setup, folder, *, memory_bytes=1 << 30):
+    budget = Budget(None, Ticks())
+    validation = ValidationCrops(setup.source)
+    crops = cache_crops(
+        setup.network, setup.source, validation, TrainingRecord(fingerprint=""),
+        place=CachePlace(memory_bytes=memory_bytes, folder=folder),
+        allowance=budget.of_caching(is_last=True),
+        meter=Meter(setup.settings, budget, lambda *_: None),
+    )  # fmt: skip
+    return crops, validation
+
+
+def test_cached_features_give_the_logits_of_the_whole_network(setup_of, tmp_path):
+    setup = setup_of(quick(cached_crops=9))
+    crops, validation = cached(setup, tmp_path)
+    setup.network.eval()
+    with setup.source.sampler(0) as sampler:
+        drawn = sampler.batch(0, 9)
+    assert crops.count == 9
+    held_out = [crop for batch in validation.batches() for _, crop in batch]
+    for cache, wanted in ((crops.training, drawn), (crops.validation, held_out)):
+        assert len(cache) == len(wanted)
+        for index, crop in enumerate(wanted):
+            values, labels = setup.source.tensors([crop])
+            features, found = cache.tensors([index], torch.device("cpu"))
+            assert torch.equal(found, labels)
+            with torch.no_grad():
+                logits = setup.network(values)
+                from_cache = setup.network.head(features, logits.shape[-2:])
+            assert_allclose(from_cache, logits, atol=5e-3)
+
+
+def test_features_on_disk_give_the_bytes_of_features_in_memory(train, tmp_path):
+    for name, room in (("memory", 1 << 30), ("disk", 0)):
+        train(name, settings=quick(cache_bytes=room))
+    files = [tmp_path / name / "model.safetensors" for name in ("memory", "disk")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"memory", "disk"}
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(setup_of):
+    setup = setup_of(quick(batch_size=6), r=4, lora_dropout=0.0)
+    network = setup.network
+    network.add_lora()
+    network.train()
+    with setup.source.sampler(0) as sampler:
+        values, labels = setup.source.tensors(sampler.batch(0, 6))
+
+    def gradient(parts):
+        network.zero_grad()
+        before = {n: b.clone() for n, b in network.head.named_buffers()}
+        segmentation_loss(logits_in_parts(network, values, parts), labels).backward()
+        for name, buffer in network.head.named_buffers():
+            buffer.copy_(before[name])
+        return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    whole = gradient(1)
+    for parts in (2, 3, 6):
+        for one, other in zip(whole, gradient(parts), strict=True):
+            assert_allclose(one, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_checkpointed_activations_give_the_same_model(train, tmp_path):
+    network = {"lora_dropout": 0.0}
+    for name, wanted in (("a", False), ("b", True)):
+        train(
+            name,
+            network=network,
+            settings=quick(stage="lora", epochs=1, head_epochs=0, gradient_checkpointing=wanted),
+        )
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    for name, tensor in one.items():
+        assert_allclose(other[name], tensor, atol=1e-4)
+
+
+def test_lora_is_kept_where_it_is_better(train, monkeypatch, tmp_path, caplog):
+    tell_scores(monkeypatch, HeadStage, [0.3, 0.612])
+    seen = tell_scores(monkeypatch, FineTuning, [0.643, 0.2])
+    with caplog.at_level(logging.INFO):
+        model = train()
+    assert model.training["kept"] == "lora"
+    assert model.training["best_epoch"] == 3
+    sentence = "LoRA 0.643 beats the head alone 0.612 (+0.031)"
+    assert model.training["outcome"] == sentence
+    assert sentence in caplog.text
+    assert model.scores["mean_iou_by_stage"] == {"head": 0.612, "lora": 0.643}
+    stored = load_file(tmp_path / "a.model" / "model.safetensors")
+    assert any("lora_B" in name and weight.any() for name, weight in stored.items())
+    assert torch.equal(stored["head.classify.weight"], seen[0])
+
+
+@pytest.mark.parametrize("stage", ["lora", "full"])
+@pytest.mark.parametrize("tuned", [0.601, 0.612])
+def test_the_head_alone_is_kept_where_it_is_no_worse(
+    stage, tuned, train, monkeypatch, tmp_path, backbone
+):
+    seen = tell_scores(monkeypatch, HeadStage, [0.3, 0.612])
+    tell_scores(monkeypatch, FineTuning, [tuned, 0.2])
+    model = train(settings=quick(stage=stage))
+    name = {"lora": "LoRA", "full": "fine-tuning all weights"}[stage]
+    assert model.training["outcome"] == (
+        f"the head alone (0.612) is kept: {name} reached {tuned:.3f}"
+    )
+    assert model.training["kept"] == "head"
+    stored = load_file(tmp_path / "a.model" / "model.safetensors")
+    assert not any("lora" in name for name in stored)
+    assert torch.equal(stored["head.classify.weight"], seen[1])
+    before = load_file(backbone / "model.safetensors")
+    after = load_file(tmp_path / "a.model" / "backbone" / "model.safetensors")
+    assert all(torch.equal(after[n], weight) for n, weight in before.items() if "mask" not in n)
+    assert not load_model(tmp_path / "a.model", device="cpu").network.settings["peft"]
+
+
+def test_stage_two_starts_where_stage_one_was_best(train, monkeypatch):
+    seen = tell_scores(monkeypatch, HeadStage, [0.9, 0.3])
+    starts = []
+    begin = FineTuning.train_epoch
+
+    def remembered(stage, epoch):
+        starts.append(stage.tensors()["head.classify.weight"].detach().clone())
+        return begin(stage, epoch)
+
+    monkeypatch.setattr(FineTuning, "train_epoch", remembered)
+    train(settings=quick(stage="lora", epochs=2))
+    assert torch.equal(starts[0], seen[0])
+
+
+def test_a_stage_without_a_gain_ends_early(train, monkeypatch):
+    tell_scores(monkeypatch, HeadStage, [0.5, 0.6] + [0.55] * 40)
+    model = train(settings=quick(stage="head", epochs=40, steps_per_epoch=1, batch_size=1))
+    assert model.training["best_epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "minutes"),
+    [
+        ("lora", 0.2),
+        pytest.param("head", 0.5, marks=pytest.mark.slow),
+        pytest.param("lora", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_the_time_is_kept(stage, minutes, train, monkeypatch):
+    clock = Ticks(0.0)
+
+    def forward(meter, crops):
+        clock.now += crops / 4
+
+    def step(meter, losses):
+        clock.now += 3 if "LoRA" in meter._where else 0.3
+
+    monkeypatch.setattr(Meter, "validated", forward)
+    monkeypatch.setattr(Meter, "caching", forward)
+    monkeypatch.setattr(Meter, "step", step)
+    settings = quick(
+        stage=stage, epochs=500, steps_per_epoch=20, minutes=minutes, batch_size=2, cached_crops=64
+    )
+    model = train(settings=settings, clock=clock)
+    assert clock.now <= 60 * minutes
+    assert clock.now > 30 * minutes, "what there is of it is used"
+    assert model.training["finished"]
+    assert ("lora" in model.scores["mean_iou_by_stage"]) == (stage == "lora")
+
+
+def test_a_budget_gives_a_third_to_stage_one():
+    clock = Ticks(0.0)
+    budget = Budget(10, clock)
+    clock.now += 30
+    first = budget.of_stage_one(is_last=False)
+    assert first.has_room_for(169)
+    assert not first.has_room_for(171)
+    assert budget.of_stage_one(is_last=True).has_room_for(500)
+    assert not budget.of_the_rest().has_room_for(569), "saving takes time too"
+    clock.now += 85
+    assert_allclose(first.share, 0.5)
+    assert Budget(None, clock).of_the_rest().has_room_for(1e9)
+
+
+def test_too_few_places_are_cross_validated_and_lora_is_not_tried(
+    train, few_labels, caplog, tmp_path
+):
+    model = train(labels=few_labels, settings=quick(stage="lora", epochs=3))
+    assert "too few labelled places" in caplog.text
+    assert model.training["kept"] == "head"
+    assert model.scores["on"].startswith("leave-one-block-out cross-validation, ")
+    assert sum(map(sum, model.scores["confusion_matrix"])) == sum(
+        model.training["validation_pixels"].values()
+    ), "each labelled pixel is predicted once, by a head that never saw its block"
+    assert model.temperature != 1
+
+
+def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
+    backbone, color_field, few_labels, tmp_path
+):
+    settings = quick(cached_crops=20)
+    data = read_training_data(
+        color_field.scene, few_labels, bands=None, options=LabelOptions(), settings=settings
+    )
+    assert data.folds > 1
+    setup = set_up(data, settings, {"backbone": backbone, "quantize": False}, torch.device("cpu"))
+    crops, validation = cached(setup, tmp_path)
+    assert crops.count == 20
+    assert len(crops.training_of) == len(crops.validation_of) == data.folds
+    split = data.splits[0]
+    for fold, (training, held_out) in enumerate(
+        zip(crops.training_of, crops.validation_of, strict=True)
+    ):
+        assert len(training) >= 20
+        for index in training:
+            window = crops.training.crops[index].window
+            assert not split.touches(window, fold) or min(split.scene.height, 112) < 112
+        assert len(held_out)
+        for index in held_out:
+            assert validation.pieces[index].fold == fold
+    assert sorted(np.concatenate(crops.validation_of)) == list(range(len(crops.validation)))
+    whole = crops.undivided()
+    assert list(whole.training_of[0]) == list(range(20))
+
+
+def test_the_model_is_calibrated(train, tmp_path, color_field):
+    model = train(settings=quick(stage="head", epochs=3))
+    calibration = model.scores["calibration"]
+    assert calibration["temperature"] == model.temperature
+    errors = [calibration[side]["expected_calibration_error"] for side in ("before", "after")]
+    assert errors[1] <= errors[0] + 0.02
+    loaded = load_model(tmp_path / "a.model", device="cpu")
+    assert loaded.temperature == model.temperature
+    pixels = torch.randint(0, 255, (1, 3, 28, 42), dtype=torch.uint8)
+    valid = torch.ones(1, 28, 42, dtype=torch.bool)
+    cold = replace(loaded, temperature=1.0).probabilities(pixels, valid)
+    wanted = torch.softmax(cold.log() / loaded.temperature, dim=1)
+    assert_allclose(loaded.probabilities(pixels, valid), wanted, atol=1e-5)
+
+
+def test_a_plan_says_what_would_be_trained_and_loads_no_weights(
+    color_field, backbone, few_labels, monkeypatch
+):
+    def refuse(*_, **__):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(DinoV2Segmentor, "__init__", refuse)
+    plan = plan_training(
+        color_field.scene, color_field.labels, settings=quick(stage="lora", cached_crops=10),
+        network={"backbone": backbone, "n_features": 2},
+    )  # fmt: skip
+    facts = plan.to_json()
+    assert facts["stages"] == ["head", "lora"]
+    assert facts["cached crops"] == 10
+    assert plan.cache_bytes == 10 * (2 * 2 * 32 * 16 + 56 * 56)
+    assert all(facts["labelled pixels to validate on"].values())
+    few = plan_training(color_field.scene, few_labels, network={"backbone": backbone},
+                        settings=quick(stage="lora"))  # fmt: skip
+    assert few.stages == ("head",)
+    assert few.to_json()["validation"].startswith("leave-one-block-out")
