@@ -24,18 +24,17 @@ from typing import TYPE_CHECKING, Any
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
-    from geodinoseg.batch.map_files import OutputNames
-    from geodinoseg.batch.scenes import listed_scenes
+    from geodinoseg.batch.scenes import OutputNames, listed_scenes
     from geodinoseg.batch.segment_scenes import segment_scenes
     from geodinoseg.cluster.client import connected_workers
     from geodinoseg.cluster.local import local_workers
     from geodinoseg.errors import GeodinosegError
-    from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
-    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.evaluate import EvaluationOptions, MapAssessment, evaluate_map
     from geodinoseg.evaluation.report.write import write_report
     from geodinoseg.evaluation.sampling.areas import AreaEstimates, estimate_areas
     from geodinoseg.evaluation.sampling.draw import SampleDesign, SampleOptions, draw_sample
     from geodinoseg.evaluation.sampling.evaluate import SampleAssessment, evaluate_sample
+    from geodinoseg.labels.options import LabelOptions
     from geodinoseg.legend import Legend, LegendClass
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.folder import load_model
@@ -46,10 +45,10 @@ if TYPE_CHECKING:
     from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
     from geodinoseg.rasters.scene import Scene, open_scene
-    from geodinoseg.segmentation.plan import SegmentSettings
     from geodinoseg.segmentation.segment import segment_scene
+    from geodinoseg.segmentation.settings import SegmentSettings
     from geodinoseg.training.plan import plan_training
-    from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
+    from geodinoseg.training.settings import Augmentation, TrainingSettings
     from geodinoseg.training.train import train_model
 
 _HOMES = {
@@ -59,17 +58,17 @@ _HOMES = {
     "DinoV2Segmentor": "model.dinov2_segmentor",
     "EvaluationOptions": "evaluation.evaluate",
     "GeodinosegError": "errors",
-    "LabelOptions": "training.settings",
+    "LabelOptions": "labels.options",
     "Legend": "legend",
     "LegendClass": "legend",
-    "MapAssessment": "evaluation.map_assessment",
-    "OutputNames": "batch.map_files",
+    "MapAssessment": "evaluation.evaluate",
+    "OutputNames": "batch.scenes",
     "PolygonOptions": "polygons.stream",
     "SampleAssessment": "evaluation.sampling.evaluate",
     "SampleDesign": "evaluation.sampling.draw",
     "SampleOptions": "evaluation.sampling.draw",
     "Scene": "rasters.scene",
-    "SegmentSettings": "segmentation.plan",
+    "SegmentSettings": "segmentation.settings",
     "Segmentor": "model.segmentor",
     "TileModel": "model.tile_model",
     "TrainingSettings": "training.settings",

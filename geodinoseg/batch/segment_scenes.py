@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from geodinoseg.batch.journal import Journal, file_facts, opened_journal
-from geodinoseg.batch.map_files import MapFiles, OutputNames, planned_files
-from geodinoseg.batch.scenes import ListedScene
+from geodinoseg.batch.scenes import ListedScene, MapFiles, OutputNames, planned_files
 from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
 from geodinoseg.model.fingerprint import model_identity
 from geodinoseg.polygons.polygonize import write_polygons
@@ -22,9 +21,9 @@ from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_identity
-from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.job import ThisProcess, Workers
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.workers import ThisProcess, Workers
+from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import ended_in_words
-from geodinoseg.cli.streams import told_where_it_can_be
+from geodinoseg.cli.process import told_where_it_can_be
 from geodinoseg.version import __version__
 
 _COMMANDS = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from geodinoseg.errors import LabelError, OutputError, SceneError
 
 if TYPE_CHECKING:
-    from geodinoseg.batch.map_files import OutputNames
+    from geodinoseg.batch.scenes import OutputNames
     from geodinoseg.legend import Legend
     from geodinoseg.rasters.scene import Scene
 

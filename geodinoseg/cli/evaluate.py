@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
-from geodinoseg.cli.distance import Distance
 from geodinoseg.cli.options import (
+    Distance,
     allow_external_option,
     class_field_option,
     class_raster_argument,
@@ -21,7 +21,7 @@ from geodinoseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.evaluate import MapAssessment
     from geodinoseg.rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)

@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rasterio.enums import ColorInterp
 
 from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
+from geodinoseg.geobox import GeoBox
+from geodinoseg.model.config import read_model_config
+from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
+from geodinoseg.rasters.dataset import opened_raster
+from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.redaction import printable
 
 
 @click.command()
@@ -23,9 +30,90 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
       geodinoseg info ortho.tif
       geodinoseg info farmland.model
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.descriptions import describe
+    from geodinoseg.cli.info import describe
 
     facts: dict[str, Any] = describe(
         Path(path) if Path(path).is_dir() else path, allow_external=allow_external
     )
     report_facts(facts, json_=json_)
+
+
+def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any]:
+    """Facts about a scene, a class raster of ours, or a model folder.
+
+    Args:
+        path: a raster or a folder.
+        allow_external: see `open_scene`.
+
+    Returns:
+        Names and plain values, in the order in which they are read.
+
+    Raises:
+        SceneError: it is no raster.
+        ModelFolderError: it is a folder, but no model.
+    """
+    if Path(path).is_dir():
+        return _describe_model(Path(path))
+    if _is_class_raster(path, allow_external=allow_external):
+        return _describe_class_raster(open_class_raster(path, allow_external=allow_external))
+    return _describe_scene(open_scene(path, allow_external=allow_external))
+
+
+def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
+    """Whether a raster is a map of ours, or one of others whose numbers stand for colours."""
+    with opened_raster(path, allow_external=allow_external) as dataset:
+        return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
+
+
+def _describe_scene(scene: Scene) -> dict[str, Any]:
+    return {
+        "kind": "scene",
+        "path": printable(scene.path),
+        **_place(scene.geobox),
+        "bands": list(scene.bands),
+        "dtype": str(scene.dtype),
+        "nodata": list(scene.nodata),
+        "missing pixels are known by": list(scene.validity) or "nothing: all hold data",
+        "block rows x columns": list(scene.block_shape),
+    }
+
+
+def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
+    return {
+        "kind": "class raster",
+        "path": printable(raster.path),
+        **_place(raster.geobox),
+        "dtype": str(raster.dtype),
+        "nodata": raster.nodata,
+        "classes": {str(c.class_id): f"{c.name} ({c.color})" for c in raster.legend},
+        "confidence": str(raster.confidence_path) if raster.confidence_path else None,
+        "made with": raster.tags.get("GEODINOSEG_MODEL"),
+        "made from": raster.tags.get("GEODINOSEG_SCENE"),
+    }
+
+
+def _describe_model(folder: Path) -> dict[str, Any]:
+    config = read_model_config(folder)
+    return {
+        "kind": "model",
+        "path": str(folder),
+        "classes": {str(c["class_id"]): f"{c['name']} ({c['color']})" for c in config["legend"]},
+        "bands": config["bands"],
+        "dtype": config["statistics"]["dtype"],
+        "tile, px": config["tile_px"],
+        "ground resolution, m": config["pixel_size_m"],
+        "head": "linear" if config["network"]["linear_head"] else "cnn",
+        "backbone": config["backbone"] or "inside the folder",
+        "scores": config["scores"],
+        "training": config["training"],
+    }
+
+
+def _place(geobox: GeoBox) -> dict[str, Any]:
+    size = geobox.pixel_size_m
+    return {
+        "columns x rows": [geobox.width, geobox.height],
+        "crs": geobox.crs.to_string() if geobox.crs else "none",
+        "transform": list(geobox.transform)[:6],
+        "ground resolution, m": round(size, 4) if size else "unknown",
+    }

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from geodinoseg.cli.console import progress_bar, report_done
-from geodinoseg.cli.distance import Distance
 from geodinoseg.cli.options import (
+    Distance,
     allow_external_option,
     class_raster_argument,
     json_option,

@@ -153,7 +153,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         _dry_run(source, options)
         return
     if options["scheduler"]:
-        from geodinoseg.cluster.scheduler_address import check_scheduler
+        from geodinoseg.cluster.connect import check_scheduler
 
         check_scheduler(options["scheduler"])
     with (
@@ -219,7 +219,7 @@ def _rasters(options: dict[str, Any]) -> list[Path]:
 
 
 def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.segmentation.plan import SegmentSettings
+    from geodinoseg.segmentation.settings import SegmentSettings
 
     return SegmentSettings(
         tile_px=options["tile"],

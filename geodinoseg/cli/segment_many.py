@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from geodinoseg.cli.console import progress_bar, report_plan
-from geodinoseg.cli.scene_reports import (
+from geodinoseg.cli.console import (
+    progress_bar,
+    report_plan,
     report_scene,
     report_summary,
     report_totals,
@@ -84,8 +85,7 @@ def segment_many(
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
-    from geodinoseg.batch.map_files import planned_files
-    from geodinoseg.batch.scenes import listed_scenes
+    from geodinoseg.batch.scenes import listed_scenes, planned_files
     from geodinoseg.cli.checks import (
         check_bands,
         check_many_outputs,
@@ -103,7 +103,7 @@ def segment_many(
         _dry_run(listed, options, settings(options))
         return
     if options["scheduler"]:
-        from geodinoseg.cluster.scheduler_address import check_scheduler
+        from geodinoseg.cluster.connect import check_scheduler
 
         check_scheduler(options["scheduler"])
     from geodinoseg.batch.segment_scenes import segment_scenes
@@ -129,7 +129,7 @@ def segment_many(
 
 
 def _names(options: dict[str, Any]) -> Any:
-    from geodinoseg.batch.map_files import OutputNames
+    from geodinoseg.batch.scenes import OutputNames
 
     return OutputNames(
         class_raster=_template(options["name_template"] or "{stem}.tif"),
@@ -149,7 +149,7 @@ def _template(name: Path | str | None) -> Any:
 
 def _dry_run(listed: Sequence[Any], options: dict[str, Any], settings: Any) -> None:
     from geodinoseg.rasters.scene import open_scene
-    from geodinoseg.segmentation.plan import loaded_model
+    from geodinoseg.segmentation.job import loaded_model
     from geodinoseg.segmentation.trial import estimate
 
     model = loaded_model(options["model"], settings, device=options["device"])

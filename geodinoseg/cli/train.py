@@ -213,7 +213,7 @@ def train(**options: Any) -> None:
 
 
 def _label_options(options: dict[str, Any]) -> Any:
-    from geodinoseg.training.settings import LabelOptions
+    from geodinoseg.labels.options import LabelOptions
 
     return LabelOptions(
         class_field=options["class_field"],

@@ -14,8 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from geodinoseg.cluster.connect import distributed, quiet
-from geodinoseg.cluster.scheduler_address import check_scheduler
+from geodinoseg.cluster.connect import check_scheduler, distributed, quiet
 from geodinoseg.cluster.tasks import Errands
 from geodinoseg.cluster.worker import Decision, Order, Remark, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
@@ -24,9 +23,10 @@ from geodinoseg.progress import Progress
 from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
 from geodinoseg.segmentation.job import Job, Outputs
 from geodinoseg.segmentation.parts.run import Parts
-from geodinoseg.segmentation.plan import Plan, SegmentSettings
+from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.runner import first_run
-from geodinoseg.windows import Chunk
+from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from geodinoseg.errors import GeodinosegError
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.segmentation.job import Job, Outputs
+from geodinoseg.segmentation.job import Job, Outputs, ThisProcess
 from geodinoseg.segmentation.parts.run import Run, joined_parts
 from geodinoseg.segmentation.parts.store import store_at
-from geodinoseg.segmentation.plan import Plan, SegmentSettings
-from geodinoseg.segmentation.workers import ThisProcess
+from geodinoseg.segmentation.plan import Plan
+from geodinoseg.segmentation.settings import SegmentSettings
 
 Remark = tuple[int, str]
 """Level and text of something that was logged."""

@@ -11,8 +11,13 @@ import numpy as np
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import sound_polygons
-from geodinoseg.labels.overlaps import ScenePolygons
-from geodinoseg.labels.polygon_source import PolygonSource, areas_on, polygon_source, reaching
+from geodinoseg.labels.polygon_source import (
+    PolygonSource,
+    ScenePolygons,
+    areas_on,
+    polygon_source,
+    reaching,
+)
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from pathlib import Path
 from geodinoseg.errors import LabelError, one_line
 from geodinoseg.labels.legend_file import read_legend_file, read_text
 from geodinoseg.labels.paths import file_of
-from geodinoseg.labels.qgis_styles import StyleError, read_qml, single_color
-from geodinoseg.labels.styles import ClassStyle
+from geodinoseg.labels.styles import ClassStyle, StyleError, read_qml, single_color
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 10_000_000

@@ -13,8 +13,7 @@ from typing import Any
 
 from geodinoseg.errors import LabelError, one_line
 from geodinoseg.labels.paths import check_is_there
-from geodinoseg.labels.qgis_styles import StyleError, read_qml
-from geodinoseg.labels.styles import ClassStyle, StyledClass, hex_color
+from geodinoseg.labels.styles import ClassStyle, StyledClass, StyleError, hex_color, read_qml
 from geodinoseg.legend import LARGEST_CLASS_ID
 
 _MOST_BYTES = 16 << 20

@@ -15,8 +15,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from geodinoseg.errors import ModelError
-from geodinoseg.model.backbone import HUB_NAMES, load_backbone, published_commit, with_lora
-from geodinoseg.model.band_widening import patch_embedding, widen_patch_embedding
+from geodinoseg.model.backbone import (
+    HUB_NAMES,
+    load_backbone,
+    patch_embedding,
+    published_commit,
+    widen_patch_embedding,
+    with_lora,
+)
 from geodinoseg.model.heads import Activation, CnnHead, LinearHead
 from geodinoseg.model.quantization import four_bit_layers, is_quantized
 

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from geodinoseg.errors import ModelError, ModelFolderError, one_line
-from geodinoseg.model.backbone import load_backbone
-from geodinoseg.model.band_widening import patch_embedding, widen_patch_embedding
+from geodinoseg.model.backbone import load_backbone, patch_embedding, widen_patch_embedding
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor, make_head
 from geodinoseg.model.quantization import is_quantized, quiet_libraries
 

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from geodinoseg.polygons.coverage.tracer import Band
 from geodinoseg.polygons.ground import AreaWeights
-from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader
-from geodinoseg.rasters.confidence_raster import ConfidenceReader, opened_confidence
+from geodinoseg.rasters.class_raster import (
+    ClassRaster,
+    ClassRasterReader,
+    ConfidenceReader,
+    opened_confidence,
+)
 from geodinoseg.rasters.dataset import settings_for
 from geodinoseg.windows import Window, windows_over
 

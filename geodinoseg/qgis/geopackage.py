@@ -1,10 +1,12 @@
-"""The style inside a GeoPackage, by which QGIS opens its layer named and coloured."""
+"""Rows of ours in a GeoPackage: the style by which QGIS opens a layer, and the note of a sample."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from geodinoseg.errors import OutputError, one_line
 
@@ -73,3 +75,71 @@ def _write(database: sqlite3.Connection, *, layer: str, qml: str) -> None:
         (_STYLES,),
     )
     database.execute("UPDATE gpkg_contents SET last_change = ?", (NO_TIME,))
+
+
+_URI = "urn:geodinoseg:sample"
+"""What tells our note from others' metadata."""
+# The tables as the standard defines them (OGC 12-128r15, F.8), and their registration.
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS gpkg_extensions (table_name TEXT, column_name TEXT, "
+    "extension_name TEXT NOT NULL, definition TEXT NOT NULL, scope TEXT NOT NULL, "
+    "CONSTRAINT ge_tce UNIQUE (table_name, column_name, extension_name))",
+    "CREATE TABLE IF NOT EXISTS gpkg_metadata ("
+    "id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL, "
+    "md_scope TEXT NOT NULL DEFAULT 'dataset', md_standard_uri TEXT NOT NULL, "
+    "mime_type TEXT NOT NULL DEFAULT 'text/xml', metadata TEXT NOT NULL DEFAULT '')",
+    "CREATE TABLE IF NOT EXISTS gpkg_metadata_reference (reference_scope TEXT NOT NULL, "
+    "table_name TEXT, column_name TEXT, row_id_value INTEGER, timestamp DATETIME NOT NULL "
+    "DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')), md_file_id INTEGER NOT NULL, "
+    "md_parent_id INTEGER, "
+    "CONSTRAINT crmr_mfi_fk FOREIGN KEY (md_file_id) REFERENCES gpkg_metadata(id), "
+    "CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id))",
+)
+_EXTENSION = "http://www.geopackage.org/spec120/#extension_metadata"
+
+
+def add_note(path: Path, facts: dict[str, Any]) -> None:
+    """Write plain values into a GeoPackage.
+
+    Raises:
+        sqlite3.Error: the disk is full.
+    """
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in _TABLES:
+            database.execute(statement)
+        database.executemany(
+            "INSERT OR IGNORE INTO gpkg_extensions VALUES (?, NULL, 'gpkg_metadata', ?, "
+            "'read-write')",
+            [(table, _EXTENSION) for table in ("gpkg_metadata", "gpkg_metadata_reference")],
+        )
+        note = database.execute(
+            "INSERT INTO gpkg_metadata (md_standard_uri, mime_type, metadata) "
+            "VALUES (?, 'application/json', ?)",
+            (_URI, json.dumps(facts, ensure_ascii=False)),
+        )
+        database.execute(
+            "INSERT INTO gpkg_metadata_reference (reference_scope, timestamp, md_file_id) "
+            "VALUES ('geopackage', ?, ?)",
+            (NO_TIME, note.lastrowid),
+        )
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """What `add_note` wrote.
+
+    Raises:
+        sqlite3.Error: the file is no GeoPackage, or has no metadata.
+        ValueError: it has no note of ours.
+    """
+    # Only to read, as a path that is no database would otherwise become one.
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        row = database.execute(
+            "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?", (_URI,)
+        ).fetchone()
+    try:
+        facts = json.loads(row[0]) if row else None
+    except (RecursionError, TypeError) as error:
+        raise ValueError("its note of geodinoseg is damaged") from error
+    if not isinstance(facts, dict):
+        raise ValueError("it has no note of geodinoseg")  # noqa: TRY004 (a fault of the file)
+    return facts

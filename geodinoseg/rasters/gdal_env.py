@@ -23,8 +23,8 @@ _SETTINGS = {
 }
 _REMOTE = {
     # With threads GDAL 3.10 fetches blocks ahead, takes no note of what fails there, and decodes
-    # whatever lies in memory: wrong pixels without an error (tests/properties/test_remote.py). In one thread
-    # it asks again, merges neighbouring ranges all the same, and fails where it must.
+    # whatever lies in memory: wrong pixels without an error (tests/properties/test_remote.py).
+    # In one thread it asks again, merges neighbouring ranges all the same, and fails where it must.
     "GDAL_NUM_THREADS": "1",
     "GDAL_HTTP_ENABLE_ADVISE_READ": False,
     # 429, 5xx and broken connections are asked again after 0.5, 1 and 2 s; `remote.with_patience`

@@ -13,7 +13,7 @@ import torch
 from geodinoseg.errors import DeviceMemoryError, ModelError
 from geodinoseg.model.devices import FittingBatches, is_out_of_memory, to_device
 from geodinoseg.rasters.map_writer import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
-from geodinoseg.segmentation.collar import CollarWatch
+from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.stitcher import Stitcher, most_probable
 from geodinoseg.segmentation.tile_rows import TileRow, read_ahead
 from geodinoseg.windows import Window
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.model.tile_model import TileModel
     from geodinoseg.segmentation.plan import Plan
-    from geodinoseg.windows import Chunk
+    from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 

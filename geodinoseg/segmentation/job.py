@@ -1,4 +1,4 @@
-"""A segmentation before its first part: where it goes, what is decided, and what identifies it."""
+"""A segmentation before its first part: what is decided, what identifies it, who computes it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import check_output
+from geodinoseg.model.fingerprint import model_identity
+from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import scene_path
-from geodinoseg.rasters.scene_fingerprint import scene_identity
+from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
+from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_identity
 from geodinoseg.segmentation.inference import fitting_batch_size
 from geodinoseg.segmentation.input_checks import warn_of_far_values
 from geodinoseg.segmentation.parts.run import (
@@ -24,9 +26,11 @@ from geodinoseg.segmentation.parts.run import (
     recorded_batch_size,
 )
 from geodinoseg.segmentation.parts.store import PartStore
-from geodinoseg.segmentation.plan import Plan, SegmentSettings, make_plan
+from geodinoseg.segmentation.plan import Plan, make_plan
+from geodinoseg.segmentation.runner import ChunkSegmenter, TileProgress
+from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.tile_grid import Chunk
 from geodinoseg.version import __version__
-from geodinoseg.windows import Chunk
 
 _SUFFIXES = (".tif", ".tiff")
 
@@ -155,3 +159,96 @@ def _settings_of(plan: Plan, model: TileModel) -> dict[str, Any]:
         "chunk_rows": plan.chunks[0].core.height,
         "chunks": len(plan.chunks),
     }
+
+
+class Workers(Protocol):
+    """Decides on a segmentation, and computes its parts."""
+
+    def prepare(
+        self,
+        scene: ScenePath | Scene,
+        model: str | Path | TileModel,
+        targets: Outputs,
+        settings: SegmentSettings,
+        *,
+        device: str,
+    ) -> Job:
+        """Decide on everything, before the first part.
+
+        Args:
+            scene: as `segment_scene` takes it.
+            model: as `segment_scene` takes it.
+            targets: what the map will hold.
+            settings: choices; a batch size, where none is given, is found by trial on a GPU.
+            device: where a model folder is loaded.
+
+        Raises:
+            GeodinosegError: as `segment_scene`.
+        """
+
+
+class ThisProcess:
+    """Computes parts itself. Loads a model folder once, for however many scenes."""
+
+    def __init__(self) -> None:
+        self._held: tuple[tuple[Any, ...], dict[str, Any], TileModel] | None = None
+
+    def prepare(
+        self,
+        scene: ScenePath | Scene,
+        model: str | Path | TileModel,
+        targets: Outputs,
+        settings: SegmentSettings,
+        *,
+        device: str,
+    ) -> Job:
+        """See `Workers.prepare`.
+
+        Raises:
+            GeodinosegError: as `segment_scene`.
+        """
+        plan, loaded = decide(
+            scene,
+            self._model(model, settings, device),
+            settings,
+            confidence=targets.confidence is not None,
+            probabilities=targets.probabilities is not None,
+        )
+
+        watch = SceneWatch(plan.scene)
+
+        def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
+            pixels = plan.grid.height * plan.grid.width
+            left = sum(chunk.core.width * chunk.core.height for chunk in chunks)
+            told = TileProgress(chunks, progress, found=pixels - left)
+            ChunkSegmenter(plan, loaded, told, watch).write(chunks, parts)
+
+        run = run_of(plan, loaded, identity=model_identity(model))
+        return Job(plan=plan, run=run, write_parts=write_parts)
+
+    def _model(
+        self, model: str | Path | TileModel, settings: SegmentSettings, device: str
+    ) -> TileModel:
+        if not isinstance(model, str | Path):
+            return model
+        source = (str(model), settings.precision, device)
+        if self._held is None or self._held[:2] != (source, model_identity(model)):
+            # Before the next is loaded: two may be more than a GPU holds.
+            self._held = None
+            loaded = loaded_model(model, settings, device=device)
+            self._held = (source, model_identity(model), loaded)
+        return self._held[2]
+
+
+def loaded_model(
+    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
+) -> TileModel:
+    """The model itself, loaded where a folder was given.
+
+    Raises:
+        ModelFolderError: the folder cannot be loaded.
+        DeviceError: the device is not there.
+    """
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, precision=settings.precision)
+    return model

@@ -18,7 +18,7 @@ from geodinoseg.segmentation.parts.part_file import PIECE_BYTES
 if TYPE_CHECKING:
     from geodinoseg.rasters.map_writer import Layer
     from geodinoseg.rasters.scene import Scene
-    from geodinoseg.windows import TileGrid
+    from geodinoseg.segmentation.tile_grid import TileGrid
 
 DEFAULT_MAX_MEMORY = 1 << 30
 

@@ -5,26 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodinoseg.errors import GridError, SceneError
-from geodinoseg.model.folder import load_model
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.redaction import printable
-from geodinoseg.segmentation.memory import DEFAULT_MAX_MEMORY, HostMemory
-from geodinoseg.windows import TileGrid
+from geodinoseg.segmentation.memory import HostMemory
+from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.tile_grid import TileGrid
 
 if TYPE_CHECKING:
     from geodinoseg.legend import Legend
     from geodinoseg.model.tile_model import TileModel
     from geodinoseg.rasters.map_writer import Layer
-    from geodinoseg.windows import Chunk
+    from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 
@@ -37,43 +35,6 @@ _BATCH_CPU, _BATCH_GPU = 4, 16
 _WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
 _SMALLEST_TILE_PX = 4
 """Of the scene, where tiles are resampled: with less a run would never end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentSettings:
-    """What may be chosen about a segmentation; what is not given follows from model and scene."""
-
-    tile_px: int | None = None
-    """Side of a tile in pixels of the scene; the model's own, or 512, where not given."""
-    overlap_px: int | None = None
-    """Pixels that neighbours share; about a quarter of the tile where not given."""
-    batch_size: int | None = None
-    """Tiles that go through the network at once; 4 on a CPU, 16 on a GPU where not given."""
-    bands: tuple[int, ...] | None = None
-    """Bands to read in place of the model's own numbers, in the model's order."""
-    nodata: float | None = None
-    """A value that means missing, in place of what the scene says."""
-    precision: str = "auto"
-    """In which the network computes, where a model folder is loaded; see `pick_precision`."""
-    resolution_m: float | None = None
-    """Ground resolution to take the scene for, metres per pixel, in place of what its CRS says."""
-    max_memory: int = DEFAULT_MAX_MEMORY
-    """Bytes that reading, blending and writing may take, beside the network and the libraries."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no segmentation can have; tile and overlap wait for model and scene.
-
-        Raises:
-            GridError: a batch without a tile, a resolution that is no length, or no memory.
-        """
-        if self.batch_size is not None and self.batch_size < 1:
-            raise GridError(f"a batch of {self.batch_size} tiles is empty: give at least 1.")
-        if self.resolution_m is not None and not 0 < self.resolution_m < math.inf:
-            raise GridError(
-                f"a resolution of {self.resolution_m} m is no length: give metres per pixel."
-            )
-        if self.max_memory < 1:
-            raise GridError(f"{self.max_memory} bytes of memory hold nothing: give more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +101,6 @@ class Plan:
         if self.scale != 1.0:
             lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
         return "\n".join(lines)
-
-
-def loaded_model(
-    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
-) -> TileModel:
-    """The model itself, loaded where a folder was given.
-
-    Raises:
-        ModelFolderError: the folder cannot be loaded.
-        DeviceError: the device is not there.
-    """
-    if isinstance(model, str | Path):
-        return load_model(model, device=device, precision=settings.precision)
-    return model
 
 
 def make_plan(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from geodinoseg.errors import DeviceMemoryError
 from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of_memory
 from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.segmentation.collar import CollarWatch
 from geodinoseg.segmentation.inference import class_rows
+from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.windows import Window, windows_over
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geodinoseg.rasters.scene_fingerprint import SceneWatch
     from geodinoseg.segmentation.parts.run import Parts
     from geodinoseg.segmentation.plan import Plan
-    from geodinoseg.windows import Chunk
+    from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 

@@ -18,13 +18,20 @@ from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.rasters.scene import Scene, ScenePath
 from geodinoseg.redaction import printable, printable_name
-from geodinoseg.segmentation.collar import CollarWatch
-from geodinoseg.segmentation.job import Job, Outputs, check_outputs, with_batch_of_before
+from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.job import (
+    Job,
+    Outputs,
+    ThisProcess,
+    Workers,
+    check_outputs,
+    with_batch_of_before,
+)
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.parts.run import Parts, opened_parts, outputs_in_doubt
 from geodinoseg.segmentation.parts.store import PartStore, part_store
-from geodinoseg.segmentation.plan import Plan, SegmentSettings, plan_facts
-from geodinoseg.segmentation.workers import ThisProcess, Workers
+from geodinoseg.segmentation.plan import Plan, plan_facts
+from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from geodinoseg.windows import Window
 
 if TYPE_CHECKING:
-    from geodinoseg.windows import Chunk, TileGrid
+    from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 
 # Pixels that argmax looks at together: few enough to stay in a core's cache from class to class.
 _DECIDED_AT_ONCE_PX = 1 << 17

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodinoseg.prefetch import in_background
-from geodinoseg.windows import Chunk, TileGrid, Window
+from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
+from geodinoseg.windows import Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

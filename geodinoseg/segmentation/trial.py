@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.segmentation.job import decide
-from geodinoseg.segmentation.plan import Plan, SegmentSettings, loaded_model
+from geodinoseg.segmentation.job import decide, loaded_model
+from geodinoseg.segmentation.plan import Plan
+from geodinoseg.segmentation.settings import SegmentSettings
 
 
 def estimate(

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geodinoseg.training.feature_cache import CachePlace, FeatureCache, features_of, new_cache
-from geodinoseg.training.head_stage import CachedCrops
+from geodinoseg.training.feature_cache import (
+    CachedCrops,
+    CachePlace,
+    FeatureCache,
+    features_of,
+    new_cache,
+)
 from geodinoseg.training.sampler import read_ahead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Allowance
+    from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
+    from geodinoseg.training.budget import Allowance, Meter
     from geodinoseg.training.checkpoint import TrainingRecord
     from geodinoseg.training.crops import Crop
-    from geodinoseg.training.meter import Meter
-    from geodinoseg.training.validation_crops import HeldOutPiece, ValidationCrops
 
 _FEWEST_OF_FOLD = 32
 """Crops that show nothing of a fold; where chance leaves fewer, the fold gets some of its own."""

@@ -6,12 +6,14 @@ Never pickle. Written beside and renamed, so it is whole or absent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,9 +21,16 @@ from safetensors.torch import save_file
 from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.files.atomic import written_beside
+from geodinoseg.model.backbone import patch_embedding
 from geodinoseg.training.history import EpochScore, best_of
 from geodinoseg.training.optimizer import Tensors, copied
 from geodinoseg.training.settings import Stage
+from geodinoseg.version import __version__
+
+if TYPE_CHECKING:
+    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+    from geodinoseg.model.normalization import BandStatistics
+    from geodinoseg.training.batches import CropSource
 
 _KEY = "geodinoseg"
 _VERSION = 1
@@ -199,3 +208,54 @@ def _number(value: float) -> float | None:
 
 def _loss(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+_WITHOUT_EFFECT = ("minutes", "cache_bytes")
+"""Settings that change when a training ends or where it keeps things, not what an epoch does."""
+_CROPS = 8
+
+
+def training_fingerprint(
+    source: CropSource, network: DinoV2Segmentor, statistics: BandStatistics
+) -> str:
+    """SHA-256 over settings, network, split, legend, statistics, version and some crops.
+
+    The crops stand for the contents of scenes and labels: a file may be touched, moved or saved
+    again without becoming another.
+
+    Args:
+        source: data and settings.
+        network: before training.
+        statistics: how pixels are normalized.
+    """
+    digest = hashlib.sha256()
+    settings = asdict(source.settings)
+    facts = {
+        "version": __version__,
+        "settings": {n: v for n, v in settings.items() if n not in _WITHOUT_EFFECT},
+        "network": network.settings,
+        "backbone": None if network.source_is_folder else [network.source, network.revision],
+        "legend": source.data.legend.to_json(),
+        "statistics": statistics.to_json(),
+        "scenes": [_scene_facts(split) for split in source.data.splits],
+        "folds": source.data.folds,
+    }
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    weight = patch_embedding(network.base_backbone).weight
+    arrays = [weight.detach().cpu().float().numpy()]
+    for split in source.data.splits:
+        arrays += [split.counts, split.folds]
+    with source.sampler(source.training_fold) as sampler:
+        for crop in sampler.batch(0, _CROPS):
+            arrays += [np.where(crop.valid, crop.pixels, 0), crop.valid, crop.labels]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _scene_facts(split: Any) -> list[Any]:
+    scene = split.scene
+    return [
+        scene.height, scene.width, list(scene.geobox.transform), scene.bands, str(scene.dtype),
+        scene.nodata, split.block_px,
+    ]  # fmt: skip

@@ -15,9 +15,9 @@ from geodinoseg.model.backbone import pretrained_rgb
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.training.batches import CropSource
+from geodinoseg.training.budget import Meter
+from geodinoseg.training.checkpoint import training_fingerprint
 from geodinoseg.training.epochs import EpochLoop
-from geodinoseg.training.fingerprint import training_fingerprint
-from geodinoseg.training.meter import Meter
 from geodinoseg.training.run import TrainingRun
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from geodinoseg.training.split.split import Split, SplitScene, split_scenes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geodinoseg.labels.options import LabelOptions
     from geodinoseg.legend import Legend
-    from geodinoseg.training.settings import LabelOptions, TrainingSettings
+    from geodinoseg.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,8 @@ from geodinoseg.training.optimizer import Tensors, restore
 
 if TYPE_CHECKING:
     from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Budget
-    from geodinoseg.training.meter import Meter
-    from geodinoseg.training.scoring import Scorer
+    from geodinoseg.training.budget import Budget, Meter
+    from geodinoseg.training.optimizer import Scorer
     from geodinoseg.training.settings import Stage
 
 _FEWEST_IDLE_EPOCHS = 10

@@ -9,15 +9,17 @@ import errno
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geodinoseg.errors import OutputError
 from geodinoseg.model.devices import to_device
+from geodinoseg.training.batches import CropSource
 from geodinoseg.training.crops import Crop
 
 if TYPE_CHECKING:
@@ -127,3 +129,26 @@ def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> N
             f"{folder}: has no room for {needed / 1e9:.1f} GB of features ({error.strerror}); free "
             f"some, or train on fewer with --cached-crops."
         ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedCrops:
+    """What the heads learn from and are scored on."""
+
+    training: FeatureCache
+    """Crops from all training blocks, then those that folds got of their own."""
+    count: int
+    """How many the former are."""
+    training_of: list[NDArray[np.int64]]
+    """For each fold, which of them show nothing of its blocks."""
+    validation: FeatureCache | None
+    """Crops of held-out blocks; None where nothing validates."""
+    validation_of: list[NDArray[np.int64]]
+    """For each fold, which of them are of its blocks."""
+
+    def undivided(self) -> CachedCrops:
+        """All training crops for one head, and nothing to score it on."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return replace(
+            self, training_of=[np.arange(self.count)], validation=None, validation_of=[nothing]
+        )

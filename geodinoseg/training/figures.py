@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from geodinoseg.files.atomic import check_output, written_beside
-from geodinoseg.plots.layout import DPI, FAINT, FRAME, INK, save_figure, shortened
+from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.plots.layout import (
+    DPI,
+    FAINT,
+    FRAME,
+    INK,
+    save_figure,
+    shortened,
+)
 from geodinoseg.plots.preview import stretched
 
 if TYPE_CHECKING:

@@ -10,21 +10,24 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.training.head_stage import HEAD_RATE
-from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimizer import Descent, Tensors, head_tensors, rate_share
+from geodinoseg.training.optimizer import (
+    Descent,
+    Scorer,
+    Tensors,
+    head_tensors,
+    rate_share,
+    segmentation_loss,
+)
 from geodinoseg.training.sampler import read_ahead
-from geodinoseg.training.scoring import Scorer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Allowance
+    from geodinoseg.training.batches import CropSource, ValidationCrops
+    from geodinoseg.training.budget import Allowance, Meter
     from geodinoseg.training.crops import Crop
-    from geodinoseg.training.meter import Meter
     from geodinoseg.training.settings import Stage
-    from geodinoseg.training.validation_crops import ValidationCrops
 
 BACKBONE_RATES: dict[Stage, float] = {"lora": 5e-4, "full": 1e-4}
 """Learning rates where none is given. LoRA's updates begin at 0, and with the rate of a whole

@@ -7,51 +7,33 @@ scored together: each on the blocks that it never saw.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimizer import Descent, Tensors, head_tensors, rate_share
-from geodinoseg.training.scoring import Scorer
+from geodinoseg.training.feature_cache import CachedCrops
+from geodinoseg.training.optimizer import (
+    Descent,
+    Scorer,
+    Tensors,
+    head_tensors,
+    rate_share,
+    segmentation_loss,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
     from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Allowance
+    from geodinoseg.training.budget import Allowance, Meter
     from geodinoseg.training.feature_cache import FeatureCache
-    from geodinoseg.training.meter import Meter
     from geodinoseg.training.settings import Stage
 
 HEAD_RATE = 1e-3
 """Learning rate where none is given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CachedCrops:
-    """What the heads learn from and are scored on."""
-
-    training: FeatureCache
-    """Crops from all training blocks, then those that folds got of their own."""
-    count: int
-    """How many the former are."""
-    training_of: list[NDArray[np.int64]]
-    """For each fold, which of them show nothing of its blocks."""
-    validation: FeatureCache | None
-    """Crops of held-out blocks; None where nothing validates."""
-    validation_of: list[NDArray[np.int64]]
-    """For each fold, which of them are of its blocks."""
-
-    def undivided(self) -> CachedCrops:
-        """All training crops for one head, and nothing to score it on."""
-        nothing = np.zeros(0, dtype=np.int64)
-        return replace(
-            self, training_of=[np.arange(self.count)], validation=None, validation_of=[nothing]
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ def best_of(history: Sequence[EpochScore], stage: Stage | None = None) -> EpochS
 
 def write_history(history: Sequence[EpochScore], folder: Path) -> None:
     """Write `history.csv` and `curves.png` into a folder."""
-    from geodinoseg.plots.map_figure import training_curves  # noqa: PLC0415 (matplotlib is slow to import)
+    from geodinoseg.training.curves import training_curves  # noqa: PLC0415 (matplotlib)
 
     rows = [score.row() for score in history]
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as handle:

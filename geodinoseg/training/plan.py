@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geodinoseg.errors import ModelError
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.backbone import HUB_NAMES, read_backbone_config
 from geodinoseg.training.data import TrainingData, read_training_data
-from geodinoseg.training.settings import LabelOptions, TrainingSettings
+from geodinoseg.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,21 +6,21 @@ The better of the two is kept. It can be stopped after any epoch and taken up ag
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
+from geodinoseg.training.batches import ValidationCrops
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.epochs import EpochLoop
-from geodinoseg.training.feature_cache import CachePlace
+from geodinoseg.training.feature_cache import CachedCrops, CachePlace
 from geodinoseg.training.finetuning import FineTuning
-from geodinoseg.training.head_stage import CachedCrops, HeadStage
+from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import head_tensors, restore
-from geodinoseg.training.outcome import STAGE_NAMES, outcome
-from geodinoseg.training.validation_crops import ValidationCrops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.history import EpochScore
     from geodinoseg.training.settings import Stage
 
 logger = logging.getLogger(__name__)
@@ -236,3 +237,29 @@ class TrainingRun:
     def _seed(self, part: int) -> None:
         """Let new weights and dropout of a part of the training follow from the seed alone."""
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
+
+
+STAGE_NAMES: dict[Stage, str] = {
+    "head": "the head alone",
+    "lora": "LoRA",
+    "full": "fine-tuning all weights",
+}
+"""For people."""
+
+
+def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
+    """Which of two stages is kept, and by how much: a sentence for people.
+
+    Args:
+        head: the best epoch of stage one, if there was one.
+        tuned: the best epoch of stage two, if there was one.
+    """
+    if tuned is None:
+        return "the head alone was trained"
+    name = STAGE_NAMES[tuned.stage]
+    if head is None or math.isnan(tuned.mean_iou) or math.isnan(head.mean_iou):
+        return f"{name} is kept"
+    gain = tuned.mean_iou - head.mean_iou
+    if gain > 0:
+        return f"{name} {tuned.mean_iou:.3f} beats the head alone {head.mean_iou:.3f} ({gain:+.3f})"
+    return f"the head alone ({head.mean_iou:.3f}) is kept: {name} reached {tuned.mean_iou:.3f}"

@@ -19,7 +19,7 @@ from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_fil
 from geodinoseg.rasters.scene import Scene, ScenePath, open_scene
 
 if TYPE_CHECKING:
-    from geodinoseg.training.settings import LabelOptions
+    from geodinoseg.labels.options import LabelOptions
 
 logger = logging.getLogger(__name__)
 

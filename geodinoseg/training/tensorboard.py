@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +14,7 @@ from geodinoseg.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from geodinoseg.legend import Legend
     from geodinoseg.training.history import EpochScore
 
 
@@ -89,3 +93,28 @@ def _writer_class() -> Any:
             "TensorBoard is not installed: pip install geodinoseg[tensorboard]."
         ) from error
     return SummaryWriter
+
+
+@contextmanager
+def opened_event_log(
+    folder: str | os.PathLike[str] | None, legend: Legend
+) -> Iterator[Callable[[EpochScore], None]]:
+    """What to tell every epoch; with no folder, nobody listens.
+
+    Args:
+        folder: of the event files.
+        legend: names of the classes.
+
+    Raises:
+        ModelError: TensorBoard is not installed, or the folder cannot be written.
+    """
+    if folder is None:
+        yield lambda _: None
+        return
+    from geodinoseg.training.tensorboard import EventLog  # noqa: PLC0415 (TensorBoard is an extra)
+
+    log = EventLog(Path(folder), names=legend.names)
+    try:
+        yield log.epoch
+    finally:
+        log.close()

@@ -14,6 +14,7 @@ from typing import Any
 
 from geodinoseg.errors import ModelFolderError, OutputExistsError
 from geodinoseg.files.atomic import folder_written_beside
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.segmentor import Segmentor
@@ -22,7 +23,6 @@ from geodinoseg.training.budget import Budget, Clock
 from geodinoseg.training.checkpoint import TrainingRecord, read_record
 from geodinoseg.training.context import TrainingSetup, own_random_numbers, set_up
 from geodinoseg.training.data import LabelPaths, ScenePaths, read_training_data
-from geodinoseg.training.event_files import opened_event_log
 from geodinoseg.training.output import (
     check_training_output,
     checkpoint_path,
@@ -30,7 +30,8 @@ from geodinoseg.training.output import (
     training_facts,
 )
 from geodinoseg.training.result import best_so_far_kept, trained_model, write_trained_model
-from geodinoseg.training.settings import LabelOptions, TrainingSettings
+from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.tensorboard import opened_event_log
 
 logger = logging.getLogger(__name__)
 

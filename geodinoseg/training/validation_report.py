@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,13 @@ import torch
 
 from geodinoseg.evaluation.calibration import Reliability, reliability
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.training.calibration import fit_temperature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geodinoseg.legend import Legend
-    from geodinoseg.training.batches import CropSource
+    from geodinoseg.training.batches import CropSource, ValidationCrops
     from geodinoseg.training.crops import Crop
-    from geodinoseg.training.validation_crops import ValidationCrops
 
 _MOST_PIECES = 128
 _MOST_PIXELS = 200_000
@@ -135,3 +134,48 @@ def _softmax(logits: NDArray[Any], *, axis: int) -> NDArray[np.float32]:
     weights = np.exp(logits - logits.max(axis=axis, keepdims=True))
     shares: NDArray[np.float32] = weights / weights.sum(axis=axis, keepdims=True)
     return shares
+
+
+LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.05, 20.0
+"""Bounds of the search: a model that is always right would be made surer for ever."""
+
+_STEPS = 40
+"""Of bisection: each halves the logarithm of the bracket, 6 at first."""
+
+
+def fit_temperature(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """The T > 0 for which softmax(logits / T) has the least negative log-likelihood.
+
+    Guo et al. (2017), On calibration of modern neural networks. In b = 1 / T the mean of
+    log sum_c exp(b z_c) - b z_label is convex, so its slope is bisected.
+
+    Args:
+        logits: (pixels, classes), finite.
+        labels: (pixels,) channel, below 0 where a pixel does not count.
+
+    Returns:
+        T from 0.05 to 20; 1 where nothing is labelled or the logits tell no class from another.
+    """
+    known = np.asarray(labels) >= 0
+    # Far from the largest of a pixel: what is left of float32 would not tell.
+    z = np.asarray(logits, dtype=np.float64)[known]
+    if not z.size or not np.ptp(z, axis=1).any():
+        return 1.0
+    z = z - z.max(axis=1, keepdims=True)
+    at_label = z[np.arange(len(z)), np.asarray(labels)[known].astype(np.int64)].mean()
+
+    def slope(sharpness: float) -> float:
+        """Of the negative log-likelihood: mean of E[z] under softmax(b z), less z of the label."""
+        weights = np.exp(sharpness * z)
+        expected = (weights * z).sum(axis=1) / weights.sum(axis=1)
+        return float(expected.mean() - at_label)
+
+    low, high = 1 / LARGEST_TEMPERATURE, 1 / LEAST_TEMPERATURE
+    if slope(low) >= 0:
+        return LARGEST_TEMPERATURE
+    if slope(high) <= 0:
+        return LEAST_TEMPERATURE
+    for _ in range(_STEPS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / math.sqrt(low * high)

@@ -11,13 +11,12 @@ from click.testing import CliRunner
 from rasters import ROTATED, write_raster
 
 from geodinoseg.batch.journal import JOURNAL, opened_journal
-from geodinoseg.batch.map_files import OutputNames, planned_files
-from geodinoseg.batch.scenes import ListedScene, listed_scenes
+from geodinoseg.batch.scenes import ListedScene, OutputNames, listed_scenes, planned_files
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=8)
 NAMES = OutputNames(confidence="{stem}_confidence.tif", polygons=("{stem}.gpkg",))

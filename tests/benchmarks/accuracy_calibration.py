@@ -12,7 +12,7 @@ from accuracy_data import how_read
 from geodinoseg import open_class_raster
 from geodinoseg.evaluation.calibration import reliability
 from geodinoseg.labels.open import open_labels
-from geodinoseg.training.settings import LabelOptions
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.windows import Window
 
 BINS = 20

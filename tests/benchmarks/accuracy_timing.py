@@ -12,13 +12,11 @@ from accuracy_rows import Recipe, timed
 from accuracy_unet import validated
 
 import geodinoseg as gds
-from geodinoseg.training.batches import CropSource
+from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.head_stage import HEAD_RATE
-from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimizer import Descent, rate_share
+from geodinoseg.training.optimizer import Descent, rate_share, segmentation_loss
 from geodinoseg.training.sampler import read_ahead
-from geodinoseg.training.validation_crops import ValidationCrops
 
 CHANNELS = 64
 """Of the CNN head."""

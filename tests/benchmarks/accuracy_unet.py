@@ -19,13 +19,11 @@ from torch.nn import functional
 
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.model.normalization import normalize
-from geodinoseg.training.batches import CropSource
+from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.data import TrainingData
-from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.optimizer import Descent
+from geodinoseg.training.optimizer import Descent, segmentation_loss
 from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.settings import TrainingSettings
-from geodinoseg.training.validation_crops import ValidationCrops
 
 LEVELS = 5
 RATE, WEIGHT_DECAY = 1e-3, 0.05

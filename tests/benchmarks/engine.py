@@ -23,8 +23,8 @@ import torch
 from rasterio.windows import Window as RioWindow
 
 from geodinoseg.legend import Legend
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 CLASSES, TILE, OVERLAP, BATCH = 8, 512, 128, 4
 BLOCK = 512

@@ -20,8 +20,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from rasters import SmoothModel, write_raster
 
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
 FORK = multiprocessing.get_context("fork")

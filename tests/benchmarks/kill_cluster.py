@@ -18,7 +18,7 @@ import psutil
 from kill_case import FORK, Case, KnownModel, fresh, processes_left, untouched
 
 from geodinoseg.cluster.local import local_workers
-from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentSettings
 
 _DEATHS_A_RUN = 2
 """Dask's third of one chunk ends a run, and here every run shall go on by itself."""

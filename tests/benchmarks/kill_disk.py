@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kill_case import Case, Ending, forked, fresh, untouched
 
-from geodinoseg.segmentation.plan import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentSettings
 
 _AMPLE_BYTES = 1 << 30
 _INSIDE = "KILL_LOOP_NAMESPACE"

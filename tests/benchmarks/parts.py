@@ -28,10 +28,11 @@ from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.segmentation import segment as segmentation
-from geodinoseg.segmentation.collar import CollarWatch
 from geodinoseg.segmentation.inference import class_rows
-from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress, first_run, union_of_cores
+from geodinoseg.segmentation.settings import SegmentSettings
 
 TILE, OVERLAP = 512, 128
 

@@ -29,8 +29,8 @@ def run(count: int, scene: Path, model: Path, output: Path) -> None:
     os.sched_setaffinity(0, cores)
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     from geodinoseg.cluster.local import local_workers
-    from geodinoseg.segmentation.plan import SegmentSettings
     from geodinoseg.segmentation.segment import segment_scene
+    from geodinoseg.segmentation.settings import SegmentSettings
 
     settings = SegmentSettings(tile_px=TILE_PX, batch_size=4)
     started = time.perf_counter()

@@ -127,7 +127,7 @@ def test_a_bug_is_not_called_a_users_fault(monkeypatch, scene):
     def broken(_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("geodinoseg.cli.descriptions.describe", broken)
+    monkeypatch.setattr("geodinoseg.cli.info.describe", broken)
     assert isinstance(cli("info", scene).exception, ZeroDivisionError)
 
 

@@ -23,8 +23,8 @@ from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cluster.client import connected_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 HEIGHT, WIDTH, PARTS = 1180, 530, 3
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
@@ -477,7 +477,7 @@ def test_ctrl_c_ends_local_workers_too(colors, small_model, tmp_path):
 @pytest.mark.parametrize("workers", [0, 1, 7])
 def test_chunks_go_out_once_in_runs_down_a_panel_that_get_shorter(workers):
     from geodinoseg.cluster.client import _next_run
-    from geodinoseg.windows import TileGrid
+    from geodinoseg.segmentation.tile_grid import TileGrid
 
     grid = TileGrid(height=50_000, width=9_000, tile_px=518, overlap_px=133)
     chunks = grid.chunks(rows=512, cols=3_072)

@@ -16,7 +16,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
 from geodinoseg.evaluation.calibration import reliability
-from geodinoseg.training.calibration import fit_temperature
+from geodinoseg.training.validation_report import fit_temperature
 
 
 def sampled(classes, pixels, seed, *, spread=2.0):

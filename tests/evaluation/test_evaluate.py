@@ -26,8 +26,8 @@ from geodinoseg.labels.open import open_labels
 from geodinoseg.legend import Legend
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 HEIGHT, WIDTH = 61, 83
 IDS = np.array([3, 40, 7])

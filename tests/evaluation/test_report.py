@@ -24,7 +24,7 @@ from geodinoseg.evaluation.report.report_labels import _without_folders
 from geodinoseg.evaluation.report.write import write_report
 from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
 from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
-from geodinoseg.evaluation.sampling.mapped_areas import hectares
+from geodinoseg.evaluation.sampling.strata import hectares
 from geodinoseg.geobox import GeoBox
 
 NAMES = {1: "<b>water</b>", 4: 'wood & "more"', 9: "<script>alert('x')</script>", 30: "Straße"}

@@ -27,7 +27,7 @@ from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
 from geodinoseg.evaluation.sampling.sampling_design import allocate, sample_size
 from geodinoseg.evaluation.sampling.strata import SQUARE_PX, count_strata, draw_pixels
 from geodinoseg.progress import no_progress
-from geodinoseg.qgis.geopackage_note import add_note, read_note
+from geodinoseg.qgis.geopackage import add_note, read_note
 from geodinoseg.rasters.class_raster import open_class_raster
 
 

@@ -12,8 +12,8 @@ from rasters import write_raster
 from geodinoseg.errors import GeodinosegError, LabelError
 from geodinoseg.labels.chip_folder import find_chips
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.training.scenes import open_labelled_scenes
-from geodinoseg.training.settings import LabelOptions
 from geodinoseg.windows import Window
 
 

@@ -19,8 +19,7 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.legend_file import read_legend_file
 from geodinoseg.labels.open import open_labels
-from geodinoseg.labels.qgis_styles import StyleError, read_qml
-from geodinoseg.labels.styles import hex_color
+from geodinoseg.labels.styles import StyleError, hex_color, read_qml
 from geodinoseg.legend import PALETTE, Legend, LegendClass
 from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.qgis.styles import raster_qml, vector_qml

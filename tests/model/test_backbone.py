@@ -23,8 +23,13 @@ from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
 from geodinoseg.errors import ModelError
-from geodinoseg.model.backbone import load_backbone, pretrained_rgb, read_backbone_config
-from geodinoseg.model.band_widening import patch_embedding, widen_patch_embedding
+from geodinoseg.model.backbone import (
+    load_backbone,
+    patch_embedding,
+    pretrained_rgb,
+    read_backbone_config,
+    widen_patch_embedding,
+)
 from geodinoseg.model.quantization import is_quantized
 
 

@@ -25,7 +25,7 @@ from geodinoseg.errors import OutputError, OutputExistsError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import MapPage
-from geodinoseg.plots.map_figure import side_by_side, training_curves
+from geodinoseg.plots.map_figure import side_by_side
 from geodinoseg.plots.preview import (
     class_colors,
     class_shares,
@@ -35,6 +35,7 @@ from geodinoseg.plots.preview import (
 )
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.training.curves import training_curves
 from geodinoseg.windows import Window
 
 UTM = CRS.from_epsg(32645)

@@ -17,8 +17,8 @@ from coverages import NODATA, blobs, write_class_raster
 from rasters import NORTH_UP
 
 from geodinoseg.errors import OutputError, OutputExistsError
+from geodinoseg.polygons.formats import within_shapefile_limits
 from geodinoseg.polygons.polygonize import polygonize, write_polygons
-from geodinoseg.polygons.shapefile_limits import within_shapefile_limits
 from geodinoseg.polygons.stream import PolygonOptions
 
 SUFFIXES = [".gpkg", ".shp", ".fgb", ".geojson", ".parquet"]

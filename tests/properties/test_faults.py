@@ -10,8 +10,8 @@ from faults import Died, faults
 from rasters import SmoothModel, write_raster
 
 from geodinoseg.errors import GeodinosegError
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 
 class KnownModel(SmoothModel):

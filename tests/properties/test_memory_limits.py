@@ -14,8 +14,9 @@ from rasters import IdentityModel, SmoothModel, read_raster, write_raster
 from geodinoseg.cli.options import MemorySize
 from geodinoseg.errors import GridError, SceneError
 from geodinoseg.segmentation.inference import fitting_batch_size
-from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 
 @pytest.fixture(scope="module")

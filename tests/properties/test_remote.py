@@ -22,12 +22,13 @@ import geodinoseg
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.polygons.bands import opened_rasters
-from geodinoseg.rasters.confidence_raster import opened_confidence
+from geodinoseg.rasters.class_raster import opened_confidence
 from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE, is_remote
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.redaction import printable, printable_name, scrubbed
-from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.plan import make_plan
+from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 410, 333

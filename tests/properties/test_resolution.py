@@ -10,8 +10,8 @@ from rasters import read_raster, write_raster
 from scipy.ndimage import gaussian_filter
 from trainings import write_backbone
 
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.train import train_model
 

@@ -24,8 +24,8 @@ from geodinoseg.files.locks import locked_output
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
 from geodinoseg.segmentation.parts.part_file import PartWriter
 from geodinoseg.segmentation.parts.store import part_store, store_at
-from geodinoseg.segmentation.plan import SegmentSettings
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 HEIGHT, WIDTH = 1050, 530  # three parts
 SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)

@@ -22,8 +22,9 @@ from geodinoseg.errors import OutputError, SceneError
 from geodinoseg.files.locks import locked_output
 from geodinoseg.segmentation.parts.part_file import PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.run import MANIFEST
-from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 
 HEIGHT, WIDTH = 1090, 1060
 CLASSES = 3

@@ -28,11 +28,12 @@ from geodinoseg.legend import Legend
 from geodinoseg.model.devices import FittingBatches
 from geodinoseg.model.folder import load_model
 from geodinoseg.progress import no_progress
-from geodinoseg.segmentation.collar import CollarWatch
 from geodinoseg.segmentation.inference import class_rows
-from geodinoseg.segmentation.plan import SegmentSettings, make_plan
+from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress
 from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.segmentation.stitcher import most_probable
 
 

@@ -13,8 +13,8 @@ from rasters import write_raster
 
 from geodinoseg.errors import SceneError
 from geodinoseg.rasters.scene import SceneReader, open_scene
+from geodinoseg.segmentation.tile_grid import TileGrid
 from geodinoseg.segmentation.tile_rows import read_ahead, read_tile_rows
-from geodinoseg.windows import TileGrid
 
 
 @st.composite

@@ -11,7 +11,7 @@ import numpy as np
 from rasters import write_raster
 
 from geodinoseg.legend import Legend
-from geodinoseg.qgis.geopackage_note import read_note
+from geodinoseg.qgis.geopackage import read_note
 
 NAMES = {1: "water", 4: "wood", 9: "field <&>", 30: "rock"}
 

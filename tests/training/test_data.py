@@ -14,9 +14,10 @@ from trainings import NAMES, color_channels, color_pixels, quick
 
 from geodinoseg.cli import main
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.sampler import Sampler
-from geodinoseg.training.settings import Augmentation, LabelOptions
+from geodinoseg.training.settings import Augmentation
 from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 150, 187

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 from geodinoseg.errors import OutputError
 from geodinoseg.evaluation.calibration import reliability
 from geodinoseg.legend import Legend
-from geodinoseg.plots.map_figure import _stages, training_curves
 from geodinoseg.training import figures as training_figures
+from geodinoseg.training.curves import _stages, training_curves
 from geodinoseg.training.figures import (
     PanelSample,
     _tiles,

@@ -12,9 +12,11 @@ from numpy.testing import assert_allclose
 from safetensors.torch import load_file
 from trainings import no_pictures, quick, tell_scores, write_few_squares
 
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.folder import load_model
-from geodinoseg.training.budget import Budget
+from geodinoseg.training.batches import ValidationCrops
+from geodinoseg.training.budget import Budget, Meter
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.context import set_up
@@ -22,12 +24,9 @@ from geodinoseg.training.data import read_training_data
 from geodinoseg.training.feature_cache import CachePlace
 from geodinoseg.training.finetuning import FineTuning, logits_in_parts
 from geodinoseg.training.head_stage import HeadStage
-from geodinoseg.training.losses import segmentation_loss
-from geodinoseg.training.meter import Meter
+from geodinoseg.training.optimizer import segmentation_loss
 from geodinoseg.training.plan import plan_training
-from geodinoseg.training.settings import LabelOptions
 from geodinoseg.training.train import train_model
-from geodinoseg.training.validation_crops import ValidationCrops
 
 
 @pytest.fixture(autouse=True)

@@ -38,12 +38,12 @@ from geodinoseg.errors import (
     SceneError,
 )
 from geodinoseg.labels.open import IGNORE
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.folder import load_model
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.training.head_stage import HeadStage
-from geodinoseg.training.losses import LABEL_SMOOTHING, segmentation_loss
-from geodinoseg.training.optimizer import rate_share
-from geodinoseg.training.settings import Augmentation, LabelOptions, TrainingSettings
+from geodinoseg.training.optimizer import LABEL_SMOOTHING, rate_share, segmentation_loss
+from geodinoseg.training.settings import Augmentation, TrainingSettings
 from geodinoseg.training.train import train_model
 
 MODEL_FILES = {"README.md", "backbone", "config.json", "curves.png", "history.csv"} | {

@@ -15,7 +15,7 @@ from geodinoseg.redaction import printable_name
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
-    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.evaluate import MapAssessment
     from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 
 # Paired with what it says, so that a reader need not look measures up.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.evaluation.calibration import Reliability
     from geodinoseg.evaluation.compare import RegionAssessment
-    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.evaluate import MapAssessment
     from geodinoseg.evaluation.sampling.areas import Estimate
     from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
     from geodinoseg.legend import Legend

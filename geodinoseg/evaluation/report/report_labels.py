@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from geodinoseg.evaluation.calibration import Reliability
     from geodinoseg.evaluation.compare import RegionAssessment
-    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.evaluate import MapAssessment
     from geodinoseg.legend import LegendClass
     from geodinoseg.rasters.class_raster import ClassRaster
 

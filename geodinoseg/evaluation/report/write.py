@@ -23,7 +23,7 @@ from geodinoseg.files.atomic import check_output, written_beside
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from geodinoseg.evaluation.map_assessment import MapAssessment
+    from geodinoseg.evaluation.evaluate import MapAssessment
     from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 
 FilePath = str | os.PathLike[str]

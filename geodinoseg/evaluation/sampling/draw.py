@@ -10,7 +10,6 @@ import numpy as np
 
 from geodinoseg.errors import SceneError
 from geodinoseg.evaluation.accuracy import aligned
-from geodinoseg.evaluation.sampling.mapped_areas import hectares, open_with_areas
 from geodinoseg.evaluation.sampling.points import PARTS, Stratum, check_point_output, write_points
 from geodinoseg.evaluation.sampling.sampling_design import (
     EXPECTED_ACCURACY,
@@ -21,9 +20,15 @@ from geodinoseg.evaluation.sampling.sampling_design import (
     allocate,
     sample_size,
 )
-from geodinoseg.evaluation.sampling.strata import Strata, count_strata, draw_pixels
+from geodinoseg.evaluation.sampling.strata import (
+    Strata,
+    count_strata,
+    draw_pixels,
+    hectares,
+    open_with_areas,
+)
 from geodinoseg.files.atomic import check_output
-from geodinoseg.polygons.side_files import check_parts
+from geodinoseg.polygons.writer import check_parts
 from geodinoseg.progress import Progress, no_progress, part_of
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geodinoseg.evaluation.sampling.mapped_areas import FilePath
+    from geodinoseg.evaluation.sampling.strata import FilePath
     from geodinoseg.rasters.class_raster import ClassRaster
 
 _COUNTING = 0.9

@@ -15,10 +15,9 @@ import numpy as np
 from geodinoseg.errors import LabelError
 from geodinoseg.evaluation.accuracy import aligned, shown
 from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estimate_areas
-from geodinoseg.evaluation.sampling.mapped_areas import hectares, open_with_areas
 from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
 from geodinoseg.evaluation.sampling.sampling_design import FEWEST_PER_CLASS
-from geodinoseg.evaluation.sampling.strata import read_pixels
+from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, read_pixels
 from geodinoseg.labels.pixel_space import pixel_space
 from geodinoseg.legend import PALETTE, LegendClass
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geodinoseg.evaluation.sampling.mapped_areas import FilePath
+    from geodinoseg.evaluation.sampling.strata import FilePath
     from geodinoseg.legend import Legend
     from geodinoseg.rasters.class_raster import ClassRaster
 

@@ -26,9 +26,8 @@ from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import written_beside
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-from geodinoseg.polygons.side_files import find_parts
-from geodinoseg.qgis.geopackage import add_layer_style, check_layer_name
-from geodinoseg.qgis.geopackage_note import add_note, read_note
+from geodinoseg.polygons.writer import find_parts
+from geodinoseg.qgis.geopackage import add_layer_style, add_note, check_layer_name, read_note
 from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
 
 if TYPE_CHECKING:

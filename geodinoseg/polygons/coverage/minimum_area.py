@@ -14,8 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.polygons.coverage.chains import connected_sets, offsets_of
-from geodinoseg.polygons.coverage.regions import NO_WAVE, RegionGraph, decide_classes
-from geodinoseg.polygons.coverage.runs import Contacts, Runs, find_contacts, find_runs
+from geodinoseg.polygons.coverage.regions import (
+    NO_WAVE,
+    Contacts,
+    RegionGraph,
+    Runs,
+    decide_classes,
+    find_contacts,
+    find_runs,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

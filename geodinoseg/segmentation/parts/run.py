@@ -26,7 +26,7 @@ from geodinoseg.rasters.map_writer import Layer
 from geodinoseg.redaction import printable
 from geodinoseg.segmentation.parts.part_file import Part, PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.store import PartStore
-from geodinoseg.windows import Chunk
+from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,167 @@
+"""Where tiles lie on a scene, and how much each counts: the tile grid and its blend weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodinoseg.errors import GridError
+from geodinoseg.windows import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """What is computed and written at once: a rectangle of the scene, and the tiles it needs."""
+
+    index: int
+    """Place in the plan's order."""
+    core: Window
+    """The pixels that come out; the cores of a plan partition the scene."""
+    halo: Window
+    """The pixels that must be read: the core and all tiles that touch it, inside the scene."""
+    tile_rows: tuple[int, int]
+    """First tile row that touches the core, and the first past it."""
+    tile_cols: tuple[int, int]
+    """First tile column that touches the core, and the first past it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileGrid:
+    """Square tiles at a constant stride over a scene; the last row and column end at its edge.
+
+    A scene narrower or lower than a tile lies in the tile's upper left corner.
+    """
+
+    height: int
+    """Rows of the scene."""
+    width: int
+    """Columns of the scene."""
+    tile_px: int
+    """Side of a tile."""
+    overlap_px: int
+    """Pixels that neighbours share, less than a tile; at the end of an axis they share more."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that leave pixels uncovered.
+
+        Raises:
+            GridError: an empty scene, an empty tile, or an overlap that leaves no stride.
+        """
+        if self.height < 1 or self.width < 1:
+            raise GridError(f"a scene of {self.width} x {self.height} px has no pixel to segment.")
+        if self.tile_px < 1:
+            raise GridError(f"a tile of {self.tile_px} px is empty: give at least 1.")
+        if not 0 <= self.overlap_px < self.tile_px:
+            raise GridError(
+                f"an overlap of {self.overlap_px} px does not fit tiles of {self.tile_px} px: "
+                f"give 0 to {self.tile_px - 1}."
+            )
+
+    @property
+    def stride_px(self) -> int:
+        """Distance between the first pixels of neighbours."""
+        return self.tile_px - self.overlap_px
+
+    @cached_property
+    def row_offsets(self) -> NDArray[np.int64]:
+        """First row of each tile row, ascending, (tile rows,)."""
+        return _offsets(self.height, self.tile_px, self.stride_px)
+
+    @cached_property
+    def col_offsets(self) -> NDArray[np.int64]:
+        """First column of each tile column, ascending, (tile columns,)."""
+        return _offsets(self.width, self.tile_px, self.stride_px)
+
+    @cached_property
+    def row_weights(self) -> NDArray[np.float32]:
+        """Blend weights down the rows, (tile rows, tile_px)."""
+        return blend_weights(self.row_offsets, tile_px=self.tile_px, length_px=self.height)
+
+    @cached_property
+    def col_weights(self) -> NDArray[np.float32]:
+        """Blend weights along the columns, (tile columns, tile_px)."""
+        return blend_weights(self.col_offsets, tile_px=self.tile_px, length_px=self.width)
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.row_offsets) * len(self.col_offsets)
+
+    def chunks(self, *, rows: int, cols: int) -> tuple[Chunk, ...]:
+        """Cut the scene into cores of at most rows x cols px, one column panel after the other.
+
+        Args:
+            rows: rows of a core.
+            cols: columns of a core, the width of a panel.
+
+        Returns:
+            The chunks, from the top of the first panel to the bottom of the last.
+        """
+        chunks: list[Chunk] = []
+        for col in range(0, self.width, cols):
+            for row in range(0, self.height, rows):
+                core = Window(
+                    col_off=col,
+                    row_off=row,
+                    width=min(cols, self.width - col),
+                    height=min(rows, self.height - row),
+                )
+                chunks.append(self.chunk_over(core, index=len(chunks)))
+        return tuple(chunks)
+
+    def chunk_over(self, core: Window, *, index: int) -> Chunk:
+        """The chunk of a core: the tiles that touch it, and the pixels that they see."""
+        tile_rows = _tiles_over(self.row_offsets, self.tile_px, core.row_off, core.row_end)
+        tile_cols = _tiles_over(self.col_offsets, self.tile_px, core.col_off, core.col_end)
+        row_off = int(self.row_offsets[tile_rows[0]])
+        col_off = int(self.col_offsets[tile_cols[0]])
+        row_end = min(self.height, int(self.row_offsets[tile_rows[1] - 1]) + self.tile_px)
+        col_end = min(self.width, int(self.col_offsets[tile_cols[1] - 1]) + self.tile_px)
+        halo = Window(
+            col_off=col_off, row_off=row_off, width=col_end - col_off, height=row_end - row_off
+        )
+        return Chunk(index=index, core=core, halo=halo, tile_rows=tile_rows, tile_cols=tile_cols)
+
+
+def blend_weights(
+    offsets: NDArray[np.int64], *, tile_px: int, length_px: int
+) -> NDArray[np.float32]:
+    """Blend weights along one axis: w_i(x) = h(x - o_i) / sum_j h(x - o_j), h a Hann window.
+
+    Args:
+        offsets: first pixel of each tile, ascending, (tiles,).
+        tile_px: length of a tile, pixels.
+        length_px: length of the axis, pixels.
+
+    Returns:
+        (tiles, tile_px) float32 in [0, 1]; for every pixel of the axis the weights of the tiles
+        over it sum to 1, and a pixel past the end of the axis has weight 0.
+
+    Raises:
+        GridError: a pixel lies under no tile.
+    """
+    # float64 while dividing: near a tile's edge the window is 1e-5 and less.
+    window = np.sin(np.pi * (np.arange(tile_px, dtype=np.float64) + 0.5) / tile_px) ** 2
+    positions = offsets[:, None] + np.arange(tile_px, dtype=np.int64)
+    inside = (positions >= 0) & (positions < length_px)
+    total = np.zeros(length_px, dtype=np.float64)
+    np.add.at(total, positions[inside], np.broadcast_to(window, positions.shape)[inside])
+    if not total.all():
+        raise GridError(f"pixel {int(np.argmin(total))} of {length_px} lies under no tile.")
+    weights = np.zeros(positions.shape, dtype=np.float32)
+    weights[inside] = (np.broadcast_to(window, positions.shape)[inside]) / total[positions[inside]]
+    return weights
+
+
+def _offsets(length_px: int, tile_px: int, stride_px: int) -> NDArray[np.int64]:
+    last = max(length_px - tile_px, 0)
+    offsets = np.arange(0, last + stride_px, stride_px, dtype=np.int64)
+    return np.unique(np.minimum(offsets, last))
+
+
+def _tiles_over(offsets: NDArray[np.int64], tile_px: int, start: int, end: int) -> tuple[int, int]:
+    first = int(np.searchsorted(offsets, start - tile_px, side="right"))
+    past = int(np.searchsorted(offsets, end, side="left"))
+    return first, past

@@ -1,0 +1,169 @@
+"""Curves of loss and mean IoU, a stage beside the next."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.plots.layout import (
+    DPI,
+    FAINT,
+    FRAME,
+    INK,
+    save_figure,
+)
+
+
+def training_curves(history: PathLike | Sequence[Mapping[str, Any]], output_png: PathLike) -> Path:
+    """Draw loss and validation mean IoU by epoch, with the best epoch marked.
+
+    Where rows name their stage, stages are drawn one after the other, each on a ground of its own.
+
+    Args:
+        history: one row an epoch, or a CSV file of them, with the columns epoch, train_loss,
+            val_loss and mean_iou, and maybe stage. A missing number may be NaN or empty. Epochs
+            may go on from stage to stage, or begin anew.
+        output_png: the picture; replaced where it is there.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        OutputError: the picture cannot be written there.
+    """
+    stages = _stages(history)
+    figure = Figure(figsize=(9, 3.6), dpi=DPI, facecolor="white", layout="constrained")
+    loss_axes, iou_axes = figure.subplots(1, 2)
+    _plot(loss_axes, stages, "train_loss", _TRAINING_COLOR, "training")
+    _plot(loss_axes, stages, "val_loss", _VALIDATION_COLOR, "validation")
+    _plot(iou_axes, stages, "mean_iou", _VALIDATION_COLOR, "validation")
+    _mark_best(iou_axes, loss_axes, stages)
+    for axes, title in ((loss_axes, "Loss"), (iou_axes, "Mean IoU, validation")):
+        _dress(axes, title)
+        if len(stages) > 1:
+            _show_stages(axes, stages)
+    loss_axes.legend(frameon=False, labelcolor=INK)
+    target = check_output(output_png, overwrite=True, suffixes=(".png",))
+    with written_beside(target) as path:
+        save_figure(figure, path)
+    return target
+
+
+_TRAINING_COLOR, _VALIDATION_COLOR = "#4477aa", "#ee7733"
+
+
+_FEW_EPOCHS = 10
+
+
+_HEADROOM = 0.1
+"""Of an axis' height, for the names of stages."""
+
+
+_COLUMNS = ("epoch", "train_loss", "val_loss", "mean_iou")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stage:
+    """The epochs of one stage."""
+
+    name: str
+    """Empty where rows name none."""
+    at: tuple[float, ...]
+    """Where each epoch stands on the axis."""
+    columns: dict[str, list[float]]
+    """By name, a number an epoch; NaN where there is none."""
+
+
+def _stages(history: PathLike | Sequence[Mapping[str, Any]]) -> list[_Stage]:
+    """Runs of rows of one stage."""
+    if isinstance(history, str | os.PathLike):
+        with Path(history).open(newline="", encoding="utf-8") as handle:
+            history = list(csv.DictReader(handle))
+    stages: list[_Stage] = []
+    last = 0.0
+    for name, grouped in groupby(history, key=lambda row: str(row.get("stage") or "")):
+        rows = list(grouped)
+        columns = {key: [_number(row.get(key)) for row in rows] for key in _COLUMNS}
+        # Epochs that begin anew go on where the stage before ended.
+        shift = last if stages and columns["epoch"][0] <= last else 0.0
+        at = tuple(epoch + shift for epoch in columns["epoch"])
+        stages.append(_Stage(name=name, at=at, columns=columns))
+        last = at[-1]
+    return stages or [_Stage(name="", at=(), columns={key: [] for key in _COLUMNS})]
+
+
+def _number(value: Any) -> float:
+    return math.nan if value in {None, ""} else float(value)
+
+
+def _plot(axes: Axes, stages: Sequence[_Stage], name: str, color: str, label: str) -> None:
+    """A line for each stage, with one entry in the legend."""
+    for stage in stages:
+        # A line of one epoch is invisible without its point.
+        few = sum(len(other.at) for other in stages) <= _FEW_EPOCHS or len(stage.at) == 1
+        axes.plot(
+            stage.at, stage.columns[name], marker="o" if few else "", markersize=4, color=color,
+            label=label if stage is stages[0] else None,
+        )  # fmt: skip
+
+
+def _mark_best(iou_axes: Axes, loss_axes: Axes, stages: Sequence[_Stage]) -> None:
+    """The epoch of the best score, the first of equals, as a line through both panels."""
+    known = [
+        (score, -at, -epoch, stage.name)
+        for stage in stages
+        for score, at, epoch in zip(
+            stage.columns["mean_iou"], stage.at, stage.columns["epoch"], strict=True
+        )
+        if not math.isnan(score)
+    ]
+    if not known:
+        iou_axes.set_yticks([])
+        _note(iou_axes, "no validation")
+        return
+    score, minus_at, minus_epoch, name = max(known)
+    for axes in (iou_axes, loss_axes):
+        axes.axvline(-minus_at, color=FAINT, linewidth=0.8, linestyle=":")
+    iou_axes.plot(-minus_at, score, "o", color=INK, markersize=6)
+    _note(iou_axes, f"best: {score:.3f} in epoch {-minus_epoch:g}{name and f' of {name}'}")
+
+
+def _show_stages(axes: Axes, stages: Sequence[_Stage]) -> None:
+    """Every other stage on grey ground, with its name at the head."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + _HEADROOM * (top - bottom))
+    low, high = axes.get_xlim()
+    starts = [low, *((a.at[-1] + b.at[0]) / 2 for a, b in pairwise(stages)), high]
+    for number, (stage, (left, right)) in enumerate(zip(stages, pairwise(starts), strict=True)):
+        if number % 2:
+            axes.axvspan(left, right, color=FRAME, alpha=0.25, linewidth=0, zorder=0)
+        axes.annotate(
+            stage.name, (left, 1), (5, -12), xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points", color=FAINT, fontsize=9, parse_math=False,
+        )  # fmt: skip
+    axes.set_xlim(low, high)
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="right", color=INK, fontsize=10)
+
+
+def _dress(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=11)
+    axes.set_xlabel("epoch", color=FAINT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.tick_params(colors=FAINT)
+    axes.grid(visible=True, color=FRAME, linewidth=0.5, alpha=0.6)
+    for side, spine in axes.spines.items():
+        spine.set(color=FRAME, visible=side in {"left", "bottom"})
