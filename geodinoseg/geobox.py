@@ -5,21 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
 from affine import Affine
+from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from geodinoseg.errors import SceneError, one_line
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)

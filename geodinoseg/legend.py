@@ -18,9 +18,23 @@ LARGEST_CLASS_ID = 65_534
 
 # Distinct on imagery and from each other, for colour-blind readers too (after Paul Tol's schemes).
 PALETTE = (
-    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee7733", "#332288",
-    "#44bb99", "#ddaa33", "#882255", "#99ddff", "#bbcc33", "#ffaabb", "#997700", "#004488",
-)  # fmt: skip
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#66ccee",
+    "#aa3377",
+    "#ee7733",
+    "#332288",
+    "#44bb99",
+    "#ddaa33",
+    "#882255",
+    "#99ddff",
+    "#bbcc33",
+    "#ffaabb",
+    "#997700",
+    "#004488",
+)
 BACKGROUND_COLOR = "#d9d9d9"
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")

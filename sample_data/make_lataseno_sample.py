@@ -57,9 +57,14 @@ def compress(source: Path, target: Path) -> None:
     with rasterio.open(source) as scene:
         profile: dict[str, Any] = scene.profile
         profile |= {
-            "compress": "deflate", "zlevel": 9, "predictor": 2, "interleave": "band",
-            "tiled": True, "blockxsize": 256, "blockysize": 256,
-        }  # fmt: skip
+            "compress": "deflate",
+            "zlevel": 9,
+            "predictor": 2,
+            "interleave": "band",
+            "tiled": True,
+            "blockxsize": 256,
+            "blockysize": 256,
+        }
         with rasterio.open(target, "w", **profile) as copy:
             copy.write(scene.read())
 
@@ -98,10 +103,11 @@ def whole(window: RioWindow) -> RioWindow:
     """The smallest window of whole pixels round another."""
     col, row = math.floor(window.col_off), math.floor(window.row_off)
     return RioWindow(
-        col, row,
+        col,
+        row,
         math.ceil(window.col_off + window.width) - col,
         math.ceil(window.row_off + window.height) - row,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -101,9 +101,17 @@ def train(train_part: Path, work: Path, output: Path, *, epochs: int) -> None:
     torch.manual_seed(1)
     Dinov2Backbone(Dinov2Config(**BACKBONE)).save_pretrained(backbone)
     geodinoseg(
-        "train", train_part, f"--labels={LABELS}", *LABEL_OPTIONS, *RECIPE,
-        f"--backbone={backbone}", f"--epochs={epochs}", "--overwrite", "-o", output,
-    )  # fmt: skip
+        "train",
+        train_part,
+        f"--labels={LABELS}",
+        *LABEL_OPTIONS,
+        *RECIPE,
+        f"--backbone={backbone}",
+        f"--epochs={epochs}",
+        "--overwrite",
+        "-o",
+        output,
+    )
 
 
 def score(test_part: Path, model: Path, work: Path) -> Accuracy:
@@ -151,10 +159,16 @@ def cut(scene: Path, output: Path, cols: tuple[int, int]) -> Path:
     with rasterio.open(scene) as source:
         window = RioWindow(cols[0], 0, cols[1] - cols[0], source.height)
         profile = {
-            "driver": "GTiff", "dtype": source.dtypes[0], "count": source.count,
-            "crs": source.crs, "transform": source.window_transform(window),
-            "width": window.width, "height": window.height, "tiled": True, "compress": "deflate",
-        }  # fmt: skip
+            "driver": "GTiff",
+            "dtype": source.dtypes[0],
+            "count": source.count,
+            "crs": source.crs,
+            "transform": source.window_transform(window),
+            "width": window.width,
+            "height": window.height,
+            "tiled": True,
+            "compress": "deflate",
+        }
         with rasterio.open(output, "w", **profile) as target:
             target.write(source.read(window=window))
     return output

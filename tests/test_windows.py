@@ -14,8 +14,10 @@ sizes = st.integers(1, 700)
 
 @given(height=sizes, width=sizes, rows=sizes, cols=sizes)
 def test_windows_over_a_raster_partition_it(height, width, rows, cols):
-    total = sum(w.width * w.height for w in windows_over(
-        height=height, width=width, rows=max(rows, 20), cols=max(cols, 20)))  # fmt: skip
+    total = sum(
+        w.width * w.height
+        for w in windows_over(height=height, width=width, rows=max(rows, 20), cols=max(cols, 20))
+    )
     assert total == height * width
 
 

@@ -58,7 +58,7 @@ def listed_scenes(
     found: dict[str, ListedScene] = {}
     for path in _expanded(lines):
         scene = _scene_of(path, asset)
-        found.setdefault(os.path.abspath(path) if os.path.exists(path) else path, scene)  # noqa: PTH100, PTH110
+        found.setdefault(os.path.abspath(path) if os.path.exists(path) else path, scene)
     if not found:
         raise SceneError("no scene was named; give files, a folder, a pattern or a list.")
     return tuple(found.values())
@@ -66,12 +66,12 @@ def listed_scenes(
 
 def _expanded(named: Iterable[str]) -> Iterator[str]:
     for name in named:
-        if name.startswith("@") and not os.path.exists(name):  # noqa: PTH110
+        if name.startswith("@") and not os.path.exists(name):
             yield from _expanded(_lines(Path(name[1:])))
-        elif os.path.isdir(name):  # noqa: PTH112 (a GDAL path need not be a file's)
+        elif os.path.isdir(name):  # a GDAL path need not be a file's
             yield from _some(sorted(_rasters_in(Path(name))), name, "holds no raster")
-        elif _IS_A_PATTERN.search(name) and not os.path.exists(name) and "://" not in name:  # noqa: PTH110
-            matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (absolute patterns)
+        elif _IS_A_PATTERN.search(name) and not os.path.exists(name) and "://" not in name:
+            matches = sorted(glob.glob(name, recursive=True))  # absolute patterns
             yield from _some(matches, name, "no file has such a name")
         else:
             yield name
@@ -95,7 +95,7 @@ def _lines(path: Path) -> list[str]:
 def _unquoted(line: str) -> str:
     """Without the quotes in which file managers and shells put names; a file's own stay."""
     quoted = len(line) > 1 and line[0] == line[-1] and line[0] in "\"'"
-    return line[1:-1] if quoted and not os.path.exists(line) else line  # noqa: PTH110
+    return line[1:-1] if quoted and not os.path.exists(line) else line
 
 
 def _rasters_in(folder: Path) -> list[str]:
@@ -109,7 +109,7 @@ def _some(paths: list[str], name: str, fault: str) -> list[str]:
 
 
 def _scene_of(path: str, asset: str | None) -> ListedScene:
-    if path.lower().endswith(".json") and os.path.isfile(path):  # noqa: PTH113
+    if path.lower().endswith(".json") and os.path.isfile(path):
         return _stac_scene(Path(path), asset)
     return ListedScene(path=path, stem=Path(urlsplit(path).path if "://" in path else path).stem)
 

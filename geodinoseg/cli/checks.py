@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from geodinoseg.batch.scenes import OutputNames
 from geodinoseg.errors import LabelError, OutputError, SceneError
-
-if TYPE_CHECKING:
-    from geodinoseg.batch.scenes import OutputNames
-    from geodinoseg.legend import Legend
-    from geodinoseg.rasters.scene import Scene
+from geodinoseg.legend import Legend
+from geodinoseg.rasters.scene import Scene
 
 _RASTER_SUFFIXES = (".tif", ".tiff")
 _HOLDS_ITS_STYLE = ".gpkg"

@@ -71,9 +71,14 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         yield no_progress
         return
     with click.progressbar(
-        length=1000, label=label, show_eta=True, show_percent=True, width=30,
-        file=cast("TextIO", Unfailing(sys.stderr)), item_show_func=lambda message: message,
-    ) as bar:  # fmt: skip
+        length=1000,
+        label=label,
+        show_eta=True,
+        show_percent=True,
+        width=30,
+        file=cast("TextIO", Unfailing(sys.stderr)),
+        item_show_func=lambda message: message,
+    ) as bar:
         last = 0.0
 
         def progress(fraction: float, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,10 +19,8 @@ from geodinoseg.cli.options import (
     overwrite_option,
     unlabelled_option,
 )
-
-if TYPE_CHECKING:
-    from geodinoseg.evaluation.evaluate import MapAssessment
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)
 

@@ -229,10 +229,20 @@ def _settings(options: dict[str, Any]) -> Any:
     from geodinoseg.training.settings import TrainingSettings
 
     names = [
-        "stage", "epochs", "head_epochs", "minutes", "steps_per_epoch", "batch_size", "accumulate",
-        "gradient_checkpointing", "cached_crops", "learning_rate", "backbone_learning_rate",
-        "validation_share", "seed",
-    ]  # fmt: skip
+        "stage",
+        "epochs",
+        "head_epochs",
+        "minutes",
+        "steps_per_epoch",
+        "batch_size",
+        "accumulate",
+        "gradient_checkpointing",
+        "cached_crops",
+        "learning_rate",
+        "backbone_learning_rate",
+        "validation_share",
+        "seed",
+    ]
     return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
 
 

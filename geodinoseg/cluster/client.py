@@ -235,7 +235,7 @@ def _seen_by_all(scene: ScenePath | Scene) -> str | Scene:
 
 def _absolute(path: str) -> str:
     """A local file by its whole path, as workers have other working directories."""
-    return os.path.abspath(path) if os.path.exists(path) else path  # noqa: PTH100, PTH110
+    return os.path.abspath(path) if os.path.exists(path) else path
 
 
 def _absolute_targets(targets: Outputs) -> Outputs:
@@ -249,7 +249,7 @@ def _absolute_place(place: str) -> str:
     """A folder or file by its whole path; an address as it is."""
     if "://" in place:
         return place
-    return os.path.abspath(place)  # noqa: PTH100 (resolve would follow links to names of this host)
+    return os.path.abspath(place)  # resolve would follow links to names of this host
 
 
 def _sendable(model: str | Path | TileModel) -> str | bytes:

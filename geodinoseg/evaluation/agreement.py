@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geodinoseg.geobox import GeoBox
 from geodinoseg.plots.preview import decimated
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 LONGEST_PX = 720
 """Pixels of the picture's longer side, at most."""

@@ -10,18 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyproj
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.evaluation.accuracy import ratio
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
+from geodinoseg.geobox import GeoBox
 
 DEFAULT_TOLERANCE_PX = 3.0
 """How far a border may lie off and still be met, where nothing else is asked for."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
-from geodinoseg.evaluation.agreement import AgreementSums
+from geodinoseg.evaluation.agreement import Agreement, AgreementSums
 from geodinoseg.evaluation.boundaries import (
     BoundaryAgreement,
     BoundaryPixels,
@@ -18,22 +20,12 @@ from geodinoseg.evaluation.boundaries import (
     boundary_pixels,
 )
 from geodinoseg.evaluation.calibration import Reliability, count_confidence
-from geodinoseg.labels.open import IGNORE
+from geodinoseg.evaluation.regions import Region
+from geodinoseg.labels.open import IGNORE, Labels
 from geodinoseg.legend import LARGEST_CLASS_ID
-from geodinoseg.rasters.class_raster import opened_confidence
+from geodinoseg.progress import Progress
+from geodinoseg.rasters.class_raster import ClassRaster, ConfidenceReader, opened_confidence
 from geodinoseg.windows import Window, windows_over
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.agreement import Agreement
-    from geodinoseg.evaluation.regions import Region
-    from geodinoseg.labels.open import Labels
-    from geodinoseg.progress import Progress
-    from geodinoseg.rasters.class_raster import ClassRaster, ConfidenceReader
-
 
 _MOST_CLASSES = 1_000
 

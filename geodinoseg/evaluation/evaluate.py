@@ -6,26 +6,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from geodinoseg.errors import LabelError
-from geodinoseg.evaluation.accuracy import aligned, shown
-from geodinoseg.evaluation.boundaries import DEFAULT_TOLERANCE_PX, Tolerance, reach_of
-from geodinoseg.evaluation.compare import check_class_count, compare
+from geodinoseg.evaluation.accuracy import Accuracy, aligned, shown
+from geodinoseg.evaluation.agreement import Agreement
+from geodinoseg.evaluation.boundaries import (
+    DEFAULT_TOLERANCE_PX,
+    BoundaryAgreement,
+    Tolerance,
+    reach_of,
+)
+from geodinoseg.evaluation.calibration import Reliability
+from geodinoseg.evaluation.compare import RegionAssessment, check_class_count, compare
 from geodinoseg.evaluation.regions import read_regions
 from geodinoseg.labels.open import LabelsPath, Unlabelled, open_labels
+from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from geodinoseg.evaluation.accuracy import Accuracy
-    from geodinoseg.evaluation.agreement import Agreement
-    from geodinoseg.evaluation.boundaries import BoundaryAgreement, Tolerance
-    from geodinoseg.evaluation.calibration import Reliability
-    from geodinoseg.evaluation.compare import RegionAssessment
-    from geodinoseg.legend import Legend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

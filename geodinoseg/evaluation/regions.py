@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import sound_polygons
 from geodinoseg.labels.polygon_source import (
@@ -19,14 +22,7 @@ from geodinoseg.labels.polygon_source import (
     reaching,
 )
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 USUAL_FIELDS = ("region", "name", "id")
 """Columns that are taken for the regions' name unasked, the first that is there."""

@@ -27,8 +27,14 @@ _LONGEST_SIDE_ENDING = len(".aux.xml")
 # What a disk says that is full, over quota, read-only or broken; other errors of the operating
 # system that pass by here have another cause and go up untouched.
 _WRITE_FAULTS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-}  # fmt: skip
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}
 
 
 def check_output(
@@ -127,7 +133,7 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
             part.unlink(missing_ok=True)
         try:
             for entry in [*written, folder / target.name]:
-                os.replace(entry, target.parent / entry.name)  # noqa: PTH105 (the atomic one)
+                os.replace(entry, target.parent / entry.name)  # the atomic one
         except (IsADirectoryError, FileNotFoundError) as error:  # since it was looked at
             raise OutputError(f"{target}: could not be put there: {one_line(error)}.") from error
         _sync_folder(target.parent)

@@ -180,8 +180,9 @@ def _warn_of_unpaired(
     if any(alone):
         _log.warning(
             "%s: left out %d image chips without a label chip and %d label chips without an image.",
-            folder, *alone,
-        )  # fmt: skip
+            folder,
+            *alone,
+        )
 
 
 def _described(homes: Sequence[Path]) -> ClassStyle:

@@ -8,12 +8,15 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.labels.chip_folder import ChipFolder
 from geodinoseg.labels.class_mapping import Unlabelled
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
 from geodinoseg.labels.labels import Labels
@@ -24,14 +27,8 @@ from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
 from geodinoseg.rasters.dataset import holds_whole_numbers, opened_raster, unreadable
 from geodinoseg.rasters.legend_sources import find_legend
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    import rasterio
-    from numpy.typing import NDArray
-
-    from geodinoseg.labels.chip_folder import ChipFolder
-    from geodinoseg.rasters.scene import Scene
 
 _log = logging.getLogger(__name__)
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, LegendError, one_line
-from geodinoseg.labels.classes import BACKGROUND, IGNORE, ids_of_names, nameless
+from geodinoseg.labels.classes import BACKGROUND, IGNORE, FeatureClasses, ids_of_names, nameless
 from geodinoseg.legend import Legend, LegendClass
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.labels.classes import FeatureClasses
 
 Unlabelled = Literal["ignore", "background"]
 """What pixels without a label are: unknown, or a class of their own."""

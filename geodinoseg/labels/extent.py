@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import read_areas
+from geodinoseg.labels.labels import LabelSource
 from geodinoseg.labels.paths import check_is_there
 from geodinoseg.labels.polygon_source import PolygonSource, areas_on, misses, reaching
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.labels.labels import LabelSource
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 UNSAID = -2
 """Fill of labels inside an extent: no label, which is not the same as a label to ignore."""

@@ -6,25 +6,21 @@ Coordinates stay as they are in the file.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyproj
 import shapely
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_classes
 from geodinoseg.labels.layer_styles import one_color, vector_style
+from geodinoseg.labels.paths import ClassFiles
 from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pyproj
-    from numpy.typing import NDArray
-
-    from geodinoseg.labels.paths import ClassFiles
 
 _log = logging.getLogger(__name__)
 _FARTHEST = 1e100

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.legend import Legend
+from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.windows import Window, windows_over
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.legend import Legend
-    from geodinoseg.rasters.scene import Scene, SceneReader
 
 
 class LabelSource(Protocol):

@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 from geodinoseg.errors import LabelError
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.class_mapping import Unlabelled
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import LabelFeatures, read_class_files, read_features
@@ -25,11 +25,7 @@ from geodinoseg.labels.shared_legend import FoundLabels, in_one_legend
 from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.labels.vector_layer import has_vector_layer
 from geodinoseg.legend import Legend
-from geodinoseg.rasters.class_raster import LEGEND_TAG
-
-if TYPE_CHECKING:
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster
 
 __all__ = [
     "IGNORE",

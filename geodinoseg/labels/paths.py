@@ -100,7 +100,7 @@ def check_is_there(path: str) -> None:
     file = Path(file_of(path))
     if path.startswith("/vsi") or "://" in path:
         return
-    if not os.path.exists(file):  # noqa: PTH110 (Path raises where a name is too long)
+    if not os.path.exists(file):  # Path raises where a name is too long
         raise LabelError(f"{path}: no such file; give polygons or a label raster.")
     if file.is_file() and not file.stat().st_size:
         raise LabelError(f"{path}: the file is empty; export or copy it again.")
@@ -108,13 +108,13 @@ def check_is_there(path: str) -> None:
 
 def is_folder(path: LabelsPath) -> bool:
     """Whether a path is a folder of files, rather than one that GDAL reads as a file."""
-    return os.path.isdir(path) and not str(path).rstrip("/").lower().endswith(_FOLDER_SUFFIX)  # noqa: PTH112
+    return os.path.isdir(path) and not str(path).rstrip("/").lower().endswith(_FOLDER_SUFFIX)
 
 
 def _class_and_file(source: str) -> tuple[str, str] | None:
     """Class and file of `NAME=FILE`; None where it is a file."""
     name, separator, file = source.partition("=")
-    is_there = os.path.exists(file_of(source))  # noqa: PTH110
+    is_there = os.path.exists(file_of(source))
     if not separator or is_there or any(char in name for char in _NO_CLASS):
         return None
     if not name.strip() or not file.strip():

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyproj
+from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
 from geodinoseg.errors import LabelError, one_line
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.windows import Window
+from geodinoseg.geobox import GeoBox
+from geodinoseg.windows import Window
 
 # Positions are projected at every 16th pixel of the scene and interpolated between: off by at
 # most (16 px)^2 / 8 earth radii, 0.005 px where a pixel is a kilometre.

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyproj
 import shapely
+from numpy.typing import NDArray
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 
 from geodinoseg.errors import LabelError
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.labels.features import has_nonfinite
+from geodinoseg.labels.features import LabelFeatures, has_nonfinite
 from geodinoseg.labels.pixel_space import PixelSpace, elsewhere, pixel_space
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pyproj
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.labels.features import LabelFeatures
-    from geodinoseg.windows import Window
-
+from geodinoseg.windows import Window
 
 # The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
 # 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
@@ -119,8 +112,10 @@ def areas_on(
     if geobox.crs is None and crs is not None:
         _log.warning(
             "%s: the scene has no CRS, so the coordinates of the labels (%s) are taken as they "
-            "are.", path, crs.name,
-        )  # fmt: skip
+            "are.",
+            path,
+            crs.name,
+        )
     return _in_pixels(path, polygons, pixel_space(path, crs, geobox))
 
 
@@ -218,9 +213,14 @@ def warn_of_overlaps(
     _log.warning(
         "%s: polygons of different classes overlap on %.0f pixels%s of the scene, %.2g%% of the "
         "labelled area, %sof %r and %r; there the later one counts.",
-        path, pixels, _on_ground(pixels, geobox),
-        100 * pixels / _labelled_px(placed, geobox, pixels), most, names[low], names[high],
-    )  # fmt: skip
+        path,
+        pixels,
+        _on_ground(pixels, geobox),
+        100 * pixels / _labelled_px(placed, geobox, pixels),
+        most,
+        names[low],
+        names[high],
+    )
 
 
 def _on_ground(pixels: float, geobox: GeoBox) -> str:

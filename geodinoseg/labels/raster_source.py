@@ -6,13 +6,16 @@ that differs from window to window.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyproj
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
 from geodinoseg.labels.paths import VECTOR_SUFFIXES
 from geodinoseg.labels.pixel_space import (
@@ -23,17 +26,9 @@ from geodinoseg.labels.pixel_space import (
     nearest_pixels,
     pixel_space,
 )
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader, open_class_raster
 from geodinoseg.rasters.dataset import opened_raster
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.rasters.class_raster import ClassRasterReader
 
 # Of labels much finer than the scene at most so many pixels are read at once (here 4,096 squared).
 _MOST_PIXELS_AT_ONCE = 1 << 24

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.class_mapping import (
     Unlabelled,
     channel_dtype,
@@ -21,14 +22,9 @@ from geodinoseg.labels.class_mapping import (
 from geodinoseg.labels.classes import IGNORE, FeatureClasses
 from geodinoseg.labels.extent import UNSAID, ExtentSource, extents_on
 from geodinoseg.labels.labels import Labels, LabelSource
+from geodinoseg.labels.polygon_source import PolygonSource
 from geodinoseg.labels.styles import ClassStyle
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.labels.polygon_source import PolygonSource
-    from geodinoseg.legend import Legend
+from geodinoseg.legend import Legend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,10 +80,25 @@ def _is_beside(name: str) -> bool:
     return _BESIDE.search(name) is not None
 
 
-PLAIN_VECTOR_DRIVERS = frozenset({
-    "GPKG", "SQLite", "ESRI Shapefile", "FlatGeobuf", "GeoJSON", "GeoJSONSeq", "JSONFG", "ESRIJSON",
-    "TopoJSON", "KML", "LIBKML", "GML", "MapInfo File", "OpenFileGDB", "CSV",
-})  # fmt: skip
+PLAIN_VECTOR_DRIVERS = frozenset(
+    {
+        "GPKG",
+        "SQLite",
+        "ESRI Shapefile",
+        "FlatGeobuf",
+        "GeoJSON",
+        "GeoJSONSeq",
+        "JSONFG",
+        "ESRIJSON",
+        "TopoJSON",
+        "KML",
+        "LIBKML",
+        "GML",
+        "MapInfo File",
+        "OpenFileGDB",
+        "CSV",
+    }
+)
 """Drivers that read a file and what lies beside it under its name, and follow no reference."""
 
 _HEAD_BYTES = 1 << 16
@@ -176,11 +191,11 @@ def _found(name: str) -> str | None:
         return found_in_archive(archive, _found_in)
     if name.startswith("/vsi") or "://" in name:
         return "lies on a server or within another file, where nobody can look at it first"
-    if os.path.isdir(name):  # noqa: PTH112 (Path raises where a name is too long)
+    if os.path.isdir(name):  # Path raises where a name is too long
         is_plain = (Path(name) / _GEODATABASE).is_file()
         return None if is_plain else "is a folder and no geodatabase"
     try:
-        state = os.stat(name)  # noqa: PTH116
+        state = os.stat(name)
     except (OSError, ValueError):
         return "is no such file"
     return _found_in_file(name, state.st_ino, state.st_size, state.st_mtime_ns)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geopandas
 import pyarrow as pa
 import pyogrio
+import pyproj
 from pandas.api.types import is_string_dtype
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 from pyproj.exceptions import ProjError
@@ -20,11 +21,6 @@ from shapely.errors import ShapelyError
 from geodinoseg.errors import LabelError, one_line
 from geodinoseg.labels.paths import file_of, layer_of, with_layer
 from geodinoseg.labels.untrusted import check_driver, check_is_plain, offline
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pyproj
 
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet")
 # ValueError and KeyError: pyarrow's errors of a damaged Parquet file, and geopandas' of one without

@@ -6,15 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # A speck of sun glint or a broken detector is no reason to leave the range that the network knows.
 _LARGEST = 10.0

@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.geobox import GeoBox
+from geodinoseg.legend import Legend, LegendClass
 
 DPI = 200
 """Pixels of a picture in an inch."""

@@ -5,10 +5,10 @@ Figures are built by hand, without pyplot, so that nothing of a caller's matplot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from geodinoseg.files.atomic import check_output, written_beside
+from geodinoseg.files.atomic import PathLike, check_output, written_beside
 from geodinoseg.plots.layout import DPI, PANEL_IN, MapPage
 from geodinoseg.plots.preview import (
     class_colors,
@@ -18,14 +18,8 @@ from geodinoseg.plots.preview import (
     small_class_ids,
 )
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.scene import scene_path
+from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
 from geodinoseg.redaction import printable_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from geodinoseg.files.atomic import PathLike
-    from geodinoseg.rasters.scene import Scene, ScenePath
 
 
 def side_by_side(

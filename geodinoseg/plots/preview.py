@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NodataShadowWarning
 from rasterio.vrt import WarpedVRT
 
 from geodinoseg.errors import SceneError
-from geodinoseg.geobox import same_place
+from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.legend import Legend
+from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.reader import opened_reader
-from geodinoseg.rasters.scene import open_scene, scene_path
+from geodinoseg.rasters.scene import Scene, ScenePath, open_scene, scene_path
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import rasterio
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.legend import Legend
-    from geodinoseg.rasters.class_raster import ClassRaster
-    from geodinoseg.rasters.scene import Scene, ScenePath
 
 # Of pixel values; what lies outside is drawn black or white. A few hot roofs or dark edges would
 # otherwise leave the rest grey.

@@ -112,9 +112,18 @@ _SHAPEFILE = VectorFormat(
     layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
     # Indexes of old features among them (.qix, .sbn, .idm), by which readers would miss new ones.
     parts=(
-        ".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".shp.xml",
+        ".shx",
+        ".dbf",
+        ".prj",
+        ".cpg",
+        ".qix",
+        ".sbn",
+        ".sbx",
+        ".idm",
+        ".ind",
+        ".shp.xml",
     ),
-)  # fmt: skip
+)
 _PARQUET = VectorFormat(driver="Parquet", layer_options={})
 _GEOJSON = VectorFormat(
     driver="GeoJSON",

@@ -7,10 +7,8 @@ anything else; from 3.30 on it reads the raster attribute table where there is n
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.legend import Legend, LegendClass
 
 # The oldest version the styles were tried on; later ones read them too.
 _QGIS_VERSION = "3.22"

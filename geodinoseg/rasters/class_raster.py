@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 
@@ -29,14 +30,6 @@ from geodinoseg.rasters.dataset import (
 from geodinoseg.rasters.legend_sources import class_ids_in, find_legend
 from geodinoseg.rasters.reader import RasterReader, opened_reader
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import rasterio
-    from numpy.typing import NDArray
-
-    from geodinoseg.windows import Window
 
 LEGEND_TAG = "GEODINOSEG_LEGEND"
 """Tag of a class raster: its legend as JSON."""
@@ -211,7 +204,7 @@ def _confidence_path(path: RasterPath, tags: dict[str, str]) -> Path | None:
         return None
     beside = Path(path).parent / tags[CONFIDENCE_TAG]
     # Path.is_file raises where a name is longer than the file system takes.
-    return beside if os.path.isfile(beside) else None  # noqa: PTH113
+    return beside if os.path.isfile(beside) else None
 
 
 class ConfidenceReader:

@@ -9,29 +9,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import OutputError, one_line
+from geodinoseg.geobox import GeoBox
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
 from geodinoseg.rasters.gdal_env import gdal_settings
-from geodinoseg.windows import windows_over
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window, windows_over
 
 # CPU ms per million pixels of a map of 8 classes, and bytes per pixel (made again by
 # tests/benchmarks/class_raster_compression.py). Working file: none 0.9 and 1.05, ZSTD 1.4 and

@@ -6,8 +6,8 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
@@ -25,11 +25,7 @@ from geodinoseg.rasters.untrusted import (
     check_sizes,
     external,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 RasterPath = str | os.PathLike[str]
 
@@ -166,7 +162,7 @@ def _opened(name: str, *, allow_external: bool) -> rasterio.DatasetReader:
         raise external(name, "is a path that describes a file out of others")
     drivers: tuple[str, ...] | None = None
     if not allow_external:
-        drivers = check_local(name) if os.path.isfile(name) else PLAIN_DRIVERS  # noqa: PTH113
+        drivers = check_local(name) if os.path.isfile(name) else PLAIN_DRIVERS
     with settings_for(name, allow_external=allow_external):
         dataset = _open(name, drivers)
     try:
@@ -221,9 +217,9 @@ def _not_opened(name: str, error: Exception, drivers: tuple[str, ...] | None) ->
 def _check_is_there(name: str) -> None:
     if name.startswith("/vsi") or "://" in name:
         return
-    if not os.path.exists(name):  # noqa: PTH110 (a GDAL path need not be a file's)
+    if not os.path.exists(name):  # a GDAL path need not be a file's
         raise SceneError(f"{name}: no such file; check the name.")
-    if os.path.isdir(name):  # noqa: PTH112
+    if os.path.isdir(name):
         raise SceneError(f"{name}: is a folder; give a raster file in it.")
-    if os.path.getsize(name) == 0:  # noqa: PTH202
+    if os.path.getsize(name) == 0:
         raise SceneError(f"{name}: the file is empty; copy or download it again.")

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import rasterio
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.files.safe_xml import XmlError, parsed_xml
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.windows import windows_over
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import rasterio
-    from numpy.typing import NDArray
-
-    from geodinoseg.rasters.dataset import RasterPath
-    from geodinoseg.rasters.reader import RasterReader
-    from geodinoseg.windows import Window
+from geodinoseg.rasters.dataset import RasterPath
+from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.windows import Window, windows_over
 
 # What a column of a raster attribute table is for: its usage, or its name where it has none.
 _COLUMN_USAGES = {"2": "name", "5": "value", "3": "value", "6": "red", "7": "green", "8": "blue"}

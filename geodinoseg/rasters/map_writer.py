@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
 from geodinoseg.files.atomic import written_beside
+from geodinoseg.geobox import GeoBox
+from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
+from geodinoseg.rasters.block_rows import BlockRows
 from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG
 from geodinoseg.rasters.cog import CogLayout, cog_writer
 from geodinoseg.version import __version__
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.legend import Legend
-    from geodinoseg.rasters.block_rows import BlockRows
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 LayerName = Literal["classes", "confidence", "probabilities"]
 """What a raster of a map holds."""

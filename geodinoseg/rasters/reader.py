@@ -6,20 +6,16 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+import rasterio
 from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
-from geodinoseg.rasters.dataset import open_patiently, settings_for, unreadable
+from geodinoseg.rasters.dataset import RasterPath, open_patiently, settings_for, unreadable
 from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import is_remote, with_patience
-
-if TYPE_CHECKING:
-    import rasterio
-
-    from geodinoseg.rasters.dataset import RasterPath
-    from geodinoseg.windows import Window
+from geodinoseg.windows import Window
 
 _T = TypeVar("_T")
 _FAULTS = (RasterioError, OSError)

@@ -9,19 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.rasters.dataset import opened_raster
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from geodinoseg.rasters.scene import Scene
 
 _READ_WHOLE_BYTES = 256 << 20
 """Files that are read whole, 0.3 s at the speed of SHA-256. Of larger ones a copy with another time
@@ -93,15 +90,23 @@ def _files(scene: Scene) -> list[str]:
 
 
 def _local(files: Iterable[str]) -> list[Path]:
-    return [Path(path) for path in files if os.path.isfile(path)]  # noqa: PTH113 (a name may be too long)
+    return [Path(path) for path in files if os.path.isfile(path)]  # a name may be too long
 
 
 def _header(scene: Scene) -> tuple[Any, ...]:
     box = scene.geobox
     return (
-        box.height, box.width, tuple(box.transform), str(box.crs), scene.bands, str(scene.dtype),
-        scene.nodata, scene.validity, scene.alpha_band, scene.block_shape,
-    )  # fmt: skip
+        box.height,
+        box.width,
+        tuple(box.transform),
+        str(box.crs),
+        scene.bands,
+        str(scene.dtype),
+        scene.nodata,
+        scene.validity,
+        scene.alpha_band,
+        scene.block_shape,
+    )
 
 
 def _file_facts(path: Path) -> list[int | str]:

@@ -20,9 +20,18 @@ from geodinoseg.errors import SceneError, one_line
 from geodinoseg.rasters.untrusted_vrt import METADATA_PATHS, VrtError, vrt_sources
 
 PLAIN_DRIVERS = (
-    "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "BMP", "HFA", "ENVI", "EHdr", "AAIGrid", "SRTMHGT",
+    "GTiff",
+    "PNG",
+    "JPEG",
+    "JP2OpenJPEG",
+    "BMP",
+    "HFA",
+    "ENVI",
+    "EHdr",
+    "AAIGrid",
+    "SRTMHGT",
     "DTED",
-)  # fmt: skip
+)
 """Drivers that read a file and what lies beside it under its name, and follow no reference."""
 
 _DEEPEST_VRT = 3
@@ -145,7 +154,7 @@ class _Look:
         if key in self._seen:
             return
         self._seen.add(key)
-        if not os.path.isfile(source):  # noqa: PTH113
+        if not os.path.isfile(source):
             raise SceneError(
                 f"{self._root}: is made of {source}, which is no such file; copy it there."
             )
@@ -154,7 +163,7 @@ class _Look:
             self._check_plain(source)
 
     def _check_plain(self, source: str) -> None:
-        state = os.stat(source)  # noqa: PTH116
+        state = os.stat(source)
         key = (os.path.realpath(source), state.st_ino, state.st_size, state.st_mtime_ns)
         if key not in _PLAIN_SOURCES:
             self._open_once(source)
@@ -179,7 +188,7 @@ class _Look:
             head = _head(beside)
             is_plain = head.startswith((*(t.lower() for t in _TIFF), _HFA.lower()))
             if not is_plain or any(word in head for word in _ACTIVE):
-                raise external(path, f"has {os.path.basename(beside)} beside it, no plain raster")  # noqa: PTH119
+                raise external(path, f"has {os.path.basename(beside)} beside it, no plain raster")
 
     def _refusal(self, path: str, found: str) -> SceneError:
         if path == self._root:
@@ -189,15 +198,15 @@ class _Look:
     def _side_files(self, path: str) -> Iterator[str]:
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            names = os.listdir(folder or ".")  # noqa: PTH208
+            names = os.listdir(folder or ".")
             self._folders[folder] = [other for other in names if _SIDE_END.search(other)]
         name = name.lower()
-        stems = {name, os.path.splitext(name)[0]}  # noqa: PTH122
+        stems = {name, os.path.splitext(name)[0]}
         for other in self._folders[folder]:
             lower = other.lower()
             for stem in stems:
                 if lower.startswith(stem) and _SIDE_SUFFIX.fullmatch(lower[len(stem) :]):
-                    yield os.path.join(folder, other)  # noqa: PTH118
+                    yield os.path.join(folder, other)
                     break
 
 
@@ -209,11 +218,11 @@ def _head(path: str) -> bytes:
 
 def _check_beside(path: str, files: list[str]) -> None:
     """Imagine files name the file that holds their pixels: it must lie beside them."""
-    folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120
-    stem = os.path.splitext(os.path.basename(path))[0].lower()  # noqa: PTH119, PTH122
+    folder = os.path.realpath(os.path.dirname(path))
+    stem = os.path.splitext(os.path.basename(path))[0].lower()
     for other in files:
-        inside = os.path.realpath(os.path.dirname(other)) == folder  # noqa: PTH120
-        if not inside or not os.path.basename(other).lower().startswith(stem):  # noqa: PTH119
+        inside = os.path.realpath(os.path.dirname(other)) == folder
+        if not inside or not os.path.basename(other).lower().startswith(stem):
             raise external(path, f"reads its pixels from {other}")
 
 

@@ -87,9 +87,9 @@ def vrt_sources(path: str) -> list[str]:
         VrtError: it holds more than a mosaic of local files, or is no well-formed VRT.
         OSError: it cannot be read.
     """
-    if os.path.getsize(path) > _LARGEST_BYTES:  # noqa: PTH202
+    if os.path.getsize(path) > _LARGEST_BYTES:
         raise VrtError("is a VRT of more than 512 MB, which is not looked into")
-    reader = _VrtReader(os.path.dirname(path))  # noqa: PTH120
+    reader = _VrtReader(os.path.dirname(path))
     with Path(path).open("rb") as handle:
         while piece := handle.read(_PIECE_BYTES):
             reader.feed(piece)
@@ -161,7 +161,7 @@ class _VrtReader:
             raise VrtError(f"is a VRT with the source {name[:80]!r}")
         if looks_beyond_files(name):
             raise VrtError(f"is a VRT that reads {name[:200]}")
-        path = os.path.join(self._folder, name) if relative == "1" else name  # noqa: PTH118
+        path = os.path.join(self._folder, name) if relative == "1" else name
         self._sources[path] = None
         if len(self._sources) > _MOST_SOURCES:
             raise VrtError(f"is a VRT of more than {_MOST_SOURCES:,} files")

@@ -5,25 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geodinoseg.errors import DeviceMemoryError, ModelError
 from geodinoseg.model.devices import FittingBatches, is_out_of_memory, to_device
+from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.map_writer import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
 from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.stitcher import Stitcher, most_probable
+from geodinoseg.segmentation.tile_grid import Chunk
 from geodinoseg.segmentation.tile_rows import TileRow, read_ahead
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.model.tile_model import TileModel
-    from geodinoseg.segmentation.plan import Plan
-    from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 

@@ -6,24 +6,19 @@ A model is not right in other units. A brighter day or other land is no reason t
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.model.normalization import BandStatistics
+from geodinoseg.model.tile_model import TileModel
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import printable
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.model.normalization import BandStatistics
-    from geodinoseg.model.tile_model import TileModel
-    from geodinoseg.rasters.scene import Scene
-
 
 logger = logging.getLogger(__name__)
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from geodinoseg.errors import GridError, SceneError
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.gdal_env import CACHE_BYTES
+from geodinoseg.rasters.map_writer import Layer
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.parts.part_file import PIECE_BYTES
-
-if TYPE_CHECKING:
-    from geodinoseg.rasters.map_writer import Layer
-    from geodinoseg.rasters.scene import Scene
-    from geodinoseg.segmentation.tile_grid import TileGrid
+from geodinoseg.segmentation.tile_grid import TileGrid
 
 DEFAULT_MAX_MEMORY = 1 << 30
 

@@ -6,23 +6,19 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geodinoseg.errors import GridError, SceneError
+from geodinoseg.legend import Legend
 from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.map_writer import map_layers
+from geodinoseg.rasters.map_writer import Layer, map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.redaction import printable
 from geodinoseg.segmentation.memory import HostMemory
 from geodinoseg.segmentation.settings import SegmentSettings
-from geodinoseg.segmentation.tile_grid import TileGrid
-
-if TYPE_CHECKING:
-    from geodinoseg.legend import Legend
-    from geodinoseg.model.tile_model import TileModel
-    from geodinoseg.rasters.map_writer import Layer
-    from geodinoseg.segmentation.tile_grid import Chunk
+from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 
 logger = logging.getLogger(__name__)
 

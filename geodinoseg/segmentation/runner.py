@@ -7,24 +7,21 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from geodinoseg.errors import DeviceMemoryError
 from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of_memory
+from geodinoseg.model.tile_model import TileModel
+from geodinoseg.progress import Progress
 from geodinoseg.rasters.block_rows import BLOCK_PX
+from geodinoseg.rasters.map_writer import ClassRows
+from geodinoseg.rasters.scene_fingerprint import SceneWatch
 from geodinoseg.segmentation.inference import class_rows
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.segmentation.parts.run import Parts
+from geodinoseg.segmentation.plan import Plan
+from geodinoseg.segmentation.tile_grid import Chunk
 from geodinoseg.windows import Window, windows_over
-
-if TYPE_CHECKING:
-    from geodinoseg.model.tile_model import TileModel
-    from geodinoseg.progress import Progress
-    from geodinoseg.rasters.map_writer import ClassRows
-    from geodinoseg.rasters.scene_fingerprint import SceneWatch
-    from geodinoseg.segmentation.parts.run import Parts
-    from geodinoseg.segmentation.plan import Plan
-    from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +178,10 @@ def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
     for chunk in chunks[1:]:
         above, below = run[-1].core, chunk.core
         if (above.col_off, above.width, above.row_end) != (
-            below.col_off, below.width, below.row_off
-        ):  # fmt: skip
+            below.col_off,
+            below.width,
+            below.row_off,
+        ):
             break
         run.append(chunk)
     return run

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.locks import locked_output
@@ -28,14 +27,12 @@ from geodinoseg.segmentation.job import (
     with_batch_of_before,
 )
 from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.segmentation.outputs import MapPolygons
 from geodinoseg.segmentation.parts.run import Parts, opened_parts, outputs_in_doubt
 from geodinoseg.segmentation.parts.store import PartStore, part_store
 from geodinoseg.segmentation.plan import Plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.version import __version__
-
-if TYPE_CHECKING:
-    from geodinoseg.segmentation.outputs import MapPolygons
 
 logger = logging.getLogger(__name__)
 

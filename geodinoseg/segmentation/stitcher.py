@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 
 # Pixels that argmax looks at together: few enough to stay in a core's cache from class to class.
 _DECIDED_AT_ONCE_PX = 1 << 17

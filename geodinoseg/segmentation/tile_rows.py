@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.prefetch import in_background
+from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.rasters.scene import Scene, SceneReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from geodinoseg.model.devices import autocast, pick_precision, to_device
 from geodinoseg.model.normalization import BandStatistics, normalize
 from geodinoseg.prefetch import in_background
 from geodinoseg.training.crops import Crop, jittered
+from geodinoseg.training.data import TrainingData
 from geodinoseg.training.sampler import Sampler
-
-if TYPE_CHECKING:
-    from geodinoseg.training.data import TrainingData
-    from geodinoseg.training.settings import TrainingSettings
-    from geodinoseg.windows import Window
+from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.windows import Window
 
 
 class CropSource:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from geodinoseg.progress import Progress
-    from geodinoseg.training.history import EpochScore
-    from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.progress import Progress
+from geodinoseg.training.history import EpochScore
+from geodinoseg.training.settings import TrainingSettings
 
 Clock = Callable[[], float]
 """Seconds since some moment, never falling; `time.monotonic` is one."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
+from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.checkpoint import TrainingRecord
+from geodinoseg.training.crops import Crop
 from geodinoseg.training.feature_cache import (
     CachedCrops,
     CachePlace,
@@ -17,15 +22,6 @@ from geodinoseg.training.feature_cache import (
     new_cache,
 )
 from geodinoseg.training.sampler import read_ahead
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
-    from geodinoseg.training.budget import Allowance, Meter
-    from geodinoseg.training.checkpoint import TrainingRecord
-    from geodinoseg.training.crops import Crop
 
 _FEWEST_OF_FOLD = 32
 """Crops that show nothing of a fold; where chance leaves fewer, the fold gets some of its own."""

@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,21 +22,24 @@ from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.files.atomic import written_beside
 from geodinoseg.model.backbone import patch_embedding
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.normalization import BandStatistics
+from geodinoseg.training.batches import CropSource
 from geodinoseg.training.history import EpochScore, best_of
 from geodinoseg.training.optimizer import Tensors, copied
 from geodinoseg.training.settings import Stage
 from geodinoseg.version import __version__
 
-if TYPE_CHECKING:
-    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.model.normalization import BandStatistics
-    from geodinoseg.training.batches import CropSource
-
 _KEY = "geodinoseg"
 _VERSION = 1
 _FACTS = (
-    "fingerprint", "is_stage_over", "cached_crops", "validation_pieces", "validation_s", "used_s",
-)  # fmt: skip
+    "fingerprint",
+    "is_stage_over",
+    "cached_crops",
+    "validation_pieces",
+    "validation_s",
+    "used_s",
+)
 
 
 @dataclass(kw_only=True)
@@ -256,6 +259,11 @@ def training_fingerprint(
 def _scene_facts(split: Any) -> list[Any]:
     scene = split.scene
     return [
-        scene.height, scene.width, list(scene.geobox.transform), scene.bands, str(scene.dtype),
-        scene.nodata, split.block_px,
-    ]  # fmt: skip
+        scene.height,
+        scene.width,
+        list(scene.geobox.transform),
+        scene.bands,
+        str(scene.dtype),
+        scene.nodata,
+        split.block_px,
+    ]

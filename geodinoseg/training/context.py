@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,19 +14,15 @@ from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import pretrained_rgb
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
+from geodinoseg.progress import Progress
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.budget import Meter
-from geodinoseg.training.checkpoint import training_fingerprint
+from geodinoseg.training.budget import Budget, Meter
+from geodinoseg.training.checkpoint import TrainingRecord, training_fingerprint
+from geodinoseg.training.data import TrainingData
 from geodinoseg.training.epochs import EpochLoop
+from geodinoseg.training.history import EpochScore
 from geodinoseg.training.run import TrainingRun
-
-if TYPE_CHECKING:
-    from geodinoseg.progress import Progress
-    from geodinoseg.training.budget import Budget
-    from geodinoseg.training.checkpoint import TrainingRecord
-    from geodinoseg.training.data import TrainingData
-    from geodinoseg.training.history import EpochScore
-    from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)

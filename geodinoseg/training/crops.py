@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from geodinoseg.labels.classes import IGNORE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.training.settings import Augmentation
-    from geodinoseg.windows import Window
+from geodinoseg.training.settings import Augmentation
+from geodinoseg.windows import Window
 
 _RGB = 3
 """Bands of a picture; with fewer than four there is none to spare."""

@@ -113,9 +113,13 @@ def _plot(axes: Axes, stages: Sequence[_Stage], name: str, color: str, label: st
         # A line of one epoch is invisible without its point.
         few = sum(len(other.at) for other in stages) <= _FEW_EPOCHS or len(stage.at) == 1
         axes.plot(
-            stage.at, stage.columns[name], marker="o" if few else "", markersize=4, color=color,
+            stage.at,
+            stage.columns[name],
+            marker="o" if few else "",
+            markersize=4,
+            color=color,
             label=label if stage is stages[0] else None,
-        )  # fmt: skip
+        )
 
 
 def _mark_best(iou_axes: Axes, loss_axes: Axes, stages: Sequence[_Stage]) -> None:
@@ -149,9 +153,15 @@ def _show_stages(axes: Axes, stages: Sequence[_Stage]) -> None:
         if number % 2:
             axes.axvspan(left, right, color=FRAME, alpha=0.25, linewidth=0, zorder=0)
         axes.annotate(
-            stage.name, (left, 1), (5, -12), xycoords=axes.get_xaxis_transform(),
-            textcoords="offset points", color=FAINT, fontsize=9, parse_math=False,
-        )  # fmt: skip
+            stage.name,
+            (left, 1),
+            (5, -12),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            color=FAINT,
+            fontsize=9,
+            parse_math=False,
+        )
     axes.set_xlim(low, high)
 
 

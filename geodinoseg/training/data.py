@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.labels import Labels
+from geodinoseg.labels.options import LabelOptions
+from geodinoseg.legend import Legend
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
 from geodinoseg.redaction import printable_name
 from geodinoseg.training.scenes import (
@@ -19,14 +22,8 @@ from geodinoseg.training.scenes import (
     open_labelled_scenes,
     pixel_sizes_m,
 )
+from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.split.split import Split, SplitScene, split_scenes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.labels.options import LabelOptions
-    from geodinoseg.legend import Legend
-    from geodinoseg.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +129,9 @@ def _check_classes(
     if not validation.any():
         logger.warning(
             "%s: too few labels to keep some for validation, so nothing says how good the model "
-            "is, and the last epoch is kept; label more places.", found[0].path,
-        )  # fmt: skip
+            "is, and the last epoch is kept; label more places.",
+            found[0].path,
+        )
         return
     for name, pixels in zip(names, validation, strict=True):
         if name in trained and not pixels:

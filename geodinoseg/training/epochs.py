@@ -6,18 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from geodinoseg.errors import LabelError
+from geodinoseg.training.batches import CropSource
+from geodinoseg.training.budget import Budget, Meter
 from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.optimizer import Tensors, restore
-
-if TYPE_CHECKING:
-    from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Budget, Meter
-    from geodinoseg.training.optimizer import Scorer
-    from geodinoseg.training.settings import Stage
+from geodinoseg.training.optimizer import Scorer, Tensors, restore
+from geodinoseg.training.settings import Stage
 
 _FEWEST_IDLE_EPOCHS = 10
 """Without a gain before a stage ends; half of its epochs where that is more."""

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,9 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import OutputError
 from geodinoseg.model.devices import to_device
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.crops import Crop
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.training.batches import CropSource
 
 _LARGEST = float(np.finfo(np.float16).max)
 

@@ -17,8 +17,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
+from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import (
     DPI,
     FAINT,
@@ -31,11 +34,6 @@ from geodinoseg.plots.preview import stretched
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.calibration import Reliability
-    from geodinoseg.files.atomic import PathLike
-    from geodinoseg.legend import Legend
 
 LARGEST_PANEL = 8
 """Rows of a panel; of more samples the first are shown."""
@@ -157,9 +155,14 @@ def _draw_bins(axes: Axes, title: str, bins: Reliability) -> None:
     style: dict[str, Any] = {"width": width, "align": "edge", "linewidth": 0.8}
     axes.bar(left[full], accuracy, color=_BAR, edgecolor="white", **style)
     axes.bar(
-        left[full], confidence - accuracy, bottom=accuracy, color=_GAP, hatch="///",
-        edgecolor=_GAP_LINE, **style,
-    )  # fmt: skip
+        left[full],
+        confidence - accuracy,
+        bottom=accuracy,
+        color=_GAP,
+        hatch="///",
+        edgecolor=_GAP_LINE,
+        **style,
+    )
     axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title(title, loc="left", color=INK, fontsize=11)
@@ -172,9 +175,14 @@ def _draw_counts(axes: Axes, bins: Reliability) -> None:
     edges = np.linspace(0, 1, len(bins.count) + 1)
     share = 100 * bins.count / max(int(bins.count.sum()), 1)
     axes.bar(
-        edges[:-1], share, width=1 / len(share), align="edge", color=FRAME, edgecolor="white",
+        edges[:-1],
+        share,
+        width=1 / len(share),
+        align="edge",
+        color=FRAME,
+        edgecolor="white",
         linewidth=0.8,
-    )  # fmt: skip
+    )
     axes.set_xlabel("confidence", color=FAINT)
     axes.yaxis.set_major_formatter("{x:.0f} %")
     _dress(axes)
@@ -266,9 +274,18 @@ def _add_confidence_bar(figure: Figure, place: tuple[float, float, float, float]
 
 def _add_legend(figure: Figure, handles: list[Patch], upper_left: tuple[float, float]) -> None:
     drawn = figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=upper_left, ncols=_IN_A_LINE,
-        frameon=False, fontsize=9.5, labelcolor=INK, borderaxespad=0, borderpad=0,
-        handlelength=1.8, handleheight=1.1, columnspacing=1.6,
-    )  # fmt: skip
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=upper_left,
+        ncols=_IN_A_LINE,
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+        borderaxespad=0,
+        borderpad=0,
+        handlelength=1.8,
+        handleheight=1.1,
+        columnspacing=1.6,
+    )
     for text in drawn.get_texts():
         text.set_parse_math(False)  # a dollar sign is no formula

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.training.batches import CropSource, ValidationCrops
+from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.crops import Crop
 from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.optimizer import (
     Descent,
@@ -19,15 +23,7 @@ from geodinoseg.training.optimizer import (
     segmentation_loss,
 )
 from geodinoseg.training.sampler import read_ahead
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.training.batches import CropSource, ValidationCrops
-    from geodinoseg.training.budget import Allowance, Meter
-    from geodinoseg.training.crops import Crop
-    from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import Stage
 
 BACKBONE_RATES: dict[Stage, float] = {"lora": 5e-4, "full": 1e-4}
 """Learning rates where none is given. LoRA's updates begin at 0, and with the rate of a whole

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
-from geodinoseg.training.feature_cache import CachedCrops
+from geodinoseg.training.batches import CropSource
+from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.feature_cache import CachedCrops, FeatureCache
 from geodinoseg.training.optimizer import (
     Descent,
     Scorer,
@@ -22,15 +26,7 @@ from geodinoseg.training.optimizer import (
     rate_share,
     segmentation_loss,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import nn
-
-    from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.budget import Allowance, Meter
-    from geodinoseg.training.feature_cache import FeatureCache
-    from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import Stage
 
 HEAD_RATE = 1e-3
 """Learning rate where none is given."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from geodinoseg.errors import ModelError
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.labels.classes import IGNORE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _WARM_UP = 1 / 20
 _LAST_RATE = 0.01

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geodinoseg.errors import ModelError
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.backbone import HUB_NAMES, read_backbone_config
-from geodinoseg.training.data import TrainingData, read_training_data
+from geodinoseg.training.data import LabelPaths, ScenePaths, TrainingData, read_training_data
 from geodinoseg.training.settings import TrainingSettings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from geodinoseg.training.data import LabelPaths, ScenePaths
 
 _HALF_BYTES = 2
 _MB = 1_000_000

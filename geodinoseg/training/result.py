@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -16,15 +16,13 @@ from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
 from geodinoseg.files.atomic import folder_written_beside
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.training.context import TrainingSetup
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
+from geodinoseg.training.run import TrainingRun
 from geodinoseg.training.settings import Stage
 from geodinoseg.training.validation_report import ValidationReport, validation_report
 from geodinoseg.version import __version__
-
-if TYPE_CHECKING:
-    from geodinoseg.training.context import TrainingSetup
-    from geodinoseg.training.run import TrainingRun
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from geodinoseg.training.batches import ValidationCrops
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.epochs import EpochLoop
@@ -21,16 +23,7 @@ from geodinoseg.training.finetuning import FineTuning
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import head_tensors, restore
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
-
-    from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.training.batches import CropSource
-    from geodinoseg.training.history import EpochScore
-    from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import Stage
 
 logger = logging.getLogger(__name__)
 

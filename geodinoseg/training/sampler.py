@@ -11,23 +11,20 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.prefetch import in_background
 from geodinoseg.rasters.gdal_env import gdal_settings
+from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
+from geodinoseg.training.settings import Augmentation
+from geodinoseg.training.split.split import SplitScene
 from geodinoseg.windows import Window, windows_over
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.rasters.scene import Scene, SceneReader
-    from geodinoseg.training.settings import Augmentation
-    from geodinoseg.training.split.split import SplitScene
 
 _TRIES = 20
 """Windows drawn before one is taken that lies in the block, and so misses what is held out."""

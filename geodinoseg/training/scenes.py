@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +14,9 @@ from geodinoseg.labels.chip_folder import ChipFolder, find_chips, joined
 from geodinoseg.labels.chip_source import open_chip_labels
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.open import open_label_set
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
 from geodinoseg.rasters.scene import Scene, ScenePath, open_scene
-
-if TYPE_CHECKING:
-    from geodinoseg.labels.options import LabelOptions
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +136,10 @@ def _open_scenes(
         logger.warning(
             "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m, and "
             "would be better trained on scenes of one resolution.",
-            min(sizes), max(sizes), np.median(sizes),
-        )  # fmt: skip
+            min(sizes),
+            max(sizes),
+            np.median(sizes),
+        )
     return opened
 
 

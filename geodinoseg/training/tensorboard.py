@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from geodinoseg.errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from geodinoseg.legend import Legend
-    from geodinoseg.training.history import EpochScore
+from geodinoseg.legend import Legend
+from geodinoseg.training.history import EpochScore
 
 
 class EventLog:

@@ -7,20 +7,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geodinoseg.evaluation.calibration import Reliability, reliability
 from geodinoseg.labels.classes import IGNORE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.legend import Legend
-    from geodinoseg.training.batches import CropSource, ValidationCrops
-    from geodinoseg.training.crops import Crop
+from geodinoseg.legend import Legend
+from geodinoseg.training.batches import CropSource, ValidationCrops
+from geodinoseg.training.crops import Crop
 
 _MOST_PIECES = 128
 _MOST_PIXELS = 200_000

@@ -72,9 +72,12 @@ def test_a_broken_scene_does_not_stop_the_others_and_is_tried_again(
     alone = tmp_path / "alone"
     alone.mkdir()
     segment_scene(
-        folder / "c.tif", small_model, alone / "c.tif", settings=SETTINGS,
+        folder / "c.tif",
+        small_model,
+        alone / "c.tif",
+        settings=SETTINGS,
         confidence=alone / "c_confidence.tif",
-    )  # fmt: skip
+    )
     assert (alone / "c.tif").read_bytes() == first["c.tif"][1]
 
 
@@ -179,9 +182,10 @@ def test_outputs_that_clash_are_refused_before_any_work(paths, names, tmp_path):
     with pytest.raises(OutputError, match=r"would both write it, or share its style"):
         planned_files(scenes, tmp_path / "maps", names)
     planned_files(
-        scenes, tmp_path / "maps",
+        scenes,
+        tmp_path / "maps",
         OutputNames(class_raster="{parent}_{stem}.tif", polygons=("{parent}_{stem}.gpkg",)),
-    )  # fmt: skip
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -214,13 +218,14 @@ def test_secrets_of_an_address_stay_out_of_the_journal():
 
 def test_a_stac_item_is_its_raster(tmp_path):
     item = {
-        "type": "Feature", "id": "S2/A 1",
+        "type": "Feature",
+        "id": "S2/A 1",
         "assets": {
             "visual": {"href": "./visual.tif", "type": "image/tiff; application=geotiff"},
             "scl": {"href": "https://example.org/scl.tif", "type": "image/tiff"},
             "thumbnail": {"href": "t.png", "type": "image/png"},
         },
-    }  # fmt: skip
+    }
     path = tmp_path / "item.json"
     path.write_text(json.dumps(item))
     (found,) = listed_scenes([str(path)], asset="visual")
@@ -240,9 +245,18 @@ def segment(*arguments):
 
 def test_the_command_ends_with_a_summary_and_the_list_of_what_failed(folder, small_model, tmp_path):
     wanted = [
-        folder, "--model", small_model, "--output-dir", tmp_path / "maps", "--tile", 56,
-        "--polygons", ".gpkg", "--confidence", "_sure.tif",
-    ]  # fmt: skip
+        folder,
+        "--model",
+        small_model,
+        "--output-dir",
+        tmp_path / "maps",
+        "--tile",
+        56,
+        "--polygons",
+        ".gpkg",
+        "--confidence",
+        "_sure.tif",
+    ]
     result = segment(*wanted)
     assert result.exit_code == 1
     assert "2 done, 0 skipped, 1 failed" in result.stdout

@@ -142,10 +142,16 @@ def cut(
         top, bottom = rows or (0, source.height)
         window = RioWindow(left, top, right - left, bottom - top)
         profile = {
-            "driver": "GTiff", "dtype": source.dtypes[0], "count": source.count,
-            "crs": source.crs, "transform": source.window_transform(window),
-            "width": window.width, "height": window.height, "tiled": True, "compress": "deflate",
-        }  # fmt: skip
+            "driver": "GTiff",
+            "dtype": source.dtypes[0],
+            "count": source.count,
+            "crs": source.crs,
+            "transform": source.window_transform(window),
+            "width": window.width,
+            "height": window.height,
+            "tiled": True,
+            "compress": "deflate",
+        }
         with rasterio.open(output, "w", **profile) as target:
             target.write(source.read(window=window))
     return output

@@ -130,9 +130,14 @@ def _time_section(values: dict[str, Any]) -> str:
                 ]
             )
     head = [
-        "head", "CPU s, cached", "CPU s, through the backbone", "s, cached",
-        "s, through the backbone", "CPU ratio", "ratio",
-    ]  # fmt: skip
+        "head",
+        "CPU s, cached",
+        "CPU s, through the backbone",
+        "s, cached",
+        "s, through the backbone",
+        "CPU ratio",
+        "ratio",
+    ]
     return f"### Time to train a head\n\n{markdown(head, rows)}" if rows else ""
 
 

@@ -55,11 +55,20 @@ def write_scene(path: Path, *, height: int, width: int) -> Path:
     """Smooth fields of several sizes with some noise, deflate, tiled: like an orthomosaic."""
     rng = np.random.default_rng(0)
     profile = {
-        "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8",
-        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate",
-        "crs": "EPSG:32633", "transform": rasterio.Affine(0.1, 0, 4e5, 0, -0.1, 5e6),
-        "num_threads": "all_cpus", "photometric": "RGB",
-    }  # fmt: skip
+        "driver": "GTiff",
+        "height": height,
+        "width": width,
+        "count": 3,
+        "dtype": "uint8",
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "compress": "deflate",
+        "crs": "EPSG:32633",
+        "transform": rasterio.Affine(0.1, 0, 4e5, 0, -0.1, 5e6),
+        "num_threads": "all_cpus",
+        "photometric": "RGB",
+    }
     field = np.kron(rng.random((37, 41)), np.ones((70, 70)))
     fine = np.kron(rng.random((130, 130)), np.ones((20, 20)))
     with rasterio.open(path, "w", **profile) as target:
@@ -191,8 +200,10 @@ def decode_table(folder: Path, side: int) -> None:
     # The map is read, too: its parts to check and to use them, the rest for the COG and to check
     # it. The scene is read once more, for what it is known by.
     own = 5 * (folder / "ours.tif").stat().st_size + size
-    print(f"\nBytes asked for: {result / 1e6:,.1f} MB; the scene is {size / 1e6:,.1f} MB, the rest "
-          f"is {own / 1e6:,.1f} MB")  # fmt: skip
+    print(
+        f"\nBytes asked for: {result / 1e6:,.1f} MB; the scene is {size / 1e6:,.1f} MB, the rest "
+        f"is {own / 1e6:,.1f} MB"
+    )
     print(f"each source block decoded {(result - own) / size:.2f} times")
 
 

@@ -223,11 +223,19 @@ def make_raster(path: Path, size: int) -> None:
 
     legend = Legend.of_names({i: f"class {i}" for i in range(CLASSES)})
     profile = {
-        "driver": "GTiff", "width": size, "height": size, "count": 1, "dtype": "uint8",
-        "nodata": 255, "crs": "EPSG:32645", "compress": "deflate", "tiled": True,
-        "blockxsize": 512, "blockysize": 512,
+        "driver": "GTiff",
+        "width": size,
+        "height": size,
+        "count": 1,
+        "dtype": "uint8",
+        "nodata": 255,
+        "crs": "EPSG:32645",
+        "compress": "deflate",
+        "tiled": True,
+        "blockxsize": 512,
+        "blockysize": 512,
         "transform": Affine(0.5, 0, 300_000, 0, -0.5, 3_000_000),
-    }  # fmt: skip
+    }
     with rasterio.open(path, "w", **profile) as dataset:
         dataset.update_tags(**{LEGEND_TAG: json.dumps(legend.to_json())})
         for row, class_ids in class_rows(size):

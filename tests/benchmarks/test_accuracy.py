@@ -40,11 +40,18 @@ def dataset(tmp_path_factory) -> Dataset:
     channels = color_channels()
     scene = write_raster(folder / "scene.tif", color_pixels(channels))
     return Dataset(
-        name="squares", title="", about="", train=scene, test=scene,
+        name="squares",
+        title="",
+        about="",
+        train=scene,
+        test=scene,
         labels=write_squares(folder / "labels.gpkg", channels, count=60),
-        options=LabelOptions(class_field="class", unlabelled="background", ignore_classes=("water",)),
-        crop_px=56, forest_block_px=64,
-    )  # fmt: skip
+        options=LabelOptions(
+            class_field="class", unlabelled="background", ignore_classes=("water",)
+        ),
+        crop_px=56,
+        forest_block_px=64,
+    )
 
 
 def test_a_smaller_share_of_polygons_is_part_of_a_larger_one_and_all_of_them_are_all_labels(

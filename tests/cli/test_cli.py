@@ -40,9 +40,16 @@ def segment(scene, small_model, tmp_path):
 
     def run(*arguments, output="map.tif"):
         return cli(
-            "segment", scene, "--model", small_model, "-o", tmp_path / output,
-            "--device", "cpu", *arguments,
-        )  # fmt: skip
+            "segment",
+            scene,
+            "--model",
+            small_model,
+            "-o",
+            tmp_path / output,
+            "--device",
+            "cpu",
+            *arguments,
+        )
 
     return run
 
@@ -157,9 +164,15 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
 
 def test_segment_writes_what_was_asked_for_and_says_so(segment, tmp_path):
     result = segment(
-        "--confidence", tmp_path / "sure.tif", "--probabilities", tmp_path / "shares.tif",
-        "--polygons", tmp_path / "map.gpkg", "--polygons", tmp_path / "parts.shp",
-    )  # fmt: skip
+        "--confidence",
+        tmp_path / "sure.tif",
+        "--probabilities",
+        tmp_path / "shares.tif",
+        "--polygons",
+        tmp_path / "map.gpkg",
+        "--polygons",
+        tmp_path / "parts.shp",
+    )
     assert result.exit_code == 0, result.stderr
     assert result.stderr == NO_PROGRESS_LINE
     for name in ("map.tif", "sure.tif", "shares.tif", "map.gpkg", "parts.shp"):
@@ -184,8 +197,9 @@ def test_json_events_rise_to_done_and_nothing_else_is_printed(segment, tmp_path)
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
     assert told[-1] == {
-        "event": "done", "outputs": [str(tmp_path / name) for name in ("map.tif", "a.gpkg", "b.fgb")]
-    }  # fmt: skip
+        "event": "done",
+        "outputs": [str(tmp_path / name) for name in ("map.tif", "a.gpkg", "b.fgb")],
+    }
 
 
 def test_with_json_an_error_is_the_last_event(tmp_path, segment):
@@ -275,9 +289,15 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
         (no_crs, "p.kml", "p.kml: the name must end in"),
     ):
         result = cli(
-            "segment", path, "--model", small_model, "-o", tmp_path / "map.tif",
-            "--polygons", tmp_path / name,
-        )  # fmt: skip
+            "segment",
+            path,
+            "--model",
+            small_model,
+            "-o",
+            tmp_path / "map.tif",
+            "--polygons",
+            tmp_path / name,
+        )
         assert result.exit_code == 1
         assert text in result.stderr
     assert files(tmp_path) == {"lost.tif", "no_crs.tif", "crs_only.tif"}
@@ -304,10 +324,31 @@ def test_warnings_are_a_line_each_on_stderr(segment, tmp_path, small_model):
 def test_train_writes_a_model_that_segment_takes(color_field, backbone, tmp_path):
     model = tmp_path / "field.model"
     result = cli(
-        "train", color_field.scene, "--labels", color_field.labels, "--class-field", "class",
-        "-o", model, "--backbone", backbone, "--stage", "head", "--no-quantize", "--epochs", 2,
-        "--steps-per-epoch", 8, "--batch-size", 4, "--crop", 56, "--learning-rate", 0.02, "--json",
-    )  # fmt: skip
+        "train",
+        color_field.scene,
+        "--labels",
+        color_field.labels,
+        "--class-field",
+        "class",
+        "-o",
+        model,
+        "--backbone",
+        backbone,
+        "--stage",
+        "head",
+        "--no-quantize",
+        "--epochs",
+        2,
+        "--steps-per-epoch",
+        8,
+        "--batch-size",
+        4,
+        "--crop",
+        56,
+        "--learning-rate",
+        0.02,
+        "--json",
+    )
     assert result.exit_code == 0, result.stderr
     told = events(result)
     assert told[-1] == {"event": "done", "outputs": [str(model)]}
@@ -325,11 +366,36 @@ def test_train_writes_a_model_that_segment_takes(color_field, backbone, tmp_path
 
 def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp_path):
     result = cli(
-        "train", color_field.scene, "--labels", color_field.labels, "--class-field", "class",
-        "-o", tmp_path / "field.model", "--backbone", backbone, "--stage", "head", "--no-quantize",
-        "--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 1, "--crop", 56, "--head", "cnn",
-        "--channels", 16, "--n-features", 2, "--ignore-class", "water",
-    )  # fmt: skip
+        "train",
+        color_field.scene,
+        "--labels",
+        color_field.labels,
+        "--class-field",
+        "class",
+        "-o",
+        tmp_path / "field.model",
+        "--backbone",
+        backbone,
+        "--stage",
+        "head",
+        "--no-quantize",
+        "--epochs",
+        1,
+        "--steps-per-epoch",
+        1,
+        "--batch-size",
+        1,
+        "--crop",
+        56,
+        "--head",
+        "cnn",
+        "--channels",
+        16,
+        "--n-features",
+        2,
+        "--ignore-class",
+        "water",
+    )
     assert result.exit_code == 0, result.stderr
     first, score, following = result.stdout.splitlines()
     assert first.endswith("field.model: a model of 2 classes (field, roof)")
@@ -342,10 +408,29 @@ def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp
 
 def train_arguments(color_field, backbone, output, *more):
     return [
-        "train", color_field.scene, "--labels", color_field.labels, "-o", output, "--backbone",
-        backbone, "--no-quantize", "--crop", 56, "--epochs", 2, "--steps-per-epoch", 2,
-        "--batch-size", 2, "--cached-crops", 8, "--device", "cpu", *more,
-    ]  # fmt: skip
+        "train",
+        color_field.scene,
+        "--labels",
+        color_field.labels,
+        "-o",
+        output,
+        "--backbone",
+        backbone,
+        "--no-quantize",
+        "--crop",
+        56,
+        "--epochs",
+        2,
+        "--steps-per-epoch",
+        2,
+        "--batch-size",
+        2,
+        "--cached-crops",
+        8,
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def test_train_says_beforehand_what_it_would_train(color_field, backbone, tmp_path):
@@ -479,9 +564,13 @@ def test_on_a_terminal_the_bar_shows_the_message_and_fills(monkeypatch):
 
 def python(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=200,
-        check=False, env=os.environ | environment,
-    )  # fmt: skip
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env=os.environ | environment,
+    )
 
 
 def test_a_mistyped_path_is_answered_without_loading_torch(scene, small_model, tmp_path):
@@ -548,9 +637,12 @@ def test_shell_completion_prints_a_script_and_completes(tmp_path):
     assert script.returncode == 0
     assert "_GEODINOSEG_COMPLETE=zsh_complete" in script.stdout
     words = python(
-        "-m", "geodinoseg", _GEODINOSEG_COMPLETE="bash_complete",
-        COMP_WORDS="geodinoseg tr", COMP_CWORD="1",
-    )  # fmt: skip
+        "-m",
+        "geodinoseg",
+        _GEODINOSEG_COMPLETE="bash_complete",
+        COMP_WORDS="geodinoseg tr",
+        COMP_CWORD="1",
+    )
     assert words.stdout.split() == ["plain,train"]
 
 
@@ -619,8 +711,11 @@ def test_an_option_that_cannot_be_meant_is_refused_before_torch_is_loaded(
     arguments = ["segment", scene, "--model", small_model, "-o", tmp_path / "map.tif", *options]
     ended = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (ended.returncode, ended.stdout) == (code, "")
     assert told in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr

@@ -32,9 +32,21 @@ def test_it_writes_the_polygons_and_says_so(tmp_path, raster):
 def test_all_options_at_once(tmp_path, raster):
     output = tmp_path / "map.shp"
     result = run(
-        raster, "-o", output, "--min-area", 5, "--keep-class", "class 2", "--fill-holes", 3,
-        "--simplify", "0.5m", "--classes", "1,class 2", "--dissolve",
-    )  # fmt: skip
+        raster,
+        "-o",
+        output,
+        "--min-area",
+        5,
+        "--keep-class",
+        "class 2",
+        "--fill-holes",
+        3,
+        "--simplify",
+        "0.5m",
+        "--classes",
+        "1,class 2",
+        "--dissolve",
+    )
     assert result.exit_code == 0, result.output
     assert pyogrio.read_dataframe(output).class_id.tolist() == [1, 2]
 

@@ -141,10 +141,17 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
     from geodinoseg.segmentation.parts.store import part_store
 
     order = order_of(scene, tmp_path, job)
-    with contextlib.suppress(OSError), opened_parts(
-        part_store(tmp_path / "map.tif"), job.run, job.plan.layers, nodata=255, chunks=job.plan.chunks,
-        resume=True,
-    ):  # fmt: skip
+    with (
+        contextlib.suppress(OSError),
+        opened_parts(
+            part_store(tmp_path / "map.tif"),
+            job.run,
+            job.plan.layers,
+            nodata=255,
+            chunks=job.plan.chunks,
+            resume=True,
+        ),
+    ):
         manifest = folder / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"header": "', '"header": "0'))
         with pytest.raises(

@@ -143,9 +143,14 @@ def test_metres_on_the_ground_follow_the_latitude_and_the_projection():
 
 @pytest.mark.parametrize(
     ("distance", "unit", "said"),
-    [(101, "px", "more than 100"), (500, "m", "more than 100"), (-1, "px", "no distance"),
-     (math.nan, "px", "no distance"), (math.inf, "m", "no distance")],
-)  # fmt: skip
+    [
+        (101, "px", "more than 100"),
+        (500, "m", "more than 100"),
+        (-1, "px", "no distance"),
+        (math.nan, "px", "no distance"),
+        (math.inf, "m", "no distance"),
+    ],
+)
 def test_a_tolerance_that_cannot_be_is_said_in_a_line(distance, unit, said):
     with pytest.raises(LabelError, match=said):
         reach_of(Tolerance(distance=distance, unit=unit), geobox())

@@ -52,8 +52,10 @@ def test_the_temperature_is_that_of_scipy():
     logits, labels = sampled(4, 500, 3)
     oracle = minimize_scalar(
         lambda t: log_loss(labels, softmax(2.5 * logits / t, axis=1)),
-        bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9},
-    )  # fmt: skip
+        bounds=(0.05, 20),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
     assert_allclose(fit_temperature(2.5 * logits, labels), oracle.x, rtol=1e-5)
 
 

@@ -170,8 +170,10 @@ def test_the_file_hides_the_maps_class_and_offers_the_classes_in_qgis(folder, cl
     path = folder / "points.gpkg"
     design = draw_sample(class_map, path, options=SampleOptions(points=180))
     assert [(s.class_id, s.name) for s in design.strata] == [
-        (1, "water"), (4, "wood"), (9, "field <&>"),
-    ]  # fmt: skip
+        (1, "water"),
+        (4, "wood"),
+        (9, "field <&>"),
+    ]
     assert design.points == 180
     layers = dict(pyogrio.list_layers(path).tolist())
     assert layers["points"] == "Point"
@@ -219,8 +221,12 @@ def test_answers_come_back_as_the_error_matrix(folder, class_map):
     found = evaluate_sample(class_map, path, further_classes=("snow",))
     assert_array_equal(found.estimates.counts, expected)
     assert [entry.name for entry in found.classes] == [
-        "water", "wood", "field <&>", "rock", "snow",
-    ]  # fmt: skip
+        "water",
+        "wood",
+        "field <&>",
+        "rock",
+        "snow",
+    ]
     assert found.unanswered.sum() == len(drawn) - len(answers) > 0
     assert found.right.sum() == np.trace(expected)
     pixels = patches()
@@ -330,7 +336,7 @@ def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map, 
             "typing",
             "UPDATE points SET reference = CASE point_id WHEN 7 THEN 'x' ELSE 'huose' END",
         ),
-    )  # fmt: skip
+    )
     assert "no column 'reference'" in refused(
         class_map,
         copied("gone", "ALTER TABLE points RENAME COLUMN reference TO ref"),
@@ -400,12 +406,14 @@ def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp
         with pytest.raises(GeodinosegError, match=said) as caught:
             draw_sample(raster, output, options=SampleOptions(**options))
         assert "\n" not in str(caught.value)
-    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken")):  # fmt: skip
+    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken")):
         with pytest.raises(GeodinosegError, match=said):
             draw_sample(class_map, tmp_path / name)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
-        "empty.tif", "nowhere.tif", "numbers.tif",
-    ]  # fmt: skip
+        "empty.tif",
+        "nowhere.tif",
+        "numbers.tif",
+    ]
 
 
 def test_the_command_draws_as_many_points_as_the_standard_error_needs(tmp_path, class_map):

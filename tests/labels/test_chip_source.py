@@ -170,13 +170,22 @@ SPOILT = {
     "size": (lambda r: spoil_label(r, values(1)[None, :-1]), "has 53 x 36 px, its image"),
     "bands": (lambda r: spoil_label(r, image(1)), "has 3 bands, and a label chip has one"),
     "floats": (lambda r: spoil_label(r, values(1)[None].astype(np.float32)), "holds float32"),
-    "negative": (lambda r: spoil_label(r, values(1)[None].astype(np.int16) - 3), "holds the value -"),
-    "beyond": (lambda r: spoil_label(r, values(1)[None].astype(np.int32) + 65_533), "holds the value 655"),
+    "negative": (
+        lambda r: spoil_label(r, values(1)[None].astype(np.int16) - 3),
+        "holds the value -",
+    ),
+    "beyond": (
+        lambda r: spoil_label(r, values(1)[None].astype(np.int32) + 65_533),
+        "holds the value 655",
+    ),
     "mixed bands": (
         lambda r: write_raster(r / "images" / f"{1:09d}.tif", image(1)[:2]),
         "has 2 bands of uint8",
     ),
-    "cut short": (lambda r: (r / "labels" / f"{1:09d}.tif").write_bytes(b"II*\0"), f"{1:09d}.tif: "),
+    "cut short": (
+        lambda r: (r / "labels" / f"{1:09d}.tif").write_bytes(b"II*\0"),
+        f"{1:09d}.tif: ",
+    ),
     "half": (
         lambda r: (p := r / "labels" / f"{1:09d}.tif").write_bytes(p.read_bytes()[:500]),
         f"{1:09d}.tif: ",
@@ -194,10 +203,12 @@ SPOILT = {
         "entry 1: 'x' is no class id",
     ),
     "boxes": (
-        lambda r: (r / "esri_model_definition.emd").write_text('{"MetaDataMode": "PASCAL_VOC_rectangles"}'),
+        lambda r: (r / "esri_model_definition.emd").write_text(
+            '{"MetaDataMode": "PASCAL_VOC_rectangles"}'
+        ),
         "is of the format PASCAL_VOC_rectangles",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SPOILT)

@@ -60,7 +60,12 @@ def test_a_folder_of_vector_files_has_its_classes_in_their_names(two):
 
 def test_numbers_as_names_are_class_ids_and_a_class_may_have_several_files(two, tmp_path):
     more = write(tmp_path / "more.gpkg", [square(100, 60)])
-    labels = open_labels([f"7={two[0]}", f"3={two[1]}", f"7={more}"], BOX, ignore_classes=["3"], unlabelled="background")  # fmt: skip
+    labels = open_labels(
+        [f"7={two[0]}", f"3={two[1]}", f"7={more}"],
+        BOX,
+        ignore_classes=["3"],
+        unlabelled="background",
+    )
     assert {entry.class_id: entry.name for entry in labels.legend} == {
         0: "background",
         7: "class 7",
@@ -182,9 +187,17 @@ def test_an_extent_serves_a_label_raster_and_need_not_reach_every_scene(tmp_path
     values = np.zeros((HEIGHT, WIDTH), np.uint8)
     values[5:15, 5:15] = 4
     with rasterio.open(
-        raster, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=1, dtype="uint8",
-        nodata=0, crs=UTM, transform=BOX.transform,
-    ) as dataset:  # fmt: skip
+        raster,
+        "w",
+        driver="GTiff",
+        width=WIDTH,
+        height=HEIGHT,
+        count=1,
+        dtype="uint8",
+        nodata=0,
+        crs=UTM,
+        transform=BOX.transform,
+    ) as dataset:
         dataset.write(values, 1)
     extent = write(tmp_path / "extent.gpkg", [shapely.box(0, 0, 30, 40)])
     right = BOX.crop(Window(col_off=50, row_off=0, width=WIDTH - 50, height=HEIGHT))

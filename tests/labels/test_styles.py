@@ -87,10 +87,14 @@ LEGEND_FILES = {
     "nested.json": lambda legend: json.dumps({"legend": legend.to_json()}),
     "export.emd": emd,
     "raster.qml": raster_qml,
-    "lines.txt": lambda legend: "# ours\n" + "\n".join(f"{e.class_id} {e.name} {e.color}" for e in legend),
-    "qgis.txt": lambda legend: "# QGIS Generated Color Map Export File\nINTERPOLATION:EXACT\n"
-    + "\n".join(f"{e.class_id},{e.rgb[0]},{e.rgb[1]},{e.rgb[2]},255,{e.name}" for e in legend),
-}  # fmt: skip
+    "lines.txt": lambda legend: (
+        "# ours\n" + "\n".join(f"{e.class_id} {e.name} {e.color}" for e in legend)
+    ),
+    "qgis.txt": lambda legend: (
+        "# QGIS Generated Color Map Export File\nINTERPOLATION:EXACT\n"
+        + "\n".join(f"{e.class_id},{e.rgb[0]},{e.rgb[1]},{e.rgb[2]},255,{e.name}" for e in legend)
+    ),
+}
 
 
 @pytest.mark.parametrize("name", LEGEND_FILES)
@@ -165,7 +169,7 @@ def test_the_legend_file_comes_before_names_in_the_file_and_in_ignored_classes(t
         ("a.csv", "PNG\0\0", "holds no text"),
         ("a.csv", "", "the file is empty"),
     ],
-)  # fmt: skip
+)
 def test_legend_files_that_cannot_serve_are_refused_in_one_line(tmp_path, name, text, fault):
     file = tmp_path / name
     file.write_text(text)
@@ -193,12 +197,22 @@ def test_any_text_is_a_legend_or_a_clear_error(tmp_path_factory, text, suffix):
 @pytest.mark.parametrize(
     ("value", "color"),
     [
-        ("#0a0B0c", "#0a0b0c"), ("0a0b0c", "#0a0b0c"), ("#abc", "#aabbcc"), ("#0a0b0cff", "#0a0b0c"),
-        ("1,2,3", "#010203"), ("1, 2, 3, 255,rgb:0.1,0.2", "#010203"), ([1, 2, 3], "#010203"),
-        ("rgb(1, 2, 3)", "#010203"), ("red", None), ("1,2", None), ("1,2,256", None), (7, None),
-        ("nan,1,2", None), ("", None),
+        ("#0a0B0c", "#0a0b0c"),
+        ("0a0b0c", "#0a0b0c"),
+        ("#abc", "#aabbcc"),
+        ("#0a0b0cff", "#0a0b0c"),
+        ("1,2,3", "#010203"),
+        ("1, 2, 3, 255,rgb:0.1,0.2", "#010203"),
+        ([1, 2, 3], "#010203"),
+        ("rgb(1, 2, 3)", "#010203"),
+        ("red", None),
+        ("1,2", None),
+        ("1,2,256", None),
+        (7, None),
+        ("nan,1,2", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_colours_are_read_as_files_give_them(value, color):
     assert hex_color(value) == color
 
@@ -233,7 +247,10 @@ def test_a_qml_beside_the_layer_names_and_colours_its_numbers_unasked(tmp_path, 
     (tmp_path / "labels.qml").write_text(qml_of(attribute, CATEGORIES))
     told = {3: ("water", "#0102fe"), 7: ("tin", "#aabbcc")}
     assert legend_of(labels, class_field="code") == told
-    assert legend_of(labels, class_field="code", ignore_classes=["water"], unlabelled="background")[7] == told[7]  # fmt: skip
+    assert (
+        legend_of(labels, class_field="code", ignore_classes=["water"], unlabelled="background")[7]
+        == told[7]
+    )
     # A style by another column says nothing of these classes.
     assert legend_of(labels, class_field="note") == {1: ("a", PALETTE[0]), 2: ("b", PALETTE[1])}
     # And a map's own legend need not know what a style calls its classes.
@@ -259,9 +276,17 @@ def test_a_class_file_drawn_in_one_colour_gives_it_to_its_class(tmp_path):
 def class_raster(path, legend, **tags):
     values = np.resize(np.array(legend.class_ids, np.uint8), (BOX.height, BOX.width))
     with rasterio.open(
-        path, "w", driver="GTiff", width=BOX.width, height=BOX.height, count=1, dtype="uint8",
-        nodata=255, crs=UTM, transform=BOX.transform,
-    ) as dataset:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        width=BOX.width,
+        height=BOX.height,
+        count=1,
+        dtype="uint8",
+        nodata=255,
+        crs=UTM,
+        transform=BOX.transform,
+    ) as dataset:
         dataset.write(values, 1)
         dataset.update_tags(**tags)
     return path

@@ -101,9 +101,18 @@ def sound(tmp_path_factory):
         folder / "l.parquet"
     )
     with rasterio.open(
-        folder / "l.tif", "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=1, dtype="int16",
-        crs=UTM, transform=BOX.transform, nodata=IGNORE, compress="lzw",
-    ) as dataset:  # fmt: skip
+        folder / "l.tif",
+        "w",
+        driver="GTiff",
+        width=WIDTH,
+        height=HEIGHT,
+        count=1,
+        dtype="int16",
+        crs=UTM,
+        transform=BOX.transform,
+        nodata=IGNORE,
+        compress="lzw",
+    ) as dataset:
         dataset.write(expected().astype(np.int16), 1)
     return folder
 

@@ -79,9 +79,13 @@ def test_the_cpu_allocator_of_this_torch_is_understood():
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("CUDA error: illegal address"), ValueError("x"),
-     RuntimeError("out of memory bounds: index 4"), OSError(12, "Cannot allocate memory")],
-)  # fmt: skip
+    [
+        RuntimeError("CUDA error: illegal address"),
+        ValueError("x"),
+        RuntimeError("out of memory bounds: index 4"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
 def test_other_errors_pass_untouched_and_nothing_is_tried_again(error):
     calls = []
 

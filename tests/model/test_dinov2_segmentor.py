@@ -16,10 +16,20 @@ from geodinoseg.model.heads import CnnHead, LinearHead
 from geodinoseg.model.quantization import four_bit_layers, is_quantized
 
 METHOD = {
-    "n_block": 4, "channels": 512, "k_size": 3, "linear_head": True, "n_features": 1,
-    "quantize": True, "peft": True, "size": "base", "num_classes": 3, "activation": "relu",
-    "r": 32, "lora_alpha": 32, "lora_dropout": 0.1,
-}  # fmt: skip
+    "n_block": 4,
+    "channels": 512,
+    "k_size": 3,
+    "linear_head": True,
+    "n_features": 1,
+    "quantize": True,
+    "peft": True,
+    "size": "base",
+    "num_classes": 3,
+    "activation": "relu",
+    "r": 32,
+    "lora_alpha": 32,
+    "lora_dropout": 0.1,
+}
 
 
 def cnn(**settings):
@@ -76,10 +86,12 @@ def test_num_classes_is_the_number_of_logits():
 @pytest.mark.parametrize(
     ("activation", "kind"),
     [
-        ("relu", torch.nn.ReLU), ("leakyrelu", torch.nn.LeakyReLU),
-        ("sigmoid", torch.nn.Sigmoid), ("tanh", torch.nn.Tanh),
+        ("relu", torch.nn.ReLU),
+        ("leakyrelu", torch.nn.LeakyReLU),
+        ("sigmoid", torch.nn.Sigmoid),
+        ("tanh", torch.nn.Tanh),
     ],
-)  # fmt: skip
+)
 def test_activation_is_that_of_the_whole_cnn_head(activation, kind):
     kinds = (torch.nn.ReLU, torch.nn.LeakyReLU, torch.nn.Sigmoid, torch.nn.Tanh)
     found = [m for m in cnn(activation=activation).head.modules() if isinstance(m, kinds)]
@@ -138,7 +150,7 @@ def test_quantize_holds_the_linear_layers_in_4_bit():
         ({"bands": 0}, "bands=0"),
         ({"linear_head": False, "channels": 24}, "channels=24: 2 pixel shuffles"),
     ],
-)  # fmt: skip
+)
 def test_values_that_cannot_be_are_refused_with_a_sentence(bad, message):
     with pytest.raises(ModelError, match=message) as caught:
         small_network(**bad)

@@ -124,8 +124,17 @@ def test_a_loaded_model_gives_the_probabilities_of_the_saved_one(name, tmp_path)
 
 def test_all_that_belongs_to_a_model_comes_back(saved):
     model, loaded = small_segmentor(), load_model(saved)
-    for field in ("legend", "statistics", "bands", "trained_tile_px", "pixel_size_m", "training",
-                  "scores", "scale", "precision"):  # fmt: skip
+    for field in (
+        "legend",
+        "statistics",
+        "bands",
+        "trained_tile_px",
+        "pixel_size_m",
+        "training",
+        "scores",
+        "scale",
+        "precision",
+    ):
         assert getattr(loaded, field) == getattr(model, field), field
 
 
@@ -162,11 +171,23 @@ def test_lora_is_not_in_the_backbone_of_the_folder(saved):
 
 
 def test_facts_that_json_does_not_know_are_written_as_what_they_stand_for(tmp_path):
-    facts = {"mean_iou": float("nan"), "iou": np.array([0.5, np.inf]), "path": Path("a.tif"),
-             "count": np.int64(3), "pair": (1, None), 5: True}  # fmt: skip
+    facts = {
+        "mean_iou": float("nan"),
+        "iou": np.array([0.5, np.inf]),
+        "path": Path("a.tif"),
+        "count": np.int64(3),
+        "pair": (1, None),
+        5: True,
+    }
     loaded = load_model(save_model(small_segmentor(scores=facts), tmp_path / "a.model"))
-    assert loaded.scores == {"mean_iou": None, "iou": [0.5, None], "path": "a.tif", "count": 3,
-                             "pair": [1, None], "5": True}  # fmt: skip
+    assert loaded.scores == {
+        "mean_iou": None,
+        "iou": [0.5, None],
+        "path": "a.tif",
+        "count": 3,
+        "pair": [1, None],
+        "5": True,
+    }
 
 
 @pytest.mark.parametrize("settings", [{}, {"peft": True, "r": 2}, {"quantize": True, "peft": True}])
@@ -324,8 +345,18 @@ def test_another_version_is_refused_with_the_version_that_wrote_it(copied, versi
     assert_refused(copied, r"format .* use the version that wrote it \(9.1\)")
 
 
-TOP = ["legend", "bands", "statistics", "tile_px", "pixel_size_m", "network", "backbone",
-       "training", "scores", "sha256"]  # fmt: skip
+TOP = [
+    "legend",
+    "bands",
+    "statistics",
+    "tile_px",
+    "pixel_size_m",
+    "network",
+    "backbone",
+    "training",
+    "scores",
+    "sha256",
+]
 
 
 @pytest.mark.parametrize("key", TOP)
@@ -337,8 +368,12 @@ def test_a_missing_key_is_named(copied, key):
 
 
 WRONG = ["x", -1, 1.5, True, [[]], [{}], {"a": 1}, 10**400, None]
-RIGHT = {"pixel_size_m": [1.5, None], "backbone": [None], "training": [{"a": 1}],
-         "scores": [{"a": 1}]}  # fmt: skip
+RIGHT = {
+    "pixel_size_m": [1.5, None],
+    "backbone": [None],
+    "training": [{"a": 1}],
+    "scores": [{"a": 1}],
+}
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,15 @@ def test_a_band_that_is_nearly_all_one_value_keeps_what_it_has():
 
 @pytest.mark.parametrize(
     ("dtype", "largest"),
-    [("uint8", 255), ("uint16", 4095), ("uint16", 10_000), ("int16", 32_767), ("float32", 1.0),
-     ("float64", 1e-6)],
-)  # fmt: skip
+    [
+        ("uint8", 255),
+        ("uint16", 4095),
+        ("uint16", 10_000),
+        ("int16", 32_767),
+        ("float32", 1.0),
+        ("float64", 1e-6),
+    ],
+)
 def test_whatever_the_units_the_network_sees_the_same(dtype, largest):
     """12 bit, reflectance or float: what goes in has mean 0 and deviation 1 of the middle 98%."""
     share = np.random.default_rng(2).beta(2, 5, (3, 120, 90))
@@ -73,9 +79,11 @@ def test_whatever_the_units_the_network_sees_the_same(dtype, largest):
     measured = measure_statistics([(pixels, valid)], dtype=dtype, what="s")
     assert measured.dtype == dtype
     values = normalize(
-        torch.from_numpy(pixels)[None], torch.from_numpy(valid)[None],
-        torch.tensor(measured.mean), torch.tensor(measured.std),
-    )[0].numpy()  # fmt: skip
+        torch.from_numpy(pixels)[None],
+        torch.from_numpy(valid)[None],
+        torch.tensor(measured.mean),
+        torch.tensor(measured.std),
+    )[0].numpy()
     expected = (share - share[:, valid].mean(axis=1)[:, None, None]) / share[:, valid].std()
     inner = valid & (share < 0.8).all(axis=0) & (pixels < largest).all(axis=0)
     assert_allclose(values[:, inner], expected[:, inner], atol=0.15)
@@ -112,8 +120,9 @@ def test_statistics_that_cannot_be_are_refused(changes):
 
 
 def test_published_rgb_statistics_are_for_8_bit_rgb_only():
-    three = BandStatistics(mean=(1.0,) * 3, std=(1.0,) * 3, low=(0.0,) * 3, high=(2.0,) * 3,
-                           dtype="uint8")  # fmt: skip
+    three = BandStatistics(
+        mean=(1.0,) * 3, std=(1.0,) * 3, low=(0.0,) * 3, high=(2.0,) * 3, dtype="uint8"
+    )
     changed = three.with_rgb([0.5, 0.4, 0.2], [0.2, 0.2, 0.1])
     assert_allclose(changed.mean, [127.5, 102, 51])
     assert_allclose(changed.std, [51, 51, 25.5])

@@ -39,8 +39,10 @@ def test_probabilities_sum_to_one_on_the_scenes_own_grid(batch, height, width, s
 
 def test_probabilities_are_the_softmax_of_the_networks_logits():
     pixels, valid = raw_tile()
-    mean, std = (torch.tensor(v)[:, None, None] for v in
-                 (SEGMENTOR.statistics.mean, SEGMENTOR.statistics.std))  # fmt: skip
+    mean, std = (
+        torch.tensor(v)[:, None, None]
+        for v in (SEGMENTOR.statistics.mean, SEGMENTOR.statistics.std)
+    )
     values = torch.where(valid[:, None], (pixels - mean) / std, 0.0)
     with torch.no_grad():
         expected = SEGMENTOR.network(values).softmax(dim=1)

@@ -47,9 +47,17 @@ LEGEND = Legend.of_names({0: "background", 3: "Straße & Gleis <1>", 7: "$a$ 水
 def write_scene(path, pixels, *, crs=UTM, transform=NORTH_UP, **profile):
     bands, height, width = pixels.shape
     with rasterio.open(
-        path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=pixels.dtype,
-        crs=crs, transform=transform, **profile,
-    ) as dataset:  # fmt: skip
+        path,
+        "w",
+        driver="GTiff",
+        count=bands,
+        height=height,
+        width=width,
+        dtype=pixels.dtype,
+        crs=crs,
+        transform=transform,
+        **profile,
+    ) as dataset:
         dataset.write(pixels)
     return path
 
@@ -147,9 +155,12 @@ def test_a_degree_of_longitude_is_drawn_as_short_as_it_is(tmp_path):
 
 @settings(deadline=None)
 @given(
-    class_ids=hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)),
-                         elements=st.sampled_from([0, 3, 7, 12, 255])),
-)  # fmt: skip
+    class_ids=hnp.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.sampled_from([0, 3, 7, 12, 255]),
+    ),
+)
 def test_each_pixel_has_its_class_colour_and_others_are_clear(class_ids):
     colors = class_colors(class_ids, LEGEND, nodata=255)
     expected = {entry.class_id: (*entry.rgb, 255) for entry in LEGEND}
@@ -223,8 +234,11 @@ def test_bands_called_red_green_and_blue_are_taken_as_such(tmp_path):
     raster = write_map(tmp_path / "map.tif", classes_of(20, 33))
     with rasterio.open(path, "r+") as dataset:
         dataset.colorinterp = [
-            ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined
-        ]  # fmt: skip
+            ColorInterp.blue,
+            ColorInterp.green,
+            ColorInterp.red,
+            ColorInterp.undefined,
+        ]
     assert tuple(see(path, raster)[0, 0]) == (30, 20, 10)
     assert tuple(see(path, raster, bands=(4, 1, 2))[0, 0]) == (40, 10, 20)
     assert tuple(see(path, raster, bands=(4,))[0, 0]) == (40, 40, 40)

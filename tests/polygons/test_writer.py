@@ -94,9 +94,11 @@ def test_any_chunks_give_the_same_file_content(tmp_path, raster, suffix, options
 
 def test_chunks_of_a_map_in_degrees_give_the_same_bits(tmp_path):
     path = write_class_raster(
-        tmp_path / "map.tif", blobs(200, 90), transform=Affine(1e-4, 0, 8, 0, -1e-4, 47),
+        tmp_path / "map.tif",
+        blobs(200, 90),
+        transform=Affine(1e-4, 0, 8, 0, -1e-4, 47),
         crs="EPSG:4326",
-    )  # fmt: skip
+    )
     frames = [polygonize(path, options=PolygonOptions(chunk_rows=n)) for n in (13, 256)]
     assert frames[0].equals(frames[1])
 

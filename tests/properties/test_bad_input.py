@@ -25,13 +25,44 @@ from geodinoseg.cli import main
 
 HEIGHT, WIDTH = 150, 190
 WAYS_OUT = (
-    "give", "copy", "check", "choose", "draw", "label", "set ", "reproject", "export", "compute",
-    "expand", "train", "remove", "say", "make", "correct", "download", "use ", "must end", "its columns are", "no such", "is a folder that holds",
-)  # fmt: skip
+    "give",
+    "copy",
+    "check",
+    "choose",
+    "draw",
+    "label",
+    "set ",
+    "reproject",
+    "export",
+    "compute",
+    "expand",
+    "train",
+    "remove",
+    "say",
+    "make",
+    "correct",
+    "download",
+    "use ",
+    "must end",
+    "its columns are",
+    "no such",
+    "is a folder that holds",
+)
 QUICK = (
-    "--stage", "head", "--no-quantize", "--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 1,
-    "--crop", 28, "--device", "cpu",
-)  # fmt: skip
+    "--stage",
+    "head",
+    "--no-quantize",
+    "--epochs",
+    1,
+    "--steps-per-epoch",
+    1,
+    "--batch-size",
+    1,
+    "--crop",
+    28,
+    "--device",
+    "cpu",
+)
 
 
 @dataclass
@@ -85,9 +116,12 @@ def good(tmp_path_factory):
 def bench(good, small_model, backbone, tmp_path):
     scene, labels = (shutil.copy(path, tmp_path) for path in good)
     return Bench(
-        folder=tmp_path, scene=Path(scene), labels=Path(labels), model=small_model,
+        folder=tmp_path,
+        scene=Path(scene),
+        labels=Path(labels),
+        model=small_model,
         backbone=backbone,
-    )  # fmt: skip
+    )
 
 
 def run(*arguments):
@@ -120,9 +154,16 @@ def segment_refuses(bench, named, *, scene=None, model=None, output=None, more=(
     """Without a map there, and with an old one that might be replaced."""
     target = output or bench.folder / "map.tif"
     arguments = [
-        "segment", scene or bench.scene, "--model", model or bench.model, "-o", target,
-        "--device", "cpu", *more,
-    ]  # fmt: skip
+        "segment",
+        scene or bench.scene,
+        "--model",
+        model or bench.model,
+        "-o",
+        target,
+        "--device",
+        "cpu",
+        *more,
+    ]
     before = contents(bench.folder)
     check_refusal(run(*arguments), named, leaves=(bench.folder, before))
     if output is None:
@@ -135,9 +176,17 @@ def train_refuses(bench, named, *, scene=None, labels=None, more=()):
     """Without a model there, and with an old one that might be replaced."""
     target = bench.folder / "new.model"
     arguments = [
-        "train", scene or bench.scene, "--labels", labels or bench.labels, "-o", target,
-        "--backbone", bench.backbone, *QUICK, *(more or ("--class-field", "class")),
-    ]  # fmt: skip
+        "train",
+        scene or bench.scene,
+        "--labels",
+        labels or bench.labels,
+        "-o",
+        target,
+        "--backbone",
+        bench.backbone,
+        *QUICK,
+        *(more or ("--class-field", "class")),
+    ]
     before = contents(bench.folder)
     check_refusal(run(*arguments), named, leaves=(bench.folder, before))
     shutil.copytree(bench.model, target)
@@ -356,7 +405,7 @@ BAD_LABELS = {
     "a raster elsewhere": lambda b: b.raster(
         "far.tif", np.array([[[1, 2]]], np.uint8), transform=ROTATED.translation(9e5, 0) @ ROTATED
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BAD_LABELS)
@@ -418,8 +467,10 @@ def test_another_programs_coordinate_systems_are_said_in_a_line(tmp_path, name):
     ended = subprocess.run(
         [sys.executable, "-m", "geodinoseg", "info", scene],
         env=environment | {name: str(tmp_path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (ended.returncode, ended.stdout) == (1, "")
     (line,) = (line for line in ended.stderr.splitlines() if not line.startswith("ERROR 1: PROJ"))
     assert line.startswith("Error: coordinate systems cannot be looked up (")

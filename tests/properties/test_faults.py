@@ -20,9 +20,13 @@ class KnownModel(SmoothModel):
 
 def segment(folder, tile_px=48):
     return segment_scene(
-        folder / "scene.tif", KnownModel(3), folder / "map.tif", confidence=True, overwrite=True,
+        folder / "scene.tif",
+        KnownModel(3),
+        folder / "map.tif",
+        confidence=True,
+        overwrite=True,
         settings=SegmentSettings(tile_px=tile_px),
-    )  # fmt: skip
+    )
 
 
 def contents(folder):

@@ -14,8 +14,11 @@ SCRIPT = Path(__file__).parents[1] / "support" / "fuzzing.py"
 def fuzz(*arguments, timeout):
     result = subprocess.run(
         [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr[-3_000:]
     # The script must not be one that calls everything right because nothing is ever read.
     assert "raster, refused" in result.stdout

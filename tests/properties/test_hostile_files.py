@@ -120,9 +120,10 @@ def test_a_mosaic_of_local_rasters_is_read_without_being_asked(listening, tmp_pa
     other = plain(tmp_path, "two.tif")
     text(tmp_path, "inner.vrt", vrt(source("tiles/one.tif") + source(str(other), relative=0)))
     path = text(
-        tmp_path, "outer.vrt",
+        tmp_path,
+        "outer.vrt",
         '<?xml version="1.0" encoding="UTF-8"?><!-- made by hand -->' + vrt(source("inner.vrt")),
-    )  # fmt: skip
+    )
     pixels, valid = everything(path)
     assert_array_equal(pixels[0], PIXELS[0])
     assert valid.all()
@@ -157,9 +158,10 @@ def test_what_lies_beside_a_raster_is_still_read(tmp_path):
     assert (tmp_path / "plain.tif.ovr").is_file()
     assert (tmp_path / "plain.tif.msk").is_file()
     text(
-        tmp_path, "plain.tif.aux.xml",
+        tmp_path,
+        "plain.tif.aux.xml",
         '<PAMDataset><PAMRasterBand band="1"><NoDataValue>0</NoDataValue></PAMRasterBand></PAMDataset>',
-    )  # fmt: skip
+    )
     assert_array_equal(everything(path)[1], mask > 0)
     assert open_scene(path, bands=[1]).nodata == (0.0,)
 
@@ -195,9 +197,11 @@ def test_the_commands_refuse_such_a_file_and_take_it_with_the_option(tmp_path):
     path = str(REACHING["a pixel function"](tmp_path, ""))
     refused = CliRunner().invoke(main, ["info", path])
     assert refused.exit_code == 1
-    assert refused.stderr.splitlines() == [f"Error: {path}: is a VRT with a VRTDerivedRasterBand; "
+    assert refused.stderr.splitlines() == [
+        f"Error: {path}: is a VRT with a VRTDerivedRasterBand; "
         "such a file can fetch addresses or read other files. Give a plain raster, or "
-        "--allow-external if you trust it."]  # fmt: skip
+        "--allow-external if you trust it."
+    ]
     taken = CliRunner().invoke(main, ["info", path, "--allow-external"])
     assert taken.exit_code == 0, taken.stderr
     for command in ("segment", "train", "picture", "polygonize", "evaluate", "sample"):
@@ -207,21 +211,31 @@ def test_the_commands_refuse_such_a_file_and_take_it_with_the_option(tmp_path):
 
 MAP_COMMANDS = {
     "polygonize": lambda folder: ["-o", folder / "map.gpkg"],
-    "sample": lambda folder: ["-o", folder / "points.gpkg", "--points", "60",
-                              "--min-per-class", "10"],
+    "sample": lambda folder: [
+        "-o",
+        folder / "points.gpkg",
+        "--points",
+        "60",
+        "--min-per-class",
+        "10",
+    ],
     "evaluate": lambda folder: ["--labels", folder / "labels.tif"],
     "picture": lambda folder: ["-o", folder / "picture.png"],
-}  # fmt: skip
+}
 
 
 def pixel_function(folder, *, name="a.vrt"):
     """A map that is computed as it is read."""
     write_raster(folder / "labels.tif", PIXELS[:1] % 3, transform=NORTH_UP)
-    return text(folder, name, vrt(
-        '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
-        f"<PixelFunctionType>real</PixelFunctionType>{source('labels.tif')}</VRTRasterBand>",
-        bands=True,
-    ).replace("0, 1, 0, 0, 0, -1", ", ".join(map(str, NORTH_UP.to_gdal()))))  # fmt: skip
+    return text(
+        folder,
+        name,
+        vrt(
+            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+            f"<PixelFunctionType>real</PixelFunctionType>{source('labels.tif')}</VRTRasterBand>",
+            bands=True,
+        ).replace("0, 1, 0, 0, 0, -1", ", ".join(map(str, NORTH_UP.to_gdal()))),
+    )
 
 
 @pytest.mark.parametrize("command", MAP_COMMANDS)
@@ -275,24 +289,50 @@ def test_names_beside_a_map_that_declare_entities_are_left_out(tmp_path):
 
 
 def sparse(path, **profile):
-    options = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8",
-               "crs": "EPSG:32633", "transform": ROTATED, "SPARSE_OK": True} | profile  # fmt: skip
+    options = {
+        "driver": "GTiff",
+        "width": 64,
+        "height": 64,
+        "count": 1,
+        "dtype": "uint8",
+        "crs": "EPSG:32633",
+        "transform": ROTATED,
+        "SPARSE_OK": True,
+    } | profile
     with rasterio.open(path, "w", **options):
         pass
     return path
 
 
 BOMBS = {
-    "rows": {"width": 1 << 10, "height": 1 << 30, "blockysize": 1 << 16, "compress": "deflate",
-             "BIGTIFF": "YES"},
+    "rows": {
+        "width": 1 << 10,
+        "height": 1 << 30,
+        "blockysize": 1 << 16,
+        "compress": "deflate",
+        "BIGTIFF": "YES",
+    },
     "columns": {"width": (1 << 24) + 1, "height": 40},
     "bands": {"count": 20_000, "interleave": "band"},
-    "a block": {"width": 40_000, "height": 40_000, "tiled": True, "blockxsize": 40_000,
-                "blockysize": 40_000, "compress": "deflate"},
-    "a block of many bands": {"width": 8_000, "height": 8_000, "count": 20, "tiled": True,
-                              "blockxsize": 8_000, "blockysize": 8_000,
-                              "interleave": "pixel", "compress": "deflate"},
-}  # fmt: skip
+    "a block": {
+        "width": 40_000,
+        "height": 40_000,
+        "tiled": True,
+        "blockxsize": 40_000,
+        "blockysize": 40_000,
+        "compress": "deflate",
+    },
+    "a block of many bands": {
+        "width": 8_000,
+        "height": 8_000,
+        "count": 20,
+        "tiled": True,
+        "blockxsize": 8_000,
+        "blockysize": 8_000,
+        "interleave": "pixel",
+        "compress": "deflate",
+    },
+}
 
 
 @pytest.mark.parametrize("kind", BOMBS)
@@ -306,8 +346,15 @@ def test_sizes_that_are_made_up_are_refused_before_memory_is_taken(kind, tmp_pat
 
 
 def test_a_large_sparse_scene_is_no_bomb(tmp_path):
-    path = sparse(tmp_path / "wide.tif", width=200_000, height=200_000, tiled=True,
-                  blockxsize=512, blockysize=512, BIGTIFF="YES")  # fmt: skip
+    path = sparse(
+        tmp_path / "wide.tif",
+        width=200_000,
+        height=200_000,
+        tiled=True,
+        blockxsize=512,
+        blockysize=512,
+        BIGTIFF="YES",
+    )
     scene = open_scene(path)
     pixels, _ = scene.read(Window(col_off=199_900, row_off=199_900, width=100, height=100))
     assert not pixels.any()

@@ -56,10 +56,12 @@ def geojson(folder, name, crs):
 
 
 def pipeline(url):
-    return json.dumps({
-        "type": "gdal_streamed_alg",
-        "command_line": f"gdal vector pipeline ! read {url} ! reproject --dst-crs EPSG:32633",
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "type": "gdal_streamed_alg",
+            "command_line": f"gdal vector pipeline ! read {url} ! reproject --dst-crs EPSG:32633",
+        }
+    )
 
 
 def view_that_asks(folder):
@@ -95,7 +97,9 @@ HOSTILE = {
         f, "a.kml", f"<kml><!-- {ogr_vrt(f'/vsicurl/{u}')} --></kml>"
     ),
     "a VRT of a file": lambda f, u: (
-        write(f / "b.gpkg", CELLS, crop=NAMES), text(f, "a.gpkg", ogr_vrt(f / "b.gpkg", layer="b")))[1],
+        write(f / "b.gpkg", CELLS, crop=NAMES),
+        text(f, "a.gpkg", ogr_vrt(f / "b.gpkg", layer="b")),
+    )[1],
     "a web feature service": lambda f, u: text(
         f, "a.gpkg", f"<OGRWFSDataSource><URL>{u}</URL></OGRWFSDataSource>"
     ),
@@ -112,12 +116,14 @@ HOSTILE = {
         f, "a.json", {"properties": {"url": u}, "type": "url"}
     ),
     "a coordinate system by a link, deep among others": lambda f, u: geojson(
-        f, "a.json", {"a": {"b": {"c": {}}, "d": "e" * 99_999}, "type": "Link",
-                      "properties": {"href": u}}
+        f,
+        "a.json",
+        {"a": {"b": {"c": {}}, "d": "e" * 99_999}, "type": "Link", "properties": {"href": u}},
     ),
     "a coordinate system by a link, in numbers": lambda f, u: (
         path := geojson(f, "a.json", {"type": "link", "properties": {"href": u}}),
-        path.write_text(path.read_text().replace('"link"', '"l\\u0069nk"')))[0],
+        path.write_text(path.read_text().replace('"link"', '"l\\u0069nk"')),
+    )[0],
     "a raster of an address": lambda f, u: text(f, "a.json", vrt(source(f"/vsicurl/{u}"))),
     "a web map service": lambda f, u: text(f, "a.tif", wms(u)),
     "entities": lambda f, u: text(
@@ -137,19 +143,23 @@ HOSTILE = {
     ),
     "an archive in an archive": lambda f, u: (
         archive(f, "b.zip", a__shp=ogr_vrt(f"/vsicurl/{u}")),
-        archive(f, "a.zip", b__zip=(f / "b.zip").read_bytes()))[1],
+        archive(f, "a.zip", b__zip=(f / "b.zip").read_bytes()),
+    )[1],
     "an archive of pictures": lambda f, u: archive(f, "a.zip", a__png=b"\x89PNG", b__txt="b"),
     "a broken archive": lambda f, u: text(f, "a.zip", "PK\3\4 and nothing else"),
     "a database that asks": lambda f, u: view_that_asks(f),
     "a folder called gdb": lambda f, u: (
-        (f / "a.gdb").mkdir(), text(f / "a.gdb", "a.vrt", ogr_vrt(u)), f / "a.gdb")[2],
+        (f / "a.gdb").mkdir(),
+        text(f / "a.gdb", "a.vrt", ogr_vrt(u)),
+        f / "a.gdb",
+    )[2],
     "an address": lambda f, u: u,
     "an address within an archive": lambda f, u: f"/vsizip//vsicurl/{u}/a.zip",
     "a stream of an address": lambda f, u: f"/vsicurl_streaming/{u}",
     "a database elsewhere": lambda f, u: "postgresql://127.0.0.1:9/a",
     "a driver's prefix": lambda f, u: f"WFS:{u}",
     "text in place of a name": lambda f, u: ogr_vrt(u),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -99,14 +99,24 @@ def test_a_backbone_that_claims_more_than_its_file_holds_takes_no_memory(changes
 @pytest.mark.parametrize(
     "changes",
     [
-        {"hidden_size": 10**9}, {"hidden_size": "32"}, {"hidden_size": None}, {"hidden_size": 0},
-        {"num_hidden_layers": 10**6}, {"num_hidden_layers": True}, {"patch_size": 0},
-        {"patch_size": [14, 14]}, {"mlp_ratio": float("inf")}, {"mlp_ratio": float("nan")},
-        {"num_attention_heads": -1}, {"image_size": 1.5}, {"hidden_act": "a" * 5_000},
-        {"id2label": {str(i): "a" for i in range(5_000)}}, {"hidden_act": "no_such"},
+        {"hidden_size": 10**9},
+        {"hidden_size": "32"},
+        {"hidden_size": None},
+        {"hidden_size": 0},
+        {"num_hidden_layers": 10**6},
+        {"num_hidden_layers": True},
+        {"patch_size": 0},
+        {"patch_size": [14, 14]},
+        {"mlp_ratio": float("inf")},
+        {"mlp_ratio": float("nan")},
+        {"num_attention_heads": -1},
+        {"image_size": 1.5},
+        {"hidden_act": "a" * 5_000},
+        {"id2label": {str(i): "a" for i in range(5_000)}},
+        {"hidden_act": "no_such"},
     ],
     ids=lambda changes: str(changes)[:40],
-)  # fmt: skip
+)
 def test_a_backbone_config_of_other_types_or_sizes_is_refused(changes, folder):
     edit_json(folder / "backbone" / "config.json", **changes)
     renew_checksums(folder)

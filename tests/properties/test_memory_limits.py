@@ -60,9 +60,14 @@ def test_more_memory_never_makes_narrower_panels(wide):
 def test_a_scene_with_giant_blocks_says_what_to_give(tmp_path):
     pixels = np.zeros((3, 4096, 4096), np.uint8)
     scene = write_raster(
-        tmp_path / "giant.tif", pixels, tiled=True, blockxsize=4096, blockysize=4096,
-        interleave="pixel", compress="deflate",
-    )  # fmt: skip
+        tmp_path / "giant.tif",
+        pixels,
+        tiled=True,
+        blockxsize=4096,
+        blockysize=4096,
+        interleave="pixel",
+        compress="deflate",
+    )
     model = IdentityModel()
     model.bands = (1, 2, 3)
     with pytest.raises(SceneError, match=r"blocks of 4096 x 4096 px need (\d+) MB") as caught:
@@ -124,9 +129,15 @@ def test_of_a_scene_with_few_tiles_a_trial_makes_no_smaller_batches(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2GB", 2_000_000_000), ("512MiB", 512 << 20), ("1.5 gb", 1_500_000_000), ("700kB", 700_000),
-     ("100B", 100), ("1TiB", 1 << 40)],
-)  # fmt: skip
+    [
+        ("2GB", 2_000_000_000),
+        ("512MiB", 512 << 20),
+        ("1.5 gb", 1_500_000_000),
+        ("700kB", 700_000),
+        ("100B", 100),
+        ("1TiB", 1 << 40),
+    ],
+)
 def test_sizes_are_read_as_people_write_them(text, size):
     assert MemorySize().convert(text, None, None) == size
 

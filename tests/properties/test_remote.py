@@ -143,28 +143,54 @@ def test_what_a_server_sends_must_be_a_plain_raster(name, served, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("ortho.tif", False), ("/data/vsicurl/ortho.tif", False), ("file:///data/o.tif", False),
-        ("zip:///data/a.zip!/o.tif", False), ("/vsizip/a.zip/o.tif", False), ("/vsimem/o.tif", False),
-        ("https://a/o.tif", True), ("s3://b/o.tif", True), ("gs://b/o.tif", True),
-        ("/vsicurl/https://a/o.tif", True), ("/vsis3/b/o.tif", True), ("zip+s3://b/a.zip!o.tif", True),
-        ("/vsizip//vsicurl/https://a/b.zip/o.tif", True), ("/vsicurl?url=https%3A%2F%2Fa", True),
-        ("/vsis3_streaming/b/o.tif", True), ("/vsizip/vsis3/b/a.zip", True),
+        ("ortho.tif", False),
+        ("/data/vsicurl/ortho.tif", False),
+        ("file:///data/o.tif", False),
+        ("zip:///data/a.zip!/o.tif", False),
+        ("/vsizip/a.zip/o.tif", False),
+        ("/vsimem/o.tif", False),
+        ("https://a/o.tif", True),
+        ("s3://b/o.tif", True),
+        ("gs://b/o.tif", True),
+        ("/vsicurl/https://a/o.tif", True),
+        ("/vsis3/b/o.tif", True),
+        ("zip+s3://b/a.zip!o.tif", True),
+        ("/vsizip//vsicurl/https://a/b.zip/o.tif", True),
+        ("/vsicurl?url=https%3A%2F%2Fa", True),
+        ("/vsis3_streaming/b/o.tif", True),
+        ("/vsizip/vsis3/b/a.zip", True),
     ],
-)  # fmt: skip
+)
 def test_paths_that_ask_a_server_are_known(path, expected):
     assert is_remote(path) is expected
 
 
 MAP_READERS = {
     "polygonize": lambda path, folder: [path, "-o", str(folder / "map.gpkg")],
-    "evaluate": lambda path, folder: [path, "--labels", str(folder.parent / "labels.tif"),
-                                      "-o", str(folder / "report.json")],
-    "sample": lambda path, folder: [path, "-o", str(folder / "points.gpkg"), "--points", "80",
-                                    "--min-per-class", "10"],
-    "picture": lambda path, folder: [str(folder.parent / "labels.tif"), path,
-                                     "-o", str(folder / "picture.png")],
+    "evaluate": lambda path, folder: [
+        path,
+        "--labels",
+        str(folder.parent / "labels.tif"),
+        "-o",
+        str(folder / "report.json"),
+    ],
+    "sample": lambda path, folder: [
+        path,
+        "-o",
+        str(folder / "points.gpkg"),
+        "--points",
+        "80",
+        "--min-per-class",
+        "10",
+    ],
+    "picture": lambda path, folder: [
+        str(folder.parent / "labels.tif"),
+        path,
+        "-o",
+        str(folder / "picture.png"),
+    ],
     "info": lambda path, folder: [path],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("command", MAP_READERS)

@@ -41,9 +41,14 @@ def resampled(pixels, source, target, shape, how):
     """GDAL's own resampling: (bands, height, width) uint8."""
     found = np.zeros((len(pixels), *shape), dtype=np.float32)
     reproject(
-        pixels, found, src_transform=source, dst_transform=target, src_crs="EPSG:32633",
-        dst_crs="EPSG:32633", resampling=how,
-    )  # fmt: skip
+        pixels,
+        found,
+        src_transform=source,
+        dst_transform=target,
+        src_crs="EPSG:32633",
+        dst_crs="EPSG:32633",
+        resampling=how,
+    )
     return found.round().clip(0, 255).astype(np.uint8)
 
 
@@ -68,11 +73,16 @@ def texture_model(tmp_path_factory):
         folder / "texture.model",
         network={"backbone": write_backbone(folder / "backbone"), "quantize": False},
         settings=TrainingSettings(
-            stage="full", epochs=1, steps_per_epoch=75, batch_size=4, crop_px=56,
-            learning_rate=3e-3, backbone_learning_rate=1e-3,
+            stage="full",
+            epochs=1,
+            steps_per_epoch=75,
+            batch_size=4,
+            crop_px=56,
+            learning_rate=3e-3,
+            backbone_learning_rate=1e-3,
         ),
         device="cpu",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,30 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
 ):
     def command(output, *more):
         return [
-            sys.executable, "-m", "geodinoseg", "train", color_field.scene,
-            "--labels", color_field.labels, "-o", tmp_path / output, "--backbone", backbone,
-            "--no-quantize", "--crop", "56", "--epochs", "12", "--steps-per-epoch", "6",
-            "--batch-size", "2", "--device", "cpu", *more,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "geodinoseg",
+            "train",
+            color_field.scene,
+            "--labels",
+            color_field.labels,
+            "-o",
+            tmp_path / output,
+            "--backbone",
+            backbone,
+            "--no-quantize",
+            "--crop",
+            "56",
+            "--epochs",
+            "12",
+            "--steps-per-epoch",
+            "6",
+            "--batch-size",
+            "2",
+            "--device",
+            "cpu",
+            *more,
+        ]
 
     subprocess.run(command("whole.model"), check=True)
     process = subprocess.Popen(command("killed.model"))
@@ -272,9 +291,10 @@ def test_a_loss_that_is_no_number_leaves_the_best_so_far(stage, train, tmp_path,
     module = geodinoseg.training.head_stage if stage == "head" else geodinoseg.training.finetuning
     good, calls = module.segmentation_loss, iter(range(99))
     monkeypatch.setattr(
-        module, "segmentation_loss",
+        module,
+        "segmentation_loss",
         lambda logits, labels: good(logits, labels) * (float("nan") if next(calls) == 3 else 1),
-    )  # fmt: skip
+    )
     with pytest.raises(ModelError, match="no longer a number") as fault:
         train()
     model = load_model(tmp_path / "a.model", device="cpu")

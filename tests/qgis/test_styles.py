@@ -106,9 +106,15 @@ def test_ids_past_a_byte_get_no_list_of_categories():
 def test_gdal_reads_the_table_and_writes_the_same_one(tmp_path, legend):
     source, copy = tmp_path / "map.tif", tmp_path / "copy.tif"
     with rasterio.open(
-        source, "w", driver="GTiff", width=5, height=3, count=1, dtype=legend.dtype,
+        source,
+        "w",
+        driver="GTiff",
+        width=5,
+        height=3,
+        count=1,
+        dtype=legend.dtype,
         transform=Affine(2, 0, 10, 0, -2, 20),
-    ) as dataset:  # fmt: skip
+    ) as dataset:
         dataset.write(np.full((1, 3, 5), legend.class_ids[0], dtype=legend.dtype))
     source.with_name("map.tif.aux.xml").write_text(raster_attribute_table(legend), "utf-8")
 

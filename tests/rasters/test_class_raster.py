@@ -42,7 +42,7 @@ PLACES = {
     "no CRS": (None, Affine(0.5, 0, 100, 0, -0.5, 200)),
     "no CRS, rotated": (None, ROTATED),
     "nowhere": (None, Affine.identity()),
-}  # fmt: skip
+}
 SIZES = [(1, 1), (3, 700), (700, 3), (512, 513), (1030, 1541)]
 
 
@@ -416,10 +416,12 @@ def test_a_block_lost_on_the_way_is_found(old_map, monkeypatch):
 
     open_ = rasterio.open
     monkeypatch.setattr(
-        rasterio, "open", lambda path, mode="r", **options: (
+        rasterio,
+        "open",
+        lambda path, mode="r", **options: (
             Forgetful(open_(path, mode, **options)) if mode == "w" else open_(path, mode, **options)
         ),
-    )  # fmt: skip
+    )
     with pytest.raises(OutputError, match="rows 512 to 699 read back otherwise"):
         write_new_map(folder)
     assert contents(folder) == before

@@ -133,8 +133,14 @@ def test_giant_blocks_are_decoded_seldom(tmp_path, monkeypatch):
 
 
 def test_a_scene_that_cannot_be_read_is_not_this_checks_matter(tmp_path, backbone, caplog):
-    path = write_raster(tmp_path / "s.tif", color_pixels(color_channels(300, 300)), tiled=True,
-                        blockxsize=64, blockysize=64, compress="deflate")  # fmt: skip
+    path = write_raster(
+        tmp_path / "s.tif",
+        color_pixels(color_channels(300, 300)),
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+        compress="deflate",
+    )
     scene = open_scene(path)
     path.write_bytes(path.read_bytes()[:900])
     with caplog.at_level(logging.WARNING):
@@ -156,8 +162,13 @@ def test_it_is_said_before_the_run_and_in_a_dry_run(way, tmp_path, backbone, cap
         if way == "dry run":
             estimate(scene, model)
             return
-        segment_scene(scene, model, tmp_path / "map.tif", overwrite=True,
-                      progress=lambda *_: said.append(caplog.text))  # fmt: skip
+        segment_scene(
+            scene,
+            model,
+            tmp_path / "map.tif",
+            overwrite=True,
+            progress=lambda *_: said.append(caplog.text),
+        )
 
     with caplog.at_level(logging.WARNING):
         run(near)

@@ -199,8 +199,9 @@ def test_two_runs_with_one_folder_of_parts_do_not_meet(scene, maps, tmp_path):
 def test_the_environment_says_how_to_reach_a_bucket(scene, maps, whole, aws, monkeypatch):
     stopped_after(1, scene, maps, parts="s3://maps/plain")
     assert aws.names("plain/") == {
-        "plain/map.tif.parts/manifest.json", "plain/map.tif.parts/part-00000",
-    }  # fmt: skip
+        "plain/map.tif.parts/manifest.json",
+        "plain/map.tif.parts/part-00000",
+    }
     monkeypatch.delenv("AWS_S3_ENDPOINT")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{aws.endpoint}")
     segment(scene, maps, parts="s3://maps/plain/")

@@ -74,9 +74,13 @@ def test_a_model_that_says_the_same_everywhere_gives_one_value_everywhere(
     folder = tmp_path_factory.mktemp("constant")
     scene = write_raster(folder / "s.tif", random_classes(height, width))
     segment_scene(
-        scene, ConstantModel((0.24, 0.56, 0.2)), folder / "map.tif", confidence=True,
-        probabilities=True, settings=SegmentSettings(tile_px=49, overlap_px=overlap),
-    )  # fmt: skip
+        scene,
+        ConstantModel((0.24, 0.56, 0.2)),
+        folder / "map.tif",
+        confidence=True,
+        probabilities=True,
+        settings=SegmentSettings(tile_px=49, overlap_px=overlap),
+    )
     assert (read_raster(folder / "map.tif") == 1).all()
     assert (read_raster(folder / "map_confidence.tif") == 56).all()
     for band, share in enumerate((0.24, 0.56, 0.2), start=1):
@@ -99,9 +103,13 @@ def test_the_map_lies_where_the_scene_lies(tmp_path, transform, crs):
 
 def rows_of(plan, model, chunk):
     return class_rows(
-        plan, model, chunk, batches=FittingBatches(plan.batch_size),
-        told=TileProgress(plan.chunks, no_progress), collar=CollarWatch(plan.scene),
-    )  # fmt: skip
+        plan,
+        model,
+        chunk,
+        batches=FittingBatches(plan.batch_size),
+        told=TileProgress(plan.chunks, no_progress),
+        collar=CollarWatch(plan.scene),
+    )
 
 
 def reference_blend(pixels: np.ndarray, model: FixedModel, plan) -> np.ndarray:
@@ -125,9 +133,12 @@ def reference_blend(pixels: np.ndarray, model: FixedModel, plan) -> np.ndarray:
 
 
 @given(
-    height=st.integers(1, 120), width=st.integers(1, 120), overlap=st.integers(0, 30),
-    rows=st.integers(25, 120), cols=st.integers(25, 120),
-)  # fmt: skip
+    height=st.integers(1, 120),
+    width=st.integers(1, 120),
+    overlap=st.integers(0, 30),
+    rows=st.integers(25, 120),
+    cols=st.integers(25, 120),
+)
 @settings(max_examples=25)
 def test_blending_is_the_weighted_mean_of_the_tiles_whatever_the_chunks(
     height, width, overlap, rows, cols, tmp_path_factory
@@ -301,9 +312,11 @@ def test_progress_rises_to_one(tmp_path):
     scene = write_raster(tmp_path / "s.tif", random_classes(200, 150))
     told = []
     segment_scene(
-        scene, IdentityModel(), tmp_path / "map.tif",
+        scene,
+        IdentityModel(),
+        tmp_path / "map.tif",
         progress=lambda fraction, message: told.append((fraction, message)),
-    )  # fmt: skip
+    )
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
@@ -340,9 +353,15 @@ def test_a_network_of_others_need_not_know_of_gradients(tmp_path):
 
 @pytest.mark.parametrize(
     "nonsense",
-    [{"batch_size": 0}, {"batch_size": -1}, {"resolution_m": 0.0}, {"resolution_m": -0.1},
-     {"resolution_m": float("nan")}, {"resolution_m": float("inf")}],
-)  # fmt: skip
+    [
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"resolution_m": 0.0},
+        {"resolution_m": -0.1},
+        {"resolution_m": float("nan")},
+        {"resolution_m": float("inf")},
+    ],
+)
 def test_settings_that_cannot_be_are_refused_when_they_are_made(nonsense):
     with pytest.raises(GridError, match="give"):
         SegmentSettings(**nonsense)

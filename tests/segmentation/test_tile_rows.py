@@ -40,9 +40,13 @@ def test_tile_rows_hold_the_pixels_of_the_file(case, tmp_path_factory):
     rng = np.random.default_rng(grid.height * 1000 + grid.width)
     pixels = rng.integers(0, 200, (2, grid.height, grid.width)).astype(np.uint8)
     path = write_raster(
-        tmp_path_factory.mktemp("rows") / "s.tif", pixels, nodata=7, tiled=True,
-        blockxsize=block, blockysize=block,
-    )  # fmt: skip
+        tmp_path_factory.mktemp("rows") / "s.tif",
+        pixels,
+        nodata=7,
+        tiled=True,
+        blockxsize=block,
+        blockysize=block,
+    )
     scene = open_scene(path)
     padded = np.pad(pixels, ((0, 0), (0, grid.tile_px), (0, grid.tile_px)))
     inside = np.pad((pixels != 7).any(axis=0), ((0, grid.tile_px), (0, grid.tile_px)))
@@ -61,9 +65,12 @@ def test_tile_rows_hold_the_pixels_of_the_file(case, tmp_path_factory):
 
 def test_each_block_is_read_once(tmp_path, monkeypatch):
     path = write_raster(
-        tmp_path / "s.tif", np.zeros((1, 500, 130), np.uint8), tiled=True, blockxsize=64,
+        tmp_path / "s.tif",
+        np.zeros((1, 500, 130), np.uint8),
+        tiled=True,
+        blockxsize=64,
         blockysize=64,
-    )  # fmt: skip
+    )
     reads = np.zeros((500, 130), dtype=int)
     spans = []
     original = SceneReader.read

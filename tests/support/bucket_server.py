@@ -38,9 +38,12 @@ class BucketServer:
         """boto3's: another reader than ours."""
         boto3 = pytest.importorskip("boto3")
         return boto3.client(
-            "s3", endpoint_url=f"http://{self.endpoint}", region_name="us-east-1",
-            aws_access_key_id=KEY, aws_secret_access_key=SECRET,
-        )  # fmt: skip
+            "s3",
+            endpoint_url=f"http://{self.endpoint}",
+            region_name="us-east-1",
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+        )
 
     def put(self, name: str, content: bytes | Path) -> None:
         """Make an object."""
@@ -65,10 +68,14 @@ class BucketServer:
     def environment(self) -> dict[str, str]:
         """In GDAL's words."""
         return {
-            "AWS_S3_ENDPOINT": self.endpoint, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE",
-            "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-        }  # fmt: skip
+            "AWS_S3_ENDPOINT": self.endpoint,
+            "AWS_HTTPS": "NO",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
 
 @contextmanager
@@ -78,8 +85,11 @@ def bucket_server() -> Iterator[BucketServer]:
     environment = os.environ | {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _CODE],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
         try:
             assert process.stdout is not None
             ports = (line.split()[1] for line in process.stdout if line.startswith("port "))

@@ -365,9 +365,14 @@ def _renew(place):
 
 
 _MODEL_DAMAGES = (
-    _config_value, _config_value, _config_bytes, _backbone_value, _weights_bytes, _weights_header,
+    _config_value,
+    _config_value,
+    _config_bytes,
+    _backbone_value,
+    _weights_bytes,
+    _weights_header,
     _other_file,
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     sys.exit(main())

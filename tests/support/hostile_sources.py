@@ -91,40 +91,70 @@ REACHING = {
     "a VRT of a bucket": lambda f, u: text(f, "a.vrt", vrt(source("/vsis3/b/a.tif", relative=0))),
     "a VRT of a relative address": lambda f, u: text(f, "a.vrt", vrt(source(f"/vsicurl/{u}/a"))),
     "a VRT of a web service": lambda f, u: (
-        text(f, "w.tif", wms(u)), text(f, "a.vrt", vrt(source("w.tif"))))[1],
+        text(f, "w.tif", wms(u)),
+        text(f, "a.vrt", vrt(source("w.tif"))),
+    )[1],
     "a VRT of a web service written into it": lambda f, u: text(
         f, "a.vrt", vrt(source(wms(u).replace("<", "&lt;"), relative=0))
     ),
     "a VRT of a VRT of an address": lambda f, u: (
         text(f, "b.vrt", vrt(source(f"/vsicurl/{u}/a.tif", relative=0))),
-        text(f, "a.vrt", vrt(source("b.vrt"))))[1],
+        text(f, "a.vrt", vrt(source("b.vrt"))),
+    )[1],
     "a VRT of itself": lambda f, u: (
-        text(f, "b.vrt", vrt(source("c.vrt"))), text(f, "c.vrt", vrt(source("d.vrt"))),
-        text(f, "d.vrt", vrt(source("e.vrt"))), text(f, "e.vrt", vrt(source("b.vrt"))))[0],
+        text(f, "b.vrt", vrt(source("c.vrt"))),
+        text(f, "c.vrt", vrt(source("d.vrt"))),
+        text(f, "d.vrt", vrt(source("e.vrt"))),
+        text(f, "e.vrt", vrt(source("b.vrt"))),
+    )[0],
     "a raw band": lambda f, u: (
         text(f, "secret.txt", "x" * 9999),
-        text(f, "a.vrt", vrt(
-            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
-            '<SourceFilename relativetoVRT="1">secret.txt</SourceFilename></VRTRasterBand>',
-            bands=True)))[1],
+        text(
+            f,
+            "a.vrt",
+            vrt(
+                '<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">'
+                '<SourceFilename relativetoVRT="1">secret.txt</SourceFilename></VRTRasterBand>',
+                bands=True,
+            ),
+        ),
+    )[1],
     "Python": lambda f, u: (
         plain(f),
-        text(f, "a.vrt", vrt(
-            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
-            "<PixelFunctionLanguage>Python</PixelFunctionLanguage>"
-            "<PixelFunctionType>f</PixelFunctionType>"
-            f"<PixelFunctionCode>open('ran','w')</PixelFunctionCode>{source('plain.tif')}"
-            "</VRTRasterBand>", bands=True)))[1],
+        text(
+            f,
+            "a.vrt",
+            vrt(
+                '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+                "<PixelFunctionLanguage>Python</PixelFunctionLanguage>"
+                "<PixelFunctionType>f</PixelFunctionType>"
+                f"<PixelFunctionCode>open('ran','w')</PixelFunctionCode>{source('plain.tif')}"
+                "</VRTRasterBand>",
+                bands=True,
+            ),
+        ),
+    )[1],
     "a pixel function": lambda f, u: (
         plain(f),
-        text(f, "a.vrt", vrt(
-            '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
-            f"<PixelFunctionType>real</PixelFunctionType>{source('plain.tif')}"
-            "</VRTRasterBand>", bands=True)))[1],
+        text(
+            f,
+            "a.vrt",
+            vrt(
+                '<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+                f"<PixelFunctionType>real</PixelFunctionType>{source('plain.tif')}"
+                "</VRTRasterBand>",
+                bands=True,
+            ),
+        ),
+    )[1],
     "open options": lambda f, u: (
         plain(f),
-        text(f, "a.vrt", vrt(source(
-            "plain.tif", more='<OpenOptions><OOI key="A">B</OOI></OpenOptions>'))))[1],
+        text(
+            f,
+            "a.vrt",
+            vrt(source("plain.tif", more='<OpenOptions><OOI key="A">B</OOI></OpenOptions>')),
+        ),
+    )[1],
     "a processed dataset": lambda f, u: text(
         f, "a.vrt", vrt("", attributes=' subClass="VRTProcessedDataset"')
     ),
@@ -135,12 +165,15 @@ REACHING = {
         f, "a.vrt", vrt(source(f"/vsicurl/{u}/a.tif")).replace("SourceFilename", "sourcefilename")
     ),
     "an address behind a comment": lambda f, u: (
-        plain(f), text(f, "a.vrt", vrt(source(f"/vsicurl/{u}/<!-- -->a.tif"))))[1],
+        plain(f),
+        text(f, "a.vrt", vrt(source(f"/vsicurl/{u}/<!-- -->a.tif"))),
+    )[1],
     "an address in CDATA": lambda f, u: text(
         f, "a.vrt", vrt(source(f"<![CDATA[/vsicurl/{u}/a.tif]]>"))
     ),
     "entities": lambda f, u: text(
-        f, "a.vrt",
+        f,
+        "a.vrt",
         '<!DOCTYPE a [<!ENTITY b "bbbbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]>' + vrt(source("&c;")),
     ),
     "an external entity": lambda f, u: text(
@@ -153,15 +186,23 @@ REACHING = {
     ),
     "a coordinate system at an address": lambda f, u: (
         plain(f),
-        text(f, "a.vrt", vrt(source("plain.tif")).replace("EPSG:32633", f"{u}/crs")))[1],
+        text(f, "a.vrt", vrt(source("plain.tif")).replace("EPSG:32633", f"{u}/crs")),
+    )[1],
     "a coordinate system in a file": lambda f, u: (
         plain(f),
-        text(f, "a.vrt", vrt(source("plain.tif")).replace("EPSG:32633", "/etc/passwd")))[1],
+        text(f, "a.vrt", vrt(source("plain.tif")).replace("EPSG:32633", "/etc/passwd")),
+    )[1],
     "an overview at an address, in a VRT": lambda f, u: (
         plain(f),
-        text(f, "a.vrt", vrt(
-            f'</VRTRasterBand><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{u}</MDI>'
-            f'</Metadata><VRTRasterBand dataType="Byte" band="1">{source("plain.tif")}')))[1],
+        text(
+            f,
+            "a.vrt",
+            vrt(
+                f'</VRTRasterBand><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{u}</MDI>'
+                f'</Metadata><VRTRasterBand dataType="Byte" band="1">{source("plain.tif")}'
+            ),
+        ),
+    )[1],
     "overviews that are a VRT": lambda f, u: beside(
         f, ".ovr", vrt(source(f"/vsicurl/{u}/o.tif", relative=0))
     ),
@@ -173,32 +214,47 @@ REACHING = {
         f, ".msk", vrt(source(f"/vsicurl/{u}/m.tif", relative=0))
     ),
     "an overview at an address, in a side file": lambda f, u: beside(
-        f, ".aux.xml",
+        f,
+        ".aux.xml",
         '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">'
         f"/vsicurl/{u}/o.tif</MDI></Metadata></PAMDataset>",
     ),
     "an overview at an address, in the header": overview_in_header,
     "an overview at an address, in the header of a source": lambda f, u: (
-        overview_in_header(f, u), text(f, "a.vrt", vrt(source("plain.tif"))))[1],
+        overview_in_header(f, u),
+        text(f, "a.vrt", vrt(source("plain.tif"))),
+    )[1],
     "a geolocation at an address": lambda f, u: beside(
-        f, ".aux.xml",
+        f,
+        ".aux.xml",
         '<PAMDataset><Metadata domain="GEOLOCATION"><MDI key="X_DATASET">'
         f"/vsicurl/{u}/x.tif</MDI></Metadata></PAMDataset>",
     ),
     "two formats in one file": two_in_one,
     "text in place of a name": lambda f, u: vrt(source(f"/vsicurl/{u}/a.tif", relative=0)),
-    "a file that describes a sparse one": lambda f, u: "/vsisparse/" + str(text(
-        f, "a.xml",
-        f"<VSISparseFile><SubfileRegion><Filename>/vsicurl/{u}/a.tif</Filename>"
-        "<DestinationOffset>0</DestinationOffset><SourceOffset>0</SourceOffset>"
-        "<RegionLength>999</RegionLength></SubfileRegion></VSISparseFile>")),
+    "a file that describes a sparse one": lambda f, u: (
+        "/vsisparse/"
+        + str(
+            text(
+                f,
+                "a.xml",
+                f"<VSISparseFile><SubfileRegion><Filename>/vsicurl/{u}/a.tif</Filename>"
+                "<DestinationOffset>0</DestinationOffset><SourceOffset>0</SourceOffset>"
+                "<RegionLength>999</RegionLength></SubfileRegion></VSISparseFile>",
+            )
+        )
+    ),
     "a tile index": lambda f, u: text(
-        f, "a.tif",
-        f"<GDALTileIndexDataset><IndexDataset>{u}/a.fgb</IndexDataset></GDALTileIndexDataset>"),
+        f,
+        "a.tif",
+        f"<GDALTileIndexDataset><IndexDataset>{u}/a.fgb</IndexDataset></GDALTileIndexDataset>",
+    ),
     "an MRF that fetches": lambda f, u: text(
-        f, "a.tif",
+        f,
+        "a.tif",
         f"<MRF_META><CachedSource><Source>/vsicurl/{u}/a.tif</Source></CachedSource>"
-        '<Raster><Size x="61" y="48" c="3"/></Raster></MRF_META>'),
+        '<Raster><Size x="61" y="48" c="3"/></Raster></MRF_META>',
+    ),
     "a driver's prefix": lambda f, u: f"WMS:{u}?LAYERS=a",
     "a VRT by its prefix": lambda f, u: f"vrt:///vsicurl/{u}/a.tif?bands=1",
-}  # fmt: skip
+}

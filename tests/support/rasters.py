@@ -32,9 +32,15 @@ def write_raster(
     """A GeoTIFF of pixels (bands, height, width); mask and alpha are (height, width)."""
     bands = pixels if alpha is None else np.concatenate([pixels, alpha[None].astype(pixels.dtype)])
     options = {
-        "driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2],
-        "dtype": bands.dtype, "crs": crs, "transform": transform, "nodata": nodata,
-    } | profile  # fmt: skip
+        "driver": "GTiff",
+        "count": len(bands),
+        "height": bands.shape[1],
+        "width": bands.shape[2],
+        "dtype": bands.dtype,
+        "crs": crs,
+        "transform": transform,
+        "nodata": nodata,
+    } | profile
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with (

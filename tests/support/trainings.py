@@ -107,9 +107,14 @@ def write_few_squares(path: Path) -> Path:
 def quick(**changes: object) -> TrainingSettings:
     """Settings that learn three colours in a second or two."""
     values = {
-        "stage": "head", "epochs": 2, "steps_per_epoch": 8, "batch_size": 4, "crop_px": CROP_PX,
-        "learning_rate": 0.02, "backbone_learning_rate": 1e-3,
-    }  # fmt: skip
+        "stage": "head",
+        "epochs": 2,
+        "steps_per_epoch": 8,
+        "batch_size": 4,
+        "crop_px": CROP_PX,
+        "learning_rate": 0.02,
+        "backbone_learning_rate": 1e-3,
+    }
     return TrainingSettings(**(values | changes))
 
 
@@ -138,13 +143,16 @@ def small_segmentor(backbone: Path, *, bands: int = 3) -> Segmentor:
         network=network,
         legend=Legend.of_names(dict(enumerate(NAMES))),
         statistics=BandStatistics(
-            mean=(110.0,) * bands, std=(60.0,) * bands, low=(10.0,) * bands, high=(240.0,) * bands,
+            mean=(110.0,) * bands,
+            std=(60.0,) * bands,
+            low=(10.0,) * bands,
+            high=(240.0,) * bands,
             dtype="uint8",
         ),
         bands=tuple(range(1, bands + 1)),
         trained_tile_px=CROP_PX,
         pixel_size_m=0.59,
-    )  # fmt: skip
+    )
 
 
 class ToldScorer:

@@ -22,9 +22,20 @@ from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 150, 187
 QUICK = [
-    "--stage", "head", "--no-quantize", "--epochs", "1", "--steps-per-epoch", "1",
-    "--batch-size", "1", "--crop", "28", "--device", "cpu",
-]  # fmt: skip
+    "--stage",
+    "head",
+    "--no-quantize",
+    "--epochs",
+    "1",
+    "--steps-per-epoch",
+    "1",
+    "--batch-size",
+    "1",
+    "--crop",
+    "28",
+    "--device",
+    "cpu",
+]
 
 
 def run(*arguments):
@@ -107,9 +118,19 @@ def test_train_takes_a_file_a_class_an_extent_and_a_legend(field, backbone, tmp_
     )
     model = tmp_path / "field.model"
     result = run(
-        "train", field / "ortho.tif", *class_files(field), "--extent", field / "extent.geojson",
-        "--legend", legend, "-o", model, "--backbone", backbone, *QUICK,
-    )  # fmt: skip
+        "train",
+        field / "ortho.tif",
+        *class_files(field),
+        "--extent",
+        field / "extent.geojson",
+        "--legend",
+        legend,
+        "-o",
+        model,
+        "--backbone",
+        backbone,
+        *QUICK,
+    )
     assert result.exit_code == 0, result.output
     told = model_legend(model)
     assert told[4] == ("roof", "#aa0000")
@@ -130,9 +151,17 @@ def test_train_takes_a_folder_of_class_files_for_several_scenes(field, backbone,
     half = write_raster(tmp_path / "half.tif", pixels[:, :100])
     model = tmp_path / "field.model"
     result = run(
-        "train", field / "ortho.tif", half, "--labels", folder, "-o", model,
-        "--backbone", backbone, *QUICK,
-    )  # fmt: skip
+        "train",
+        field / "ortho.tif",
+        half,
+        "--labels",
+        folder,
+        "-o",
+        model,
+        "--backbone",
+        backbone,
+        *QUICK,
+    )
     assert result.exit_code == 0, result.output
     assert [name for name, _ in model_legend(model).values()] == list(NAMES)
 
@@ -141,9 +170,16 @@ def test_train_takes_an_export_of_chips(backbone, tmp_path):
     write_export(tmp_path / "export", count=12)
     model = tmp_path / "chips.model"
     result = run(
-        "train", tmp_path / "export", "-o", model, "--unlabelled", "background",
-        "--backbone", backbone, *QUICK,
-    )  # fmt: skip
+        "train",
+        tmp_path / "export",
+        "-o",
+        model,
+        "--unlabelled",
+        "background",
+        "--backbone",
+        backbone,
+        *QUICK,
+    )
     assert result.exit_code == 0, result.output
     assert model_legend(model) == {
         0: ("background", "#d9d9d9"),

@@ -70,9 +70,12 @@ def test_errors_are_striped_and_what_no_label_checks_is_faded():
     predicted = np.full((40, 40), 2)
     everywhere = np.ones((40, 40), bool)
     shown = PanelSample(
-        pixels=np.ones((1, 40, 40)), valid=everywhere, labels=labels, predicted=predicted,
+        pixels=np.ones((1, 40, 40)),
+        valid=everywhere,
+        labels=labels,
+        predicted=predicted,
         confidence=np.ones((40, 40)),
-    )  # fmt: skip
+    )
     tile = _tiles(shown, LEGEND)[2].astype(int)
     color = np.array(LEGEND.classes[2].rgb)
     left, right = np.split(tile, 2, axis=1)
@@ -117,9 +120,12 @@ def test_a_panel_has_eight_rows_at_most(tmp_path, monkeypatch):
 
 def test_a_sample_without_any_data_is_drawn_white(tmp_path):
     empty = PanelSample(
-        pixels=np.full((3, 8, 5), np.nan), valid=np.zeros((8, 5), bool),
-        labels=np.full((8, 5), -1), predicted=np.zeros((8, 5), int), confidence=np.ones((8, 5)),
-    )  # fmt: skip
+        pixels=np.full((3, 8, 5), np.nan),
+        valid=np.zeros((8, 5), bool),
+        labels=np.full((8, 5), -1),
+        predicted=np.zeros((8, 5), int),
+        confidence=np.ones((8, 5)),
+    )
     assert all((tile == 255).all() for tile in _tiles(empty, LEGEND))
     assert validation_panel([empty], LEGEND, tmp_path / "p.png").exists()
 
@@ -144,9 +150,15 @@ def test_pictures_are_png(tmp_path):
 
 def rows(stage, epochs, first=1):
     return [
-        {"stage": stage, "epoch": first + n, "train_loss": 1.0, "val_loss": 1.2, "mean_iou": 0.1 * n}
+        {
+            "stage": stage,
+            "epoch": first + n,
+            "train_loss": 1.0,
+            "val_loss": 1.2,
+            "mean_iou": 0.1 * n,
+        }
         for n in range(epochs)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("first", [1, 5])

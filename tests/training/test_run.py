@@ -70,9 +70,12 @@ def few_labels(tmp_path):
 def setup_of(backbone, color_field):
     def make(settings, **network):
         data = read_training_data(
-            color_field.scene, color_field.labels, bands=None, options=LabelOptions(),
+            color_field.scene,
+            color_field.labels,
+            bands=None,
+            options=LabelOptions(),
             settings=settings,
-        )  # fmt: skip
+        )
         arguments = {"backbone": backbone, "quantize": False} | network
         return set_up(data, settings, arguments, torch.device("cpu"))
 
@@ -83,11 +86,14 @@ def cached(setup, folder, *, memory_bytes=1 << 30):
     budget = Budget(None, Ticks())
     validation = ValidationCrops(setup.source)
     crops = cache_crops(
-        setup.network, setup.source, validation, TrainingRecord(fingerprint=""),
+        setup.network,
+        setup.source,
+        validation,
+        TrainingRecord(fingerprint=""),
         place=CachePlace(memory_bytes=memory_bytes, folder=folder),
         allowance=budget.of_caching(is_last=True),
         meter=Meter(setup.settings, budget, lambda *_: None),
-    )  # fmt: skip
+    )
     return crops, validation
 
 
@@ -321,15 +327,18 @@ def test_a_plan_says_what_would_be_trained_and_loads_no_weights(
 
     monkeypatch.setattr(DinoV2Segmentor, "__init__", refuse)
     plan = plan_training(
-        color_field.scene, color_field.labels, settings=quick(stage="lora", cached_crops=10),
+        color_field.scene,
+        color_field.labels,
+        settings=quick(stage="lora", cached_crops=10),
         network={"backbone": backbone, "n_features": 2},
-    )  # fmt: skip
+    )
     facts = plan.to_json()
     assert facts["stages"] == ["head", "lora"]
     assert facts["cached crops"] == 10
     assert plan.cache_bytes == 10 * (2 * 2 * 32 * 16 + 56 * 56)
     assert all(facts["labelled pixels to validate on"].values())
-    few = plan_training(color_field.scene, few_labels, network={"backbone": backbone},
-                        settings=quick(stage="lora"))  # fmt: skip
+    few = plan_training(
+        color_field.scene, few_labels, network={"backbone": backbone}, settings=quick(stage="lora")
+    )
     assert few.stages == ("head",)
     assert few.to_json()["validation"].startswith("leave-one-block-out")

@@ -37,9 +37,11 @@ def sources(crop):
 
 
 shapes = {
-    "height": st.integers(1, 130), "width": st.integers(1, 130), "crop_px": st.integers(4, 40),
+    "height": st.integers(1, 130),
+    "width": st.integers(1, 130),
+    "crop_px": st.integers(4, 40),
     "seed": st.integers(0, 99),
-}  # fmt: skip
+}
 
 
 @given(**shapes)
@@ -224,8 +226,11 @@ def background_threads():
 def test_batches_come_in_order_and_the_thread_ends():
     sampler = CountingSampler()
     assert list(read_ahead(sampler, steps=range(2, 6), batch_size=3)) == [
-        [6, 7, 8], [9, 10, 11], [12, 13, 14], [15, 16, 17],
-    ]  # fmt: skip
+        [6, 7, 8],
+        [9, 10, 11],
+        [12, 13, 14],
+        [15, 16, 17],
+    ]
     assert not sampler.is_open
     assert not background_threads()
 

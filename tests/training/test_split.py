@@ -38,9 +38,11 @@ def few_or_many(case, seed):
 
 
 @given(
-    units=st.integers(1, 60), classes=st.integers(1, 4), share=st.floats(0, 0.5),
+    units=st.integers(1, 60),
+    classes=st.integers(1, 4),
+    share=st.floats(0, 0.5),
     seed=st.integers(0, 10_000),
-)  # fmt: skip
+)
 def test_a_quarter_of_each_class_and_more_is_left_to_train_on(units, classes, share, seed):
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 2000, (units, classes)) * rng.integers(0, 2, (units, 1))
@@ -222,13 +224,19 @@ def footprints(split, fold, *, held):
         labelled = part.counts.any(axis=2)
         blocks = part.held_out(fold) & labelled if held else part.trains(fold)
         boxes = [
-            shapely.Polygon([
-                part.scene.geobox.transform @ corner
-                for corner in ((w.col_off, w.row_off), (w.col_end, w.row_off),
-                               (w.col_end, w.row_end), (w.col_off, w.row_end))
-            ])
+            shapely.Polygon(
+                [
+                    part.scene.geobox.transform @ corner
+                    for corner in (
+                        (w.col_off, w.row_off),
+                        (w.col_end, w.row_off),
+                        (w.col_end, w.row_end),
+                        (w.col_off, w.row_end),
+                    )
+                ]
+            )
             for w in (part.block(*at) for at in np.argwhere(blocks))
-        ]  # fmt: skip
+        ]
         found.append(shapely.union_all(boxes))
     return found
 
@@ -256,8 +264,9 @@ def test_chips_with_a_stride_never_show_held_out_land_in_training(stride, turn):
 
 @pytest.mark.parametrize("crs", [UTM, "EPSG:3857"])
 def test_two_flights_over_one_field_share_one_split(crs):
-    first, labels = squares(300, 300, count=60, side=12, seed=1,
-                            transform=Affine(0.5, 0, 4e5, 0, -0.5, 5e6), crs=UTM)  # fmt: skip
+    first, labels = squares(
+        300, 300, count=60, side=12, seed=1, transform=Affine(0.5, 0, 4e5, 0, -0.5, 5e6), crs=UTM
+    )
     place = {"transform": Affine(0.5, 0, 4e5 + 3.2, 0, -0.5, 5e6 - 4.1), "crs": UTM}
     if crs != UTM:
         x, y = geopandas.points_from_xy([4e5 + 3.2], [5e6 - 4.1], crs=UTM).to_crs(crs)[0].coords[0]
@@ -283,8 +292,9 @@ def write_polygons(path, boxes, transform=ROTATED):
     )
     frame = geopandas.GeoDataFrame(
         {"class": ["field", "roof"] * (len(boxes) // 2) + ["field"] * (len(boxes) % 2)},
-        geometry=list(ground), crs=UTM,
-    )  # fmt: skip
+        geometry=list(ground),
+        crs=UTM,
+    )
     frame.to_file(path)
     return path
 

@@ -47,8 +47,10 @@ from geodinoseg.training.settings import Augmentation, TrainingSettings
 from geodinoseg.training.train import train_model
 
 MODEL_FILES = {"README.md", "backbone", "config.json", "curves.png", "history.csv"} | {
-    "model.safetensors", "reliability.png", "validation.png",
-}  # fmt: skip
+    "model.safetensors",
+    "reliability.png",
+    "validation.png",
+}
 
 
 @pytest.fixture
@@ -242,9 +244,10 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
 ):
     calls = iter(range(9))
     monkeypatch.setattr(
-        geodinoseg.training.head_stage, "segmentation_loss",
+        geodinoseg.training.head_stage,
+        "segmentation_loss",
         lambda logits, _: logits.sum() * (math.nan if next(calls) == 2 else 1.0),
-    )  # fmt: skip
+    )
     small = load_model(small_model, device="cpu")
     old = small.save(tmp_path / "field.model")
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
@@ -256,9 +259,10 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
 
 def test_gradients_that_are_no_numbers_end_the_training(train, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        geodinoseg.training.head_stage, "segmentation_loss",
+        geodinoseg.training.head_stage,
+        "segmentation_loss",
         lambda logits, _: (logits - logits.detach()).abs().sqrt().sum() + 1,
-    )  # fmt: skip
+    )
     with pytest.raises(ModelError, match="no longer a number"):
         train()
     assert not list(tmp_path.iterdir())

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.evaluation.agreement import LONGEST_PX, Agreement
 from geodinoseg.evaluation.boundaries import pixel_step_m
 from geodinoseg.evaluation.report.html_elements import add, add_picture
+from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.geobox import GeoBox
+from geodinoseg.legend import LegendClass
 from geodinoseg.plots.preview import class_colors, decimated, small_class_ids
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.legend import LegendClass
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.class_raster import ClassRaster
 
 # Blue and red differ to colour-blind readers too; what was not compared stays pale.
 _RIGHT, _WRONG, _UNKNOWN = (143, 184, 222), (203, 24, 29), (240, 242, 244)
@@ -53,9 +48,11 @@ def add_agreement_figure(parent: ET.Element, agreement: Agreement) -> None:
     _add_key(caption, [(name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in keys])
     if agreement.compared.max(initial=0) > 1:
         add(
-            caption, "div", "A pixel of the picture stands for several of the map: the redder, the "
+            caption,
+            "div",
+            "A pixel of the picture stands for several of the map: the redder, the "
             "more of them are wrong.",
-        )  # fmt: skip
+        )
 
 
 def agreement_colors(agreement: Agreement) -> NDArray[np.uint8]:
@@ -75,18 +72,26 @@ def add_points(box: ET.Element, assessment: SampleAssessment, raster: ClassRaste
     width, height = 100 * _aspect(raster.geobox), 100.0
     box.set("class", "picture pale")
     svg = add(
-        box, "svg", viewBox=f"0 0 {width:.2f} {height:g}", preserveAspectRatio="none",
-        role="img", aria_label="Points of the sample",
-    )  # fmt: skip
+        box,
+        "svg",
+        viewBox=f"0 0 {width:.2f} {height:g}",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label="Points of the sample",
+    )
     order = np.argsort(~assessment.right, kind="stable")
     for index in order.tolist():
         row, col = assessment.pixels[index].tolist()
         add(
-            svg, "circle", class_="right" if assessment.right[index] else "wrong",
+            svg,
+            "circle",
+            class_="right" if assessment.right[index] else "wrong",
             cx=f"{width * (col + 0.5) / raster.width:.2f}",
             cy=f"{height * (row + 0.5) / raster.height:.2f}",
-            r="0.9", stroke="#fff", stroke_width="0.25",
-        )  # fmt: skip
+            r="0.9",
+            stroke="#fff",
+            stroke_width="0.25",
+        )
 
 
 def _shown_classes(classes: Sequence[LegendClass]) -> list[tuple[str, str]]:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.image import imsave
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 NUMBER = "number"
 """Class of cells that hold numbers."""

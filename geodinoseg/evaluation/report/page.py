@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING
 
 from geodinoseg.evaluation.accuracy import shown
+from geodinoseg.evaluation.evaluate import MapAssessment
 from geodinoseg.evaluation.report.html_elements import add, page_text
 from geodinoseg.evaluation.report.report_labels import add_label_sections
 from geodinoseg.evaluation.report.report_sample import add_sample_sections
 from geodinoseg.evaluation.report.report_style import STYLE
+from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.redaction import printable_name
 from geodinoseg.version import __version__
-
-if TYPE_CHECKING:
-    from geodinoseg.evaluation.evaluate import MapAssessment
-    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 
 # Paired with what it says, so that a reader need not look measures up.
 _MEASURES = (
@@ -24,9 +21,12 @@ _MEASURES = (
     ("Recall", "of what is that class, how much the map shows (producer's accuracy)."),
     ("F1", "the harmonic mean of the two."),
     ("IoU", "what map and reference share of a class, of all that either gives to it."),
-    ("Boundary F", "the same as F1 for pixels at borders between classes, each met where the "
-     "other side has such a border near (Csurka et al., BMVC 2013)."),
-)  # fmt: skip
+    (
+        "Boundary F",
+        "the same as F1 for pixels at borders between classes, each met where the "
+        "other side has such a border near (Csurka et al., BMVC 2013).",
+    ),
+)
 
 
 def report_page(by_labels: MapAssessment | None, by_sample: SampleAssessment | None) -> str:
@@ -73,9 +73,11 @@ def _add_cards(
     _add_card(cards, "Overall accuracy by the labels", shown(accuracy.overall))
     _add_card(cards, "Mean IoU", shown(accuracy.mean_iou))
     _add_card(
-        cards, "Mean boundary F-score", shown(by_labels.boundary.mean_f_score),
+        cards,
+        "Mean boundary F-score",
+        shown(by_labels.boundary.mean_f_score),
         f"within {by_labels.tolerance}",
-    )  # fmt: skip
+    )
     if by_labels.reliability is not None:
         error = by_labels.reliability.ece
         _add_card(cards, "Calibration error", shown(error))
@@ -96,7 +98,9 @@ def _add_footer(main: ET.Element, *, has_labels: bool) -> None:
             line = add(footer, "p")
             add(line, "strong", name).tail = f": {meaning}"
         add(
-            footer, "p", "Scores hold only for labels that were not used in training, and that do "
+            footer,
+            "p",
+            "Scores hold only for labels that were not used in training, and that do "
             "not lie beside those that were. A dash stands where there is nothing to measure.",
-        )  # fmt: skip
+        )
     add(footer, "p", f"Made by geodinoseg {__version__}.")

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.evaluation.accuracy import plain
+from geodinoseg.evaluation.calibration import Reliability
+from geodinoseg.evaluation.compare import RegionAssessment
+from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.evaluation.sampling.areas import Estimate
+from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.legend import Legend
 from geodinoseg.redaction import printable, printable_name
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.calibration import Reliability
-    from geodinoseg.evaluation.compare import RegionAssessment
-    from geodinoseg.evaluation.evaluate import MapAssessment
-    from geodinoseg.evaluation.sampling.areas import Estimate
-    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
-    from geodinoseg.legend import Legend
-
 COLUMNS = (
-    "source", "region", "class_id", "class", "measure", "unit",
-    "value", "standard_error", "low", "high",
-)  # fmt: skip
+    "source",
+    "region",
+    "class_id",
+    "class",
+    "measure",
+    "unit",
+    "value",
+    "standard_error",
+    "low",
+    "high",
+)
 """Of the tidy table; low and high are the ends of the 95% interval."""
 Row = tuple[Any, ...]
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.evaluation.accuracy import ratio, shown
+from geodinoseg.evaluation.calibration import Reliability
+from geodinoseg.evaluation.compare import RegionAssessment
+from geodinoseg.evaluation.evaluate import MapAssessment
 from geodinoseg.evaluation.report.figures import add_agreement_figure, add_map_figure
 from geodinoseg.evaluation.report.html_charts import add_reliability_chart
 from geodinoseg.evaluation.report.html_elements import (
@@ -19,17 +23,8 @@ from geodinoseg.evaluation.report.html_elements import (
     add_table,
     percent,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.calibration import Reliability
-    from geodinoseg.evaluation.compare import RegionAssessment
-    from geodinoseg.evaluation.evaluate import MapAssessment
-    from geodinoseg.legend import LegendClass
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.legend import LegendClass
+from geodinoseg.rasters.class_raster import ClassRaster
 
 
 def add_label_sections(main: ET.Element, assessment: MapAssessment, raster: ClassRaster) -> None:
@@ -41,18 +36,24 @@ def add_label_sections(main: ET.Element, assessment: MapAssessment, raster: Clas
     add(main, "h2", "Against the labels")
     name = _without_folders(assessment.labels)
     add(
-        main, "p", f"{assessment.accuracy.pixels:,} pixels of the map have a label in {name} and "
-        f"were compared with it, one by one.", class_="lead",
-    )  # fmt: skip
+        main,
+        "p",
+        f"{assessment.accuracy.pixels:,} pixels of the map have a label in {name} and "
+        f"were compared with it, one by one.",
+        class_="lead",
+    )
     figures = add(main, "div", class_="figures")
     add_map_figure(figures, raster)
     add_agreement_figure(figures, assessment.agreement)
     _add_classes(main, assessment)
     add(main, "h3", "Confusion matrix")
     add(
-        main, "p", "Rows are the labels, columns the map. A cell gives pixels, and their share of "
-        "the row; right pixels lie on the diagonal.", class_="note",
-    )  # fmt: skip
+        main,
+        "p",
+        "Rows are the labels, columns the map. A cell gives pixels, and their share of "
+        "the row; right pixels lie on the diagonal.",
+        class_="note",
+    )
     classes = assessment.legend.classes
     matrix = assessment.accuracy.matrix
     add_matrix(main, matrix, classes, classes, corner="label \\ map", label="Confusion matrix")
@@ -127,15 +128,21 @@ def _add_reliability(main: ET.Element, reliability: Reliability) -> None:
     error = reliability.ece
     text = add(beside, "div")
     add(
-        text, "p", f"Of pixels that the map gives 80% confidence, eight in ten should be right: "
+        text,
+        "p",
+        f"Of pixels that the map gives 80% confidence, eight in ten should be right: "
         f"bars that end at the dashed line. Here confidence and accuracy differ by {error:.1%} in "
-        f"the mean (expected calibration error, ten bins)." if math.isfinite(error)
+        f"the mean (expected calibration error, ten bins)."
+        if math.isfinite(error)
         else "No compared pixel has a confidence.",
-    )  # fmt: skip
+    )
     add(
-        text, "p", "Bars below the line: the map is surer than it should be. Above: it is better "
-        "than it says. Pale bars stand for few pixels.", class_="note",
-    )  # fmt: skip
+        text,
+        "p",
+        "Bars below the line: the map is surer than it should be. Above: it is better "
+        "than it says. Pale bars stand for few pixels.",
+        class_="note",
+    )
 
 
 def _add_regions(main: ET.Element, regions: Sequence[RegionAssessment]) -> None:

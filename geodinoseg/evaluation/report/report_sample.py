@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from geodinoseg.evaluation.report.figures import add_map_figure, add_points
 from geodinoseg.evaluation.report.html_charts import add_area_chart
 from geodinoseg.evaluation.report.html_elements import NUMBER, add, add_class_name, add_table
 from geodinoseg.evaluation.report.report_labels import add_matrix
-from geodinoseg.evaluation.sampling.evaluate import with_margin
-
-if TYPE_CHECKING:
-    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.evaluation.sampling.evaluate import SampleAssessment, with_margin
+from geodinoseg.rasters.class_raster import ClassRaster
 
 _METHOD = (
     "Stratified estimators of Olofsson et al. (2014), Remote Sensing of Environment 148, with the "
@@ -41,9 +37,12 @@ def add_sample_sections(
     add(main, "h3", "Areas")
     add_area_chart(main, assessment)
     add(
-        main, "p", "Dot and bar: the area by the reference and its 95% interval. Stroke: the area "
-        "on the map, which counts its errors, too.", class_="note",
-    )  # fmt: skip
+        main,
+        "p",
+        "Dot and bar: the area by the reference and its 95% interval. Stroke: the area "
+        "on the map, which counts its errors, too.",
+        class_="note",
+    )
     _add_areas(main, assessment)
     add(main, "h3", "Accuracy")
     _add_accuracies(main, assessment)
@@ -52,9 +51,13 @@ def add_sample_sections(
     add(main, "p", "Rows are the map, columns the reference.", class_="note")
     strata = assessment.classes[: len(assessment.drawn)]
     add_matrix(
-        main, assessment.estimates.counts, strata, assessment.classes,
-        corner="map \\ reference", label="Error matrix in points",
-    )  # fmt: skip
+        main,
+        assessment.estimates.counts,
+        strata,
+        assessment.classes,
+        corner="map \\ reference",
+        label="Error matrix in points",
+    )
     _add_proportions(main, assessment)
     add(main, "h3", "Where the points lie")
     box = add_map_figure(main, raster)

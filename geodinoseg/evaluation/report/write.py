@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geodinoseg.errors import OutputError
+from geodinoseg.evaluation.evaluate import MapAssessment
 from geodinoseg.evaluation.report.page import report_page
 from geodinoseg.evaluation.report.report_facts import (
     COLUMNS,
@@ -18,13 +20,8 @@ from geodinoseg.evaluation.report.report_facts import (
     sample_facts,
     sample_rows,
 )
+from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 from geodinoseg.files.atomic import check_output, written_beside
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from geodinoseg.evaluation.evaluate import MapAssessment
-    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 
 FilePath = str | os.PathLike[str]
 SUFFIXES = (".html", ".json", ".csv")

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.evaluation.accuracy import ratio
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 CONFIDENCE_LEVEL = 0.95
 """Of the intervals."""

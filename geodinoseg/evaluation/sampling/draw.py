@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.evaluation.accuracy import aligned
@@ -21,6 +22,7 @@ from geodinoseg.evaluation.sampling.sampling_design import (
     sample_size,
 )
 from geodinoseg.evaluation.sampling.strata import (
+    FilePath,
     Strata,
     count_strata,
     draw_pixels,
@@ -30,14 +32,7 @@ from geodinoseg.evaluation.sampling.strata import (
 from geodinoseg.files.atomic import check_output
 from geodinoseg.polygons.writer import check_parts
 from geodinoseg.progress import Progress, no_progress, part_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.sampling.strata import FilePath
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.class_raster import ClassRaster
 
 _COUNTING = 0.9
 

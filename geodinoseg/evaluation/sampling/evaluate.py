@@ -6,29 +6,23 @@ import logging
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.evaluation.accuracy import aligned, shown
 from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estimate_areas
 from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
 from geodinoseg.evaluation.sampling.sampling_design import FEWEST_PER_CLASS
-from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, read_pixels
+from geodinoseg.evaluation.sampling.strata import FilePath, hectares, open_with_areas, read_pixels
 from geodinoseg.labels.pixel_space import pixel_space
-from geodinoseg.legend import PALETTE, LegendClass
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.evaluation.sampling.strata import FilePath
-    from geodinoseg.legend import Legend
-    from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.legend import PALETTE, Legend, LegendClass
+from geodinoseg.rasters.class_raster import ClassRaster
 
 _log = logging.getLogger(__name__)
 
@@ -244,5 +238,8 @@ def _check_answered(
     if open_points:
         _log.warning(
             "%s: %d of %d points have no reference class; they are left out, and the answered "
-            "points of their map class stand for them.", path, open_points, int(drawn.sum()),
-        )  # fmt: skip
+            "points of their map class stand for them.",
+            path,
+            open_points,
+            int(drawn.sum()),
+        )

@@ -11,16 +11,20 @@ import os
 import sqlite3
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import geopandas
 import numpy as np
 import pandas as pd
 import pyogrio
+import pyproj
 import shapely
+from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import written_beside
@@ -29,13 +33,6 @@ from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.polygons.writer import find_parts
 from geodinoseg.qgis.geopackage import add_layer_style, add_note, check_layer_name, read_note
 from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import pyproj
-    from numpy.typing import NDArray
-    from rasterio.crs import CRS
 
 PARTS = (".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
 """Endings of files that belong to an open or broken GeoPackage."""

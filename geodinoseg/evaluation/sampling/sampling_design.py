@@ -7,14 +7,12 @@ Cochran (1977), Sampling Techniques, eq. 5.25.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Allocation = Literal["balanced", "proportional", "equal"]
 """How points are given to classes; see `allocate`."""

@@ -9,26 +9,21 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.evaluation.compare import ChannelTable, check_class_count
 from geodinoseg.labels.open import IGNORE
 from geodinoseg.polygons.ground import area_weights
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.progress import Progress
+from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader, open_class_raster
 from geodinoseg.windows import Window, windows_over
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.progress import Progress
-    from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader
 
 SQUARE_PX = 512
 """Side of a square: a block of a map of ours."""
@@ -233,8 +228,10 @@ def open_with_areas(class_raster: FilePath | ClassRaster) -> ClassRaster:
     if abs(stretch - 1) > _STRETCH_WARNED:
         _log.warning(
             "%s: areas are in units of the map, %.2f times those on the ground; for true areas, "
-            "warp the raster to an equal-area or local CRS first.", raster.path, stretch,
-        )  # fmt: skip
+            "warp the raster to an equal-area or local CRS first.",
+            raster.path,
+            stretch,
+        )
     return raster
 
 

@@ -16,22 +16,17 @@ import json
 import logging
 import os
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
-from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
+from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, Checksums
+from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from geodinoseg.rasters.block_rows import Checksums
-    from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
 
 logger = logging.getLogger(__name__)
 

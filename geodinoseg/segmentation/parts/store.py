@@ -173,7 +173,7 @@ def part_store(output: Path, under: str | Path | None = None) -> PartStore:
         return FolderStore(output.parent / name)
     place = os.fspath(under)
     if "://" not in place:
-        return store_at(os.path.join(place, name))  # noqa: PTH118 (`Path` would mend addresses)
+        return store_at(os.path.join(place, name))  # `Path` would mend addresses
     address, mark, options = place.partition("?")
     folder = address if address.endswith("://") else address.rstrip("/")
     return store_at(f"{folder}/{name}{mark}{options}")

@@ -9,20 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyproj
 import shapely
+from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.geobox import GeoBox
-    from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.scene import Scene
 
 _NO_LAND = 1e-4
 """Of the smaller place: neighbours share a border, and rounding makes it an area."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.training.split.blocks import Places
+from geodinoseg.training.split.blocks import Places
 
 _LARGEST_CELL = 8
 """Places along a side of a ground cell, at most."""

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from geodinoseg.legend import Legend
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.training.split.blocks import Places, find_places
 from geodinoseg.training.split.folds import fold_of_units, held_out_units, renumbered
 from geodinoseg.training.split.groups import per_unit, units_of
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from geodinoseg.legend import Legend
-    from geodinoseg.rasters.scene import Scene
 
 NEVER, NEITHER = -1, -2
 """In `SplitScene.folds`: trained on in every fold; in no part at all, a buffer."""
@@ -216,13 +213,16 @@ def _split(
     )
     split = [
         SplitScene(
-            scene=scene, labels=labels, block_px=px, counts=pixels,
+            scene=scene,
+            labels=labels,
+            block_px=px,
+            counts=pixels,
             folds=folds[of_block].astype(np.int16),
         )
         for scene, labels, px, pixels, of_block in zip(
             places.scenes, places.labels, blocks_px, counts, places.of_block, strict=True
         )
-    ]  # fmt: skip
+    ]
     return Split(
         scenes=tuple(split),
         folds=int(folds.max(initial=NEVER)) + 1,
