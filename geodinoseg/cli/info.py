@@ -13,8 +13,9 @@ from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.config import read_model_config
 from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import opened_raster
+from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import printable
 
 
@@ -61,7 +62,7 @@ def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any
 
 def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
     """Whether a raster is a map of ours, or one of others whose numbers stand for colours."""
-    with opened_raster(path, allow_external=allow_external) as dataset:
+    with open_dataset(RasterSource.of(path, trusted=allow_external)) as dataset:
         return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
 
 

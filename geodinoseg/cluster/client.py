@@ -18,9 +18,10 @@ from geodinoseg.cluster.connect import check_scheduler, distributed, quiet
 from geodinoseg.cluster.tasks import Errands
 from geodinoseg.cluster.worker import Decision, Order, Remark, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
+from geodinoseg.rasters.scene import Scene, scene_path
 from geodinoseg.segmentation.job import Job, Outputs
 from geodinoseg.segmentation.parts.run import Parts
 from geodinoseg.segmentation.plan import Plan
@@ -85,7 +86,7 @@ class DaskWorkers:
 
     def prepare(
         self,
-        scene: ScenePath | Scene,
+        scene: PathLike | Scene,
         model: str | Path | TileModel,
         targets: Outputs,
         settings: SegmentSettings,
@@ -228,9 +229,11 @@ def _tell(remarks: Sequence[Remark]) -> None:
         logger.log(level, "%s", text)
 
 
-def _seen_by_all(scene: ScenePath | Scene) -> str | Scene:
+def _seen_by_all(scene: PathLike | Scene) -> str | Scene:
     path = _absolute(scene_path(scene))
-    return dataclasses.replace(scene, path=path) if isinstance(scene, Scene) else path
+    if not isinstance(scene, Scene):
+        return path
+    return dataclasses.replace(scene, source=dataclasses.replace(scene.source, path=path))
 
 
 def _absolute(path: str) -> str:

@@ -24,7 +24,8 @@ from geodinoseg.evaluation.regions import Region
 from geodinoseg.labels.open import IGNORE, Labels
 from geodinoseg.legend import LARGEST_CLASS_ID
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.class_raster import ClassRaster, ConfidenceReader, opened_confidence
+from geodinoseg.rasters.class_raster import ClassRaster, open_confidence
+from geodinoseg.rasters.reader import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 _MOST_CLASSES = 1_000
@@ -177,7 +178,7 @@ def _compared(
         reader = stack.enter_context(raster.reader())
         confidence = None
         if raster.confidence_path is not None:
-            confidence = stack.enter_context(opened_confidence(raster))
+            confidence = stack.enter_context(open_confidence(raster))
         for window in windows:
             halo = _with_halo(window, reach.halo_px, raster)
             core = _inside(window, halo)
@@ -196,9 +197,7 @@ def _compared(
             )
 
 
-def _percent(
-    raster: ClassRaster, confidence: ConfidenceReader, window: Window
-) -> NDArray[np.uint8]:
+def _percent(raster: ClassRaster, confidence: RasterReader, window: Window) -> NDArray[np.uint8]:
     """Confidence of a window.
 
     Raises:

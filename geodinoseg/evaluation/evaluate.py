@@ -195,5 +195,5 @@ def evaluate_map(
         whole=found.whole,
         regions=found.regions,
         agreement=found.agreement,
-        allow_external=raster.allow_external,
+        allow_external=raster.source.trusted,
     )

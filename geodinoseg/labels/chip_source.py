@@ -25,9 +25,10 @@ from geodinoseg.labels.paths import LabelsPath
 from geodinoseg.labels.shared_legend import FoundLabels, in_one_legend
 from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.rasters.dataset import holds_whole_numbers, opened_raster, unreadable
+from geodinoseg.rasters.dataset import holds_whole_numbers, open_dataset, unreadable
 from geodinoseg.rasters.legend_sources import find_legend
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 _log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ def _source(
 def _read(path: str, scene: Scene, *, zero_is_unlabelled: bool, allow_external: bool) -> Chip:
     """A label chip and its classes."""
     try:
-        with opened_raster(path, allow_external=allow_external) as dataset:
+        with open_dataset(RasterSource(path, allow_external)) as dataset:
             _check_kind(path, dataset, scene)
             nodata = dataset.nodata
             pixels = _pixels(path, dataset)
@@ -222,7 +223,7 @@ def _pixels(path: str, dataset: rasterio.DatasetReader) -> NDArray[Any]:
     try:
         values: NDArray[Any] = dataset.read(1)
     except (RasterioError, OSError) as error:
-        raise unreadable(path, window, error) from error
+        raise unreadable(RasterSource(path), window, error) from error
     return values
 
 
@@ -231,7 +232,7 @@ def _style(chips: ChipFolder, class_ids: list[int], *, allow_external: bool) -> 
     if chips.style.classes or not class_ids:
         return chips.style
     path = chips.pairs[0][1]
-    with opened_raster(path, allow_external=allow_external) as dataset:
+    with open_dataset(RasterSource(path, allow_external)) as dataset:
         legend = find_legend(dataset, path, class_ids)
     bare = Legend.of_names({entry.class_id: entry.name for entry in legend}).by_id()
     return ClassStyle(

@@ -26,8 +26,10 @@ from geodinoseg.labels.pixel_space import (
     nearest_pixels,
     pixel_space,
 )
-from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader, open_class_raster
-from geodinoseg.rasters.dataset import opened_raster
+from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.rasters.dataset import open_dataset
+from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 # Of labels much finer than the scene at most so many pixels are read at once (here 4,096 squared).
@@ -36,7 +38,7 @@ _VALUES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RasterSource:
+class LabelRasterSource:
     """Labels that are read from a class raster when a window is."""
 
     raster: ClassRaster
@@ -73,7 +75,7 @@ class RasterSource:
 
     def _look_up(
         self,
-        reader: ClassRasterReader,
+        reader: RasterReader,
         cols: NDArray[np.int64],
         rows: NDArray[np.int64],
         labels: NDArray[Any],
@@ -105,7 +107,7 @@ def is_raster(path: str, *, allow_external: bool = False) -> bool:
     if path.lower().endswith(VECTOR_SUFFIXES):
         return False
     try:
-        with opened_raster(path, allow_external=allow_external):
+        with open_dataset(RasterSource(path, allow_external)):
             return True
     except SceneError:
         return False
@@ -154,7 +156,7 @@ def raster_source(
     *,
     fill: int,
     dtype: np.dtype[Any],
-) -> RasterSource:
+) -> LabelRasterSource:
     """A class raster made ready to be read on a scene's grid.
 
     Args:
@@ -169,7 +171,7 @@ def raster_source(
     """
     by_value = np.full(_VALUES, IGNORE, dtype=np.int64)
     by_value[raster.legend.class_ids] = channels
-    return RasterSource(
+    return LabelRasterSource(
         raster=raster,
         scene=geobox,
         space=_space_of(raster, geobox),

@@ -18,12 +18,12 @@ from geodinoseg.plots.preview import (
     small_class_ids,
 )
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
+from geodinoseg.rasters.scene import Scene, scene_path
 from geodinoseg.redaction import printable_name
 
 
 def side_by_side(
-    scene: ScenePath | Scene,
+    scene: PathLike | Scene,
     class_raster: PathLike | ClassRaster,
     output_png: PathLike,
     *,

@@ -16,11 +16,12 @@ from rasterio.errors import NodataShadowWarning
 from rasterio.vrt import WarpedVRT
 
 from geodinoseg.errors import SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_place
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import ClassRaster
-from geodinoseg.rasters.reader import opened_reader
-from geodinoseg.rasters.scene import Scene, ScenePath, open_scene, scene_path
+from geodinoseg.rasters.reader import open_reader
+from geodinoseg.rasters.scene import Scene, open_scene, scene_path
 from geodinoseg.windows import Window
 
 # Of pixel values; what lies outside is drawn black or white. A few hot roofs or dark edges would
@@ -42,7 +43,7 @@ def decimated(geobox: GeoBox, *, longest_px: int) -> GeoBox:
 
 
 def scene_colors(
-    source: ScenePath | Scene, raster: ClassRaster, small: GeoBox, *, bands: Sequence[int] | None
+    source: PathLike | Scene, raster: ClassRaster, small: GeoBox, *, bands: Sequence[int] | None
 ) -> NDArray[np.uint8]:
     """A scene as it looks where a class raster lies.
 
@@ -66,14 +67,14 @@ def scene_colors(
             f"{path}: {len(bands)} bands make no picture; give one, or red, green and blue."
         )
     scene = open_scene(source, bands=bands)
-    with opened_reader(path, allow_external=scene.allow_external) as reader:
+    with open_reader(scene.source) as reader:
         shown = list(bands) if bands else _color_bands(reader.dataset, scene.bands)
 
         def read(dataset: rasterio.DatasetReader) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             with _on_grid_of(raster, scene, dataset, small) as view:
                 return _read_small(view, shown, small)
 
-        pixels, valid = reader.read(_whole(scene.geobox), read)
+        pixels, valid = reader.read_with(_whole(scene.geobox), read)
     if not valid.any() and not same_place(scene.geobox, raster.geobox):
         raise SceneError(
             f"{path}: holds nothing where {raster.path} lies; give the scene that the map was "
@@ -95,8 +96,8 @@ def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
         SceneError: the file cannot be read.
     """
     shape = (small.height, small.width)
-    with opened_reader(raster.path, allow_external=raster.allow_external) as reader:
-        class_ids: NDArray[Any] = reader.read(
+    with open_reader(raster.source) as reader:
+        class_ids: NDArray[Any] = reader.read_with(
             _whole(raster.geobox), lambda dataset: dataset.read(1, out_shape=shape)
         )
     return class_ids

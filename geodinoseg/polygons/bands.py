@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from geodinoseg.polygons.coverage.tracer import Band
 from geodinoseg.polygons.ground import AreaWeights
 from geodinoseg.rasters.class_raster import (
     ClassRaster,
-    ClassRasterReader,
-    ConfidenceReader,
-    opened_confidence,
+    open_confidence,
 )
-from geodinoseg.rasters.dataset import settings_for
+from geodinoseg.rasters.reader import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 _CONFIDENCE_NODATA = 255
@@ -52,9 +49,9 @@ def outside_of(raster: ClassRaster) -> Outside:
 class OpenRasters:
     """A class raster and its confidence, opened. Belongs to the thread that opened them."""
 
-    classes: ClassRasterReader
+    classes: RasterReader
     """The class ids."""
-    confidence: ConfidenceReader | None
+    confidence: RasterReader | None
     """Percent, where the class raster names such a raster."""
 
 
@@ -69,14 +66,8 @@ def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
         classes = stack.enter_context(raster.reader())
         confidence = None
         if raster.confidence_path is not None:
-            confidence = stack.enter_context(opened_confidence(raster))
-        stack.enter_context(
-            settings_for(
-                os.fspath(raster.path),
-                allow_external=raster.allow_external,
-                cache_bytes=_cache_bytes(raster),
-            )
-        )
+            confidence = stack.enter_context(open_confidence(raster))
+        stack.enter_context(raster.source.settings(cache_bytes=_cache_bytes(raster)))
         yield OpenRasters(classes=classes, confidence=confidence)
 
 
@@ -93,7 +84,7 @@ def _cache_bytes(raster: ClassRaster) -> int:
 
 
 def read_rows(
-    raster: ClassRaster, reader: ClassRasterReader, *, chunk_rows: int
+    raster: ClassRaster, reader: RasterReader, *, chunk_rows: int
 ) -> Iterator[NDArray[Any]]:
     """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype.
 
@@ -129,7 +120,7 @@ def cut_bands(
     *,
     outside: Outside,
     weights: AreaWeights,
-    confidence: ConfidenceReader | None,
+    confidence: RasterReader | None,
 ) -> Iterator[Band]:
     """Bands for the tracer from chunks of rows, with the confidence where there is one.
 

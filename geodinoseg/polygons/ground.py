@@ -11,8 +11,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
-from geodinoseg.rasters.dataset import RasterPath
 
 # Sums of weights over a whole raster stay below 2^60, so no order of adding overflows.
 _WHOLE_RASTER_WEIGHT = 1 << 60
@@ -28,7 +28,7 @@ class AreaWeights:
     """(height + 1,) weights of the rows above each lattice row, summed."""
 
 
-def check_place(path: RasterPath, geobox: GeoBox) -> None:
+def check_place(path: PathLike, geobox: GeoBox) -> None:
     """Refuse a raster whose pixels have no place or no area, so that no polygon has one either.
 
     Raises:

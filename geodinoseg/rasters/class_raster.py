@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 
 from geodinoseg.errors import LegendError, SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_place
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.dataset import (
     FIRST_DEADLINE_S,
-    RasterPath,
     geobox_of,
     holds_whole_numbers,
 )
 from geodinoseg.rasters.legend_sources import class_ids_in, find_legend
-from geodinoseg.rasters.reader import RasterReader, opened_reader
+from geodinoseg.rasters.reader import RasterReader, open_reader
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 LEGEND_TAG = "GEODINOSEG_LEGEND"
@@ -43,8 +44,8 @@ CONTENT_TAG = "GEODINOSEG_CONTENT"
 class ClassRaster:
     """A raster of class ids. A plain value: holds no handle. Made by `open_class_raster`."""
 
-    path: Path | str
-    """The file; text where it is an address or another path of GDAL's."""
+    source: RasterSource
+    """The raster, and whether it is trusted."""
     geobox: GeoBox
     """Place and size."""
     legend: Legend
@@ -59,8 +60,11 @@ class ClassRaster:
     """Confidence raster of the same grid, where there is one: percent, nodata 255."""
     tags: dict[str, str]
     """GDAL metadata of the file; ours begin with GEODINOSEG_."""
-    allow_external: bool = False
-    """Whether it may be of a kind that reaches further than plain rasters do."""
+
+    @property
+    def path(self) -> Path | str:
+        """The file; text where it is an address, of which a Path would drop a slash."""
+        return Path(self.source.path) if self.source.is_plain_path else self.source.path
 
     @property
     def height(self) -> int:
@@ -73,46 +77,26 @@ class ClassRaster:
         return self.geobox.width
 
     @contextmanager
-    def reader(self) -> Iterator[ClassRasterReader]:
+    def reader(self, *, cache_bytes: int | None = None) -> Iterator[RasterReader]:
         """A handle of one's own, for one thread and many reads.
 
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with opened_reader(self.path, allow_external=self.allow_external) as raster:
-            yield ClassRasterReader(raster)
+        with open_reader(self.source, cache_bytes=cache_bytes) as reader:
+            yield reader
 
     def read(self, window: Window) -> NDArray[Any]:
-        """Read one window; see `ClassRasterReader.read`."""
-        with self.reader() as reader:
-            return reader.read(window)
-
-
-class ClassRasterReader:
-    """An open class raster. Belongs to the thread that opened it."""
-
-    def __init__(self, raster: RasterReader) -> None:
-        self._raster = raster
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """Class ids of a window.
-
-        Args:
-            window: inside the raster.
-
-        Returns:
-            (height, width) in the raster's dtype; nodata where there is no class.
+        """(height, width) class ids of a window, in the raster's dtype; nodata where unclassified.
 
         Raises:
             SceneError: a block cannot be read.
         """
-        class_ids: NDArray[Any] = self._raster.read(
-            window, lambda dataset: dataset.read(1, window=window.ranges)
-        )
-        return class_ids
+        with self.reader() as reader:
+            return reader.read(window)
 
 
-def open_class_raster(path: RasterPath, *, allow_external: bool = False) -> ClassRaster:
+def open_class_raster(path: PathLike, *, allow_external: bool = False) -> ClassRaster:
     """Look at a class raster, ours or another's, and say what its ids mean.
 
     The legend of ours is in its header. One that others made is read through once, to find the
@@ -126,13 +110,14 @@ def open_class_raster(path: RasterPath, *, allow_external: bool = False) -> Clas
         SceneError: the file is missing or no raster, its pixels are not class ids, or it has more
             than one band.
     """
-    with opened_reader(path, allow_external=allow_external, deadline_s=FIRST_DEADLINE_S) as reader:
+    source = RasterSource.of(path, trusted=allow_external)
+    with open_reader(source, deadline_s=FIRST_DEADLINE_S) as reader:
         dataset = reader.dataset
         tags: dict[str, str] = dataset.tags()
         dtype = _class_dtype(path, dataset, tags)
         nodata = _whole_nodata(dataset.nodata, dtype)
         return ClassRaster(
-            path=_as_given(path),
+            source=source,
             geobox=geobox_of(path, dataset),
             legend=_legend(path, reader, tags, nodata),
             nodata=nodata,
@@ -140,18 +125,11 @@ def open_class_raster(path: RasterPath, *, allow_external: bool = False) -> Clas
             block_shape=dataset.block_shapes[0],
             confidence_path=_confidence_path(path, tags),
             tags=tags,
-            allow_external=allow_external,
         )
 
 
-def _as_given(path: RasterPath) -> Path | str:
-    """A Path, unless it is an address, of which a Path would drop a slash."""
-    name = os.fspath(path)
-    return name if name.startswith("/vsi") or "://" in name else Path(name)
-
-
 def _class_dtype(
-    path: RasterPath, dataset: rasterio.DatasetReader, tags: dict[str, str]
+    path: PathLike, dataset: rasterio.DatasetReader, tags: dict[str, str]
 ) -> np.dtype[Any]:
     if tags.get(CONTENT_TAG, "classes") != "classes":
         raise SceneError(
@@ -185,7 +163,7 @@ def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
 
 
 def _legend(
-    path: RasterPath, reader: RasterReader, tags: dict[str, str], nodata: int | None
+    path: PathLike, reader: RasterReader, tags: dict[str, str], nodata: int | None
 ) -> Legend:
     if LEGEND_TAG not in tags:
         class_ids = class_ids_in(reader, path, nodata=nodata)
@@ -199,7 +177,7 @@ def _legend(
         ) from error
 
 
-def _confidence_path(path: RasterPath, tags: dict[str, str]) -> Path | None:
+def _confidence_path(path: PathLike, tags: dict[str, str]) -> Path | None:
     if CONFIDENCE_TAG not in tags:
         return None
     beside = Path(path).parent / tags[CONFIDENCE_TAG]
@@ -207,30 +185,9 @@ def _confidence_path(path: RasterPath, tags: dict[str, str]) -> Path | None:
     return beside if os.path.isfile(beside) else None
 
 
-class ConfidenceReader:
-    """An open confidence raster. Belongs to the thread that opened it."""
-
-    def __init__(self, raster: RasterReader) -> None:
-        self._raster = raster
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """Confidence of a window.
-
-        Returns:
-            (height, width) percent; 255 where there is none.
-
-        Raises:
-            SceneError: a block cannot be read.
-        """
-        percent: NDArray[np.uint8] = self._raster.read(
-            window, lambda dataset: dataset.read(1, window=window.ranges)
-        )
-        return percent
-
-
 @contextmanager
-def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
-    """The confidence raster that a class raster names.
+def open_confidence(raster: ClassRaster) -> Iterator[RasterReader]:
+    """A reader of the confidence raster that a class raster names: percent, nodata 255.
 
     Raises:
         SceneError: it names none, or one that is missing, of another type or on another grid.
@@ -238,7 +195,7 @@ def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
     path = raster.confidence_path
     if path is None:
         raise SceneError(f"{raster.path}: names no confidence raster; segment with --confidence.")
-    with opened_reader(path, allow_external=raster.allow_external) as reader:
+    with open_reader(RasterSource.of(path, trusted=raster.source.trusted)) as reader:
         dataset = reader.dataset
         content = dataset.tags().get(CONTENT_TAG, "confidence")
         if content != "confidence":
@@ -249,4 +206,4 @@ def opened_confidence(raster: ClassRaster) -> Iterator[ConfidenceReader]:
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."
             )
-        yield ConfidenceReader(reader)
+        yield reader

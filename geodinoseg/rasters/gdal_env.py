@@ -27,7 +27,7 @@ _REMOTE = {
     # In one thread it asks again, merges neighbouring ranges all the same, and fails where it must.
     "GDAL_NUM_THREADS": "1",
     "GDAL_HTTP_ENABLE_ADVISE_READ": False,
-    # 429, 5xx and broken connections are asked again after 0.5, 1 and 2 s; `remote.with_patience`
+    # 429, 5xx and broken connections are asked again after 0.5, 1 and 2 s; `retry.retry`
     # begins anew where that does not help.
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 0.5,
@@ -90,7 +90,7 @@ def gdal_settings(
         settings |= {name: value for name, value in _REMOTE.items() if name not in os.environ}
     if reading or remote:
         # With threads GDAL 3.10 lets damage pass that it refuses in one, and gives pixels for it
-        # (seed 7 of tests/fuzzing.py). Never from the environment.
+        # (seed 7 of tests/support/fuzzing.py). Never from the environment.
         settings["GDAL_NUM_THREADS"] = "1"
     if alone:
         settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"

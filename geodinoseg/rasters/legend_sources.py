@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.files.safe_xml import XmlError, parsed_xml
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.rasters.dataset import RasterPath
 from geodinoseg.rasters.reader import RasterReader
 from geodinoseg.windows import Window, windows_over
 
@@ -47,7 +46,7 @@ class _Known:
     colors: dict[int, str] = field(default_factory=dict)
 
 
-def class_ids_in(reader: RasterReader, path: RasterPath, *, nodata: int | None) -> list[int]:
+def class_ids_in(reader: RasterReader, path: PathLike, *, nodata: int | None) -> list[int]:
     """The class ids that occur in a single-band raster of whole numbers; reads all of it.
 
     Returns:
@@ -59,7 +58,7 @@ def class_ids_in(reader: RasterReader, path: RasterPath, *, nodata: int | None) 
     """
     found: set[int] = set()
     for window in _block_windows(reader.dataset):
-        found.update(_distinct(reader.read(window, partial(_first_band, window=window))))
+        found.update(_distinct(reader.read(window)))
         found.discard(nodata)
         _check_class_ids(path, window, found)
     if not found:
@@ -67,7 +66,7 @@ def class_ids_in(reader: RasterReader, path: RasterPath, *, nodata: int | None) 
     return sorted(found)
 
 
-def find_legend(dataset: rasterio.DatasetReader, path: RasterPath, class_ids: list[int]) -> Legend:
+def find_legend(dataset: rasterio.DatasetReader, path: PathLike, class_ids: list[int]) -> Legend:
     """Names and colours of ids, from the best source that knows them.
 
     Names come from a raster attribute table or category names beside the file, else they are
@@ -100,11 +99,6 @@ def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
     )
 
 
-def _first_band(dataset: rasterio.DatasetReader, *, window: Window) -> NDArray[Any]:
-    values: NDArray[Any] = dataset.read(1, window=window.ranges)
-    return values
-
-
 def _distinct(values: NDArray[Any]) -> list[int]:
     """The values that occur. Only the first of equal neighbours is looked at: maps are patches."""
     flat = values.ravel()
@@ -113,7 +107,7 @@ def _distinct(values: NDArray[Any]) -> list[int]:
     return found
 
 
-def _check_class_ids(path: RasterPath, window: Window, found: set[int]) -> None:
+def _check_class_ids(path: PathLike, window: Window, found: set[int]) -> None:
     wrong = [value for value in found if not 0 <= value <= LARGEST_CLASS_ID]
     if wrong:
         raise SceneError(

@@ -1,20 +1,21 @@
-"""A raster that is read window by window; of one on a server, again where the server stumbles."""
+"""A raster read window by window; one on a server is asked again where it fails."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from geodinoseg.errors import SceneError
-from geodinoseg.rasters.dataset import RasterPath, open_patiently, settings_for, unreadable
+from geodinoseg.rasters.dataset import open_handle, unreadable
 from geodinoseg.rasters.gdal_env import bounded_settings
-from geodinoseg.rasters.retry import is_remote, with_patience
+from geodinoseg.rasters.retry import retry
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 _T = TypeVar("_T")
@@ -22,88 +23,87 @@ _FAULTS = (RasterioError, OSError)
 
 
 class RasterReader:
-    """An open raster. Belongs to the thread that opened it; made by `opened_reader`."""
+    """An open raster. Belongs to the thread that opened it; made by `open_reader`."""
 
-    def __init__(self, path: RasterPath, *, allow_external: bool, deadline_s: float) -> None:
-        self._path = path
-        self._allow_external = allow_external
-        self._dataset: rasterio.DatasetReader | None = self._opened(deadline_s)
+    def __init__(self, source: RasterSource, *, deadline_s: float) -> None:
+        self._source = source
+        self._dataset: rasterio.DatasetReader | None = open_handle(source, deadline_s=deadline_s)
 
     @property
     def dataset(self) -> rasterio.DatasetReader:
-        """The handle; a new one where the last one failed.
-
-        Raises:
-            SceneError: the file cannot be opened any more.
-        """
+        """The handle; a new one where the last one failed."""
         if self._dataset is None:
-            self._dataset = self._opened(math.inf)
+            self._dataset = open_handle(self._source)
         return self._dataset
 
-    def read(self, window: Window, take: Callable[[rasterio.DatasetReader], _T]) -> _T:
-        """What is taken from a window, once it can be read.
+    def read(self, window: Window) -> NDArray[Any]:
+        """(height, width) pixels of the first band, in the raster's dtype.
+
+        Args:
+            window: inside the raster.
+
+        Raises:
+            SceneError: a block cannot be read; of a raster on a server, within the deadline.
+        """
+        pixels: NDArray[Any] = self.read_with(
+            window, lambda dataset: dataset.read(1, window=window.ranges)
+        )
+        return pixels
+
+    def read_with(self, window: Window, take: Callable[[rasterio.DatasetReader], _T]) -> _T:
+        """What a function takes from the handle, once the window can be read.
 
         Args:
             window: where, for the message.
             take: reads from the handle that it is given; it may be called again.
 
         Raises:
-            SceneError: a block cannot be read; of a raster on a server, within the deadline.
+            SceneError: as `read`.
         """
         try:
             return take(self.dataset)
         except _FAULTS as error:
-            if not is_remote(os.fspath(self._path)):
-                raise unreadable(self._path, window, error) from error
+            if not self._source.is_remote:
+                raise unreadable(self._source, window, error) from error
         # A handle that failed once may give wrong pixels the next time.
         self.close()
         try:
-            return with_patience(
+            return retry(
                 lambda left_s: self._taken_anew(take, left_s),
-                path=os.fspath(self._path),
+                path=self._source.path,
                 faults=(*_FAULTS, SceneError),
             )
         except (*_FAULTS, SceneError) as error:
-            raise unreadable(self._path, window, error) from error
+            raise unreadable(self._source, window, error) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._dataset is not None:
             self._dataset.close()
             self._dataset = None
 
     def _taken_anew(self, take: Callable[[rasterio.DatasetReader], _T], left_s: float) -> _T:
         """With a handle that is not kept, as its requests have little time."""
-        with bounded_settings(left_s), self._opened(0) as dataset:
+        with bounded_settings(left_s), open_handle(self._source, deadline_s=0) as dataset:
             return take(dataset)
-
-    def _opened(self, deadline_s: float) -> rasterio.DatasetReader:
-        return open_patiently(
-            os.fspath(self._path), allow_external=self._allow_external, deadline_s=deadline_s
-        )
 
 
 @contextmanager
-def opened_reader(
-    path: RasterPath,
-    *,
-    allow_external: bool = False,
-    cache_bytes: int | None = None,
-    deadline_s: float = math.inf,
+def open_reader(
+    source: RasterSource, *, cache_bytes: int | None = None, deadline_s: float = math.inf
 ) -> Iterator[RasterReader]:
     """A reader of one's own for the block, for one thread and many reads.
 
     Args:
-        path: as in `raster_file.opened_raster`.
-        allow_external: whether it may be of any kind that GDAL knows.
+        source: what to read.
         cache_bytes: size of GDAL's block cache where the default does not fit.
         deadline_s: for how long a server is asked for the header, at most.
 
     Raises:
-        SceneError: as in `raster_file.opened_raster`.
+        SceneError: as `dataset.open_dataset`.
     """
-    with settings_for(os.fspath(path), allow_external=allow_external, cache_bytes=cache_bytes):
-        reader = RasterReader(path, allow_external=allow_external, deadline_s=deadline_s)
+    with source.settings(cache_bytes=cache_bytes):
+        reader = RasterReader(source, deadline_s=deadline_s)
         try:
             yield reader
         finally:

@@ -5,7 +5,6 @@ Which pixels hold data is decided here, once, for training and segmentation alik
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -19,14 +18,15 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geodinoseg.errors import SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
-from geodinoseg.rasters.dataset import geobox_of, opened_raster
+from geodinoseg.rasters.dataset import geobox_of, open_dataset
 from geodinoseg.rasters.gdal_env import CACHE_BYTES
-from geodinoseg.rasters.reader import RasterReader, opened_reader
+from geodinoseg.rasters.reader import RasterReader, open_reader
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 Validity = Literal["nodata", "mask", "alpha"]
-ScenePath = str | os.PathLike[str]
 
 _CACHE_OF_ROWS_BYTES = 16 << 20
 
@@ -38,8 +38,8 @@ class Scene:
     A plain value: it holds no handle and can be sent to another process. Made by `open_scene`.
     """
 
-    path: str
-    """A file, or any path that GDAL reads (`/vsizip/...`, `/vsicurl/...`, a VRT)."""
+    source: RasterSource
+    """The raster, and whether it is trusted."""
     geobox: GeoBox
     """Place and size."""
     bands: tuple[int, ...]
@@ -55,8 +55,11 @@ class Scene:
     """Band that holds the transparency; None where there is none."""
     block_shape: tuple[int, int]
     """Rows and columns of a block as the file is stored."""
-    allow_external: bool = False
-    """Whether it may be of a kind that reaches further than plain rasters do."""
+
+    @property
+    def path(self) -> str:
+        """A file, or any path that GDAL reads (`/vsizip/...`, `/vsicurl/...`, a VRT)."""
+        return self.source.path
 
     @property
     def height(self) -> int:
@@ -75,9 +78,7 @@ class Scene:
         Raises:
             SceneError: the file cannot be opened any more.
         """
-        with opened_reader(
-            self.path, allow_external=self.allow_external, cache_bytes=self.cache_bytes
-        ) as raster:
+        with open_reader(self.source, cache_bytes=self.cache_bytes) as raster:
             yield SceneReader(self, raster)
 
     @property
@@ -120,7 +121,7 @@ class SceneReader:
         Raises:
             SceneError: a block cannot be read.
         """
-        return self._raster.read(window, lambda dataset: self._read(dataset, window))
+        return self._raster.read_with(window, lambda dataset: self._read(dataset, window))
 
     def _read(
         self, dataset: rasterio.DatasetReader, window: Window
@@ -137,7 +138,7 @@ class SceneReader:
 
 
 def open_scene(
-    source: ScenePath | rasterio.DatasetReader | Scene,
+    scene: PathLike | rasterio.DatasetReader | Scene,
     *,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
@@ -146,10 +147,10 @@ def open_scene(
     """Look at a raster's header and say how it will be read.
 
     Args:
-        source: a file or GDAL path, an open rasterio dataset, or a Scene, which is returned with
+        scene: a file or GDAL path, an open rasterio dataset, or a Scene, which is returned with
             other bands where these are given.
         bands: bands to read, from 1; all but alpha where not given.
-        nodata: a value that means missing, in place of what the file says.
+        nodata: nodata value, in place of the one in the file.
         allow_external: whether it may be of any kind that GDAL knows, and reach where it likes: a
             VRT with pixel functions, raw bands or addresses, a web service. Only for files that
             are trusted; other local files are opened by drivers that read plain rasters.
@@ -161,40 +162,39 @@ def open_scene(
         SceneError: the file is missing, no raster, without the bands, or its pixels are not
             measured values (complex numbers, a colour palette).
     """
-    if isinstance(source, Scene) and bands is None and nodata is None:
-        return source
-    path = scene_path(source)
-    allow_external = allow_external or (isinstance(source, Scene) and source.allow_external)
-    with opened_raster(path, allow_external=allow_external) as dataset:
-        scene = _describe(path, dataset, bands, nodata)
-    return dataclasses.replace(scene, allow_external=allow_external)
+    if isinstance(scene, Scene) and bands is None and nodata is None:
+        return scene
+    trusted = allow_external or (isinstance(scene, Scene) and scene.source.trusted)
+    source = RasterSource(scene_path(scene), trusted)
+    with open_dataset(source) as dataset:
+        return _describe(source, dataset, bands, nodata)
 
 
-def scene_path(source: ScenePath | rasterio.DatasetReader | Scene) -> str:
+def scene_path(scene: PathLike | rasterio.DatasetReader | Scene) -> str:
     """The path of whatever `open_scene` takes.
 
     Raises:
         SceneError: it has none: an array, or a warped view in memory.
     """
-    if isinstance(source, Scene):
-        return source.path
-    if isinstance(source, rasterio.DatasetReader):
-        return str(source.name)
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+    if isinstance(scene, Scene):
+        return scene.path
+    if isinstance(scene, rasterio.DatasetReader):
+        return str(scene.name)
+    if isinstance(scene, str | os.PathLike):
+        return os.fspath(scene)
     raise SceneError(
-        f"a {type(source).__name__} is no scene: give a path, or a dataset that rasterio.open "
+        f"a {type(scene).__name__} is not a scene: give a path, or a dataset that rasterio.open "
         f"made; a warped view can be saved as a VRT."
     )
 
 
 def _describe(
-    path: str,
+    source: RasterSource,
     dataset: rasterio.DatasetReader,
     bands: Sequence[int] | None,
     nodata: float | None,
 ) -> Scene:
-    alpha_band = _alpha_band(dataset)
+    path, alpha_band = source.path, _alpha_band(dataset)
     chosen = _chosen_bands(path, dataset, bands, alpha_band)
     dtype = _pixel_dtype(path, dataset, chosen)
     if nodata is not None and math.isfinite(nodata) and _usable_nodata(nodata, dtype) is None:
@@ -213,7 +213,7 @@ def _describe(
     if any(_has_stored_mask(dataset.mask_flag_enums[band - 1]) for band in chosen):
         validity.append("mask")
     return Scene(
-        path=path,
+        source=source,
         geobox=geobox_of(path, dataset),
         bands=chosen,
         dtype=dtype,

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from geodinoseg.errors import SceneError, one_line
-from geodinoseg.rasters.dataset import opened_raster
+from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.windows import Window
 
@@ -85,7 +85,7 @@ class SceneWatch:
 
 
 def _files(scene: Scene) -> list[str]:
-    with opened_raster(scene.path, allow_external=scene.allow_external) as dataset:
+    with open_dataset(scene.source) as dataset:
         return sorted(dataset.files)
 
 

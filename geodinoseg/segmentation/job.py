@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from geodinoseg.errors import OutputError
-from geodinoseg.files.atomic import check_output
+from geodinoseg.files.atomic import PathLike, check_output
 from geodinoseg.model.fingerprint import model_identity
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
+from geodinoseg.rasters.scene import Scene, scene_path
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_identity
 from geodinoseg.segmentation.inference import fitting_batch_size
 from geodinoseg.segmentation.input_checks import warn_of_far_values
@@ -166,7 +166,7 @@ class Workers(Protocol):
 
     def prepare(
         self,
-        scene: ScenePath | Scene,
+        scene: PathLike | Scene,
         model: str | Path | TileModel,
         targets: Outputs,
         settings: SegmentSettings,
@@ -195,7 +195,7 @@ class ThisProcess:
 
     def prepare(
         self,
-        scene: ScenePath | Scene,
+        scene: PathLike | Scene,
         model: str | Path | TileModel,
         targets: Outputs,
         settings: SegmentSettings,

@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from geodinoseg.errors import OutputError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.files.locks import locked_output
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
-from geodinoseg.rasters.scene import Scene, ScenePath
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import printable, printable_name
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.job import (
@@ -43,7 +44,7 @@ _NETWORK_SHARE, _ASSEMBLED_SHARE = 0.95, 0.97
 
 
 def segment_scene(
-    scene: ScenePath | Scene,
+    scene: PathLike | Scene,
     model: str | Path | TileModel,
     output: str | Path,
     *,

@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.chip_folder import ChipFolder, find_chips, joined
 from geodinoseg.labels.chip_source import open_chip_labels
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.open import open_label_set
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
-from geodinoseg.rasters.scene import Scene, ScenePath, open_scene
+from geodinoseg.rasters.scene import Scene, open_scene
 
 logger = logging.getLogger(__name__)
 
-ScenePaths = ScenePath | Scene | Sequence[ScenePath | Scene]
+ScenePaths = PathLike | Scene | Sequence[PathLike | Scene]
 """One scene, or several of one kind; or folders of image chips."""
 LabelPaths = LabelsPath | Sequence[LabelsPath]
 """Labels of all scenes, or of each."""

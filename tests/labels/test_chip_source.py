@@ -148,10 +148,10 @@ def test_each_label_chip_is_opened_once(tmp_path, monkeypatch):
 
     write_chips(tmp_path, count=5)
     seen = []
-    original = chip_labels.opened_raster
+    original = chip_labels.open_dataset
     monkeypatch.setattr(
         chip_labels,
-        "opened_raster",
+        "open_dataset",
         lambda path, **options: (seen.append(path), original(path, **options))[1],
     )
     _, labels, _ = opened(tmp_path)

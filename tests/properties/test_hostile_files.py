@@ -190,7 +190,7 @@ def test_a_file_that_is_trusted_may_reach_further(tmp_path):
     path = REACHING["a pixel function"](tmp_path, "")
     assert_array_equal(everything(path, allow_external=True)[0], PIXELS[:1])
     scene = open_scene(open_scene(path, allow_external=True), bands=[1])
-    assert scene.allow_external
+    assert scene.source.trusted
 
 
 def test_the_commands_refuse_such_a_file_and_take_it_with_the_option(tmp_path):

@@ -22,10 +22,11 @@ import geodinoseg
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.polygons.bands import opened_rasters
-from geodinoseg.rasters.class_raster import opened_confidence
+from geodinoseg.rasters.class_raster import open_confidence
 from geodinoseg.rasters.gdal_env import bounded_settings
-from geodinoseg.rasters.retry import DEADLINE_VARIABLE, is_remote
+from geodinoseg.rasters.retry import DEADLINE_VARIABLE
 from geodinoseg.rasters.scene import open_scene
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import printable, printable_name, scrubbed
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.settings import SegmentSettings
@@ -162,7 +163,7 @@ def test_what_a_server_sends_must_be_a_plain_raster(name, served, monkeypatch):
     ],
 )
 def test_paths_that_ask_a_server_are_known(path, expected):
-    assert is_remote(path) is expected
+    assert RasterSource(path).is_remote is expected
 
 
 MAP_READERS = {
@@ -237,7 +238,7 @@ def test_a_map_on_a_server_that_fails_is_one_line_with_rows_and_no_output(
 def test_windows_of_a_map_and_its_confidence_are_right_or_an_error_with_rows(fault, served):
     raster = geodinoseg.open_class_raster(served.url("ok", "map.tif"))
     window = Window(col_off=100, row_off=131, width=200, height=270)
-    there = dataclasses.replace(raster, path=served.url(fault, "map.tif"))
+    there = dataclasses.replace(raster, source=RasterSource(served.url(fault, "map.tif")))
     # The values of a map will do for percents.
     sure = dataclasses.replace(raster, confidence_path=served.url(fault, "map.tif"))
     for read in (lambda: there.read(window), lambda: confidence_of(sure, window)):
@@ -249,7 +250,7 @@ def test_windows_of_a_map_and_its_confidence_are_right_or_an_error_with_rows(fau
 
 
 def confidence_of(raster, window):
-    with opened_confidence(raster) as reader:
+    with open_confidence(raster) as reader:
         return reader.read(window)
 
 

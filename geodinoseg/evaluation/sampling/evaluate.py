@@ -124,7 +124,7 @@ def evaluate_sample(
         drawn=drawn,
         pixels=pixels[answered],
         right=columns[answered] == rows,
-        allow_external=raster.allow_external,
+        allow_external=raster.source.trusted,
     )
 
 

@@ -22,7 +22,8 @@ from geodinoseg.evaluation.compare import ChannelTable, check_class_count
 from geodinoseg.labels.open import IGNORE
 from geodinoseg.polygons.ground import area_weights
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.class_raster import ClassRaster, ClassRasterReader, open_class_raster
+from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.rasters.reader import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 SQUARE_PX = 512
@@ -138,7 +139,7 @@ def _drawn(
 class _PixelFinder:
     """Finds the pixel at a place along all the area of its class."""
 
-    def __init__(self, strata: Strata, reader: ClassRasterReader) -> None:
+    def __init__(self, strata: Strata, reader: RasterReader) -> None:
         self.strata = strata
         self._reader = reader
         self._table = ChannelTable(strata.raster)

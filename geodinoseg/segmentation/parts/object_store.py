@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from geodinoseg.errors import OutputError, one_line
-from geodinoseg.rasters.retry import with_patience
+from geodinoseg.rasters.retry import retry
 
 SCHEMES = ("s3://", "gs://", "gcs://", "abfs://", "abfss://")
 """How the addresses begin."""
@@ -173,7 +173,7 @@ class ObjectStore:
                 raise
 
         try:
-            return with_patience(tried, path=self._place, faults=(OSError,), deadline_s=deadline_s)
+            return retry(tried, path=self._place, faults=(OSError,), deadline_s=deadline_s)
         except (OSError, pa.ArrowException, ValueError) as error:
             raise self._failed(error) from error
 
