@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
     from geodinoseg.rasters.scene import Scene, open_scene
-    from geodinoseg.segmentation.segment import segment_scene
-    from geodinoseg.segmentation.settings import SegmentSettings
+    from geodinoseg.segmentation.segment import plan_segmentation, segment_scene
+    from geodinoseg.segmentation.settings import SegmentationSettings
     from geodinoseg.training.plan import plan_training
     from geodinoseg.training.settings import Augmentation, TrainingSettings
     from geodinoseg.training.train import train_model
@@ -68,7 +68,7 @@ _HOMES = {
     "SampleDesign": "evaluation.sampling.draw",
     "SampleOptions": "evaluation.sampling.draw",
     "Scene": "rasters.scene",
-    "SegmentSettings": "segmentation.settings",
+    "SegmentationSettings": "segmentation.settings",
     "Segmentor": "model.segmentor",
     "TileModel": "model.tile_model",
     "TrainingSettings": "training.settings",
@@ -82,6 +82,7 @@ _HOMES = {
     "local_workers": "cluster.local",
     "open_class_raster": "rasters.class_raster",
     "open_scene": "rasters.scene",
+    "plan_segmentation": "segmentation.segment",
     "plan_training": "training.plan",
     "polygonize": "polygons.polygonize",
     "segment_scene": "segmentation.segment",
@@ -109,7 +110,7 @@ __all__ = [
     "SampleDesign",
     "SampleOptions",
     "Scene",
-    "SegmentSettings",
+    "SegmentationSettings",
     "Segmentor",
     "TileModel",
     "TrainingSettings",
@@ -124,6 +125,7 @@ __all__ = [
     "local_workers",
     "open_class_raster",
     "open_scene",
+    "plan_segmentation",
     "plan_training",
     "polygonize",
     "segment_scene",

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,9 +22,9 @@ from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_identity
-from geodinoseg.segmentation.job import ThisProcess, Workers
+from geodinoseg.segmentation.job import Workers, entered
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,12 @@ def segment_scenes(
     folder: Path,
     *,
     names: OutputNames | None = None,
-    settings: SegmentSettings | None = None,
+    settings: SegmentationSettings | None = None,
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
     parts: str | Path | None = None,
-    workers: Workers | None = None,
+    workers: Workers | AbstractContextManager[Workers] | None = None,
     allow_external: bool = False,
     tell: Callable[[SceneResult], None] = lambda _: None,
     progress: Progress = no_progress,
@@ -93,18 +94,18 @@ def segment_scenes(
     names = names or OutputNames()
     maps = planned_files(scenes, folder, names)
     _make(folder)
-    orders = _Orders(
-        model=model,
-        settings=settings or SegmentSettings(),
-        device=device,
-        overwrite=overwrite,
-        resume=resume,
-        parts=parts,
-        workers=workers or ThisProcess(),
-        allow_external=allow_external,
-    )
     results = []
-    with opened_journal(folder) as journal:
+    with entered(workers) as crew, opened_journal(folder) as journal:
+        orders = _Orders(
+            model=model,
+            settings=settings or SegmentationSettings(),
+            device=device,
+            overwrite=overwrite,
+            resume=resume,
+            parts=parts,
+            workers=crew,
+            allow_external=allow_external,
+        )
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
             stage = part_of(progress, index / len(scenes), (index + 1) / len(scenes))
             results.append(_attempted(scene, files, orders, journal, _named(stage, scene)))
@@ -118,7 +119,7 @@ class _Orders:
     """What all scenes have in common."""
 
     model: str | Path
-    settings: SegmentSettings
+    settings: SegmentationSettings
     device: str
     overwrite: bool
     resume: bool

@@ -101,7 +101,7 @@ def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> N
         say(line)
 
 
-def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
+def report_plan(plan: Any, *, json_: bool) -> None:
     """What a dry run found: lines for a person, or one JSON event."""
     from geodinoseg.segmentation.plan import plan_facts
 
@@ -110,14 +110,14 @@ def report_plan(plan: Any, seconds: float, *, json_: bool) -> None:
         event(
             event="plan",
             scene=plan.scene.path,
-            seconds=round(seconds, 1),
+            seconds=round(plan.seconds, 1),
             parts=len(plan.chunks),
             **costs,
             **plan_facts(plan),
         )
         return
     say(str(plan))
-    say(f"time      about {spoken(seconds)} in the network on this device")
+    say(f"time      about {spoken(plan.seconds)} in the network on this device")
 
 
 def report_facts(facts: dict[str, Any], *, json_: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from geodinoseg.cli.options import (
     overwrite_option,
 )
 from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
-from geodinoseg.progress import Progress
 
 _FILE = click.Path(path_type=Path)
 
@@ -34,10 +33,12 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="Also write polygons: .gpkg, .shp, .fgb, .geojson or .parquet; may be repeated.",
 )
-@click.option("--confidence", type=_FILE, help="Also write the winner's probability, percent.")
+@click.option(
+    "--confidence", type=_FILE, help="Also write the probability of the predicted class, percent."
+)
 @click.option("--probabilities", type=_FILE, help="Also write one band of probability a class.")
 @bands_option
-@click.option("--nodata", type=float, help="A value that means missing. [default: the scene's]")
+@click.option("--nodata", type=float, help="Nodata value. [default: the scene's]")
 @click.option("--tile", type=click.IntRange(min=1), help="Side of a tile, px. [default: model's]")
 @click.option(
     "--overlap", type=click.IntRange(min=0), help="Overlap of tiles, px. [default: a quarter]"
@@ -66,7 +67,9 @@ _FILE = click.Path(path_type=Path)
 )
 @device_option
 @allow_external_option
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and how long it takes.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be done and how long it would take, and stop."
+)
 @overwrite_option
 @click.option(
     "--no-resume",
@@ -104,12 +107,12 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
       geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
-    A run that was interrupted is gone on with by the same command: finished parts lie beside the
-    output, in <output>.parts, until the map is whole.
+    Run the same command again to resume an interrupted run: finished parts lie beside the output,
+    in <output>.parts, until the map is whole.
 
     With --output-dir, SCENE is one or more files, folders, quoted patterns, @lists of them or STAC
     items; each gets a map of its own, and the names of outputs are templates: {stem} stands for the
-    scene's name. A journal in the folder says what is done: the same command again does the rest.
+    scene's name. A journal in the folder lists what is done: the same command again does the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
     if options["workers"] and options["scheduler"]:
         raise click.UsageError("--workers and --scheduler: give one of them.")
@@ -121,52 +124,39 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
-    from geodinoseg.cli.checks import (
-        check_bands,
-        check_map_outputs,
-        check_polygon_outputs,
-        read_legend,
-    )
-    from geodinoseg.rasters.scene import open_scene
+    import geodinoseg as gds
 
-    # Before torch is loaded: a mistyped path is answered at once.
-    source = open_scene(
-        scene,
-        bands=options["bands"],
-        nodata=options["nodata"],
-        allow_external=options["allow_external"],
-    )
-    legend = read_legend(options["model"])
-    check_bands(options["model"], options["bands"])
-    overwrite, rasters = options["overwrite"], _rasters(options)
-    check_map_outputs(source, rasters, parts=options["parts"], overwrite=overwrite)
-    if options["polygons"]:
-        check_polygon_outputs(
-            source,
-            rasters,
-            options["polygons"],
-            parts=options["parts"],
-            legend=legend,
-            overwrite=overwrite,
-        )
+    source = gds.open_scene(scene, allow_external=options["allow_external"])
+    asked = {
+        "confidence": options["confidence"] or False,
+        "probabilities": options["probabilities"] or False,
+        "polygons": options["polygons"],
+        "settings": _settings(options),
+        "device": options["device"],
+        "overwrite": options["overwrite"],
+        "parts": options["parts"],
+    }
     if options["dry_run"]:
-        _dry_run(source, options)
+        plan = gds.plan_segmentation(source, options["model"], options["output"], **asked)
+        report_plan(plan, json_=options["json_"])
         return
-    if options["scheduler"]:
-        from geodinoseg.cluster.connect import check_scheduler
-
-        check_scheduler(options["scheduler"])
-    with (
-        _workers(options) as workers,
-        progress_bar("segmenting", json=options["json_"]) as progress,
-    ):
-        raster = _segment(source, options, workers, progress)
-    outputs = [*rasters, *options["polygons"]]
+    with progress_bar("segmenting", json=options["json_"]) as progress:
+        raster = gds.segment_scene(
+            source,
+            options["model"],
+            options["output"],
+            **asked,
+            resume=not options["no_resume"],
+            workers=_workers(options),
+            progress=progress,
+        )
+    outputs = [options["output"], options["confidence"], options["probabilities"]]
+    outputs = [*filter(None, outputs), *options["polygons"]]
     report_done(options["json_"], outputs, _lines(raster, outputs))
 
 
-def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
-    """Who computes: nothing said, this process."""
+def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
+    """Who computes; this process where nothing is given. They start after all checks."""
     if options["workers"]:
         from geodinoseg.cluster.local import local_workers
 
@@ -175,53 +165,13 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any]:
         from geodinoseg.cluster.client import connected_workers
 
         return connected_workers(options["scheduler"])
-    return nullcontext()
-
-
-def _segment(source: Any, options: dict[str, Any], workers: Any, progress: Progress) -> Any:
-    import geodinoseg
-
-    return geodinoseg.segment_scene(
-        source,
-        options["model"],
-        options["output"],
-        confidence=options["confidence"] or False,
-        probabilities=options["probabilities"] or False,
-        polygons=options["polygons"],
-        settings=_settings(options),
-        device=options["device"],
-        overwrite=options["overwrite"],
-        resume=not options["no_resume"],
-        parts=options["parts"],
-        workers=workers,
-        progress=progress,
-    )
-
-
-def _dry_run(source: Any, options: dict[str, Any]) -> None:
-    from geodinoseg.segmentation.trial import estimate
-
-    plan, seconds = estimate(
-        source,
-        options["model"],
-        _settings(options),
-        device=options["device"],
-        confidence=options["confidence"] is not None,
-        probabilities=options["probabilities"] is not None,
-    )
-    report_plan(plan, seconds, json_=options["json_"])
-
-
-def _rasters(options: dict[str, Any]) -> list[Path]:
-    """The rasters to write, class raster first."""
-    wanted = (options["output"], options["confidence"], options["probabilities"])
-    return [path for path in wanted if path]
+    return None
 
 
 def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.segmentation.settings import SegmentSettings
+    import geodinoseg as gds
 
-    return SegmentSettings(
+    return gds.SegmentationSettings(
         tile_px=options["tile"],
         overlap_px=options["overlap"],
         batch_size=options["batch_size"],

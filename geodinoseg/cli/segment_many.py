@@ -70,14 +70,14 @@ def segment_many(
     options: dict[str, Any],
     *,
     settings: Callable[[dict[str, Any]], Any],
-    workers: Callable[[dict[str, Any]], AbstractContextManager[Any]],
+    workers: Callable[[dict[str, Any]], AbstractContextManager[Any] | None],
 ) -> None:
     """Run the command for many scenes.
 
     Args:
         scenes: as they were named.
         options: of the command.
-        settings: makes `SegmentSettings` of the options.
+        settings: makes `SegmentationSettings` of the options.
         workers: makes workers of the options.
 
     Raises:
@@ -102,14 +102,10 @@ def segment_many(
     if options["dry_run"]:
         _dry_run(listed, options, settings(options))
         return
-    if options["scheduler"]:
-        from geodinoseg.cluster.connect import check_scheduler
-
-        check_scheduler(options["scheduler"])
     from geodinoseg.batch.segment_scenes import segment_scenes
 
     json_ = options["json_"]
-    with workers(options) as crew, progress_bar("segmenting", json=json_) as progress:
+    with progress_bar("segmenting", json=json_) as progress:
         results = segment_scenes(
             listed,
             options["model"],
@@ -120,7 +116,7 @@ def segment_many(
             overwrite=options["overwrite"],
             resume=not options["no_resume"],
             parts=options["parts"],
-            workers=crew,
+            workers=workers(options),
             allow_external=options["allow_external"],
             tell=lambda result: report_scene(result, json_=json_),
             progress=progress,
@@ -149,26 +145,27 @@ def _template(name: Path | str | None) -> Any:
 
 def _dry_run(listed: Sequence[Any], options: dict[str, Any], settings: Any) -> None:
     from geodinoseg.rasters.scene import open_scene
-    from geodinoseg.segmentation.job import loaded_model
-    from geodinoseg.segmentation.trial import estimate
+    from geodinoseg.segmentation.engine import loaded_model
+    from geodinoseg.segmentation.outputs import MapFiles
+    from geodinoseg.segmentation.trial import tried_plan
 
+    files = MapFiles.named(
+        "map.tif",
+        confidence=options["confidence"] is not None,
+        probabilities=options["probabilities"] is not None,
+    )
     model = loaded_model(options["model"], settings, device=options["device"])
     total_s, total_bytes, failed = 0.0, 0, []
     for scene in listed:
         try:
-            plan, seconds = estimate(
-                open_scene(scene.path, allow_external=options["allow_external"]),
-                model,
-                settings,
-                confidence=options["confidence"] is not None,
-                probabilities=options["probabilities"] is not None,
-            )
+            opened = open_scene(scene.path, allow_external=options["allow_external"])
+            plan = tried_plan(opened, model, settings, files=files, device=options["device"])
         except GeodinosegError as error:
             report_unfit(scene.public_name, error, json_=options["json_"])
             failed.append(scene.public_name)
             continue
-        report_plan(plan, seconds, json_=options["json_"])
-        total_s, total_bytes = total_s + seconds, total_bytes + plan.output_bytes
+        report_plan(plan, json_=options["json_"])
+        total_s, total_bytes = total_s + (plan.seconds or 0), total_bytes + plan.output_bytes
     report_totals(
         len(listed) - len(failed), total_s, total_bytes, failed=failed, json_=options["json_"]
     )

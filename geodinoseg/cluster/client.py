@@ -18,15 +18,15 @@ from geodinoseg.cluster.connect import check_scheduler, distributed, quiet
 from geodinoseg.cluster.tasks import Errands
 from geodinoseg.cluster.worker import Decision, Order, Remark, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
-from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene, scene_path
-from geodinoseg.segmentation.job import Job, Outputs
+from geodinoseg.rasters.scene import Scene
+from geodinoseg.segmentation.job import Job
+from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.runner import first_run
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
 
 logger = logging.getLogger(__name__)
@@ -86,10 +86,10 @@ class DaskWorkers:
 
     def prepare(
         self,
-        scene: PathLike | Scene,
+        scene: Scene,
         model: str | Path | TileModel,
-        targets: Outputs,
-        settings: SegmentSettings,
+        files: MapFiles,
+        settings: SegmentationSettings,
         *,
         device: str,
     ) -> Job:
@@ -102,7 +102,7 @@ class DaskWorkers:
         order = Order(
             scene=_seen_by_all(scene),
             model=_sendable(model),
-            targets=_absolute_targets(targets),
+            files=files,
             settings=settings,
             device=device,
         )
@@ -125,9 +125,7 @@ class DaskWorkers:
             errands.send(order, decide, order)
             while True:
                 for _, future in errands.done():
-                    decision: Decision = errands.result(
-                        future, f"{scene_path(order.scene)}: its plan"
-                    )
+                    decision: Decision = errands.result(future, f"{order.scene.path}: its plan")
                     return decision
 
     def _write_parts(
@@ -149,7 +147,7 @@ class DaskWorkers:
             told.tell(errands.workers)
             for run, future in errands.done():
                 left = parts.absent(run) or run
-                _tell(errands.result(future, _place(scene_path(order.scene), left[0])))
+                _tell(errands.result(future, _place(order.scene.path, left[0])))
 
 
 class _Told:
@@ -229,23 +227,14 @@ def _tell(remarks: Sequence[Remark]) -> None:
         logger.log(level, "%s", text)
 
 
-def _seen_by_all(scene: PathLike | Scene) -> str | Scene:
-    path = _absolute(scene_path(scene))
-    if not isinstance(scene, Scene):
-        return path
+def _seen_by_all(scene: Scene) -> Scene:
+    path = _absolute(scene.path)
     return dataclasses.replace(scene, source=dataclasses.replace(scene.source, path=path))
 
 
 def _absolute(path: str) -> str:
     """A local file by its whole path, as workers have other working directories."""
     return os.path.abspath(path) if os.path.exists(path) else path
-
-
-def _absolute_targets(targets: Outputs) -> Outputs:
-    paths = {name: getattr(targets, name) for name in targets.__slots__}
-    return Outputs(
-        **{name: path and Path(_absolute_place(os.fspath(path))) for name, path in paths.items()}
-    )
 
 
 def _absolute_place(place: str) -> str:

@@ -17,11 +17,13 @@ from geodinoseg.errors import GeodinosegError
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.segmentation.job import Job, Outputs, ThisProcess
+from geodinoseg.segmentation.engine import ThisProcess
+from geodinoseg.segmentation.job import Job
+from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Run, joined_parts
 from geodinoseg.segmentation.parts.store import store_at
 from geodinoseg.segmentation.plan import Plan
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 Remark = tuple[int, str]
 """Level and text of something that was logged."""
@@ -31,13 +33,13 @@ Remark = tuple[int, str]
 class Order:
     """One segmentation, as it is asked for: plain values that cross to other machines."""
 
-    scene: str | Scene
+    scene: Scene
     """Under a path or address where every worker finds it."""
     model: str | bytes
     """A model folder that every worker finds, or a pickled `TileModel`."""
-    targets: Outputs
+    files: MapFiles
     """What the map will hold; the parts lie beside it."""
-    settings: SegmentSettings
+    settings: SegmentationSettings
     device: str
     """Of each worker: `auto`, `cpu`, `cuda` or `cuda:N`."""
 
@@ -116,7 +118,7 @@ class _WorkerProcess:
             return self._held[2]
         self._held = None
         job = self._segmenter.prepare(
-            order.scene, _unpacked(order.model), order.targets, order.settings, device=order.device
+            order.scene, _unpacked(order.model), order.files, order.settings, device=order.device
         )
         self._held = (order, job.run.key, job)
         return job

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from geodinoseg.legend import Legend
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TileModel(Protocol):
@@ -14,7 +15,7 @@ class TileModel(Protocol):
 
     A model may also have `tile_px: int`, the side of the tiles that it likes best, and
     `fingerprint: str`, which changes when its answers do: without one, an interrupted run cannot be
-    gone on with, since nothing tells whether the model is the same.
+    resumed, since nothing tells whether the model is the same.
     """
 
     @property
@@ -42,5 +43,5 @@ class TileModel(Protocol):
 
         Returns:
             (n, classes, T, T) float32, 0 to 1, summing to 1 over the classes; also where valid
-            is False, where nobody will look.
+            is False, where the values are not used.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import rasterio
 
@@ -18,7 +19,7 @@ _LOCAL_SCHEMES = {"file", "zip", "tar", "gzip"}
 _ASSEMBLED = re.compile(r"/vsi(sparse|subfile)|\s*[<{\[]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RasterSource:
     """What is opened as a raster, and whether it is trusted. A plain value."""
 
@@ -32,12 +33,12 @@ class RasterSource:
         """The source at a path, given as text or as a Path."""
         return cls(os.fspath(path), trusted)
 
-    @property
+    @cached_property
     def is_plain_path(self) -> bool:
         """Whether the path is one of the file system, rather than an address or in an archive."""
         return not (self.path.startswith("/vsi") or "://" in self.path)
 
-    @property
+    @cached_property
     def is_remote(self) -> bool:
         """Whether reading it asks a server: `https://`, `s3://`, `/vsicurl/` and the like."""
         if self.path.startswith("/vsi"):
@@ -45,12 +46,12 @@ class RasterSource:
         scheme, separator, _ = self.path.partition("://")
         return bool(separator) and not set(scheme.lower().split("+")) <= _LOCAL_SCHEMES
 
-    @property
+    @cached_property
     def is_assembled(self) -> bool:
         """Whether the path itself describes a file made of others."""
         return _ASSEMBLED.match(self.path) is not None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The path as it may be shown: without passwords, signatures and keys."""
         return printable(self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.stitcher import Stitcher, most_probable
 from geodinoseg.segmentation.tile_grid import Chunk
+from geodinoseg.segmentation.tile_progress import TileProgress
 from geodinoseg.segmentation.tile_rows import TileRow, read_ahead
 from geodinoseg.windows import Window
 
@@ -28,32 +29,16 @@ _DECIDED_AT_ONCE_PX = 1 << 20
 """Pixels times classes whose probabilities are rounded together."""
 
 
-class TileCounter(Protocol):
-    """Who is told of tiles that are done."""
-
-    def segmented(self, count: int) -> None:
-        """A batch went through the network."""
-
-    def row_done(self, chunk: Chunk) -> None:
-        """All tiles of a row are done, those without data too."""
-
-
 def class_rows(
     plan: Plan,
     model: TileModel,
     chunk: Chunk,
     *,
     batches: FittingBatches,
-    told: TileCounter,
+    tiles: TileProgress,
     collar: CollarWatch,
 ) -> Generator[ClassRows, None, None]:
-    """The class rows of one chunk, top to bottom.
-
-    Raises:
-        SceneError: a block cannot be read.
-        ModelError: the network gives no numbers, or something else than probabilities.
-        DeviceMemoryError: memory does not hold one tile.
-    """
+    """The class rows of one chunk, top to bottom."""
     stitcher = Stitcher(plan.grid, chunk, classes=len(plan.legend), device=model.device)
     read_rows = plan.memory.read_rows(chunk.halo.width)
     with closing(read_ahead(plan.scene, plan.grid, chunk, read_rows=read_rows)) as tile_rows:
@@ -62,8 +47,8 @@ def class_rows(
             stitcher.start_row(tile_row.index)
             for tile_cols, pixels, valid in _batches(plan, chunk, tile_row, model.device):
                 stitcher.add(tile_cols, _probabilities(model, pixels, valid, batches))
-                told.segmented(len(tile_cols))
-            told.row_done(chunk)
+                tiles.segmented(len(tile_cols))
+            tiles.row_done(chunk)
             rows = stitcher.finished()
             if rows is not None:
                 yield _decided(*rows, tile_row=tile_row, plan=plan, chunk=chunk)

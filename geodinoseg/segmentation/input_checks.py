@@ -8,17 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import printable
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.windows import Window
+
+if TYPE_CHECKING:
+    from geodinoseg.model.normalization import BandStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,51 @@ _DIM = 1 / 8
 _SCALE_TOLERANCE = 4.0
 _REFLECTANCE_SCALE = 10_000.0
 _MOST_BANDS_TO_REORDER = 5
+_WARN_RESOLUTION = 1.5
+
+
+def warn_of_input(scene: Scene, model: TileModel, settings: SegmentationSettings) -> None:
+    """Warn where type, resolution or values of a scene are unlike those of a model's training.
+
+    Args:
+        scene: with the bands in the model's order.
+        model: any; only one that knows its statistics and resolution is compared.
+        settings: a resolution in them takes the place of the scene's.
+    """
+    statistics: BandStatistics | None = getattr(model, "statistics", None)
+    if statistics is not None and str(scene.dtype) != statistics.dtype:
+        logger.warning(
+            "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
+            "the same scale the map is worthless.",
+            printable(scene.path),
+            scene.dtype,
+            statistics.dtype,
+        )
+    _warn_of_resolution(scene, getattr(model, "pixel_size_m", None), settings)
+    warn_of_far_values(scene, model)
+
+
+def _warn_of_resolution(
+    scene: Scene, trained_m: float | None, settings: SegmentationSettings
+) -> None:
+    if trained_m is None:
+        return
+    pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
+    if pixel_size_m is None:
+        logger.warning(
+            "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
+            "%.3g m per pixel. Give --resolution if it is another.",
+            printable(scene.path),
+            trained_m,
+        )
+    elif max(pixel_size_m / trained_m, trained_m / pixel_size_m) > _WARN_RESOLUTION:
+        logger.warning(
+            "%s: has %.3g m per pixel on the ground, the model was trained at %.3g m; tiles are "
+            "resampled, but look at the map with care.",
+            printable(scene.path),
+            pixel_size_m,
+            trained_m,
+        )
 
 
 def warn_of_far_values(scene: Scene, model: TileModel) -> None:

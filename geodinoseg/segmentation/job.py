@@ -1,23 +1,20 @@
-"""A segmentation before its first part: what is decided, what identifies it, who computes it."""
+"""A segmentation before its first part: checked, planned, and who computes it. Loads no torch."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from geodinoseg.errors import OutputError
-from geodinoseg.files.atomic import PathLike, check_output
-from geodinoseg.model.fingerprint import model_identity
-from geodinoseg.model.folder import load_model
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.model.description import ModelDescription, describe_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene, scene_path
-from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_identity
-from geodinoseg.segmentation.inference import fitting_batch_size
-from geodinoseg.segmentation.input_checks import warn_of_far_values
+from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
     Run,
@@ -25,28 +22,10 @@ from geodinoseg.segmentation.parts.run import (
     outputs_in_doubt,
     recorded_batch_size,
 )
-from geodinoseg.segmentation.parts.store import PartStore
-from geodinoseg.segmentation.plan import Plan, make_plan
-from geodinoseg.segmentation.runner import ChunkSegmenter, TileProgress
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.parts.store import PartStore, part_store
+from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
-from geodinoseg.version import __version__
-
-_SUFFIXES = (".tif", ".tiff")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outputs:
-    """Files of one segmentation, checked to be writable."""
-
-    class_raster: Path
-    confidence: Path | None
-    probabilities: Path | None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Those that are wanted."""
-        return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,125 +39,24 @@ class Job:
     """Segments chunks and writes their parts."""
 
 
-def check_outputs(
-    scene: Any,
-    output: str | Path,
-    confidence: bool | str | Path,
-    probabilities: bool | str | Path,
-    *,
-    store: PartStore,
-    overwrite: bool,
-) -> Outputs:
-    """Where the outputs go; says before any work what stands in their way.
-
-    Raises:
-        OutputError: one cannot be written, is an input, or two are the same file; or the parts
-            cannot.
-    """
-    check_parts(store)
-    inputs, own = [scene_path(scene)], outputs_in_doubt(store)
-
-    def checked(path: Path) -> Path:
-        replace = overwrite or path.resolve() in own
-        return check_output(path, overwrite=replace, suffixes=_SUFFIXES, inputs=inputs)
-
-    main = checked(Path(output))
-    chosen: dict[str, Path | None] = {}
-    for what, wish in (("confidence", confidence), ("probabilities", probabilities)):
-        if wish is False:
-            chosen[what] = None
-            continue
-        path = main.with_name(f"{main.stem}_{what}.tif") if wish is True else Path(wish)
-        if path.resolve() in {p.resolve() for p in (main, *chosen.values()) if p}:
-            raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
-        chosen[what] = checked(path)
-    return Outputs(class_raster=main, **chosen)
-
-
-def with_batch_of_before(
-    settings: SegmentSettings, store: PartStore, *, resume: bool
-) -> SegmentSettings:
-    """Where no batch size was given, that of the run to go on with: the bytes depend on it."""
-    if settings.batch_size is not None or not resume:
-        return settings
-    return dataclasses.replace(settings, batch_size=recorded_batch_size(store))
-
-
-def decide(
-    scene: Any,
-    model: TileModel,
-    settings: SegmentSettings,
-    *,
-    confidence: bool,
-    probabilities: bool,
-) -> tuple[Plan, TileModel]:
-    """`make_plan`, with the largest batch that fits where none was chosen for a GPU.
-
-    Says where the scene's values are far from those of the training.
-
-    Raises:
-        GeodinosegError: as `make_plan`.
-    """
-    plan, model = make_plan(
-        scene, model, settings, confidence=confidence, probabilities=probabilities
-    )
-    if settings.batch_size is None and model.device.type == "cuda":
-        plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, model))
-    warn_of_far_values(plan.scene, model)
-    return plan, model
-
-
-def run_of(plan: Plan, model: TileModel, *, identity: Mapping[str, Any]) -> Run:
-    """What the bytes of a map depend on.
-
-    Args:
-        plan: of the segmentation.
-        model: as it computes.
-        identity: of the model; see `model_identity`.
-
-    Raises:
-        SceneError: the scene cannot be read.
-    """
-    return Run(scene=scene_identity(plan.scene), model=identity, settings=_settings_of(plan, model))
-
-
-def _settings_of(plan: Plan, model: TileModel) -> dict[str, Any]:
-    """What the bytes depend on beside the scene's and the model's content."""
-    return {
-        "version": __version__,
-        "tile_px": plan.grid.tile_px,
-        "overlap_px": plan.grid.overlap_px,
-        "batch_size": plan.batch_size,
-        "bands": plan.scene.bands,
-        "nodata": plan.scene.nodata,
-        "scale": plan.scale,
-        "precision": str(getattr(model, "compute_dtype", "")),
-        "legend": plan.legend.to_json(),
-        "layers": [layer.name for layer in plan.layers],
-        "panels": sorted({chunk.core.col_off for chunk in plan.chunks}),
-        "chunk_rows": plan.chunks[0].core.height,
-        "chunks": len(plan.chunks),
-    }
-
-
 class Workers(Protocol):
     """Decides on a segmentation, and computes its parts."""
 
     def prepare(
         self,
-        scene: PathLike | Scene,
+        scene: Scene,
         model: str | Path | TileModel,
-        targets: Outputs,
-        settings: SegmentSettings,
+        files: MapFiles,
+        settings: SegmentationSettings,
         *,
         device: str,
     ) -> Job:
         """Decide on everything, before the first part.
 
         Args:
-            scene: as `segment_scene` takes it.
+            scene: what to segment.
             model: as `segment_scene` takes it.
-            targets: what the map will hold.
+            files: what the map will hold.
             settings: choices; a batch size, where none is given, is found by trial on a GPU.
             device: where a model folder is loaded.
 
@@ -187,68 +65,71 @@ class Workers(Protocol):
         """
 
 
-class ThisProcess:
-    """Computes parts itself. Loads a model folder once, for however many scenes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for, found to be possible as far as that can be told without the network."""
 
-    def __init__(self) -> None:
-        self._held: tuple[tuple[Any, ...], dict[str, Any], TileModel] | None = None
-
-    def prepare(
-        self,
-        scene: PathLike | Scene,
-        model: str | Path | TileModel,
-        targets: Outputs,
-        settings: SegmentSettings,
-        *,
-        device: str,
-    ) -> Job:
-        """See `Workers.prepare`.
-
-        Raises:
-            GeodinosegError: as `segment_scene`.
-        """
-        plan, loaded = decide(
-            scene,
-            self._model(model, settings, device),
-            settings,
-            confidence=targets.confidence is not None,
-            probabilities=targets.probabilities is not None,
-        )
-
-        watch = SceneWatch(plan.scene)
-
-        def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
-            pixels = plan.grid.height * plan.grid.width
-            left = sum(chunk.core.width * chunk.core.height for chunk in chunks)
-            told = TileProgress(chunks, progress, found=pixels - left)
-            ChunkSegmenter(plan, loaded, told, watch).write(chunks, parts)
-
-        run = run_of(plan, loaded, identity=model_identity(model))
-        return Job(plan=plan, run=run, write_parts=write_parts)
-
-    def _model(
-        self, model: str | Path | TileModel, settings: SegmentSettings, device: str
-    ) -> TileModel:
-        if not isinstance(model, str | Path):
-            return model
-        source = (str(model), settings.precision, device)
-        if self._held is None or self._held[:2] != (source, model_identity(model)):
-            # Before the next is loaded: two may be more than a GPU holds.
-            self._held = None
-            loaded = loaded_model(model, settings, device=device)
-            self._held = (source, model_identity(model), loaded)
-        return self._held[2]
+    scene: Scene
+    files: MapFiles
+    store: PartStore
 
 
-def loaded_model(
-    model: str | Path | TileModel, settings: SegmentSettings, *, device: str
-) -> TileModel:
-    """The model itself, loaded where a folder was given.
+def check_request(
+    scene: PathLike | Scene,
+    model: str | Path | TileModel,
+    files: MapFiles,
+    settings: SegmentationSettings,
+    *,
+    parts: PathLike | None,
+    overwrite: bool,
+) -> Request:
+    """Refuse mistyped paths, outputs in the way and tiles that do not fit, before torch is loaded.
+
+    Args:
+        scene: as `segment_scene` takes it.
+        model: as `segment_scene` takes it.
+        files: of the map.
+        settings: choices.
+        parts: where parts go; beside the class raster where None.
+        overwrite: whether outputs that are there may be replaced.
 
     Raises:
-        ModelFolderError: the folder cannot be loaded.
-        DeviceError: the device is not there.
+        GeodinosegError: as `segment_scene`.
     """
-    if isinstance(model, str | Path):
-        return load_model(model, device=device, precision=settings.precision)
-    return model
+    described = describe_model(model) if isinstance(model, str | Path) else model
+    bands = chosen_bands(described, settings)
+    opened = open_scene(scene, bands=bands, nodata=settings.nodata)
+    store = part_store(files.class_raster, parts)
+    if parts is not None:  # before it is asked what lies there
+        check_parts(store)
+    files = files.replacing(outputs_in_doubt(store), overwrite=overwrite)
+    files.check_rasters([opened.path])
+    if parts is None:
+        check_parts(store)
+    files.check_polygons(opened, described.legend)
+    if isinstance(described, ModelDescription) and described.patch_px:
+        make_plan(opened, described, settings)
+    return Request(scene=opened, files=files, store=store)
+
+
+@contextmanager
+def entered(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
+    """Workers that are ready: those given, started here where they are not yet, or this process."""
+    if workers is None:
+        from geodinoseg.segmentation.engine import ThisProcess  # noqa: PLC0415 (torch)
+
+        yield ThisProcess()
+    elif isinstance(workers, AbstractContextManager):
+        with workers as started:
+            yield started
+    else:
+        yield workers
+
+
+def with_recorded_batch(
+    settings: SegmentationSettings, store: PartStore, *, resume: bool
+) -> SegmentationSettings:
+    """Where no batch size is given, that of the run to resume: the bytes depend on it."""
+    if settings.batch_size is not None or not resume:
+        return settings
+    return dataclasses.replace(settings, batch_size=recorded_batch_size(store))

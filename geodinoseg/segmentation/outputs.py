@@ -1,71 +1,171 @@
-"""The polygon files that follow a map, written before its parts go."""
+"""The files of a map as one value: named, checked before any work, locked, polygons written."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from geodinoseg.errors import OutputError
+from geodinoseg.files.atomic import PathLike, check_output
+from geodinoseg.files.locks import check_unlocked, locked_output
 from geodinoseg.legend import Legend
-from geodinoseg.polygons.ground import check_place
-from geodinoseg.polygons.polygonize import write_polygons
-from geodinoseg.polygons.writer import check_vector_output, crs_in_file
 from geodinoseg.progress import Progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.scene import Scene
 
+RASTER_SUFFIXES = (".tif", ".tiff")
+_HOLDS_ITS_STYLE = ".gpkg"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapPolygons:
-    """Files for the polygons of one class raster."""
+class MapFiles:
+    """The outputs of one segmentation."""
 
-    files: tuple[Path, ...]
+    class_raster: Path
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    polygons: tuple[Path, ...] = ()
     """Their endings say the format."""
-    replaced: frozenset[Path]
-    """Those of them that may be there already."""
+    replaceable: frozenset[Path] = frozenset()
+    """Those that may be there already."""
 
     @classmethod
-    def of(cls, files: Iterable[Path], *, own: Collection[Path], overwrite: bool) -> MapPolygons:
-        """Files of which those that an earlier part of the same run wrote may be replaced.
+    def named(
+        cls,
+        output: PathLike,
+        *,
+        confidence: bool | PathLike = False,
+        probabilities: bool | PathLike = False,
+        polygons: Iterable[PathLike] = (),
+    ) -> MapFiles:
+        """Names from what was asked for: True stands for `<output>_confidence.tif` and so on."""
+        main = Path(output)
+
+        def path_of(what: str, wanted: bool | PathLike) -> Path | None:
+            if wanted is True:
+                return main.with_name(f"{main.stem}_{what}.tif")
+            return None if wanted is False else Path(wanted)
+
+        return cls(
+            class_raster=main,
+            confidence=path_of("confidence", confidence),
+            probabilities=path_of("probabilities", probabilities),
+            polygons=tuple(map(Path, polygons)),
+        )
+
+    @property
+    def rasters(self) -> tuple[Path, ...]:
+        """Class raster first."""
+        return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them, class raster first."""
+        return (*self.rasters, *self.polygons)
+
+    def replacing(self, own: Iterable[Path], *, overwrite: bool) -> MapFiles:
+        """The same, with what may be replaced.
 
         Args:
-            files: where the polygons go.
-            own: whole paths of what that run put in place; see `parts.outputs_in_doubt`.
+            own: whole paths of what an interrupted run of this map put in place.
             overwrite: whether all may be replaced.
         """
-        files = tuple(files)
-        replaced = frozenset(path for path in files if overwrite or path.resolve() in own)
-        return cls(files=files, replaced=replaced)
+        own = frozenset(own)
+        there = (path for path in self.paths if overwrite or path.resolve() in own)
+        return replace(self, replaceable=frozenset(there))
 
-    def check(self, scene: Scene, legend: Legend, *, inputs: Sequence[Path]) -> None:
-        """Say before any work what stands in their way.
+    def check_rasters(self, inputs: Sequence[PathLike]) -> None:
+        """Refuse rasters that cannot be written, before any work.
+
+        Args:
+            inputs: files that must not be replaced.
+
+        Raises:
+            OutputError: one cannot be written, is an input, or is being written by another
+                process; two are one file, or share a style file.
+        """
+        for path in self.rasters:
+            overwrite = path in self.replaceable
+            check_output(path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=inputs)
+        _check_apart(self.rasters)
+        _check_styles(self.class_raster, self.rasters[1:])
+        for path in self.rasters:
+            check_unlocked(path)
+
+    def check_polygons(self, scene: Scene, legend: Legend) -> None:
+        """Refuse polygon files that cannot be written, before any work.
 
         Args:
             scene: gives the place; must not be replaced.
             legend: of the map; its names must fit the format.
-            inputs: further files that must not be replaced.
 
         Raises:
             SceneError: the scene has no place on the ground.
-            OutputError: a file cannot be written.
+            OutputError: as `check_rasters`.
         """
-        check_place(scene.path, scene.geobox)
-        for path in self.files:
-            check_vector_output(
-                path, legend=legend, overwrite=path in self.replaced, inputs=[scene.path, *inputs]
-            )
-            crs_in_file(path, scene.geobox.crs)
+        if not self.polygons:
+            return
+        from geodinoseg.polygons.ground import check_place  # noqa: PLC0415 (a second GDAL)
+        from geodinoseg.polygons.writer import check_vector_output, crs_in_file  # noqa: PLC0415
 
-    def write(self, raster: ClassRaster, *, progress: Progress) -> None:
-        """Write them one after the other; whatever ends it says that the raster is whole.
+        check_place(scene.path, scene.geobox)
+        inputs: list[PathLike] = [scene.path, *self.rasters]
+        for path in self.polygons:
+            overwrite = path in self.replaceable
+            check_vector_output(path, legend=legend, overwrite=overwrite, inputs=inputs)
+            crs_in_file(path, scene.geobox.crs)
+        for path in self.polygons:
+            check_unlocked(path)
+        _check_apart(self.polygons)
+        styled = [path for path in self.polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]
+        for raster in self.rasters:
+            _check_styles(raster, styled)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from writing any of them while the block runs.
 
         Raises:
-            OutputError: as `write_polygons`.
+            OutputError: another process is writing one.
         """
-        for index, path in enumerate(self.files):
-            stage = part_of(progress, index / len(self.files), (index + 1) / len(self.files))
+        with ExitStack() as locks:
+            for path in self.paths:
+                locks.enter_context(locked_output(path))
+            yield
+
+    def write_polygons(self, raster: ClassRaster, *, progress: Progress) -> None:
+        """Write the polygons, file by file; an error notes that the raster is whole.
+
+        Raises:
+            OutputError: as `polygonize.write_polygons`.
+        """
+        from geodinoseg.polygons.polygonize import write_polygons  # noqa: PLC0415 (a second GDAL)
+
+        count = len(self.polygons)
+        for index, path in enumerate(self.polygons):
+            stage = part_of(progress, index / count, (index + 1) / count)
             try:
-                write_polygons(raster, path, overwrite=path in self.replaced, progress=stage)
+                write_polygons(raster, path, overwrite=path in self.replaceable, progress=stage)
             except BaseException as error:
                 error.add_note(f"{raster.path} is whole, its polygons are not.")
                 raise
+
+
+def _check_apart(paths: Sequence[Path]) -> None:
+    seen = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
+        seen.add(path.resolve())
+
+
+def _check_styles(raster: Path, others: Iterable[Path]) -> None:
+    """QGIS looks for the style of a file in a `.qml` of its stem, which holds one style."""
+    for other in others:
+        if (other.parent.resolve(), other.stem) == (raster.parent.resolve(), raster.stem):
+            raise OutputError(
+                f"{other}: would share the style file {raster.stem}.qml with {raster.name}; give "
+                f"one of them another name, or write polygons as .gpkg, which holds its style."
+            )

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from geodinoseg.errors import GridError, SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.legend import Legend
-from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.model.description import ModelDescription
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import Layer, map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.redaction import printable
 from geodinoseg.segmentation.memory import HostMemory
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 
-logger = logging.getLogger(__name__)
+_Model = TypeVar("_Model", ModelDescription, TileModel)
 
 _DEFAULT_TILE_PX = 512
 _CHUNK_TILES = 128
@@ -28,7 +28,7 @@ _CHUNK_TILES = 128
 _CHUNK_TILE_ROWS = 32
 """Tile rows of a chunk at most."""
 _BATCH_CPU, _BATCH_GPU = 4, 16
-_WARN_RESOLUTION, _REFUSE_RESOLUTION = 1.5, 8.0
+_REFUSE_RESOLUTION = 8.0
 _SMALLEST_TILE_PX = 4
 """Of the scene, where tiles are resampled: with less a run would never end."""
 
@@ -48,6 +48,8 @@ class Plan:
     """What the map holds besides its class raster."""
     memory: HostMemory
     """What reading, blending and writing take, beside the network and the libraries."""
+    seconds: float | None = None
+    """Of the forward passes if every tile holds data, from a trial; None where none was made."""
 
     @property
     def memory_bytes(self) -> int:
@@ -100,20 +102,20 @@ class Plan:
 
 
 def make_plan(
-    scene: Any,
-    model: TileModel,
-    settings: SegmentSettings,
+    scene: PathLike | Scene,
+    model: _Model,
+    settings: SegmentationSettings,
     *,
     confidence: bool = False,
     probabilities: bool = False,
-) -> tuple[Plan, TileModel]:
+) -> tuple[Plan, _Model]:
     """Decide on tiles, batches, panels and chunks.
 
     Args:
         scene: as `open_scene` takes it.
-        model: the model; a `Segmentor` is set to the scene's ground resolution.
+        model: the model, or its description; set to the scene's ground resolution.
         settings: choices; what they leave open is decided here.
-        confidence: whether the map holds the winner's probability.
+        confidence: whether the map holds the probability of the predicted class.
         probabilities: whether it holds the probability of each class.
 
     Returns:
@@ -124,7 +126,7 @@ def make_plan(
             blocks are too large for the memory.
         GridError: the tile or the overlap does not fit the model, or the memory is too small.
     """
-    opened = open_scene(scene, bands=_bands(model, settings), nodata=settings.nodata)
+    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
     model = _at_resolution(model, opened, settings)
     tile_px = _tile_px(model, opened, settings)
     grid = TileGrid(
@@ -151,11 +153,19 @@ def make_plan(
     return plan, model
 
 
-def _default_batch(model: TileModel) -> int:
-    return _BATCH_GPU if model.device.type == "cuda" else _BATCH_CPU
+def _default_batch(model: object) -> int:
+    device = getattr(model, "device", None)
+    return _BATCH_GPU if getattr(device, "type", "cpu") == "cuda" else _BATCH_CPU
 
 
-def _bands(model: TileModel, settings: SegmentSettings) -> tuple[int, ...]:
+def chosen_bands(
+    model: ModelDescription | TileModel, settings: SegmentationSettings
+) -> tuple[int, ...]:
+    """Bands to read, in the model's order.
+
+    Raises:
+        SceneError: more or fewer are chosen than the model reads.
+    """
     if settings.bands is None:
         return model.bands
     if len(settings.bands) != len(model.bands):
@@ -166,49 +176,26 @@ def _bands(model: TileModel, settings: SegmentSettings) -> tuple[int, ...]:
     return settings.bands
 
 
-def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) -> TileModel:
-    """The model at the scene's resolution; a far mismatch is said now, not found in the map."""
-    if not isinstance(model, Segmentor):
-        return model
-    _warn_of_dtype(model, scene)
+def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) -> _Model:
+    """The model at the scene's resolution."""
+    own_m: float | None = getattr(model, "pixel_size_m", None)
     pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
-    if pixel_size_m is None and model.pixel_size_m is not None:
-        logger.warning(
-            "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
-            "%.3g m per pixel. Give --resolution if it is another.",
-            printable(scene.path),
-            model.pixel_size_m,
-        )
-    if pixel_size_m is None or model.pixel_size_m is None:
+    if own_m is None or pixel_size_m is None or not hasattr(model, "at_pixel_size"):
         return model
-    factor = pixel_size_m / model.pixel_size_m
-    text = (
-        f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
-        f"trained at {model.pixel_size_m:.3g} m"
-    )
-    far = max(factor, 1 / factor)
+    far = max(pixel_size_m / own_m, own_m / pixel_size_m)
     if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
         raise SceneError(
-            f"{text}; that is too far apart to recognize anything. Train on such scenes, or give "
-            f"--resolution if the scene's georeference is wrong."
+            f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model "
+            f"was trained at {own_m:.3g} m; that is too far apart to recognize anything. Train on "
+            f"such scenes, or give --resolution if the scene's georeference is wrong."
         )
-    if far > _WARN_RESOLUTION:
-        logger.warning("%s; tiles are resampled, but look at the map with care.", text)
-    return model.at_pixel_size(pixel_size_m)
+    resampled: _Model = model.at_pixel_size(pixel_size_m)
+    return resampled
 
 
-def _warn_of_dtype(model: Segmentor, scene: Scene) -> None:
-    if str(scene.dtype) != model.statistics.dtype:
-        logger.warning(
-            "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
-            "the same scale the map is worthless.",
-            printable(scene.path),
-            scene.dtype,
-            model.statistics.dtype,
-        )
-
-
-def _tile_px(model: TileModel, scene: Scene, settings: SegmentSettings) -> int:
+def _tile_px(
+    model: ModelDescription | TileModel, scene: Scene, settings: SegmentationSettings
+) -> int:
     multiple = model.tile_multiple
     if settings.tile_px is not None:
         if settings.tile_px < 1 or settings.tile_px % multiple:
@@ -227,7 +214,9 @@ def _tile_px(model: TileModel, scene: Scene, settings: SegmentSettings) -> int:
     return min(wanted, needed)
 
 
-def _overlap_px(model: TileModel, tile_px: int, settings: SegmentSettings) -> int:
+def _overlap_px(
+    model: ModelDescription | TileModel, tile_px: int, settings: SegmentationSettings
+) -> int:
     """A quarter, such that the stride is an odd multiple of half a patch.
 
     Then the patch grids of neighbours lie half a patch apart, and blending averages two phases of

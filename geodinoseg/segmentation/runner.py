@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
 from geodinoseg.errors import DeviceMemoryError
 from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of_memory
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.progress import Progress
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import ClassRows
 from geodinoseg.rasters.scene_fingerprint import SceneWatch
@@ -21,21 +19,24 @@ from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.parts.run import Parts
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.tile_grid import Chunk
+from geodinoseg.segmentation.tile_progress import TileProgress
 from geodinoseg.windows import Window, windows_over
 
 logger = logging.getLogger(__name__)
 
 
 class ChunkSegmenter:
-    """Writes the parts of chunks; what it learned of the memory, it keeps for the chunks to come.
+    """Writes the parts of chunks, and keeps what it learned of the memory for later chunks.
 
     Where memory is short it takes smaller batches, then narrower panels.
     """
 
-    def __init__(self, plan: Plan, model: TileModel, told: TileProgress, watch: SceneWatch) -> None:
+    def __init__(
+        self, plan: Plan, model: TileModel, tiles: TileProgress, watch: SceneWatch
+    ) -> None:
         self._plan = plan
         self._model = model
-        self._told = told
+        self._tiles = tiles
         self._watch = watch
         self._batches = FittingBatches(plan.batch_size)
         self._panel_px = max(chunk.core.width for chunk in plan.chunks)
@@ -46,11 +47,6 @@ class ChunkSegmenter:
 
         Chunks that follow each other down a panel are gone through as one, so that no tile row is
         computed twice.
-
-        Raises:
-            DeviceMemoryError: memory holds not even one tile and the narrowest panel.
-            GeodinosegError: a block cannot be read, the scene was changed meanwhile, or a part
-                cannot be written.
         """
         left = list(chunks)
         while left:
@@ -104,7 +100,7 @@ class ChunkSegmenter:
             self._model,
             chunk,
             batches=self._batches,
-            told=self._told,
+            tiles=self._tiles,
             collar=self._collar,
         )
 
@@ -123,53 +119,11 @@ class ChunkSegmenter:
             ) from error
         self._panel_px = -(-now // 2 // BLOCK_PX) * BLOCK_PX
         logger.warning(
-            "memory does not hold a panel of %d columns; going on with %d. The last digits of "
+            "memory does not hold a panel of %d columns; continuing with %d. The last digits of "
             "probabilities may differ from a run that fits.",
             now,
             self._panel_px,
         )
-
-
-class TileProgress:
-    """Counts tiles, and tells the share that is done with a rate."""
-
-    def __init__(self, chunks: Iterable[Chunk], progress: Progress, *, found: int = 0) -> None:
-        """Begin to count.
-
-        Args:
-            chunks: still to be done.
-            progress: is told, from 0 to 1.
-            found: pixels that were done before.
-        """
-        chunks = tuple(chunks)
-        self._progress = progress
-        self._done = self._in_row = 0
-        pixels = sum(chunk.core.width * chunk.core.height for chunk in chunks)
-        self._total = sum(map(_tiles_of, chunks))
-        self._found_share = found / max(found + pixels, 1)
-        self._mpx_per_tile = pixels / max(self._total, 1) / 1e6
-        self._share = 0.0
-        self._began = time.monotonic()
-
-    def segmented(self, count: int) -> None:
-        """A batch went through the network."""
-        self._in_row += count
-        self._tell()
-
-    def row_done(self, chunk: Chunk) -> None:
-        """All tiles of a row are done, those without data too."""
-        self._done += chunk.tile_cols[1] - chunk.tile_cols[0]
-        self._in_row = 0
-        self._tell()
-
-    def _tell(self) -> None:
-        done = self._done + self._in_row
-        seconds = max(time.monotonic() - self._began, 1e-6)
-        rate = done * self._mpx_per_tile / seconds
-        # Tiles that are done again, after memory was full, do not turn it back.
-        self._share = max(self._share, min(done / max(self._total, 1), 1.0))
-        share = self._found_share + (1 - self._found_share) * self._share
-        self._progress(share, f"{rate:.2f} Mpx/s")
 
 
 def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -198,8 +152,3 @@ def _cut_at_ends(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:
         inside = rows.window.intersection(chunk.core)
         if inside is not None:
             yield rows.cropped(inside)
-
-
-def _tiles_of(chunk: Chunk) -> int:
-    rows, cols = chunk.tile_rows, chunk.tile_cols
-    return (rows[1] - rows[0]) * (cols[1] - cols[0])

@@ -1,16 +1,18 @@
-"""Segmentation: from a scene and a model to a class raster, by way of parts that outlive a kill."""
+"""Segmentation: from a scene and a model to a class raster, by way of parts that outlive a kill.
+
+Nothing here loads torch but the engine, which comes after all checks.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.files.locks import locked_output
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
@@ -19,44 +21,37 @@ from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_ra
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import printable, printable_name
 from geodinoseg.segmentation.input_checks import CollarWatch
-from geodinoseg.segmentation.job import (
-    Job,
-    Outputs,
-    ThisProcess,
-    Workers,
-    check_outputs,
-    with_batch_of_before,
-)
+from geodinoseg.segmentation.job import Job, Workers, check_request, entered, with_recorded_batch
 from geodinoseg.segmentation.memory import return_freed_memory
-from geodinoseg.segmentation.outputs import MapPolygons
-from geodinoseg.segmentation.parts.run import Parts, opened_parts, outputs_in_doubt
-from geodinoseg.segmentation.parts.store import PartStore, part_store
+from geodinoseg.segmentation.outputs import MapFiles
+from geodinoseg.segmentation.parts.run import Parts, opened_parts
+from geodinoseg.segmentation.parts.store import PartStore
 from geodinoseg.segmentation.plan import Plan, plan_facts
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)
 
-_RASTER_SHARE = 0.9
+_RASTER_FRACTION = 0.9
 """Of the progress, where polygons follow."""
-_NETWORK_SHARE, _ASSEMBLED_SHARE = 0.95, 0.97
+_NETWORK_FRACTION, _ASSEMBLED_FRACTION = 0.95, 0.97
 """Of the progress, until the last part is written and until all are put together."""
 
 
 def segment_scene(
     scene: PathLike | Scene,
     model: str | Path | TileModel,
-    output: str | Path,
+    output: PathLike,
     *,
-    confidence: bool | str | Path = False,
-    probabilities: bool | str | Path = False,
-    polygons: Sequence[str | Path] = (),
-    settings: SegmentSettings | None = None,
+    confidence: bool | PathLike = False,
+    probabilities: bool | PathLike = False,
+    polygons: Sequence[PathLike] = (),
+    settings: SegmentationSettings | None = None,
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
-    parts: str | Path | None = None,
-    workers: Workers | None = None,
+    parts: PathLike | None = None,
+    workers: Workers | AbstractContextManager[Workers] | None = None,
     progress: Progress = no_progress,
 ) -> ClassRaster:
     """Segment a scene of any size into a class raster on the scene's own grid.
@@ -66,23 +61,23 @@ def segment_scene(
         model: a model folder, a loaded `Segmentor`, or any other `TileModel`.
         output: the class raster to write, a cloud-optimized GeoTIFF; its QGIS style and attribute
             table are written beside it.
-        confidence: also write the winner's probability in percent, to a path, or to
+        confidence: also write the probability of the predicted class in percent, to a path, or to
             `<output>_confidence.tif` where True.
         probabilities: also write the probability of each class, to a path, or to
             `<output>_probabilities.tif` where True.
         polygons: also write the polygons of the class raster to these files, as `write_polygons`
-            does. A run that is killed amid them is gone on with as any other.
+            does. A run that is killed while they are written is resumed as any other.
         settings: tiles, overlap, batches, bands.
         device: where a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace outputs that are there.
-        resume: go on with the parts that an interrupted run left beside the output; False starts
-            over. A run of another scene, model or settings is never gone on with.
+        resume: reuse the parts that an interrupted run left beside the output; False starts over.
+            A run of another scene, model or settings is never resumed.
         parts: a folder, or an address in an object store such as `s3://bucket/runs`, under which
             finished parts lie until the map is whole; beside the output where not given. All
             workers must reach it.
-        workers: who computes, as `local_workers` and `connected_workers` give them; this process
-            where not given. The bytes are the same where all have devices of one kind.
-        progress: told the share of tiles done.
+        workers: who computes: `local_workers(4)` or `connect_workers(address)`, entered before or
+            not; this process where not given. The bytes are the same on devices of one kind.
+        progress: called with the fraction of tiles done.
 
     Returns:
         The class raster on disk. Where the scene holds no data it is nodata.
@@ -96,59 +91,64 @@ def segment_scene(
             beside parts of another run.
         ClusterError: the workers cannot do it.
     """
-    store = part_store(Path(output), parts)
-    targets = check_outputs(
-        scene, output, confidence, probabilities, store=store, overwrite=overwrite
+    settings = settings or SegmentationSettings()
+    files = MapFiles.named(
+        output, confidence=confidence, probabilities=probabilities, polygons=polygons
     )
-    workers = workers or ThisProcess()
-    files, own = [Path(path) for path in polygons], outputs_in_doubt(store)
-    raster_share = _RASTER_SHARE if files else 1.0
-    raster_progress = part_of(progress, 0, raster_share)
-    with ExitStack() as locks:
-        for path in (*targets.paths, *files):
-            locks.enter_context(locked_output(path))
-        locks.enter_context(store.locked())
-        settings = with_batch_of_before(settings or SegmentSettings(), store, resume=resume)
-        job = workers.prepare(scene, model, targets, settings, device=device)
-        wanted = _map_polygons(files, job, targets, own=own, overwrite=overwrite)
+    asked = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
+    files, store = asked.files, asked.store
+    raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
+    with entered(workers) as crew, files.locked(), store.locked():
+        settings = with_recorded_batch(settings, store, resume=resume)
+        job = crew.prepare(asked.scene, model, files, settings, device=device)
         with parts_of(job, store, resume=resume) as found:
-            segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_SHARE))
-            finishing = part_of(raster_progress, _NETWORK_SHARE, _ASSEMBLED_SHARE)
-            tags = _tags(job.plan, model)
-            assemble(job, found, targets, polygons=files, tags=tags, progress=finishing)
-            raster = open_class_raster(targets.class_raster)
-            if wanted is not None:
-                wanted.write(raster, progress=part_of(progress, raster_share, 1.0))
+            segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
+            finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
+            assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
+            raster = open_class_raster(files.class_raster)
+            files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
     progress(1.0, "done")
     return raster
 
 
-def _map_polygons(
-    files: Sequence[Path], job: Job, targets: Outputs, *, own: Collection[Path], overwrite: bool
-) -> MapPolygons | None:
-    """The polygons that shall follow, checked before the network runs; None where none shall.
+def plan_segmentation(
+    scene: PathLike | Scene,
+    model: str | Path | TileModel,
+    output: PathLike,
+    *,
+    confidence: bool | PathLike = False,
+    probabilities: bool | PathLike = False,
+    polygons: Sequence[PathLike] = (),
+    settings: SegmentationSettings | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    parts: PathLike | None = None,
+) -> Plan:
+    """What `segment_scene` would do with the same arguments, and about how long it would take.
+
+    Checks all that it checks, and runs the network on two batches of blank tiles. Writes nothing.
+
+    Returns:
+        The plan; print it, or read its `seconds`, `memory_bytes` and `output_bytes`.
 
     Raises:
-        SceneError: the scene has no place on the ground.
-        OutputError: a file cannot be written.
+        GeodinosegError: whatever `segment_scene` would raise before its first tile.
     """
-    if not files:
-        return None
-    from geodinoseg.segmentation.outputs import MapPolygons  # noqa: PLC0415 (it brings a second GDAL)
+    settings = settings or SegmentationSettings()
+    files = MapFiles.named(
+        output, confidence=confidence, probabilities=probabilities, polygons=polygons
+    )
+    asked = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
+    from geodinoseg.segmentation.trial import tried_plan  # noqa: PLC0415 (torch)
 
-    polygons = MapPolygons.of(files, own=own, overwrite=overwrite)
-    polygons.check(job.plan.scene, job.plan.legend, inputs=targets.paths)
-    return polygons
+    return tried_plan(asked.scene, model, settings, files=files, device=device)
 
 
 @contextmanager
 def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
-    """The parts of a job; gone when the block ends well.
+    """The parts of a job; removed when the block ends well.
 
-    Whatever ends it otherwise says how far it came.
-
-    Raises:
-        OutputError: as `parts.opened_parts`.
+    An error that ends it notes how many are done.
     """
     plan = job.plan
     with opened_parts(
@@ -162,31 +162,27 @@ def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
         try:
             yield parts
         except BaseException as error:
-            _tell_how_to_go_on(error, parts, job)
+            _note_how_to_resume(error, parts, job)
             raise
 
 
-def _tell_how_to_go_on(error: BaseException, parts: Parts, job: Job) -> None:
+def _note_how_to_resume(error: BaseException, parts: Parts, job: Job) -> None:
     with suppress(OutputError):  # storage that is gone; the first error says so
         done = parts.count()
         if done and job.run.is_resumable:
             error.add_note(
-                f"Run the same command again to go on: {done} of {len(job.plan.chunks)} parts are "
+                f"Run the same command again to resume: {done} of {len(job.plan.chunks)} parts are "
                 f"done."
             )
 
 
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
-    """Segment the chunks that have no whole part yet, and write their parts.
-
-    Raises:
-        GeodinosegError: a block cannot be read, memory is too small, or a part cannot be written.
-    """
+    """Segment the chunks that have no whole part yet, and write their parts."""
     chunks = job.plan.chunks
     missing = parts.missing(chunks)
     found = len(chunks) - len(missing)
     if found:
-        logger.info("%d of %d parts were done before; going on with the rest.", found, len(chunks))
+        logger.info("%d of %d parts were done before; computing the rest.", found, len(chunks))
     if missing:
         job.write_parts(missing, parts, progress)
 
@@ -194,9 +190,8 @@ def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress)
 def assemble(
     job: Job,
     parts: Parts,
-    targets: Outputs,
+    files: MapFiles,
     *,
-    polygons: Sequence[Path] = (),
     tags: dict[str, str],
     progress: Progress = no_progress,
 ) -> None:
@@ -208,25 +203,21 @@ def assemble(
     Args:
         job: what was segmented.
         parts: all of its parts.
-        targets: the files of the map.
-        polygons: files that follow; where the process is killed amid them, they are this run's.
+        files: of the map; polygons among them are this run's, should it be killed amid them.
         tags: what made the map.
-        progress: told the share of parts done.
-
-    Raises:
-        OutputError: a part is missing or damaged, or a file cannot be written as it should be.
+        progress: called with the fraction of parts done.
     """
     return_freed_memory()
     plan = job.plan
     collar, valid_px = CollarWatch(plan.scene), 0
     with (
-        parts.appearing([*targets.paths, *polygons]),
+        parts.appearing(files.paths),
         class_raster_writer(
-            targets.class_raster,
+            files.class_raster,
             plan.scene.geobox,
             plan.legend,
-            confidence_path=targets.confidence,
-            probabilities_path=targets.probabilities,
+            confidence_path=files.confidence,
+            probabilities_path=files.probabilities,
             tags=tags,
         ) as writer,
     ):
@@ -236,7 +227,7 @@ def assemble(
                 for name, window, pixels in part.pieces():
                     writer.write_layer(name, window, pixels)
                 for layer in plan.layers:
-                    _check_same_blocks(writer, layer.name, part.checksums(layer.name), targets)
+                    _check_same_blocks(writer, layer.name, part.checksums(layer.name), files)
                 collar.add(part.remarks["collar"])
                 valid_px += part.valid_px
         progress(1.0, "building overviews")
@@ -248,16 +239,14 @@ def assemble(
 
 
 def _check_same_blocks(
-    writer: ClassRasterWriter, layer: LayerName, expected: Checksums, targets: Outputs
+    writer: ClassRasterWriter, layer: LayerName, expected: Checksums, files: MapFiles
 ) -> None:
     if not expected.items() <= writer.checksums(layer).items():
-        raise OutputError(
-            f"{targets.class_raster}: a part changed while it was read; run it again."
-        )
+        raise OutputError(f"{files.class_raster}: a part changed while it was read; run it again.")
 
 
 def _tags(plan: Plan, model: object) -> dict[str, str]:
-    """What made the map, for whoever finds it later."""
+    """What made the map, for its metadata."""
     name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
     return {
         "GEODINOSEG_VERSION": __version__,

@@ -10,7 +10,7 @@ from geodinoseg.segmentation.memory import DEFAULT_MAX_MEMORY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentSettings:
+class SegmentationSettings:
     """What may be chosen about a segmentation; what is not given follows from model and scene."""
 
     tile_px: int | None = None

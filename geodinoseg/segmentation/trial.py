@@ -1,54 +1,44 @@
-"""What a segmentation would take, measured on one batch, before it is started."""
+"""What a segmentation would take, before it is started: its plan, and a trial of one batch."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.segmentation.job import decide, loaded_model
+from geodinoseg.rasters.scene import Scene
+from geodinoseg.segmentation.engine import loaded_model, settle
+from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 
-def estimate(
-    scene: Any,
+def tried_plan(
+    scene: Scene,
     model: str | Path | TileModel,
-    settings: SegmentSettings | None = None,
+    settings: SegmentationSettings,
     *,
-    device: str = "auto",
-    confidence: bool = False,
-    probabilities: bool = False,
-) -> tuple[Plan, float]:
-    """The plan of a segmentation, and the seconds that its forward passes would take.
+    files: MapFiles,
+    device: str,
+) -> Plan:
+    """The plan of a segmentation, with the seconds that its forward passes would take.
 
     The network runs on two batches of blank tiles; the second is timed.
-
-    Args:
-        scene: as `segment_scene` takes it.
-        model: as `segment_scene` takes it.
-        settings: as `segment_scene` takes them.
-        device: where a model folder is loaded.
-        confidence: whether the map would hold the winner's probability.
-        probabilities: whether it would hold the probability of each class.
-
-    Returns:
-        The plan, and an estimate in seconds if every tile holds data.
-
-    Raises:
-        GeodinosegError: whatever `segment_scene` would say before its first tile.
     """
-    settings = settings or SegmentSettings()
     loaded = loaded_model(model, settings, device=device)
-    plan, loaded = decide(
-        scene, loaded, settings, confidence=confidence, probabilities=probabilities
+    plan, loaded = settle(
+        scene,
+        loaded,
+        settings,
+        confidence=files.confidence is not None,
+        probabilities=files.probabilities is not None,
     )
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
-    return plan, per_tile * len(plan.grid)
+    return dataclasses.replace(plan, seconds=per_tile * len(plan.grid))
 
 
 def _seconds_of_batch(plan: Plan, model: TileModel, count: int) -> float:

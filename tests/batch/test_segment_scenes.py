@@ -16,9 +16,9 @@ from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
-SETTINGS = SegmentSettings(tile_px=56, overlap_px=8)
+SETTINGS = SegmentationSettings(tile_px=56, overlap_px=8)
 NAMES = OutputNames(confidence="{stem}_confidence.tif", polygons=("{stem}.gpkg",))
 
 
@@ -86,7 +86,7 @@ def test_what_was_done_is_not_skipped_when_anything_is_another(run, folder, tmp_
     assert run() == ["done"] * 3
     assert run() == ["skipped"] * 3
     # Other settings: the old maps are in the way, and are not replaced unasked.
-    assert run(settings=SegmentSettings(tile_px=56, overlap_px=9)) == ["failed"] * 3
+    assert run(settings=SegmentationSettings(tile_px=56, overlap_px=9)) == ["failed"] * 3
     assert run() == ["skipped"] * 3
     (tmp_path / "maps" / "a.tif").unlink()
     assert run() == ["done", "skipped", "skipped"]

@@ -24,7 +24,7 @@ from rasterio.windows import Window as RioWindow
 
 from geodinoseg.legend import Legend
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 CLASSES, TILE, OVERLAP, BATCH = 8, 512, 128, 4
 BLOCK = 512
@@ -121,7 +121,7 @@ def plain_loop(scene: Path, output: Path) -> tuple[float, float]:
 def ours(scene: Path, output: Path) -> tuple[float, float]:
     """The same by the library. Seconds: all, model."""
     model = CheapModel()
-    settings = SegmentSettings(tile_px=TILE, overlap_px=OVERLAP, batch_size=BATCH)
+    settings = SegmentationSettings(tile_px=TILE, overlap_px=OVERLAP, batch_size=BATCH)
     began = time.perf_counter()
     segment_scene(scene, model, output, settings=settings, overwrite=True)
     return time.perf_counter() - began, model.seconds

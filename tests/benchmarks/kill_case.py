@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from rasters import SmoothModel, write_raster
 
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
-SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
+SETTINGS = SegmentationSettings(tile_px=56, overlap_px=10)
 FORK = multiprocessing.get_context("fork")
 _NODATA = 255
 
@@ -49,7 +49,7 @@ class Case:
     scene: Path
     folder: Path
     model: Any
-    settings: SegmentSettings = SETTINGS
+    settings: SegmentationSettings = SETTINGS
     layers: tuple[str, ...] = ("confidence", "probabilities")
     """Written beside the class raster."""
 

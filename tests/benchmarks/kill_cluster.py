@@ -18,7 +18,7 @@ import psutil
 from kill_case import FORK, Case, KnownModel, fresh, processes_left, untouched
 
 from geodinoseg.cluster.local import local_workers
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 _DEATHS_A_RUN = 2
 """Dask's third of one chunk ends a run, and here every run shall go on by itself."""
@@ -110,7 +110,7 @@ def kill_schedulers(case: Case, times: int, rng: random.Random) -> str:
 
     folder = case.scene.parent
     model = small_segmentor(write_backbone(folder / "backbone")).save(folder / "small.model")
-    settings = SegmentSettings(tile_px=84, overlap_px=10)
+    settings = SegmentationSettings(tile_px=84, overlap_px=10)
     case = replace(case, model=model, settings=settings)
     whole, _ = untouched(case)
     kills = runs = commands = 0

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kill_case import Case, Ending, forked, fresh, untouched
 
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 _AMPLE_BYTES = 1 << 30
 _INSIDE = "KILL_LOOP_NAMESPACE"
@@ -78,7 +78,7 @@ def _with_and_without_probabilities(case: Case) -> list[Case]:
 def variant_of(case: Case, bytes_needed: int | None) -> Variant:
     """Runs the case twice; where not given, the largest file says what is needed."""
     whole, _ = untouched(case)
-    old, _ = untouched(replace(case, settings=SegmentSettings(tile_px=48, overlap_px=5)))
+    old, _ = untouched(replace(case, settings=SegmentationSettings(tile_px=48, overlap_px=5)))
     largest = max(map(len, whole.values()))
     return Variant(case=case, whole=whole, old=old, bytes_needed=bytes_needed or largest)
 

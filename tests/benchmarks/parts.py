@@ -32,7 +32,7 @@ from geodinoseg.segmentation.inference import class_rows
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress, first_run, union_of_cores
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 TILE, OVERLAP = 512, 128
 
@@ -72,16 +72,16 @@ def model_of(name: str, folder: Path):
     return KnownCheapModel() if name == "cheap" else small_dinov2(folder)
 
 
-def settings_of(name: str, max_memory: int) -> SegmentSettings:
+def settings_of(name: str, max_memory: int) -> SegmentationSettings:
     sizes = {"tile_px": TILE, "overlap_px": OVERLAP} if name == "cheap" else {}
-    return SegmentSettings(batch_size=4, max_memory=max_memory, **sizes)
+    return SegmentationSettings(batch_size=4, max_memory=max_memory, **sizes)
 
 
-def in_parts(scene: Path, model, output: Path, settings: SegmentSettings) -> None:
+def in_parts(scene: Path, model, output: Path, settings: SegmentationSettings) -> None:
     segmentation.segment_scene(scene, model, output, settings=settings, overwrite=True)
 
 
-def without_parts(scene: Path, model, output: Path, settings: SegmentSettings) -> None:
+def without_parts(scene: Path, model, output: Path, settings: SegmentationSettings) -> None:
     """The same rows straight into the writer, panel by panel: what a run without parts would do."""
     plan, model = make_plan(scene, model, settings)
     batches, told = FittingBatches(plan.batch_size), TileProgress(plan.chunks, no_progress)
@@ -96,7 +96,7 @@ def without_parts(scene: Path, model, output: Path, settings: SegmentSettings) -
             del left[: len(run)]
 
 
-def resumed(scene: Path, model, output: Path, settings: SegmentSettings) -> float:
+def resumed(scene: Path, model, output: Path, settings: SegmentationSettings) -> float:
     """A run that is stopped when all parts are done, and goes on. Seconds of the second."""
 
     def stop(*_, **__):
@@ -111,7 +111,7 @@ def resumed(scene: Path, model, output: Path, settings: SegmentSettings) -> floa
     return time.perf_counter() - began
 
 
-def only_the_model(scene: Path, model, output: Path, settings: SegmentSettings) -> None:
+def only_the_model(scene: Path, model, output: Path, settings: SegmentationSettings) -> None:
     """Libraries, and the network on batches: beside what the memory limit speaks of."""
     plan, model = make_plan(scene, model, settings)
     side = plan.grid.tile_px

@@ -30,9 +30,9 @@ def run(count: int, scene: Path, model: Path, output: Path) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     from geodinoseg.cluster.local import local_workers
     from geodinoseg.segmentation.segment import segment_scene
-    from geodinoseg.segmentation.settings import SegmentSettings
+    from geodinoseg.segmentation.settings import SegmentationSettings
 
-    settings = SegmentSettings(tile_px=TILE_PX, batch_size=4)
+    settings = SegmentationSettings(tile_px=TILE_PX, batch_size=4)
     started = time.perf_counter()
     with local_workers(count, device="cpu") as workers:
         began = time.perf_counter()

@@ -22,8 +22,9 @@ from trainings import NAMES, color_channels, color_pixels, no_pictures
 import geodinoseg
 from geodinoseg.cli import _COMMANDS, console, main
 from geodinoseg.errors import SceneError
+from geodinoseg.polygons import polygonize as polygonization
 from geodinoseg.polygons.polygonize import write_polygons
-from geodinoseg.segmentation import outputs as map_polygons
+from geodinoseg.segmentation import engine
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
@@ -262,7 +263,7 @@ def test_a_dry_run_in_json_is_one_event(segment):
 def test_outputs_that_would_share_a_style_file_are_refused_before_the_work(
     arguments, named, segment, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(geodinoseg, "segment_scene", None, raising=False)
+    monkeypatch.setattr(engine.ThisProcess, "prepare", None)
     result = segment(*[a if a.startswith("--") else tmp_path / a for a in arguments])
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path / named}: would share the style file ")
@@ -747,7 +748,7 @@ def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
         return write_polygons(raster, path, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(map_polygons, "write_polygons", interrupted_at_the_second)
+        patched.setattr(polygonization, "write_polygons", interrupted_at_the_second)
         result = segment(*options)
     assert result.exit_code == 130
     line = result.stderr.splitlines()[-1]
@@ -768,7 +769,7 @@ def test_polygons_that_were_there_before_are_not_replaced_by_a_run_that_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(map_polygons, "write_polygons", interrupted)
+        patched.setattr(polygonization, "write_polygons", interrupted)
         assert segment("--polygons", tmp_path / "fields.gpkg").exit_code == 130
     (tmp_path / "others.gpkg").write_bytes(b"somebody's work")
     result = segment("--polygons", tmp_path / "others.gpkg")

@@ -24,10 +24,10 @@ from geodinoseg.cluster.client import connected_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 HEIGHT, WIDTH, PARTS = 1180, 530, 3
-SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
+SETTINGS = SegmentationSettings(tile_px=56, overlap_px=10)
 
 
 class KnownModel(SmoothModel):
@@ -105,7 +105,7 @@ def test_a_model_folder_is_found_by_workers_and_gives_the_same_bytes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
-    settings = SegmentSettings(tile_px=84, overlap_px=10)
+    settings = SegmentationSettings(tile_px=84, overlap_px=10)
     model = os.path.relpath(small_model)
     segment_scene("scene.tif", model, "first/map.tif", settings=settings)
     segment_scene("scene.tif", model, "second/map.tif", settings=settings, workers=two_workers)
@@ -133,9 +133,12 @@ def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, 
 
 
 def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
+    from geodinoseg import open_scene
     from geodinoseg.cluster.worker import segment_chunks
 
-    job = two_workers.prepare(scene, KnownModel(), targets(tmp_path), SETTINGS, device="cpu")
+    job = two_workers.prepare(
+        open_scene(scene), KnownModel(), targets(tmp_path), SETTINGS, device="cpu"
+    )
     folder = tmp_path / "map.tif.parts"
     from geodinoseg.segmentation.parts.run import opened_parts
     from geodinoseg.segmentation.parts.store import part_store
@@ -164,21 +167,22 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
 
 
 def targets(folder):
-    from geodinoseg.segmentation.job import Outputs
+    from geodinoseg.segmentation.outputs import MapFiles
 
-    return Outputs(class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None)
+    return MapFiles(class_raster=folder / "map.tif", confidence=folder / "c.tif")
 
 
 def order_of(scene, folder, job):
     import dataclasses
     import pickle
 
+    from geodinoseg import open_scene
     from geodinoseg.cluster.worker import Order
 
     return Order(
-        scene=str(scene),
+        scene=open_scene(scene),
         model=pickle.dumps(KnownModel()),
-        targets=targets(folder),
+        files=targets(folder),
         settings=dataclasses.replace(SETTINGS, batch_size=job.plan.batch_size),
         device="cpu",
     )
@@ -379,7 +383,7 @@ def colors(tmp_path) -> Path:
 @pytest.fixture
 def map_alone(colors, small_model, tmp_path) -> dict[str, bytes]:
     (tmp_path / "alone").mkdir()
-    settings = SegmentSettings(tile_px=84, overlap_px=10)
+    settings = SegmentationSettings(tile_px=84, overlap_px=10)
     segment_scene(colors, small_model, tmp_path / "alone" / "map.tif", settings=settings)
     return written(tmp_path / "alone")
 

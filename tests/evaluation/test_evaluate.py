@@ -27,7 +27,7 @@ from geodinoseg.legend import Legend
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 HEIGHT, WIDTH = 61, 83
 IDS = np.array([3, 40, 7])
@@ -54,7 +54,7 @@ def class_map(folder, pixels):
     by_id = legend.by_id()
     model.legend = Legend(tuple(by_id[int(i)] for i in IDS))
     scene = write_raster(folder / "s.tif", pixels, nodata=99)
-    choices = SegmentSettings(tile_px=32)
+    choices = SegmentationSettings(tile_px=32)
     return segment_scene(
         scene, model, folder / "map.tif", settings=choices, confidence=folder / "confidence.tif"
     ).path

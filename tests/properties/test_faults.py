@@ -11,7 +11,7 @@ from rasters import SmoothModel, write_raster
 
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 
 class KnownModel(SmoothModel):
@@ -25,7 +25,7 @@ def segment(folder, tile_px=48):
         folder / "map.tif",
         confidence=True,
         overwrite=True,
-        settings=SegmentSettings(tile_px=tile_px),
+        settings=SegmentationSettings(tile_px=tile_px),
     )
 
 

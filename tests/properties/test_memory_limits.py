@@ -16,7 +16,7 @@ from geodinoseg.errors import GridError, SceneError
 from geodinoseg.segmentation.inference import fitting_batch_size
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def test_the_plan_keeps_within_the_limit_or_says_how_much_it_needs(
     wide, limit_mb, classes, tile_px
 ):
     model = IdentityModel(classes)
-    settings = SegmentSettings(tile_px=tile_px, max_memory=limit_mb * 1_000_000)
+    settings = SegmentationSettings(tile_px=tile_px, max_memory=limit_mb * 1_000_000)
     try:
         plan, _ = make_plan(wide, model, settings, confidence=True, probabilities=True)
     except GridError as error:
         needed = int(str(error).partition("--max-memory ")[2].partition("MB")[0])
         assert needed > limit_mb
-        enough = SegmentSettings(tile_px=tile_px, max_memory=needed * 1_000_000)
+        enough = SegmentationSettings(tile_px=tile_px, max_memory=needed * 1_000_000)
         make_plan(wide, model, enough, confidence=True, probabilities=True)
         return
     assert plan.memory_bytes <= settings.max_memory
@@ -48,7 +48,7 @@ def test_the_plan_keeps_within_the_limit_or_says_how_much_it_needs(
 def test_more_memory_never_makes_narrower_panels(wide):
     model = IdentityModel(100)
     widths = [
-        make_plan(wide, model, SegmentSettings(tile_px=40, max_memory=mb * 1_000_000))[0]
+        make_plan(wide, model, SegmentationSettings(tile_px=40, max_memory=mb * 1_000_000))[0]
         .chunks[0]
         .core.width
         for mb in range(150, 1500, 50)
@@ -71,14 +71,14 @@ def test_a_scene_with_giant_blocks_says_what_to_give(tmp_path):
     model = IdentityModel()
     model.bands = (1, 2, 3)
     with pytest.raises(SceneError, match=r"blocks of 4096 x 4096 px need (\d+) MB") as caught:
-        make_plan(scene, model, SegmentSettings(max_memory=100_000_000))
+        make_plan(scene, model, SegmentationSettings(max_memory=100_000_000))
     assert "gdal_translate -co TILED=YES" in str(caught.value)
     needed = int(str(caught.value).partition("--max-memory ")[2].partition("MB")[0])
-    make_plan(scene, model, SegmentSettings(max_memory=needed * 1_000_000))
+    make_plan(scene, model, SegmentationSettings(max_memory=needed * 1_000_000))
 
 
 def test_a_plan_can_be_sent_to_another_process(wide):
-    plan, _ = make_plan(wide, IdentityModel(), SegmentSettings(tile_px=16))
+    plan, _ = make_plan(wide, IdentityModel(), SegmentationSettings(tile_px=16))
     found = pickle.loads(pickle.dumps(plan))
     assert found.fingerprint == plan.fingerprint
     assert found.chunks == plan.chunks
@@ -89,7 +89,7 @@ def test_memory_changes_how_much_is_read_at_once_and_no_byte(tmp_path):
     scene = write_raster(tmp_path / "s.tif", pixels, blockysize=256, compress="deflate")
     found = []
     for limit in (145_000_000, 1 << 30):
-        settings = SegmentSettings(tile_px=64, max_memory=limit)
+        settings = SegmentationSettings(tile_px=64, max_memory=limit)
         segment_scene(
             scene, SmoothModel(3), tmp_path / "map.tif", settings=settings, overwrite=True
         )
@@ -113,7 +113,7 @@ class FullAt(SmoothModel):
 @pytest.mark.parametrize(("fits", "found"), [(100, 16), (16, 16), (15, 8), (3, 2), (1, 1), (0, 1)])
 def test_the_batch_size_is_found_by_trial(wide, fits, found, caplog):
     model = FullAt(fits)
-    plan, _ = make_plan(wide, model, SegmentSettings(tile_px=16, batch_size=16))
+    plan, _ = make_plan(wide, model, SegmentationSettings(tile_px=16, batch_size=16))
     assert fitting_batch_size(plan, model) == found
     assert model.tried[0] == 16
     assert caplog.text == "", "a trial is no news"
@@ -122,7 +122,7 @@ def test_the_batch_size_is_found_by_trial(wide, fits, found, caplog):
 def test_of_a_scene_with_few_tiles_a_trial_makes_no_smaller_batches(tmp_path):
     scene = write_raster(tmp_path / "s.tif", np.zeros((1, 20, 45), np.uint8))
     model = FullAt(100)
-    plan, _ = make_plan(scene, model, SegmentSettings(tile_px=32, batch_size=16))
+    plan, _ = make_plan(scene, model, SegmentationSettings(tile_px=32, batch_size=16))
     assert fitting_batch_size(plan, model) == 16
     assert model.tried == [len(plan.grid)]
 
@@ -144,12 +144,12 @@ def test_sizes_are_read_as_people_write_them(text, size):
 
 def test_a_memory_that_is_none_is_refused():
     with pytest.raises(GridError, match="hold nothing"):
-        SegmentSettings(max_memory=0)
+        SegmentationSettings(max_memory=0)
 
 
 def test_panels_of_a_small_memory_show_no_seam(wide, tmp_path):
     model = IdentityModel()
-    fixed = make_plan(wide, model, SegmentSettings(tile_px=32))[0].memory.of_panel(2000)
-    settings = SegmentSettings(tile_px=32, max_memory=fixed)
+    fixed = make_plan(wide, model, SegmentationSettings(tile_px=32))[0].memory.of_panel(2000)
+    settings = SegmentationSettings(tile_px=32, max_memory=fixed)
     segment_scene(wide, model, tmp_path / "map.tif", settings=settings)
     np.testing.assert_array_equal(read_raster(tmp_path / "map.tif"), read_raster(wide))

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from trainings import write_backbone
 
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.train import train_model
 
@@ -105,7 +105,7 @@ def test_resampled_beforehand_or_on_the_way_the_map_is_nearly_the_same(
         """A map, on the grid of 1 m."""
         raster = write_raster(tmp_path / f"{name}.tif", pixels, transform=transform)
         out = tmp_path / f"{name}_map.tif"
-        segment_scene(raster, texture_model, out, settings=SegmentSettings(**choices))
+        segment_scene(raster, texture_model, out, settings=SegmentationSettings(**choices))
         classes = read_raster(out).astype(np.float32)[None]
         return resampled(classes, transform, at_1_m, (160, 182), Resampling.nearest)[0]
 

@@ -15,8 +15,7 @@ from trainings import color_channels, color_pixels, small_segmentor
 from geodinoseg.model.normalization import measure_statistics
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.segmentation.input_checks import far_values, sampled_values, warn_of_far_values
-from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.trial import estimate
+from geodinoseg.segmentation.segment import plan_segmentation, segment_scene
 
 REFLECTANCE = np.array([[400, 300], [600, 400], [500, 300], [2800, 900]], dtype=float)
 """Mean and deviation of blue, green, red and near infrared, times 10,000."""
@@ -160,7 +159,7 @@ def test_it_is_said_before_the_run_and_in_a_dry_run(way, tmp_path, backbone, cap
 
     def run(scene):
         if way == "dry run":
-            estimate(scene, model)
+            plan_segmentation(scene, model, tmp_path / "map.tif", overwrite=True)
             return
         segment_scene(
             scene,

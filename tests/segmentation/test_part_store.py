@@ -25,10 +25,10 @@ from geodinoseg.rasters.retry import DEADLINE_VARIABLE
 from geodinoseg.segmentation.parts.part_file import PartWriter
 from geodinoseg.segmentation.parts.store import part_store, store_at
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 HEIGHT, WIDTH = 1050, 530  # three parts
-SETTINGS = SegmentSettings(tile_px=56, overlap_px=10)
+SETTINGS = SegmentationSettings(tile_px=56, overlap_px=10)
 
 
 class KnownModel(SmoothModel):
@@ -153,7 +153,7 @@ def test_parts_of_another_run_are_refused_and_kept_until_told_otherwise(scene, m
     stopped_after(2, scene, maps, parts=place)
     before = store_of(maps, place).names()
     with pytest.raises(OutputError, match=r"holds 2 of 3 parts of another run: overlap_px was 10"):
-        segment(scene, maps, parts=place, settings=SegmentSettings(tile_px=56, overlap_px=12))
+        segment(scene, maps, parts=place, settings=SegmentationSettings(tile_px=56, overlap_px=12))
     assert store_of(maps, place).names() == before
     segment(scene, maps, parts=place, resume=False)
     assert written(maps) == whole
@@ -183,7 +183,7 @@ def test_many_scenes_keep_their_parts_apart(scene, small_model, tmp_path, place)
     for name in ("a", "b"):
         write_raster(tmp_path / f"{name}.tif", np.full((3, 40, 60), ord(name), np.uint8))
     listed = listed_scenes([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
-    settings = SegmentSettings(tile_px=56, overlap_px=14)
+    settings = SegmentationSettings(tile_px=56, overlap_px=14)
     results = segment_scenes(listed, small_model, tmp_path / "out", settings=settings, parts=place)
     assert [result.status for result in results] == ["done", "done"]
     assert not store_at(place).names()
@@ -246,7 +246,16 @@ def test_a_place_that_cannot_be_is_refused_before_any_work(address, told, scene,
 
 
 def test_the_command_refuses_such_a_place_in_one_line(scene, small_model, maps, aws):
-    arguments = ["segment", scene, "--model", small_model, "-o", maps / "map.tif"]
+    arguments = [
+        "segment",
+        scene,
+        "--model",
+        small_model,
+        "-o",
+        maps / "map.tif",
+        "--bands",
+        "1,1,1",
+    ]
     result = CliRunner().invoke(main, [*map(str, arguments), "--parts", "s3://absent/runs"])
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()

@@ -24,7 +24,7 @@ from geodinoseg.segmentation.parts.part_file import PartName, PartWriter, open_p
 from geodinoseg.segmentation.parts.run import MANIFEST
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 
 HEIGHT, WIDTH = 1090, 1060
 CLASSES = 3
@@ -73,7 +73,7 @@ class Case:
 
     folder: Path
     scene: Path
-    settings: SegmentSettings
+    settings: SegmentationSettings
 
     @property
     def output(self) -> Path:
@@ -114,8 +114,8 @@ class Case:
 
 def case_in(folder: Path, pixels) -> Case:
     scene = write_raster(folder / "scene.tif", pixels, transform=ROTATED, nodata=255)
-    wide, _ = make_plan(scene, KnownModel(), SegmentSettings(overlap_px=30), confidence=True)
-    settings = SegmentSettings(overlap_px=30, max_memory=wide.memory.of_panel(900))
+    wide, _ = make_plan(scene, KnownModel(), SegmentationSettings(overlap_px=30), confidence=True)
+    settings = SegmentationSettings(overlap_px=30, max_memory=wide.memory.of_panel(900))
     plan, _ = make_plan(scene, KnownModel(), settings, confidence=True)
     assert (plan.panels, len(plan.chunks)) == (3, PARTS)
     return Case(folder, scene, settings)
@@ -172,7 +172,7 @@ def test_wherever_a_run_is_killed_the_bytes_are_the_same(tmp_path, pixels, whole
 
 def test_probabilities_are_kept_in_parts_too(tmp_path, pixels):
     case = case_in(tmp_path, pixels)
-    options = {"probabilities": True, "settings": SegmentSettings(overlap_px=30)}
+    options = {"probabilities": True, "settings": SegmentationSettings(overlap_px=30)}
     case.run(**options)
     expected = case.bytes()
     case.stopped_after(2, **options, overwrite=True)
@@ -246,7 +246,7 @@ def test_whoever_stops_a_run_is_told_how_to_go_on(case):
     done = len(case.parts)
     assert 0 < done < PARTS
     assert caught.value.__notes__ == [
-        f"Run the same command again to go on: {done} of 9 parts are done."
+        f"Run the same command again to resume: {done} of 9 parts are done."
     ]
 
 
@@ -353,7 +353,7 @@ def test_parts_of_another_run_are_refused_and_kept(case, whole, options, told):
     before = {path: path.read_bytes() for path in case.parts}
     if "settings" in options:
         chosen = {"overlap_px": 30, "max_memory": case.settings.max_memory} | options["settings"]
-        options = {"settings": SegmentSettings(**chosen)}
+        options = {"settings": SegmentationSettings(**chosen)}
     with pytest.raises(OutputError, match="start over with --no-resume") as caught:
         case.run(**options)
     assert told in str(caught.value)
@@ -428,7 +428,9 @@ def test_a_disk_that_is_full_loses_no_part(case, whole, monkeypatch):
         patch.setattr(PartWriter, "finish", full)
         with pytest.raises(OutputError, match="No space left") as caught:
             case.run()
-    assert caught.value.__notes__ == ["Run the same command again to go on: 1 of 9 parts are done."]
+    assert caught.value.__notes__ == [
+        "Run the same command again to resume: 1 of 9 parts are done."
+    ]
     case.run()
     assert case.bytes() == whole
 
@@ -478,15 +480,15 @@ def test_panels_get_narrower_where_one_tile_does_not_fit_beside_them(case, caplo
                 raise torch.OutOfMemoryError("CUDA out of memory")
             super().__init__(grid, chunk, **options)
 
-    one = SegmentSettings(overlap_px=30)
+    one = SegmentationSettings(overlap_px=30)
     case.run(settings=one)
     expected = read_raster(case.output)
     monkeypatch.setattr(inference, "Stitcher", Narrow)
     case.run(settings=one, overwrite=True)
     np.testing.assert_array_equal(read_raster(case.output), expected)
     assert made.count(WIDTH) == 1, "what does not fit is tried once"
-    assert "going on with 1024" in caplog.text
-    assert "going on with 512" in caplog.text
+    assert "continuing with 1024" in caplog.text
+    assert "continuing with 512" in caplog.text
     assert (read_raster(case.output)[:400, :300] == 255).all()
 
 

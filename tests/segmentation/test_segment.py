@@ -33,7 +33,7 @@ from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress
 from geodinoseg.segmentation.segment import segment_scene
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.stitcher import most_probable
 
 
@@ -58,7 +58,7 @@ def test_an_identity_model_gives_its_input_back(
     pixels = random_classes(height, width)
     pixels[0, : height // 3, : width // 2] = 200
     scene = write_raster(folder / "s.tif", pixels, nodata=200)
-    choices = SegmentSettings(
+    choices = SegmentationSettings(
         tile_px=tile_px, overlap_px=int(share * tile_px), batch_size=batch_size
     )
     segment_scene(scene, IdentityModel(), folder / "map.tif", settings=choices)
@@ -79,7 +79,7 @@ def test_a_model_that_says_the_same_everywhere_gives_one_value_everywhere(
         folder / "map.tif",
         confidence=True,
         probabilities=True,
-        settings=SegmentSettings(tile_px=49, overlap_px=overlap),
+        settings=SegmentationSettings(tile_px=49, overlap_px=overlap),
     )
     assert (read_raster(folder / "map.tif") == 1).all()
     assert (read_raster(folder / "map_confidence.tif") == 56).all()
@@ -107,7 +107,7 @@ def rows_of(plan, model, chunk):
         model,
         chunk,
         batches=FittingBatches(plan.batch_size),
-        told=TileProgress(plan.chunks, no_progress),
+        tiles=TileProgress(plan.chunks, no_progress),
         collar=CollarWatch(plan.scene),
     )
 
@@ -147,7 +147,7 @@ def test_blending_is_the_weighted_mean_of_the_tiles_whatever_the_chunks(
     path = write_raster(tmp_path_factory.mktemp("blend") / "s.tif", pixels)
     model = SmoothModel(3)
     plan, _ = make_plan(
-        path, model, SegmentSettings(tile_px=31, overlap_px=overlap), probabilities=True
+        path, model, SegmentationSettings(tile_px=31, overlap_px=overlap), probabilities=True
     )
     expected = reference_blend(pixels, model, plan)
     found = np.full((3, height, width), 255, dtype=np.uint8)
@@ -164,7 +164,9 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
     pixels = np.random.default_rng(5).integers(0, 200, (1, 333, 77)).astype(np.uint8)
     path = write_raster(tmp_path / "s.tif", pixels)
     model = SmoothModel(5)
-    plan, _ = make_plan(path, model, SegmentSettings(tile_px=40, overlap_px=13), probabilities=True)
+    plan, _ = make_plan(
+        path, model, SegmentationSettings(tile_px=40, overlap_px=13), probabilities=True
+    )
 
     def segmented(rows: int) -> np.ndarray:
         found = np.zeros((5, 333, 77), dtype=np.uint8)
@@ -181,8 +183,10 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
 def test_a_wide_scene_is_cut_into_panels_without_a_seam(tmp_path):
     pixels = random_classes(60, 2100)
     scene = write_raster(tmp_path / "s.tif", pixels)
-    fixed = make_plan(scene, IdentityModel(), SegmentSettings(tile_px=32))[0].memory.of_panel(600)
-    narrow = SegmentSettings(tile_px=32, max_memory=fixed)
+    fixed = make_plan(scene, IdentityModel(), SegmentationSettings(tile_px=32))[0].memory.of_panel(
+        600
+    )
+    narrow = SegmentationSettings(tile_px=32, max_memory=fixed)
     plan, _ = make_plan(scene, IdentityModel(), narrow)
     assert plan.panels > 2
     assert plan.memory_bytes <= narrow.max_memory
@@ -281,7 +285,7 @@ def test_a_scene_without_the_models_bands_is_refused(tmp_path):
     with pytest.raises(SceneError, match="has 1 band, and band 2 was asked for"):
         segment_scene(scene, model, tmp_path / "map.tif")
     with pytest.raises(SceneError, match="names 1 bands, the model reads 3"):
-        segment_scene(scene, model, tmp_path / "map.tif", settings=SegmentSettings(bands=(1,)))
+        segment_scene(scene, model, tmp_path / "map.tif", settings=SegmentationSettings(bands=(1,)))
 
 
 def test_tiles_that_do_not_fit_the_model_are_refused(tmp_path):
@@ -289,10 +293,13 @@ def test_tiles_that_do_not_fit_the_model_are_refused(tmp_path):
     model = IdentityModel()
     model.tile_multiple = 14
     with pytest.raises(GridError, match="multiple of the model's 14 px"):
-        segment_scene(scene, model, tmp_path / "map.tif", settings=SegmentSettings(tile_px=20))
+        segment_scene(scene, model, tmp_path / "map.tif", settings=SegmentationSettings(tile_px=20))
     with pytest.raises(GridError, match="overlap"):
         segment_scene(
-            scene, model, tmp_path / "m.tif", settings=SegmentSettings(tile_px=28, overlap_px=28)
+            scene,
+            model,
+            tmp_path / "m.tif",
+            settings=SegmentationSettings(tile_px=28, overlap_px=28),
         )
 
 
@@ -301,7 +308,7 @@ def test_the_default_stride_is_an_odd_multiple_of_half_a_patch(tmp_path):
     for multiple, tile_px in ((14, 224), (14, 518), (16, 512), (1, 512)):
         model = IdentityModel(tile_px=tile_px)
         model.tile_multiple = multiple
-        plan, _ = make_plan(scene, model, SegmentSettings())
+        plan, _ = make_plan(scene, model, SegmentationSettings())
         half = max(multiple // 2, 1)
         assert plan.grid.stride_px % half == 0
         assert plan.grid.stride_px // half % 2 == 1
@@ -364,7 +371,7 @@ def test_a_network_of_others_need_not_know_of_gradients(tmp_path):
 )
 def test_settings_that_cannot_be_are_refused_when_they_are_made(nonsense):
     with pytest.raises(GridError, match="give"):
-        SegmentSettings(**nonsense)
+        SegmentationSettings(**nonsense)
 
 
 def test_a_resolution_at_which_tiles_are_a_pixel_is_refused(small_model, tmp_path):
@@ -372,7 +379,7 @@ def test_a_resolution_at_which_tiles_are_a_pixel_is_refused(small_model, tmp_pat
     scene = write_raster(tmp_path / "s.tif", pixels, transform=NORTH_UP)
     model = load_model(small_model)
     assert model.pixel_size_m is not None
-    settings = SegmentSettings(resolution_m=400 * model.pixel_size_m)
+    settings = SegmentationSettings(resolution_m=400 * model.pixel_size_m)
     with pytest.raises(SceneError, match=r"a tile of the model covers \d px.*Correct --resolution"):
         make_plan(scene, model, settings)
 
@@ -405,7 +412,7 @@ def test_memory_that_is_too_small_for_a_batch_changes_nothing(tmp_path):
         return answer(tiles, valid)
 
     model.answer = small
-    choices = SegmentSettings(tile_px=32, batch_size=5)
+    choices = SegmentationSettings(tile_px=32, batch_size=5)
     segment_scene(scene, model, tmp_path / "map.tif", settings=choices)
     assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])
 
@@ -420,7 +427,7 @@ def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, value):
     segment_scene(scene, model, tmp_path / "map.tif")
     assert caplog.text.count(f"run again with --nodata {value}") == 1
     caplog.clear()
-    choices = SegmentSettings(nodata=value)
+    choices = SegmentationSettings(nodata=value)
     segment_scene(scene, model, tmp_path / "map.tif", settings=choices, overwrite=True)
     assert "run again" not in caplog.text
     assert (read_raster(tmp_path / "map.tif")[:, :90] == 255).all()

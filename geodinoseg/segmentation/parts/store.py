@@ -12,6 +12,7 @@ from typing import IO, Protocol
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import (
+    PathLike,
     check_folder_of,
     folder_written_beside,
     remove_folder,
@@ -157,7 +158,7 @@ class FolderStore:
         remove_folder(self._folder)
 
 
-def part_store(output: Path, under: str | Path | None = None) -> PartStore:
+def part_store(output: Path, under: PathLike | None = None) -> PartStore:
     """Where the parts of an output go: `<name>.parts`, beside it or elsewhere. Asks no server.
 
     Args:

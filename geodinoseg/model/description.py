@@ -1,0 +1,92 @@
+"""What planning must know of a model, read from its folder without loading the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geodinoseg.legend import Legend
+from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
+
+_SAME_SCALE = 0.95
+"""Differences of less are left alone, as the scale augmentation covers them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Classes, bands and sides of a model folder. Made by `describe_model`; loads no torch."""
+
+    legend: Legend
+    """Classes in the order of the network's channels."""
+    bands: tuple[int, ...]
+    """Bands of a scene that it reads, from 1."""
+    patch_px: int | None
+    """Side of a token of the backbone; None where only the hub knows it."""
+    trained_tile_px: int
+    """Side of the tiles that it was trained on, in pixels of its own ground resolution."""
+    pixel_size_m: float | None
+    """Ground resolution of the training scenes, metres; None where they had no CRS."""
+    scale: float = 1.0
+    """Pixels of its own per pixel of the scene."""
+
+    @property
+    def tile_multiple(self) -> int:
+        """Sides of tiles that it takes are multiples of this; 1 where it is not known."""
+        return tile_multiple(self.patch_px or 1, self.scale)
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles it was trained on, in pixels of the scene."""
+        return scaled_tile_px(self.trained_tile_px, self.patch_px or 1, self.scale)
+
+    def at_pixel_size(self, pixel_size_m: float | None) -> ModelDescription:
+        """The same for scenes of another ground resolution, metres."""
+        return dataclasses.replace(self, scale=resampling_scale(pixel_size_m, self.pixel_size_m))
+
+
+def describe_model(folder: str | Path) -> ModelDescription:
+    """Read config.json of a model folder, and that of the backbone in it.
+
+    Raises:
+        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
+    """
+    config = read_model_config(folder)
+    return ModelDescription(
+        legend=Legend.from_json(config["legend"]),
+        bands=tuple(config["bands"]),
+        patch_px=_patch_px(Path(folder) / BACKBONE / CONFIG),
+        trained_tile_px=config["tile_px"],
+        pixel_size_m=config["pixel_size_m"],
+    )
+
+
+def resampling_scale(pixel_size_m: float | None, own_pixel_size_m: float | None) -> float:
+    """Pixels of a model per pixel of a scene; 1 where a resolution is not known, or about alike."""
+    if pixel_size_m is None or own_pixel_size_m is None:
+        return 1.0
+    scale = pixel_size_m / own_pixel_size_m
+    return 1.0 if _SAME_SCALE < scale < 1 / _SAME_SCALE else scale
+
+
+def tile_multiple(patch_px: int, scale: float) -> int:
+    """Side of a patch in pixels of the scene; any side will do where tiles are resampled."""
+    return patch_px if scale == 1.0 else 1
+
+
+def scaled_tile_px(trained_tile_px: int, patch_px: int, scale: float) -> int:
+    """Side of the tiles of the training, in pixels of the scene."""
+    multiple = tile_multiple(patch_px, scale)
+    return max(round(trained_tile_px / scale) // multiple * multiple, multiple)
+
+
+def _patch_px(path: Path) -> int | None:
+    """The patch that a backbone's config.json names; loading the model says what is wrong there."""
+    try:
+        values: Any = json.loads(path.read_text("utf-8"))
+        patch_px = values["patch_size"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return patch_px if isinstance(patch_px, int) and 0 < patch_px < 1 << 16 else None
