@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ class LegendClass:
         return (int(self.color[1:3], 16), int(self.color[3:5], 16), int(self.color[5:7], 16))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Legend:
     """The classes of a model or a raster; channel i of a model is classes[i]."""
 
@@ -103,22 +104,24 @@ class Legend:
         """The classes in channel order."""
         return iter(self.classes)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names in channel order."""
         return tuple(entry.name for entry in self.classes)
 
-    @property
+    @cached_property
     def class_ids(self) -> NDArray[np.int64]:
         """Class ids in channel order, (classes,)."""
-        return np.array([entry.class_id for entry in self.classes], dtype=np.int64)
+        ids = np.array([entry.class_id for entry in self.classes], dtype=np.int64)
+        ids.flags.writeable = False
+        return ids
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """uint8 where every id is below 255, else uint16."""
         return np.dtype(np.uint8 if self.class_ids.max() < 255 else np.uint16)
 
-    @property
+    @cached_property
     def nodata(self) -> int:
         """Nodata value of a class raster with this legend: 255, or 65,535 for uint16."""
         return int(np.iinfo(self.dtype).max)

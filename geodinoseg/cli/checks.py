@@ -18,11 +18,7 @@ _HOLDS_ITS_STYLE = ".gpkg"
 
 
 def read_legend(model: Path) -> Legend:
-    """The classes that a model folder says it knows.
-
-    Raises:
-        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
-    """
+    """The classes that a model folder says it knows."""
     from geodinoseg.legend import Legend
     from geodinoseg.model.config import read_model_config
 
@@ -30,11 +26,7 @@ def read_legend(model: Path) -> Legend:
 
 
 def check_bands(model: Path, bands: Sequence[int] | None) -> None:
-    """Refuse band numbers that are more or fewer than a model reads.
-
-    Raises:
-        SceneError: they are.
-    """
+    """Refuse band numbers that are more or fewer than a model reads."""
     from geodinoseg.model.config import read_model_config
 
     wanted = len(read_model_config(model)["bands"])
@@ -46,11 +38,7 @@ def check_bands(model: Path, bands: Sequence[int] | None) -> None:
 
 
 def check_many_outputs(folder: Path, names: OutputNames) -> None:
-    """Say whether the maps of many scenes can be written into a folder, by their names.
-
-    Raises:
-        OutputError: the folder cannot be made or written to, or a name says another format.
-    """
+    """Say whether the maps of many scenes can be written into a folder, by their names."""
     from geodinoseg.batch.journal import JOURNAL
     from geodinoseg.files.atomic import check_folder_of
 
@@ -72,11 +60,7 @@ def _check_suffix(name: str | None, suffixes: tuple[str, ...]) -> None:
 def opened_or_folder(
     path: str, *, bands: Sequence[int] | None, allow_external: bool = False
 ) -> Scene | str:
-    """A scene, or the folder of chips that was given in its place.
-
-    Raises:
-        SceneError: it is neither.
-    """
+    """A scene, or the folder of chips that was given in its place."""
     from geodinoseg.labels.paths import is_folder
     from geodinoseg.rasters.scene import open_scene
 
@@ -86,11 +70,7 @@ def opened_or_folder(
 
 
 def check_labels(paths: Iterable[str]) -> None:
-    """Refuse label files that are not there.
-
-    Raises:
-        LabelError: one of them.
-    """
+    """Refuse label files that are not there."""
     from geodinoseg.labels.paths import label_files
 
     label_files(list(paths))
@@ -110,9 +90,6 @@ def check_label_options(
         paths: files of labels, or folders of label chips.
         extent: file of polygons.
         legend_file: file with names and colours.
-
-    Raises:
-        LabelError: one of them, or there are none.
     """
     from geodinoseg.labels.legend_file import read_legend_file
     from geodinoseg.labels.paths import check_is_there

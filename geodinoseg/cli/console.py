@@ -236,11 +236,7 @@ def report_unfit(scene: str, error: Exception, *, json_: bool) -> None:
 
 
 def report_summary(results: Sequence[Any], *, json_: bool) -> None:
-    """How many were done, skipped and failed.
-
-    Raises:
-        SceneError: some failed.
-    """
+    """How many were done, skipped and failed."""
     counts = {
         status: sum(result.status == status for result in results)
         for status in ("done", "skipped", "failed")
@@ -261,11 +257,7 @@ def report_summary(results: Sequence[Any], *, json_: bool) -> None:
 def report_totals(
     scenes: int, seconds: float, output_bytes: int, *, failed: Sequence[str], json_: bool
 ) -> None:
-    """What a dry run over many scenes adds up to.
-
-    Raises:
-        SceneError: some cannot be segmented.
-    """
+    """What a dry run over many scenes adds up to."""
     if json_:
         event(event="total", scenes=scenes, seconds=round(seconds, 1), output_bytes=output_bytes)
     else:

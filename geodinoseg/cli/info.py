@@ -48,10 +48,6 @@ def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any
 
     Returns:
         Names and plain values, in the order in which they are read.
-
-    Raises:
-        SceneError: it is no raster.
-        ModelFolderError: it is a folder, but no model.
     """
     if Path(path).is_dir():
         return _describe_model(Path(path))

@@ -49,11 +49,7 @@ def many_scenes_options(command: _Command) -> _Command:
 
 
 def check_only_one(scenes: Sequence[str], options: dict[str, Any]) -> None:
-    """Say what is wrong with a call that has no `--output-dir`.
-
-    Raises:
-        click.UsageError: it lacks scene or output, has more than one, or options of many.
-    """
+    """Say what is wrong with a call that has no `--output-dir`."""
     if not options["output"]:
         raise click.UsageError("Missing option '-o' / '--output', or '--output-dir' for many.")
     given = [f"--{name.replace('_', '-')}" for name in _OF_MANY if options[name]]
@@ -79,9 +75,6 @@ def segment_many(
         options: of the command.
         settings: makes `SegmentationSettings` of the options.
         workers: makes workers of the options.
-
-    Raises:
-        GeodinosegError: scenes, model or outputs cannot be used, or some scenes failed.
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")

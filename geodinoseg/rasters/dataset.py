@@ -91,11 +91,7 @@ def _open_remote(source: RasterSource) -> rasterio.DatasetReader:
 
 
 def geobox_of(path: PathLike, dataset: rasterio.DatasetReader) -> GeoBox:
-    """The place of an open raster.
-
-    Raises:
-        SceneError: its transform is not finite, or squeezes all pixels onto a line or a point.
-    """
+    """The place of an open raster."""
     geobox = read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height)
     if not geobox.is_invertible:
         raise SceneError(

@@ -51,10 +51,6 @@ def class_ids_in(reader: RasterReader, path: PathLike, *, nodata: int | None) ->
 
     Returns:
         Ascending, without nodata.
-
-    Raises:
-        SceneError: a value is no class id (negative, or above 65,534), no pixel has a class, or a
-            block cannot be read.
     """
     found: set[int] = set()
     for window in _block_windows(reader.dataset):

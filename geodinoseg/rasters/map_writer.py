@@ -47,11 +47,7 @@ class ClassRows:
     """(classes, height, width) uint8, in 1/250; 255 is nodata."""
 
     def __post_init__(self) -> None:
-        """Refuse arrays of another size than the window's.
-
-        Raises:
-            GridError: one does not fit.
-        """
+        """Refuse arrays of another size than the window's."""
         size = (self.window.height, self.window.width)
         for pixels in (self.class_ids, self.confidence, self.probabilities):
             if pixels is not None and pixels.shape[-2:] != size:
@@ -69,11 +65,7 @@ class ClassRows:
         )
 
     def of_layer(self, name: LayerName) -> NDArray[Any]:
-        """(bands, height, width) of a layer.
-
-        Raises:
-            GridError: the rows lack it.
-        """
+        """(bands, height, width) of a layer."""
         if name == "classes":
             return self.class_ids[None]
         pixels = self.confidence if name == "confidence" else self.probabilities

@@ -56,9 +56,6 @@ class RasterReader:
         Args:
             window: where, for the message.
             take: reads from the handle that it is given; it may be called again.
-
-        Raises:
-            SceneError: as `read`.
         """
         try:
             return take(self.dataset)

@@ -36,9 +36,6 @@ def scene_identity(scene: Scene) -> dict[str, Any]:
     A local file of up to 256 MiB is digested whole. Of a larger one the size, the time of change
     and 65 samples count; of a web address ETag, length and date; of any other address (an object
     store, an archive) the pixels of 16 blocks.
-
-    Raises:
-        SceneError: the scene cannot be read.
     """
     facts: dict[str, Any] = {"header": _digest(repr(_header(scene)).encode())}
     files = _files(scene)
@@ -55,21 +52,13 @@ class SceneWatch:
     """Notices that local files of a scene change while it is read."""
 
     def __init__(self, scene: Scene) -> None:
-        """Remember what the files are known by; reads no pixels.
-
-        Raises:
-            SceneError: the scene cannot be opened.
-        """
+        """Remember what the files are known by; reads no pixels."""
         self._path = scene.path
         self._local = _local(_files(scene))
         self._known = self._look()
 
     def check(self) -> None:
-        """Compare size, time of change and place on the disk of each file.
-
-        Raises:
-            SceneError: a file was written to, replaced or removed.
-        """
+        """Compare size, time of change and place on the disk of each file."""
         if self._look() != self._known:
             raise SceneError(
                 f"{self._path}: was changed while it was read, and a map of both is none; let "

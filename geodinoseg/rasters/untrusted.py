@@ -83,11 +83,7 @@ def check_local(path: str) -> tuple[str, ...]:
 
 
 def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:
-    """Look at the header of a raster before any of its pixels or overviews are touched.
-
-    Raises:
-        SceneError: it names other files, or sizes that no raster has.
-    """
+    """Look at the header of a raster before any of its pixels or overviews are touched."""
     for domain in ("OVERVIEWS", "GEOLOCATION"):
         named = METADATA_PATHS & {key.upper() for key in dataset.tags(ns=domain)}
         if named:
@@ -97,11 +93,7 @@ def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:
 
 
 def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
-    """Refuse sizes that are made up, or that no memory holds, before any is taken.
-
-    Raises:
-        SceneError: too many pixels in a row or column, too many bands, or too large a block.
-    """
+    """Refuse sizes that are made up, or that no memory holds, before any is taken."""
     if max(dataset.width, dataset.height) > _LARGEST_SIDE_PX:
         raise SceneError(
             f"{path}: claims {dataset.width} x {dataset.height} px, and 16.7 million along a side "

@@ -152,11 +152,7 @@ def _decided(
 
 
 def _check_numbers(best_HW: torch.Tensor, invalid: NDArray[np.bool_], window: Window) -> None:
-    """A network that fails must not pass for class 0.
-
-    Raises:
-        ModelError: the best probability of a valid pixel is not a number.
-    """
+    """A network that fails must not pass for class 0."""
     broken_HW = ~torch.isfinite(best_HW)
     if broken_HW.any() and (broken_HW.cpu().numpy() & ~invalid).any():
         raise ModelError(

@@ -47,12 +47,7 @@ class HostMemory:
     """Bytes that all of it may take."""
 
     def panel_px(self) -> int:
-        """Columns of a panel: as many as the limit allows, in whole blocks, panels about alike.
-
-        Raises:
-            SceneError: the scene's blocks alone are too large.
-            GridError: not even the narrowest panel fits.
-        """
+        """Columns of a panel: as many as the limit allows, in whole blocks, panels about alike."""
         width, panels = self.grid.width, 1
         while True:
             panel_px = -(-width // panels // BLOCK_PX) * BLOCK_PX

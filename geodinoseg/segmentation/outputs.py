@@ -136,11 +136,7 @@ class MapFiles:
             yield
 
     def write_polygons(self, raster: ClassRaster, *, progress: Progress) -> None:
-        """Write the polygons, file by file; an error notes that the raster is whole.
-
-        Raises:
-            OutputError: as `polygonize.write_polygons`.
-        """
+        """Write the polygons, file by file; an error notes that the raster is whole."""
         from geodinoseg.polygons.polygonize import write_polygons  # noqa: PLC0415 (a second GDAL)
 
         count = len(self.polygons)

@@ -161,11 +161,7 @@ def _default_batch(model: object) -> int:
 def chosen_bands(
     model: ModelDescription | TileModel, settings: SegmentationSettings
 ) -> tuple[int, ...]:
-    """Bands to read, in the model's order.
-
-    Raises:
-        SceneError: more or fewer are chosen than the model reads.
-    """
+    """Bands to read, in the model's order."""
     if settings.bands is None:
         return model.bands
     if len(settings.bands) != len(model.bands):

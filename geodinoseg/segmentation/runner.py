@@ -105,11 +105,7 @@ class ChunkSegmenter:
         )
 
     def _narrow(self, width: int, error: BaseException) -> None:
-        """Halve the panels, in whole blocks.
-
-        Raises:
-            DeviceMemoryError: they are as narrow as they can be.
-        """
+        """Halve the panels, in whole blocks."""
         now = min(width, self._panel_px)
         if now <= BLOCK_PX:
             raise DeviceMemoryError(

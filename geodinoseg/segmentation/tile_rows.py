@@ -38,9 +38,6 @@ def read_tile_rows(
         grid: of the tiles.
         chunk: whose tile rows.
         read_rows: whose multiples are read at once; rows of a block where not given.
-
-    Raises:
-        SceneError: a block cannot be read.
     """
     block_rows = min(scene.block_shape[0], scene.height)
     with scene.reader() as reader:
