@@ -21,9 +21,9 @@ from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, open_scene
-from geodinoseg.rasters.scene_fingerprint import scene_identity
-from geodinoseg.segmentation.job import Workers, entered
-from geodinoseg.segmentation.segment import segment_scene
+from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
+from geodinoseg.segmentation.job import Workers
+from geodinoseg.segmentation.segment import entered, segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
@@ -143,7 +143,7 @@ class _Orders:
         """
         facts = [
             __version__,
-            scene_identity(self.opened(scene)),
+            scene_fingerprint(self.opened(scene)),
             model_identity(self.model),
             dataclasses.asdict(self.settings),
             [path.name for path in files.paths],

@@ -25,7 +25,7 @@ from geodinoseg.labels.open import IGNORE, Labels
 from geodinoseg.legend import LARGEST_CLASS_ID
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_confidence
-from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 _MOST_CLASSES = 1_000

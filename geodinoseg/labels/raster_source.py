@@ -27,8 +27,7 @@ from geodinoseg.labels.pixel_space import (
     pixel_space,
 )
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import open_dataset
-from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.rasters.dataset import RasterReader, open_dataset
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 

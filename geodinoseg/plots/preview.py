@@ -20,7 +20,7 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_place
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import ClassRaster
-from geodinoseg.rasters.reader import open_reader
+from geodinoseg.rasters.dataset import open_reader
 from geodinoseg.rasters.scene import Scene, open_scene, scene_path
 from geodinoseg.windows import Window
 

@@ -16,7 +16,7 @@ from geodinoseg.rasters.class_raster import (
     ClassRaster,
     open_confidence,
 )
-from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 _CONFIDENCE_NODATA = 255

@@ -24,11 +24,12 @@ from geodinoseg.geobox import GeoBox, same_place
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.dataset import (
     FIRST_DEADLINE_S,
+    RasterReader,
     geobox_of,
     holds_whole_numbers,
+    open_reader,
 )
 from geodinoseg.rasters.legend_sources import class_ids_in, find_legend
-from geodinoseg.rasters.reader import RasterReader, open_reader
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 

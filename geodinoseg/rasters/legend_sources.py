@@ -17,7 +17,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.files.safe_xml import XmlError, parsed_xml
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 # What a column of a raster attribute table is for: its usage, or its name where it has none.

@@ -20,9 +20,8 @@ from rasterio.enums import ColorInterp, MaskFlags
 from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
-from geodinoseg.rasters.dataset import geobox_of, open_dataset
+from geodinoseg.rasters.dataset import RasterReader, geobox_of, open_dataset, open_reader
 from geodinoseg.rasters.gdal_env import CACHE_BYTES
-from geodinoseg.rasters.reader import RasterReader, open_reader
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
@@ -162,12 +161,17 @@ def open_scene(
         SceneError: the file is missing, no raster, without the bands, or its pixels are not
             measured values (complex numbers, a colour palette).
     """
-    if isinstance(scene, Scene) and bands is None and nodata is None:
+    if isinstance(scene, Scene) and _is_read_so(scene, bands, nodata):
         return scene
     trusted = allow_external or (isinstance(scene, Scene) and scene.source.trusted)
     source = RasterSource(scene_path(scene), trusted)
     with open_dataset(source) as dataset:
         return _describe(source, dataset, bands, nodata)
+
+
+def _is_read_so(scene: Scene, bands: Sequence[int] | None, nodata: float | None) -> bool:
+    same_nodata = nodata is None or all(value == nodata for value in scene.nodata)
+    return same_nodata and (bands is None or tuple(bands) == scene.bands)
 
 
 def scene_path(scene: PathLike | rasterio.DatasetReader | Scene) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,15 +30,19 @@ _REMOTE = ("/vsicurl/", "http://", "https://")
 _TELLING = ("etag", "content-length", "last-modified")
 
 
-def scene_identity(scene: Scene) -> dict[str, Any]:
+def scene_fingerprint(scene: Scene, files: Sequence[str] | None = None) -> dict[str, Any]:
     """Facts as plain JSON: the header, and the content of every file that belongs to the scene.
 
     A local file of up to 256 MiB is digested whole. Of a larger one the size, the time of change
     and 65 samples count; of a web address ETag, length and date; of any other address (an object
     store, an archive) the pixels of 16 blocks.
+
+    Args:
+        scene: to look at.
+        files: of the scene, as `SceneWatch` found them; looked up where not given.
     """
     facts: dict[str, Any] = {"header": _digest(repr(_header(scene)).encode())}
-    files = _files(scene)
+    files = _files(scene) if files is None else files
     local = _local(files)
     if local:
         # Names tell the files of a mosaic apart; folders do not matter.
@@ -54,7 +58,8 @@ class SceneWatch:
     def __init__(self, scene: Scene) -> None:
         """Remember what the files are known by; reads no pixels."""
         self._path = scene.path
-        self._local = _local(_files(scene))
+        self.files = _files(scene)
+        self._local = _local(self.files)
         self._known = self._look()
 
     def check(self) -> None:

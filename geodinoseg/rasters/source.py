@@ -54,7 +54,7 @@ class RasterSource:
     @cached_property
     def name(self) -> str:
         """The path as it may be shown: without passwords, signatures and keys."""
-        return printable(self.path)
+        return self.path if self.is_plain_path else printable(self.path)
 
     def settings(self, *, cache_bytes: int | None = None) -> rasterio.Env:
         """GDAL's settings for reading it.

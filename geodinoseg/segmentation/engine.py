@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_identity
-from geodinoseg.segmentation.inference import fitting_batch_size
+from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
+from geodinoseg.segmentation.inference import TileProgress, fitting_batch_size
 from geodinoseg.segmentation.input_checks import warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.outputs import MapFiles
@@ -24,7 +24,6 @@ from geodinoseg.segmentation.plan import Plan, make_plan
 from geodinoseg.segmentation.runner import ChunkSegmenter
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
-from geodinoseg.segmentation.tile_progress import TileProgress
 from geodinoseg.version import __version__
 
 
@@ -60,7 +59,9 @@ class ThisProcess(Workers):
             tiles = TileProgress(chunks, progress, found=pixels - left)
             ChunkSegmenter(plan, loaded, tiles, watch).write(chunks, parts)
 
-        run = run_of(plan, loaded, fingerprint=model_identity(model))
+        scene_facts = scene_fingerprint(plan.scene, watch.files)
+        settings_facts = _settings_facts(plan, loaded)
+        run = Run(scene=scene_facts, model=model_identity(model), settings=settings_facts)
         return Job(plan=plan, run=run, write_parts=write_parts)
 
     def _model(
@@ -107,15 +108,9 @@ def settle(
     return plan, fitted
 
 
-def run_of(plan: Plan, model: TileModel, *, fingerprint: Mapping[str, Any]) -> Run:
-    """What the bytes of a map depend on.
-
-    Args:
-        plan: of the segmentation.
-        model: as it computes.
-        fingerprint: of the model; see `model_identity`.
-    """
-    settings = {
+def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
+    """What the bytes of a map depend on beside the content of scene and model."""
+    return {
         "version": __version__,
         "tile_px": plan.grid.tile_px,
         "overlap_px": plan.grid.overlap_px,
@@ -130,4 +125,3 @@ def run_of(plan: Plan, model: TileModel, *, fingerprint: Mapping[str, Any]) -> R
         "chunk_rows": plan.chunks[0].core.height,
         "chunks": len(plan.chunks),
     }
-    return Run(scene=scene_identity(plan.scene), model=fingerprint, settings=settings)

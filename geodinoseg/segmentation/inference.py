@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,12 +15,12 @@ from numpy.typing import NDArray
 from geodinoseg.errors import DeviceMemoryError, ModelError
 from geodinoseg.model.devices import FittingBatches, is_out_of_memory, to_device
 from geodinoseg.model.tile_model import TileModel
+from geodinoseg.progress import Progress
 from geodinoseg.rasters.map_writer import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.stitcher import Stitcher, most_probable
 from geodinoseg.segmentation.tile_grid import Chunk
-from geodinoseg.segmentation.tile_progress import TileProgress
 from geodinoseg.segmentation.tile_rows import TileRow, read_ahead
 from geodinoseg.windows import Window
 
@@ -178,3 +179,50 @@ def _in_steps(shares: torch.Tensor, steps: int) -> NDArray[np.uint8]:
         inside = (..., slice(row, row + rows), slice(None))
         rounded[inside] = shares[inside].mul(steps).add_(0.5).clamp_(0, steps).to(torch.uint8)
     return np.asarray(rounded.cpu().numpy())
+
+
+class TileProgress:
+    """Counts tiles, and reports the fraction done with a rate."""
+
+    def __init__(self, chunks: Iterable[Chunk], progress: Progress, *, found: int = 0) -> None:
+        """Begin to count.
+
+        Args:
+            chunks: still to be done.
+            progress: called with 0 to 1.
+            found: pixels that were done before.
+        """
+        chunks = tuple(chunks)
+        self._progress = progress
+        self._done = self._in_row = 0
+        pixels = sum(chunk.core.width * chunk.core.height for chunk in chunks)
+        self._total = sum(map(_tiles_of, chunks))
+        self._found_fraction = found / max(found + pixels, 1)
+        self._mpx_per_tile = pixels / max(self._total, 1) / 1e6
+        self._fraction = 0.0
+        self._began = time.monotonic()
+
+    def segmented(self, count: int) -> None:
+        """A batch went through the network."""
+        self._in_row += count
+        self._report()
+
+    def row_done(self, chunk: Chunk) -> None:
+        """All tiles of a row are done, those without data too."""
+        self._done += chunk.tile_cols[1] - chunk.tile_cols[0]
+        self._in_row = 0
+        self._report()
+
+    def _report(self) -> None:
+        done = self._done + self._in_row
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        rate = done * self._mpx_per_tile / seconds
+        # Tiles that are done again, after memory was full, do not turn it back.
+        self._fraction = max(self._fraction, min(done / max(self._total, 1), 1.0))
+        fraction = self._found_fraction + (1 - self._found_fraction) * self._fraction
+        self._progress(fraction, f"{rate:.2f} Mpx/s")
+
+
+def _tiles_of(chunk: Chunk) -> int:
+    rows, cols = chunk.tile_rows, chunk.tile_cols
+    return (rows[1] - rows[0]) * (cols[1] - cols[0])

@@ -13,13 +13,12 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import ClassRows
 from geodinoseg.rasters.scene_fingerprint import SceneWatch
-from geodinoseg.segmentation.inference import class_rows
+from geodinoseg.segmentation.inference import TileProgress, class_rows
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.parts.run import Parts
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.tile_grid import Chunk
-from geodinoseg.segmentation.tile_progress import TileProgress
 from geodinoseg.windows import Window, windows_over
 
 logger = logging.getLogger(__name__)
@@ -147,4 +146,4 @@ def _cut_at_ends(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:
     for chunk in run:
         inside = rows.window.intersection(chunk.core)
         if inside is not None:
-            yield rows.cropped(inside)
+            yield rows if inside == rows.window else rows.cropped(inside)

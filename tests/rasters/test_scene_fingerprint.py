@@ -16,12 +16,12 @@ from rasters import ConstantModel, write_raster
 from geodinoseg.errors import SceneError
 from geodinoseg.rasters import scene_fingerprint as module
 from geodinoseg.rasters.scene import open_scene
-from geodinoseg.rasters.scene_fingerprint import scene_identity
+from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
 from geodinoseg.segmentation.segment import segment_scene
 
 
 def identity(path, **options):
-    return json.dumps(scene_identity(open_scene(path, **options)))
+    return json.dumps(scene_fingerprint(open_scene(path, **options)))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, pixels):
 
     with pytest.raises(SceneError, match=r"a\.tif: cannot be read \(.*Input/output error\)"):
         module._file_facts(Broken())
-    assert scene_identity(scene)
+    assert scene_fingerprint(scene)
 
 
 @pytest.fixture

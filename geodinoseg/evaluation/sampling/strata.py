@@ -23,7 +23,7 @@ from geodinoseg.labels.open import IGNORE
 from geodinoseg.polygons.ground import area_weights
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.reader import RasterReader
+from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
 SQUARE_PX = 512

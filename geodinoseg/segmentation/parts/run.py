@@ -42,7 +42,7 @@ class Run:
     """What the bytes of a map depend on, as plain JSON. Names no path and no address."""
 
     scene: Mapping[str, Any]
-    """Content of the scene; see `scene_identity`."""
+    """Content of the scene; see `scene_fingerprint`."""
     model: Mapping[str, Any]
     """Content of the model; empty where nothing tells it, and then no run can be resumed."""
     settings: Mapping[str, Any]
