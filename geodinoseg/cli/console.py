@@ -120,14 +120,14 @@ def report_plan(plan: Any, *, json_: bool) -> None:
     say(f"time      about {spoken(plan.seconds)} in the network on this device")
 
 
-def report_facts(facts: dict[str, Any], *, json_: bool) -> None:
+def report_facts(facts: dict[str, Any], *, json_: bool, indent: int = 0) -> None:
     """Facts for a person, a line each, or as one JSON object."""
     if json_:
         say(json.dumps(facts))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        say(f"{name:{width}}  {_shown(value)}")
+        say(f"{'':{indent}}{name:{width}}  {_shown(value)}")
 
 
 def _stopped(how: str, error: BaseException) -> str:

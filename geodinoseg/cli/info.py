@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rasterio.enums import ColorInterp
 
 from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
+from geodinoseg.cli.process import say
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.config import read_model_config
 from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
@@ -18,25 +20,57 @@ from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import printable
 
+_MEASURES = ("precision", "recall", "f1", "iou")
+
 
 @click.command()
 @click.argument("path", metavar="SCENE|MODEL|CLASS_RASTER")
 @allow_external_option
 @json_option
 def info(path: str, *, allow_external: bool, json_: bool) -> None:
-    """Say what a scene, a model folder or a class raster is.
+    """Describe a scene, a model folder or a class raster.
 
     \b
     Example:
       geodinoseg info ortho.tif
       geodinoseg info farmland.model
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.info import describe
+    facts = describe(Path(path) if Path(path).is_dir() else path, allow_external=allow_external)
+    if json_:
+        report_facts(facts, json_=True)
+        return
+    scores, training = facts.pop("scores", None), facts.pop("training", None)
+    report_facts(facts, json_=False)
+    if scores:
+        for line in score_lines(
+            scores, [shown.rpartition(" (")[0] for shown in facts["classes"].values()]
+        ):
+            say(line)
+    if training:
+        say("training")
+        report_facts(training, json_=False, indent=2)
 
-    facts: dict[str, Any] = describe(
-        Path(path) if Path(path).is_dir() else path, allow_external=allow_external
-    )
-    report_facts(facts, json_=json_)
+
+def score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") -> Iterator[str]:
+    """Scores of a model as tables, a line a class; those of further parts follow."""
+    if "iou" in scores:
+        width = max(map(len, [*classes, "class"]))
+        yield f"scores{scores.get('on', name) and ' on '}{scores.get('on', name)}"
+        yield f"  {'class':{width}}  {'  '.join(f'{measure:>9}' for measure in _MEASURES)}"
+        for index, entry in enumerate(classes):
+            cells = (_score(scores[measure][index]) for measure in _MEASURES)
+            yield f"  {entry:{width}}  {'  '.join(cells)}"
+        yield (
+            f"  mean IoU {scores['mean_iou']:.3f}, overall accuracy "
+            f"{scores['overall_accuracy']:.3f}, {scores['pixels']:,} px"
+        )
+    for part, found in scores.items():
+        if isinstance(found, dict):
+            yield from score_lines(found, classes, ", ".join(filter(None, (name, part))))
+
+
+def _score(value: float | None) -> str:
+    return f"{'none' if value is None else f'{value:.3f}':>9}"
 
 
 def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any]:
