@@ -24,7 +24,7 @@ from geodinoseg.cli.process import (
 )
 from geodinoseg.errors import GeodinosegError, SceneError
 from geodinoseg.progress import Progress, no_progress
-from geodinoseg.redaction import scrubbed
+from geodinoseg.redaction import redact
 
 _EXIT_FAILURE = 1
 _REDRAW_S = 0.1
@@ -148,7 +148,7 @@ class _Words(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = scrubbed(record.getMessage())
+        message = redact(record.getMessage())
         if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
             self._said.add(message)
             is_warning = record.levelno >= logging.WARNING

@@ -19,7 +19,7 @@ from geodinoseg.plots.preview import (
 )
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
-from geodinoseg.redaction import printable_name
+from geodinoseg.redaction import redact_name
 
 
 def side_by_side(
@@ -61,7 +61,7 @@ def side_by_side(
     small = decimated(raster.geobox, longest_px=round(PANEL_IN * DPI))
     class_ids = small_class_ids(raster, small)
     page = MapPage(small, classes=len(raster.legend), caption=caption)
-    page.add_title(title or printable_name(raster.path))
+    page.add_title(title or redact_name(raster.path))
     page.add_panel(0, "Scene", scene_colors(scene, raster, small, bands=bands))
     page.add_panel(1, "Map", class_colors(class_ids, raster.legend, nodata=raster.nodata))
     page.add_legend(raster.legend, class_shares(class_ids, raster, small))

@@ -17,7 +17,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 from geodinoseg.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ class CollarWatch:
     """Counts pixels that are 0, or the largest value, in every band of a scene without nodata."""
 
     def __init__(self, scene: Scene) -> None:
-        self._path = printable(scene.path)
+        self._path = redact_path(scene.path)
         # In one or two bands such values are ordinary; in floating point nothing is suspicious.
         watched = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
         self._values = (0, int(np.iinfo(scene.dtype).max)) if watched else ()

@@ -15,7 +15,7 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import Layer, map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.memory import HostMemory
 from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
@@ -85,7 +85,7 @@ class Plan:
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
         )
         lines = [
-            f"scene     {printable(self.scene.path)}: {grid.width} x {grid.height} px, bands "
+            f"scene     {redact_path(self.scene.path)}: {grid.width} x {grid.height} px, bands "
             f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
@@ -176,15 +176,15 @@ def _at_resolution(model: TileModel, scene: Scene, settings: SegmentSettings) ->
         logger.warning(
             "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
             "%.3g m per pixel. Give --resolution if it is another.",
-            printable(scene.path),
+            redact_path(scene.path),
             model.pixel_size_m,
         )
     if pixel_size_m is None or model.pixel_size_m is None:
         return model
     factor = pixel_size_m / model.pixel_size_m
     text = (
-        f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
-        f"trained at {model.pixel_size_m:.3g} m"
+        f"{redact_path(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model "
+        f"was trained at {model.pixel_size_m:.3g} m"
     )
     far = max(factor, 1 / factor)
     if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
@@ -202,7 +202,7 @@ def _warn_of_dtype(model: Segmentor, scene: Scene) -> None:
         logger.warning(
             "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
             "the same scale the map is worthless.",
-            printable(scene.path),
+            redact_path(scene.path),
             scene.dtype,
             model.statistics.dtype,
         )
@@ -219,7 +219,7 @@ def _tile_px(model: TileModel, scene: Scene, settings: SegmentSettings) -> int:
     wanted = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
     if wanted < _SMALLEST_TILE_PX and model.tile_multiple == 1:
         raise SceneError(
-            f"{printable(scene.path)}: a tile of the model covers {wanted} px of it, at the "
+            f"{redact_path(scene.path)}: a tile of the model covers {wanted} px of it, at the "
             f"resolution that was given; that is too far from the model's. Correct --resolution."
         )
     # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.

@@ -16,7 +16,7 @@ from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.rasters.scene import Scene, ScenePath
-from geodinoseg.redaction import printable, printable_name
+from geodinoseg.redaction import redact_name, redact_path
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.job import (
     Job,
@@ -241,7 +241,7 @@ def assemble(
         progress(1.0, "building overviews")
     if valid_px == 0:
         logger.warning(
-            "%s: holds no data at all; the map is nodata throughout.", printable(plan.scene.path)
+            "%s: holds no data at all; the map is nodata throughout.", redact_path(plan.scene.path)
         )
     collar.warn()
 
@@ -261,6 +261,6 @@ def _tags(plan: Plan, model: object) -> dict[str, str]:
     return {
         "GEODINOSEG_VERSION": __version__,
         "GEODINOSEG_MODEL": name,
-        "GEODINOSEG_SCENE": printable_name(plan.scene.path),
+        "GEODINOSEG_SCENE": redact_name(plan.scene.path),
         "GEODINOSEG_PLAN": json.dumps(plan_facts(plan)),
     }

@@ -23,7 +23,7 @@ from typing import Any
 
 from geodinoseg.errors import OutputError
 from geodinoseg.rasters.map_writer import Layer
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.parts.part_file import Part, PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.store import PartStore
 from geodinoseg.segmentation.tile_grid import Chunk
@@ -240,7 +240,7 @@ def opened_parts(
         store.remove(last=MANIFEST)
     except OutputError as error:  # the outputs are in place, and that is what counts
         logger.warning(
-            "%s is not needed any more; remove it by hand (%s)", printable(store.place), error
+            "%s is not needed any more; remove it by hand (%s)", redact_path(store.place), error
         )
 
 
