@@ -40,7 +40,7 @@ class ListedScene:
         return prefix + found + plain.geturl()
 
 
-def listed_scenes(
+def find_scenes(
     named: Sequence[str], *, list_file: Path | None = None, asset: str | None = None
 ) -> tuple[ListedScene, ...]:
     """The scenes that are meant, each once, in the order in which they are named.

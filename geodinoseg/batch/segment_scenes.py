@@ -68,7 +68,7 @@ def segment_scenes(
     outputs are whole; one that failed, or was interrupted, is tried again.
 
     Args:
-        scenes: as `listed_scenes` gives them.
+        scenes: as `find_scenes` gives them.
         model: a model folder; it is loaded once.
         folder: where the outputs go; made where it is not there.
         names: of the outputs.

@@ -41,7 +41,7 @@ _LARGEST_MODEL_BYTES = 16 << 20
 
 
 @contextmanager
-def connected_workers(address: str) -> Iterator[DaskWorkers]:
+def connect_workers(address: str) -> Iterator[DaskWorkers]:
     """The workers of a Dask cluster that runs already.
 
     Args:
@@ -74,7 +74,7 @@ class DaskWorkers:
     """Workers behind a Dask client: a `Workers` for `segment_scene`."""
 
     def __init__(self, client: Any, name: str) -> None:
-        """Made by `connected_workers` and `local_workers`.
+        """Made by `connect_workers` and `local_workers`.
 
         Args:
             client: a `distributed.Client`.

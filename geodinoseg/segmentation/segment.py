@@ -79,7 +79,7 @@ def segment_scene(
         parts: a folder, or an address in an object store such as `s3://bucket/runs`, under which
             finished parts lie until the map is whole; beside the output where not given. All
             workers must reach it.
-        workers: who computes, as `local_workers` and `connected_workers` give them; this process
+        workers: who computes, as `local_workers` and `connect_workers` give them; this process
             where not given. The bytes are the same where all have devices of one kind.
         progress: told the share of tiles done.
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from rasters import ROTATED, write_raster
 
 from geodinoseg.batch.journal import JOURNAL, opened_journal
-from geodinoseg.batch.scenes import ListedScene, OutputNames, listed_scenes, planned_files
+from geodinoseg.batch.scenes import ListedScene, OutputNames, find_scenes, planned_files
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
@@ -38,9 +38,7 @@ def folder(tmp_path) -> Path:
 def run(folder, small_model, tmp_path):
     def run(**options):
         wanted = {"names": NAMES, "settings": SETTINGS} | options
-        found = segment_scenes(
-            listed_scenes([str(folder)]), small_model, tmp_path / "maps", **wanted
-        )
+        found = segment_scenes(find_scenes([str(folder)]), small_model, tmp_path / "maps", **wanted)
         return [result.status for result in found]
 
     return run
@@ -200,12 +198,12 @@ def test_scenes_are_found_by_folder_pattern_and_list_each_once(folder, tmp_path,
     (folder / "notes.txt").write_text("")
     Path("list.txt").write_text("# two of them\nscenes/a.tif\n\n  scenes/c.tif\n")
     names = ["@list.txt", "scenes", "scenes/[ab].tif", "https://example.org/x/far.tif?key=1"]
-    found = listed_scenes(names)
+    found = find_scenes(names)
     assert [scene.stem for scene in found] == ["a", "c", "b", "far"]
-    assert [s.stem for s in listed_scenes([], list_file=Path("list.txt"))] == ["a", "c"]
+    assert [s.stem for s in find_scenes([], list_file=Path("list.txt"))] == ["a", "c"]
     for nothing in (["scenes/*.jp2"], [], ["@absent.txt"]):
         with pytest.raises(SceneError):
-            listed_scenes(nothing)
+            find_scenes(nothing)
 
 
 def test_secrets_of_an_address_stay_out_of_the_journal():
@@ -228,15 +226,15 @@ def test_a_stac_item_is_its_raster(tmp_path):
     }
     path = tmp_path / "item.json"
     path.write_text(json.dumps(item))
-    (found,) = listed_scenes([str(path)], asset="visual")
+    (found,) = find_scenes([str(path)], asset="visual")
     assert (found.path, found.stem) == (str(tmp_path / "visual.tif"), "S2_A_1")
-    (found,) = listed_scenes([str(path)], asset="scl")
+    (found,) = find_scenes([str(path)], asset="scl")
     assert found.path == "https://example.org/scl.tif"
     with pytest.raises(SceneError, match="--asset: visual, scl"):
-        listed_scenes([str(path)])
+        find_scenes([str(path)])
     path.write_text("[]")
     with pytest.raises(SceneError, match="no STAC item"):
-        listed_scenes([str(path)])
+        find_scenes([str(path)])
 
 
 def segment(*arguments):
@@ -344,5 +342,5 @@ def test_a_list_may_come_from_windows_and_quote_its_names(folder, tmp_path):
     (folder / "b c.tif").write_bytes(b"")
     names = [f'"{folder / "b c.tif"}"', "# a comment", "", f"  {folder / 'a.tif'}  "]
     (tmp_path / "list.txt").write_bytes(("\ufeff" + "\r\n".join(names)).encode())
-    listed = listed_scenes([f"@{tmp_path / 'list.txt'}"])
+    listed = find_scenes([f"@{tmp_path / 'list.txt'}"])
     assert [scene.stem for scene in listed] == ["b c", "a"]

@@ -18,9 +18,9 @@ import psutil
 import pytest
 from rasters import ROTATED, SmoothModel, parts_folder, write_raster
 
-from geodinoseg.batch.scenes import listed_scenes
+from geodinoseg.batch.scenes import find_scenes
 from geodinoseg.batch.segment_scenes import segment_scenes
-from geodinoseg.cluster.client import connected_workers
+from geodinoseg.cluster.client import connect_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
 from geodinoseg.segmentation.segment import segment_scene
@@ -208,7 +208,7 @@ def test_an_error_on_a_worker_is_the_error_of_the_run(scene, two_workers, tmp_pa
 def test_nobody_at_the_address_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr("geodinoseg.cluster.client._CONNECT_S", 0.5)
     answer = pytest.raises(SchedulerError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers")
-    with answer, connected_workers("tcp://127.0.0.1:1"):
+    with answer, connect_workers("tcp://127.0.0.1:1"):
         pass
 
 
@@ -302,7 +302,7 @@ def test_many_scenes_go_to_the_same_workers_and_a_broken_one_stops_none(
         pixels = np.random.default_rng(index).integers(1, 250, (3, 90, 70)).astype(np.uint8)
         write_raster(tmp_path / f"{index}.tif", pixels, transform=ROTATED, nodata=0)
     (tmp_path / "1b.tif").write_bytes(b"no raster")
-    scenes = listed_scenes([str(tmp_path)])
+    scenes = find_scenes([str(tmp_path)])
     for name, workers in (("alone", None), ("many", two_workers)):
         results = segment_scenes(scenes, small_model, tmp_path / name, workers=workers)
         assert [result.status for result in results] == ["done", "done", "failed"]
@@ -313,7 +313,7 @@ def test_many_scenes_go_to_the_same_workers_and_a_broken_one_stops_none(
 
 def test_without_dask_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    for workers in (local_workers(2), connected_workers("tcp://127.0.0.1:1")):
+    for workers in (local_workers(2), connect_workers("tcp://127.0.0.1:1")):
         missing = pytest.raises(ClusterError, match=r'pip install "geodinoseg\[cluster\]"')
         with missing, workers:
             pass

@@ -15,7 +15,7 @@ from bucket_server import KEY, SECRET, bucket_server
 from click.testing import CliRunner
 from rasters import ROTATED, SmoothModel, write_raster
 
-from geodinoseg.batch.scenes import listed_scenes
+from geodinoseg.batch.scenes import find_scenes
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.cluster.local import local_workers
@@ -182,7 +182,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(scene, maps, place):
 def test_many_scenes_keep_their_parts_apart(scene, small_model, tmp_path, place):
     for name in ("a", "b"):
         write_raster(tmp_path / f"{name}.tif", np.full((3, 40, 60), ord(name), np.uint8))
-    listed = listed_scenes([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
+    listed = find_scenes([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
     settings = SegmentSettings(tile_px=56, overlap_px=14)
     results = segment_scenes(listed, small_model, tmp_path / "out", settings=settings, parts=place)
     assert [result.status for result in results] == ["done", "done"]
