@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geodinoseg.errors import OutputError, one_line
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 
 JOURNAL = "geodinoseg-journal.jsonl"
 _HEAD = {"format": "geodinoseg-journal", "format_version": 1}
@@ -24,7 +24,7 @@ Status = Literal["started", "mapped", "done", "failed"]
 
 
 class Journal:
-    """What became of the maps of a folder; made by `opened_journal`, which holds its lock."""
+    """What became of the maps of a folder; made by `open_journal`, which holds its lock."""
 
     def __init__(self, path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         self.path = path
@@ -77,14 +77,14 @@ class Journal:
 
 
 @contextmanager
-def opened_journal(folder: Path) -> Iterator[Journal]:
+def open_journal(folder: Path) -> Iterator[Journal]:
     """The journal of a folder, for one process at a time.
 
     Raises:
         OutputError: another process holds it, something else has its name, or it cannot be written.
     """
     path = folder / JOURNAL
-    with locked_output(path):
+    with lock_output(path):
         try:
             text = path.read_bytes() if path.exists() else b""
         except OSError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from geodinoseg.batch.journal import Journal, file_facts, opened_journal
+from geodinoseg.batch.journal import Journal, file_facts, open_journal
 from geodinoseg.batch.scenes import ListedScene, MapFiles, OutputNames, planned_files
 from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
 from geodinoseg.model.fingerprint import model_identity
@@ -93,7 +93,7 @@ def segment_scenes(
     names = names or OutputNames()
     maps = planned_files(scenes, folder, names)
     _make(folder)
-    orders = _Orders(
+    options = BatchOptions(
         model=model,
         settings=settings or SegmentSettings(),
         device=device,
@@ -104,17 +104,17 @@ def segment_scenes(
         allow_external=allow_external,
     )
     results = []
-    with opened_journal(folder) as journal:
+    with open_journal(folder) as journal:
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
             stage = part_of(progress, index / len(scenes), (index + 1) / len(scenes))
-            results.append(_attempted(scene, files, orders, journal, _named(stage, scene)))
+            results.append(_attempted(scene, files, options, journal, _named(stage, scene)))
             tell(results[-1])
     progress(1.0, "done")
     return results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Orders:
+class BatchOptions:
     """What all scenes have in common."""
 
     model: str | Path
@@ -151,16 +151,16 @@ class _Orders:
 
 
 def _attempted(
-    scene: ListedScene, files: MapFiles, orders: _Orders, journal: Journal, progress: Progress
+    scene: ListedScene, files: MapFiles, options: BatchOptions, journal: Journal, progress: Progress
 ) -> SceneResult:
     """Do one scene; say in the journal what became of it."""
     name, began = files.class_raster.name, time.monotonic()
     try:
-        key = orders.key(scene, files)
-        if not orders.overwrite and journal.has(name, key, "done"):
+        key = options.key(scene, files)
+        if not options.overwrite and journal.has(name, key, "done"):
             return SceneResult(scene=scene.public_name, status="skipped", outputs=files.paths)
-        raster = _mapped(scene, files, orders, journal, progress, key=key)
-        replace = _may_replace(files, orders, journal, key=key)
+        raster = _mapped(scene, files, options, journal, progress, key=key)
+        replace = _may_replace(files, options, journal, key=key)
         _write_polygons(raster, files, progress, replace=replace)
         _record(journal, "done", scene, files.paths, key=key, began=began)
     except SchedulerError:
@@ -175,7 +175,7 @@ def _attempted(
 def _mapped(
     scene: ListedScene,
     files: MapFiles,
-    orders: _Orders,
+    options: BatchOptions,
     journal: Journal,
     progress: Progress,
     *,
@@ -183,9 +183,9 @@ def _mapped(
 ) -> ClassRaster:
     """The rasters of a scene: those that a run left when it was stopped at the polygons, or new."""
     name, began = files.class_raster.name, time.monotonic()
-    if not orders.overwrite and journal.has(name, key, "mapped"):
+    if not options.overwrite and journal.has(name, key, "mapped"):
         return open_class_raster(files.class_raster)
-    replace = _may_replace(files, orders, journal, key=key)
+    replace = _may_replace(files, options, journal, key=key)
     there = [path for path in files.paths if path.exists()]
     if there and not replace:
         raise OutputExistsError(
@@ -195,17 +195,17 @@ def _mapped(
     new = [path.name for path in files.paths]
     journal.add(name, "started", scene=scene.public_name, key=key, new=new)
     raster = segment_scene(
-        orders.opened(scene),
-        orders.model,
+        options.opened(scene),
+        options.model,
         files.class_raster,
         confidence=files.confidence or False,
         probabilities=files.probabilities or False,
-        settings=orders.settings,
-        device=orders.device,
+        settings=options.settings,
+        device=options.device,
         overwrite=replace,
-        resume=orders.resume,
-        parts=orders.parts,
-        workers=orders.workers,
+        resume=options.resume,
+        parts=options.parts,
+        workers=options.workers,
         progress=part_of(progress, 0, _RASTER_SHARE if files.polygons else 1.0),
     )
     _record(journal, "mapped", scene, files.rasters, key=key, began=began)
@@ -222,10 +222,10 @@ def _write_polygons(
         write_polygons(raster, path, overwrite=replace, progress=stage)
 
 
-def _may_replace(files: MapFiles, orders: _Orders, journal: Journal, *, key: str) -> bool:
+def _may_replace(files: MapFiles, options: BatchOptions, journal: Journal, *, key: str) -> bool:
     """Whether all that is there is this run's own, or may be overwritten anyway."""
     own = journal.own(files.class_raster.name, key)
-    return orders.overwrite or all(p.name in own for p in files.paths if p.exists())
+    return options.overwrite or all(p.name in own for p in files.paths if p.exists())
 
 
 def _record(

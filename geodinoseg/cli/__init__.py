@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import ended_in_words
-from geodinoseg.cli.process import told_where_it_can_be
+from geodinoseg.cli.console import report_errors
+from geodinoseg.cli.process import exit_on_write_errors
 from geodinoseg.version import __version__
 
 _COMMANDS = {
@@ -58,12 +58,12 @@ class _LazyCommands(click.Group):
         **extra: Any,
     ) -> click.Context:
         """Read the words; help and version are printed now."""
-        with told_where_it_can_be():
+        with exit_on_write_errors():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; what a user can mend ends in one line and exit code 1."""
-        with ended_in_words(ctx):
+        with report_errors(ctx):
             return super().invoke(ctx)
 
 

@@ -157,13 +157,13 @@ def check_map_outputs(
     """
     from geodinoseg.files.atomic import check_output
     from geodinoseg.files.locks import check_unlocked
-    from geodinoseg.segmentation.parts.run import check_parts, outputs_in_doubt
+    from geodinoseg.segmentation.parts.run import check_parts, interrupted_outputs
     from geodinoseg.segmentation.parts.store import part_store
 
     store = part_store(rasters[0], parts)
     if parts is not None:  # before it is asked what lies there
         check_parts(store)
-    own = outputs_in_doubt(store)
+    own = interrupted_outputs(store)
     for path in rasters:
         replace = overwrite or path.resolve() in own
         check_output(path, overwrite=replace, suffixes=_RASTER_SUFFIXES, inputs=[scene.path])
@@ -201,10 +201,10 @@ def check_polygon_outputs(
     """
     from geodinoseg.files.locks import check_unlocked
     from geodinoseg.segmentation.outputs import MapPolygons
-    from geodinoseg.segmentation.parts.run import outputs_in_doubt
+    from geodinoseg.segmentation.parts.run import interrupted_outputs
     from geodinoseg.segmentation.parts.store import part_store
 
-    own = outputs_in_doubt(part_store(rasters[0], parts))
+    own = interrupted_outputs(part_store(rasters[0], parts))
     MapPolygons.of(polygons, own=own, overwrite=overwrite).check(scene, legend, inputs=[])
     for path in polygons:
         check_unlocked(path)

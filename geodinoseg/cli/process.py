@@ -53,7 +53,7 @@ def signals_as_interrupts() -> Iterator[None]:
         ended = True
         # Who asks twice, as an impatient Ctrl-C, must not disturb the tidying up, nor Python on its
         # way out, which would end by the signal and not with our exit code.
-        _hear_none_of(before)
+        _ignore_signals(before)
         raise _Ended(number)
 
     if threading.current_thread() is not threading.main_thread():
@@ -71,10 +71,10 @@ def signals_as_interrupts() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if ended:
-            atexit.register(_hear_none_of, heard)
+            atexit.register(_ignore_signals, heard)
 
 
-def _hear_none_of(numbers: Iterable[int]) -> None:
+def _ignore_signals(numbers: Iterable[int]) -> None:
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
@@ -123,7 +123,7 @@ def say(line: str, *, err: bool = False) -> None:
 
 
 @contextmanager
-def told_where_it_can_be() -> Iterator[None]:
+def exit_on_write_errors() -> Iterator[None]:
     """Help and version, which click writes itself: a reader who has gone ends it in silence.
 
     A full disk ends it as one line on stderr and exit code 1.
@@ -141,7 +141,7 @@ def told_where_it_can_be() -> Iterator[None]:
         sys.exit(1)
 
 
-def drop_deaf_streams() -> None:
+def flush_or_discard() -> None:
     """Flush now: at exit Python would complain of what it could not write, with code 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -151,7 +151,7 @@ def drop_deaf_streams() -> None:
             _mute(stream)
 
 
-class Unfailing:
+class IgnoreWriteErrors:
     """A stream whose other end may go away, as a terminal that is closed."""
 
     def __init__(self, stream: Any) -> None:

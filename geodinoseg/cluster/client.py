@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.cluster.connect import check_scheduler, distributed, quiet
-from geodinoseg.cluster.tasks import Errands
+from geodinoseg.cluster.tasks import TaskPool
 from geodinoseg.cluster.worker import Decision, Order, Remark, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
 from geodinoseg.model.tile_model import TileModel
@@ -113,25 +113,23 @@ class DaskWorkers:
 
         def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
             told = _Told(plan, chunks, parts, progress)
-            with Errands(self._client, self._name) as errands:
-                self._write_parts(errands, decided, plan, chunks, told)
+            with TaskPool(self._client, self._name) as pool:
+                self._write_parts(pool, decided, plan, chunks, told)
             _await_sight(parts, chunks)
 
         return Job(plan=plan, run=decision.run, write_parts=write_parts)
 
     def _decision(self, order: Order) -> Decision:
-        with Errands(self._client, self._name) as errands:
-            errands.send(order, decide, order)
+        with TaskPool(self._client, self._name) as pool:
+            pool.send(order, decide, order)
             while True:
-                for _, future in errands.done():
-                    decision: Decision = errands.result(
-                        future, f"{scene_path(order.scene)}: its plan"
-                    )
+                for _, future in pool.done():
+                    decision: Decision = pool.result(future, f"{scene_path(order.scene)}: its plan")
                     return decision
 
     def _write_parts(
         self,
-        errands: Errands,
+        pool: TaskPool,
         order: Order,
         plan: Plan,
         chunks: Sequence[Chunk],
@@ -139,16 +137,16 @@ class DaskWorkers:
     ) -> None:
         waiting, parts = deque(chunks), told.parts
         place = _absolute_place(parts.store.place)
-        while waiting or errands.count:
+        while waiting or pool.count:
             # No more than one each: Dask blames a lost worker's death on all that it was given.
-            while waiting and errands.count < max(errands.workers, 1):
-                run = _next_run(waiting, plan, errands.workers)
+            while waiting and pool.count < max(pool.workers, 1):
+                run = _next_run(waiting, plan, pool.workers)
                 indexes = tuple(chunk.index for chunk in run)
-                errands.send(run, segment_chunks, order, indexes, place, parts.key)
-            told.tell(errands.workers)
-            for run, future in errands.done():
+                pool.send(run, segment_chunks, order, indexes, place, parts.key)
+            told.tell(pool.workers)
+            for run, future in pool.done():
                 left = parts.absent(run) or run
-                _tell(errands.result(future, _place(scene_path(order.scene), left[0])))
+                _tell(pool.result(future, _place(scene_path(order.scene), left[0])))
 
 
 class _Told:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 1.0
 
 
-class Errands:
+class TaskPool:
     """Tasks under way; those that are not wanted any more are called back at the end."""
 
     def __init__(self, client: Any, name: str) -> None:

@@ -18,7 +18,7 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.job import Job, Outputs, ThisProcess
-from geodinoseg.segmentation.parts.run import Run, joined_parts
+from geodinoseg.segmentation.parts.run import Run, join_parts
 from geodinoseg.segmentation.parts.store import store_at
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.settings import SegmentSettings
@@ -84,7 +84,7 @@ def segment_chunks(
     with _PROCESS.at_work(), _heard() as remarks:
         job = _PROCESS.job(order, key=key)
         plan = job.plan
-        parts = joined_parts(store_at(place), job.run, plan.layers, nodata=plan.legend.nodata)
+        parts = join_parts(store_at(place), job.run, plan.layers, nodata=plan.legend.nodata)
         missing = parts.missing(plan.chunks[index] for index in indexes)
         if missing:
             job.write_parts(missing, parts, no_progress)

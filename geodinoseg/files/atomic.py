@@ -109,7 +109,7 @@ def check_output_folder(
 
 
 @contextmanager
-def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[Path]:
+def atomic_file(target: Path, *, stale_sidecars: Iterable[Path] = ()) -> Iterator[Path]:
     """A path to write to; what was written appears at the target only when the block ends well.
 
     The path lies in a new folder beside the target, under the target's own name. Side files that
@@ -118,7 +118,7 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
 
     Args:
         target: where the file shall appear.
-        old_parts: side files of what was at the target; those that are not replaced go, since
+        stale_sidecars: side files of what was at the target; those that are not replaced go, since
             readers would take them for the new file's.
 
     Raises:
@@ -129,7 +129,7 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
         written = [entry for entry in folder.iterdir() if entry.name != target.name]
         for entry in [*written, folder / target.name]:
             _sync(entry)
-        for part in {*old_parts} - {target.parent / entry.name for entry in written}:
+        for part in {*stale_sidecars} - {target.parent / entry.name for entry in written}:
             part.unlink(missing_ok=True)
         try:
             for entry in [*written, folder / target.name]:
@@ -140,7 +140,7 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
 
 
 @contextmanager
-def folder_written_beside(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """A new folder to fill; it appears at the target only when the block ends well.
 
     A folder that was at the target is moved away first and deleted last.

@@ -51,7 +51,7 @@ def try_lock(handle: int) -> bool | None:
 
 
 @contextmanager
-def locked_output(target: Path) -> Iterator[None]:
+def lock_output(target: Path) -> Iterator[None]:
     """Be the only one at work on an output while the block runs.
 
     The lock file lies beside the output. One that a killed process left blocks nobody, since the

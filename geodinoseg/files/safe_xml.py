@@ -15,7 +15,7 @@ class XmlError(ValueError):
     """Text that is no XML, or declares entities; whoever asked for it says of which file."""
 
 
-def parsed_xml(text: str | bytes) -> ET.Element:
+def parse_xml(text: str | bytes) -> ET.Element:
     """The root of a document.
 
     Raises:

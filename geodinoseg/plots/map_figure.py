@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.plots.layout import DPI, PANEL_IN, MapPage
 from geodinoseg.plots.preview import (
     class_colors,
@@ -67,6 +67,6 @@ def side_by_side(
     page.add_legend(raster.legend, class_shares(class_ids, raster, small))
     page.add_scale_bar(small.pixel_size_m)
     page.add_caption()
-    with written_beside(target) as path:
+    with atomic_file(target) as path:
         page.save(path)
     return target

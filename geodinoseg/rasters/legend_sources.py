@@ -15,7 +15,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-from geodinoseg.files.safe_xml import XmlError, parsed_xml
+from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
 from geodinoseg.rasters.dataset import RasterPath
 from geodinoseg.rasters.reader import RasterReader
@@ -138,7 +138,7 @@ def _read_side_file(path: Path) -> _Known:
     try:
         if path.stat().st_size > _LARGEST_SIDE_BYTES:
             return _Known()
-        root = parsed_xml(path.read_bytes())
+        root = parse_xml(path.read_bytes())
     except (OSError, XmlError):
         return _Known()
     for band in root.iter("PAMRasterBand"):

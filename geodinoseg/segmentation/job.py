@@ -22,7 +22,7 @@ from geodinoseg.segmentation.parts.run import (
     Parts,
     Run,
     check_parts,
-    outputs_in_doubt,
+    interrupted_outputs,
     recorded_batch_size,
 )
 from geodinoseg.segmentation.parts.store import PartStore
@@ -76,7 +76,7 @@ def check_outputs(
             cannot.
     """
     check_parts(store)
-    inputs, own = [scene_path(scene)], outputs_in_doubt(store)
+    inputs, own = [scene_path(scene)], interrupted_outputs(store)
 
     def checked(path: Path) -> Path:
         replace = overwrite or path.resolve() in own

@@ -30,7 +30,7 @@ class MapPolygons:
 
         Args:
             files: where the polygons go.
-            own: whole paths of what that run put in place; see `parts.outputs_in_doubt`.
+            own: whole paths of what that run put in place; see `parts.interrupted_outputs`.
             overwrite: whether all may be replaced.
         """
         files = tuple(files)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from geodinoseg.errors import OutputError
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
@@ -28,7 +28,7 @@ from geodinoseg.segmentation.job import (
 )
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.outputs import MapPolygons
-from geodinoseg.segmentation.parts.run import Parts, opened_parts, outputs_in_doubt
+from geodinoseg.segmentation.parts.run import Parts, interrupted_outputs, open_parts
 from geodinoseg.segmentation.parts.store import PartStore, part_store
 from geodinoseg.segmentation.plan import Plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentSettings
@@ -100,12 +100,12 @@ def segment_scene(
         scene, output, confidence, probabilities, store=store, overwrite=overwrite
     )
     workers = workers or ThisProcess()
-    files, own = [Path(path) for path in polygons], outputs_in_doubt(store)
+    files, own = [Path(path) for path in polygons], interrupted_outputs(store)
     raster_share = _RASTER_SHARE if files else 1.0
     raster_progress = part_of(progress, 0, raster_share)
     with ExitStack() as locks:
         for path in (*targets.paths, *files):
-            locks.enter_context(locked_output(path))
+            locks.enter_context(lock_output(path))
         locks.enter_context(store.locked())
         settings = with_batch_of_before(settings or SegmentSettings(), store, resume=resume)
         job = workers.prepare(scene, model, targets, settings, device=device)
@@ -147,10 +147,10 @@ def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
     Whatever ends it otherwise says how far it came.
 
     Raises:
-        OutputError: as `parts.opened_parts`.
+        OutputError: as `parts.open_parts`.
     """
     plan = job.plan
-    with opened_parts(
+    with open_parts(
         store,
         job.run,
         plan.layers,
@@ -219,7 +219,7 @@ def assemble(
     plan = job.plan
     collar, valid_px = CollarWatch(plan.scene), 0
     with (
-        parts.appearing([*targets.paths, *polygons]),
+        parts.committing([*targets.paths, *polygons]),
         class_raster_writer(
             targets.class_raster,
             plan.scene.geobox,

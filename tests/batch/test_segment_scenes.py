@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from rasters import ROTATED, write_raster
 
-from geodinoseg.batch.journal import JOURNAL, opened_journal
+from geodinoseg.batch.journal import JOURNAL, open_journal
 from geodinoseg.batch.scenes import ListedScene, OutputNames, find_scenes, planned_files
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
@@ -155,7 +155,7 @@ def test_a_folder_that_was_copied_is_still_whole(run, folder, tmp_path):
 
 def test_two_runs_do_not_share_a_journal(run, tmp_path):
     (tmp_path / "maps").mkdir()
-    with opened_journal(tmp_path / "maps"), pytest.raises(OutputError, match="another geodinoseg"):
+    with open_journal(tmp_path / "maps"), pytest.raises(OutputError, match="another geodinoseg"):
         run()
 
 

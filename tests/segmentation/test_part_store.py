@@ -20,7 +20,7 @@ from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import OutputError
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
 from geodinoseg.segmentation.parts.part_file import PartWriter
 from geodinoseg.segmentation.parts.store import part_store, store_at
@@ -191,7 +191,7 @@ def test_many_scenes_keep_their_parts_apart(scene, small_model, tmp_path, place)
 
 def test_two_runs_with_one_folder_of_parts_do_not_meet(scene, maps, tmp_path):
     (tmp_path / "work").mkdir()
-    busy = locked_output(tmp_path / "work" / "map.tif.parts")
+    busy = lock_output(tmp_path / "work" / "map.tif.parts")
     with busy, pytest.raises(OutputError, match=r"map\.tif\.parts: another geodinoseg"):
         segment(scene, maps, parts=tmp_path / "work")
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rasters import ROTATED, SmoothModel, parts_folder, read_raster, write_raster
 
 from geodinoseg.errors import OutputError, SceneError
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 from geodinoseg.segmentation.parts.part_file import PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.run import MANIFEST
 from geodinoseg.segmentation.plan import make_plan
@@ -511,9 +511,9 @@ def test_what_is_not_about_memory_goes_up_untouched(case):
 
 
 def test_a_second_run_of_an_output_is_told_so(case):
-    with locked_output(case.output), pytest.raises(OutputError, match="another geodinoseg"):
+    with lock_output(case.output), pytest.raises(OutputError, match="another geodinoseg"):
         case.run()
-    with locked_output(case.folder / "map_confidence.tif"), pytest.raises(OutputError):
+    with lock_output(case.folder / "map_confidence.tif"), pytest.raises(OutputError):
         case.run()
     case.run()
     assert not [name for name in case.names() if name.startswith(".")]

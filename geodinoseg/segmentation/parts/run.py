@@ -31,7 +31,7 @@ from geodinoseg.segmentation.tile_grid import Chunk
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-_APPEARING = "appearing.json"
+_COMMITTING = "appearing.json"
 _PART = "part-"
 _FORMAT, _FORMAT_VERSION = "geodinoseg-parts", 1
 _LARGEST_MANIFEST_BYTES = 16 << 20
@@ -69,7 +69,7 @@ class Parts:
     """The parts of one run, in a store."""
 
     def __init__(self, store: PartStore, key: str, layers: Sequence[Layer], *, nodata: int) -> None:
-        """Look at a store; opens nothing. `opened_parts` begins one.
+        """Look at a store; opens nothing. `open_parts` begins one.
 
         Args:
             store: where they lie.
@@ -127,20 +127,20 @@ class Parts:
             writer.finish()
 
     @contextmanager
-    def appearing(self, outputs: Iterable[Path]) -> Iterator[None]:
+    def committing(self, outputs: Iterable[Path]) -> Iterator[None]:
         """Remember, for the time in which outputs appear at their names, that they are this run's.
 
-        Only a killed process leaves the note behind; see `outputs_in_doubt`.
+        Only a killed process leaves the note behind; see `interrupted_outputs`.
 
         Raises:
             OutputError: it cannot be written.
         """
-        with self.store.written(_APPEARING) as note:
+        with self.store.written(_COMMITTING) as note:
             note.write(json.dumps([str(path.resolve()) for path in outputs]).encode())
         try:
             yield
         except BaseException:
-            self.store.discard(_APPEARING)
+            self.store.discard(_COMMITTING)
             raise
 
     def _is_whole(self, chunk: Chunk) -> bool:
@@ -174,7 +174,7 @@ def check_parts(store: PartStore) -> None:
         )
 
 
-def outputs_in_doubt(store: PartStore) -> frozenset[Path]:
+def interrupted_outputs(store: PartStore) -> frozenset[Path]:
     """Outputs that a killed run of these parts may have put in place, while others are missing.
 
     They are that run's own: to go on with it is no overwriting.
@@ -182,7 +182,7 @@ def outputs_in_doubt(store: PartStore) -> frozenset[Path]:
     if _read_manifest(store) is None:
         return frozenset()
     try:
-        with store.opened(_APPEARING) as note:
+        with store.opened(_COMMITTING) as note:
             return frozenset(Path(path) for path in json.loads(note.read()))
     except (OSError, ValueError, TypeError, RecursionError):
         return frozenset()
@@ -196,7 +196,7 @@ def recorded_batch_size(store: PartStore) -> int | None:
 
 
 @contextmanager
-def opened_parts(
+def open_parts(
     store: PartStore,
     run: Run,
     layers: Sequence[Layer],
@@ -244,7 +244,7 @@ def opened_parts(
         )
 
 
-def joined_parts(store: PartStore, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
+def join_parts(store: PartStore, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
     """The parts of a run that another process has opened, for a worker that writes some of them.
 
     Args:

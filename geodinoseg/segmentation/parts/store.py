@@ -12,13 +12,13 @@ from typing import IO, Protocol
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import (
+    atomic_file,
+    atomic_folder,
     check_folder_of,
-    folder_written_beside,
     remove_folder,
     remove_left_behind,
-    written_beside,
 )
-from geodinoseg.files.locks import OURS, locked_output
+from geodinoseg.files.locks import OURS, lock_output
 
 
 class PartStore(Protocol):
@@ -109,7 +109,7 @@ class FolderStore:
 
     def locked(self) -> AbstractContextManager[None]:
         """See `PartStore`."""
-        return locked_output(self._folder)
+        return lock_output(self._folder)
 
     def is_there(self) -> bool:
         """See `PartStore`; a link that leads nowhere counts."""
@@ -135,7 +135,7 @@ class FolderStore:
     @contextmanager
     def written(self, name: str) -> Iterator[IO[bytes]]:
         """See `PartStore`."""
-        with written_beside(self._folder / name) as beside, beside.open("wb") as file:
+        with atomic_file(self._folder / name) as beside, beside.open("wb") as file:
             yield file
 
     def discard(self, name: str) -> None:
@@ -145,7 +145,7 @@ class FolderStore:
 
     def begin(self, name: str, content: bytes) -> None:
         """See `PartStore`."""
-        with folder_written_beside(self._folder) as fresh:
+        with atomic_folder(self._folder) as fresh:
             (fresh / name).write_bytes(content)
 
     def tidy(self) -> None:
