@@ -691,12 +691,16 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
         (["--resolution", "inf"], 2, "not in the range"),
         (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
         (["--bands", "1,2"], 1, "--bands names 2 bands, the model reads 3"),
-        (["--scheduler", "node1"], 1, "node1: is no address of a scheduler"),
-        (["--scheduler", "tcp://node1"], 1, "tcp://node1: is no address of a scheduler"),
-        (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is no address of a scheduler"),
+        (["--scheduler", "node1"], 1, "node1: is not a scheduler address"),
+        (["--scheduler", "tcp://node1"], 1, "tcp://node1: is not a scheduler address"),
+        (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is not a scheduler address"),
         (["--scheduler", "tcp://127.0.0.1:1"], 1, "1: no Dask scheduler answers there"),
-        (["--scheduler", "/missing/dask.json"], 1, "dask.json: is no file that a Dask scheduler"),
-        (["--scheduler", __file__], 1, "test_cli.py: is no file that a Dask scheduler wrote"),
+        (
+            ["--scheduler", "/missing/dask.json"],
+            1,
+            "dask.json: is not a file that a Dask scheduler",
+        ),
+        (["--scheduler", __file__], 1, "test_cli.py: is not a file that a Dask scheduler wrote"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused_before_torch_is_loaded(

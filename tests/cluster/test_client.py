@@ -140,7 +140,7 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
     from geodinoseg.segmentation.parts.run import open_parts
     from geodinoseg.segmentation.parts.store import part_store
 
-    order = order_of(scene, tmp_path, job)
+    request = request_of(scene, tmp_path, job)
     with (
         contextlib.suppress(OSError),
         open_parts(
@@ -157,10 +157,10 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
         with pytest.raises(
             Exception, match=r"its scene is another.*same scene and model"
         ) as caught:
-            segment_chunks(order, [0], str(folder), job.run.key)
+            segment_chunks(request, [0], str(folder), job.run.key)
         assert "On the worker host" in caught.value.__notes__[0]
         with pytest.raises(Exception, match="storage that all workers share"):
-            segment_chunks(order, [0], str(tmp_path / "elsewhere"), job.run.key)
+            segment_chunks(request, [0], str(tmp_path / "elsewhere"), job.run.key)
 
 
 def targets(folder):
@@ -169,13 +169,13 @@ def targets(folder):
     return Outputs(class_raster=folder / "map.tif", confidence=folder / "c.tif", probabilities=None)
 
 
-def order_of(scene, folder, job):
+def request_of(scene, folder, job):
     import dataclasses
     import pickle
 
-    from geodinoseg.cluster.worker import Order
+    from geodinoseg.cluster.worker import Request
 
-    return Order(
+    return Request(
         scene=str(scene),
         model=pickle.dumps(KnownModel()),
         targets=targets(folder),
@@ -264,7 +264,9 @@ def test_workers_that_cannot_be_started_again_end_the_run(scene, tmp_path, monke
             killed.extend(worker_processes(os.getpid()))
             os.kill(killed[-1], signal.SIGKILL)
 
-    expected = pytest.raises(ClusterError, match="1 local workers: have ended, and cannot be")
+    expected = pytest.raises(
+        ClusterError, match="1 local workers: all have ended and cannot be restarted"
+    )
     with local_workers(1, device="cpu") as workers, expected as caught:
         model = KnownModel(pause_s=0.03)
         segment(scene, out, model, workers=workers, progress=kill_for_good)
