@@ -162,7 +162,7 @@ def test_two_runs_do_not_share_a_journal(run, tmp_path):
 def test_a_foreign_journal_is_left_alone(run, tmp_path):
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / JOURNAL).write_text('{"format": "other"}\n')
-    with pytest.raises(OutputError, match="no journal of geodinoseg's"):
+    with pytest.raises(OutputError, match="is not a geodinoseg journal"):
         run()
 
 
@@ -189,7 +189,7 @@ def test_outputs_that_clash_are_refused_before_any_work(paths, names, tmp_path):
 
 def test_an_output_stays_in_its_folder(tmp_path):
     scenes = [ListedScene(path="a.tif", stem="a")]
-    with pytest.raises(OutputError, match="no file name"):
+    with pytest.raises(OutputError, match="is not a file name"):
         planned_files(scenes, tmp_path, OutputNames(class_raster="../{stem}.tif"))
 
 
@@ -233,7 +233,7 @@ def test_a_stac_item_is_its_raster(tmp_path):
     with pytest.raises(SceneError, match="--asset: visual, scl"):
         find_scenes([str(path)])
     path.write_text("[]")
-    with pytest.raises(SceneError, match="no STAC item"):
+    with pytest.raises(SceneError, match="is not a readable STAC item"):
         find_scenes([str(path)])
 
 
@@ -317,7 +317,7 @@ def test_calls_that_cannot_be_meant_are_usage_errors(options, said):
     [
         (["--output-dir", "missing/maps"], "the folder missing does not exist"),
         (["--name-template", "{stem}.png"], "{stem}.png: the name must end in .tif or .tiff"),
-        (["--name-template", "{name}.tif"], "{name} stands for nothing; use {stem} and {parent}"),
+        (["--name-template", "{name}.tif"], "{name} is not a placeholder; use {stem} and {parent}"),
         (["--confidence", "_confidence.png"], "the name must end in .tif or .tiff"),
         (["--polygons", ".gpk"], "{stem}.gpk: the name must end in .gpkg or"),
         (["--bands", "1,2"], "--bands names 2 bands"),
