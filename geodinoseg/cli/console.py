@@ -14,12 +14,12 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from geodinoseg.cli.process import (
-    ENDED,
+    STOP_REASONS,
     IgnoreWriteErrors,
     exit_on_write_errors,
     flush_or_discard,
-    number_of,
     say,
+    signal_of,
     signals_as_interrupts,
 )
 from geodinoseg.errors import GeodinosegError, SceneError
@@ -45,9 +45,9 @@ def report_errors(ctx: click.Context) -> Iterator[None]:
                 yield
         except GeodinosegError as error:
             _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
-        except KeyboardInterrupt as ended:
-            number = number_of(ended)
-            _fail(ctx, _stopped(ENDED[number], ended), 128 + number)
+        except KeyboardInterrupt as interrupt:
+            number = signal_of(interrupt)
+            _fail(ctx, _stopped(STOP_REASONS[number], interrupt), 128 + number)
         finally:
             flush_or_discard()
 

@@ -466,7 +466,7 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
     result = cli(*arguments)
     assert result.exit_code == code
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("Error: ended from outside. " if code == 143 else "Error: interrupted. ")
+    assert last.startswith("Error: terminated. " if code == 143 else "Error: interrupted. ")
     assert last.endswith(f"is kept at {output}, unfinished: go on with --resume.")
     monkeypatch.setattr(FineTuning, "train_epoch", once)
     refused = cli(*arguments)
@@ -678,7 +678,7 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert errors.splitlines()[-1] == "Error: ended from outside; no unfinished file was left."
+    assert errors.splitlines()[-1] == "Error: terminated; no unfinished file was left."
     assert files(tmp_path) == {"s.tif"}
 
 

@@ -52,8 +52,8 @@ def wait_for(condition, seconds=120):
     ("number", "code", "why"),
     [
         (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGTERM, 143, "ended from outside"),
-        (signal.SIGHUP, 129, "ended, as its terminal was closed"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminated, as its terminal was closed"),
         (signal.SIGKILL, -9, None),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=15)
     assert process.returncode == 143
-    assert "ended from outside, amid a long step; run the same command again" in stderr
+    assert "terminated during a long step; run the same command again" in stderr
 
 
 @pytest.mark.slow
