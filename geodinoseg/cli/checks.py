@@ -157,8 +157,8 @@ def check_map_outputs(
     """
     from geodinoseg.files.atomic import check_output
     from geodinoseg.files.locks import check_unlocked
+    from geodinoseg.segmentation.parts.location import part_store
     from geodinoseg.segmentation.parts.run import check_parts, interrupted_outputs
-    from geodinoseg.segmentation.parts.store import part_store
 
     store = part_store(rasters[0], parts)
     if parts is not None:  # before it is asked what lies there
@@ -201,8 +201,8 @@ def check_polygon_outputs(
     """
     from geodinoseg.files.locks import check_unlocked
     from geodinoseg.segmentation.outputs import MapPolygons
+    from geodinoseg.segmentation.parts.location import part_store
     from geodinoseg.segmentation.parts.run import interrupted_outputs
-    from geodinoseg.segmentation.parts.store import part_store
 
     own = interrupted_outputs(part_store(rasters[0], parts))
     MapPolygons.of(polygons, own=own, overwrite=overwrite).check(scene, legend, inputs=[])

@@ -28,8 +28,9 @@ from geodinoseg.segmentation.job import (
 )
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.outputs import MapPolygons
+from geodinoseg.segmentation.parts.location import part_store
 from geodinoseg.segmentation.parts.run import Parts, interrupted_outputs, open_parts
-from geodinoseg.segmentation.parts.store import PartStore, part_store
+from geodinoseg.segmentation.parts.store import PartStore
 from geodinoseg.segmentation.plan import Plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.version import __version__
@@ -106,7 +107,7 @@ def segment_scene(
     with ExitStack() as locks:
         for path in (*targets.paths, *files):
             locks.enter_context(lock_output(path))
-        locks.enter_context(store.locked())
+        locks.enter_context(store.lock())
         settings = with_batch_of_before(settings or SegmentSettings(), store, resume=resume)
         job = workers.prepare(scene, model, targets, settings, device=device)
         wanted = _map_polygons(files, job, targets, own=own, overwrite=overwrite)

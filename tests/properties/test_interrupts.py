@@ -266,7 +266,7 @@ def test_a_folder_that_was_moved_away_by_a_killed_process_comes_back(tmp_path):
         ({"-o": "map.png"}, "the name must end in .tif"),
         ({"--confidence": "absent/sure.tif"}, "the folder absent does not exist"),
         ({"--polygons": "map.xyz"}, "map.xyz"),
-        ({"-o": "taken.tif"}, "taken.tif.parts: is no folder of geodinoseg's"),
+        ({"-o": "taken.tif"}, "taken.tif.parts: is not a geodinoseg parts folder"),
         ({"--max-memory": "much"}, "'much' is not a size such as 2GB"),
     ],
 )

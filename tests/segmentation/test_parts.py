@@ -403,7 +403,7 @@ def test_a_foreign_parts_folder_is_never_touched(case, resume, content):
         folder.symlink_to("elsewhere")
     before = {p: p.is_file() and p.read_bytes() for p in sorted(case.folder.rglob("*"))}
     model = KnownModel()
-    with pytest.raises(OutputError, match=r"map\.tif\.parts: is no folder of geodinoseg's"):
+    with pytest.raises(OutputError, match=r"map\.tif\.parts: is not a geodinoseg parts folder"):
         case.run(model, resume=resume, overwrite=True)
     assert {p: p.is_file() and p.read_bytes() for p in sorted(case.folder.rglob("*"))} == before
     assert model.calls == 0
