@@ -69,11 +69,17 @@ class Journal:
 
 @contextmanager
 def open_journal(folder: Path) -> Iterator[Journal]:
-    """Open the journal of a folder, for one process at a time.
+    """Open the journal of a folder, which is created where missing, for one process at a time.
 
     Raises:
         OutputError: another process holds it, another file has its name, or it cannot be written.
     """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be created ({error.strerror}); give another."
+        ) from error
     path = folder / JOURNAL
     with lock_output(path):
         try:

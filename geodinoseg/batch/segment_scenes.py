@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from geodinoseg.batch.journal import Journal, file_facts, open_journal
+from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.batch.scenes import ListedScene, MapFiles, OutputNames, planned_files
-from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
+from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
 from geodinoseg.model.fingerprint import model_identity
 from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.progress import Progress, no_progress, part_of
@@ -91,7 +91,6 @@ def segment_scenes(
         SchedulerError: the scheduler is lost.
     """
     maps = planned_files(scenes, folder, names or OutputNames())
-    _create(folder)
     options = BatchOptions(
         model=model,
         settings=settings or SegmentSettings(),
@@ -105,9 +104,8 @@ def segment_scenes(
     results = []
     with open_journal(folder) as journal:
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
-            stage = part_of(progress, index / len(scenes), (index + 1) / len(scenes))
-            task = _SceneTask(scene, files, options, journal, _prefixed(stage, scene.stem))
-            results.append(task.run())
+            stage = _scene_progress(progress, scene.stem, index, len(scenes))
+            results.append(_SceneTask(scene, files, options, journal, stage).run())
             tell(results[-1])
     progress(1.0, "done")
     return results
@@ -151,10 +149,8 @@ class _SceneTask:
             raise  # every later scene would fail for the same reason
         except GeodinosegError as error:
             message = " ".join([str(error), *getattr(error, "__notes__", ())])
-            self.journal.add(self._name, "failed", scene=self.scene.public_name, error=message)
-            return SceneResult(
-                scene=self.scene.public_name, status="failed", outputs=(), error=message
-            )
+            self._note("failed", error=message)
+            return self._result("failed", error=message)
         return self._result("done")
 
     @property
@@ -198,8 +194,7 @@ class _SceneTask:
                 f"{there[0]}: exists already, and is not what this run would write; give another "
                 f"folder, or --overwrite."
             )
-        new = [path.name for path in self.files.paths]
-        self.journal.add(self._name, "started", scene=self.scene.public_name, key=key, new=new)
+        self._note("started", key=key, new=[path.name for path in self.files.paths])
         raster = self._segment(replace=replace)
         self._record("mapped", self.files.rasters, key, start)
         return raster
@@ -237,30 +232,21 @@ class _SceneTask:
     def _record(
         self, status: Literal["mapped", "done"], paths: Sequence[Path], key: str, start: float
     ) -> None:
-        self.journal.add(
-            self._name,
-            status,
-            scene=self.scene.public_name,
-            key=key,
-            files={path.name: file_facts(path) for path in paths},
-            seconds=round(time.monotonic() - start, 1),
+        files = {path.name: file_facts(path) for path in paths}
+        self._note(status, key=key, files=files, seconds=round(time.monotonic() - start, 1))
+
+    def _note(self, status: Status, **facts: Any) -> None:
+        self.journal.add(self._name, status, scene=self.scene.public_name, **facts)
+
+    def _result(
+        self, status: Literal["done", "skipped", "failed"], error: str | None = None
+    ) -> SceneResult:
+        outputs = () if error else self.files.paths
+        return SceneResult(
+            scene=self.scene.public_name, status=status, outputs=outputs, error=error
         )
 
-    def _result(self, status: Literal["done", "skipped"]) -> SceneResult:
-        return SceneResult(scene=self.scene.public_name, status=status, outputs=self.files.paths)
 
-
-def _create(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be created ({error.strerror}); give another."
-        ) from error
-
-
-def _prefixed(progress: Progress, name: str) -> Progress:
-    def prefixed(fraction: float, message: str) -> None:
-        progress(fraction, f"{name}: {message}")
-
-    return prefixed
+def _scene_progress(progress: Progress, stem: str, index: int, count: int) -> Progress:
+    stage = part_of(progress, index / count, (index + 1) / count)
+    return lambda fraction, message: stage(fraction, f"{stem}: {message}")

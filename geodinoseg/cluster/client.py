@@ -93,7 +93,7 @@ class DaskWorkers(Workers):
         request = Request(
             scene=_absolute_scene(scene),
             model=_portable_model(model),
-            targets=_absolute_targets(targets),
+            targets=targets,
             settings=settings,
             device=device,
         )
@@ -127,7 +127,7 @@ class DaskWorkers(Workers):
         progress: Progress,
     ) -> None:
         reporter = _PartsProgress(plan, chunks, parts, progress)
-        waiting, place = deque(chunks), _absolute_place(parts.store.place)
+        waiting, place = deque(chunks), _absolute(parts.store.place)
         with TaskPool(self._client, self._name) as pool:
             while waiting or pool.running:
                 # Only one each: Dask blames a lost worker's death on all tasks that it was given.
@@ -219,22 +219,11 @@ def _absolute_scene(scene: ScenePath | Scene) -> str | Scene:
 
 
 def _absolute(path: str) -> str:
-    """A local file by its whole path, as workers have other working directories."""
+    """A local file or folder by its whole path, as workers have other working directories.
+
+    Links are kept, since they may lead to names of this host.
+    """
     return os.path.abspath(path) if os.path.exists(path) else path
-
-
-def _absolute_targets(targets: Outputs) -> Outputs:
-    paths = {name: getattr(targets, name) for name in targets.__slots__}
-    return Outputs(
-        **{name: path and Path(_absolute_place(os.fspath(path))) for name, path in paths.items()}
-    )
-
-
-def _absolute_place(place: str) -> str:
-    """A folder or file by its whole path; an address as it is."""
-    if "://" in place:
-        return place
-    return os.path.abspath(place)  # resolve would follow links to names of this host
 
 
 def _portable_model(model: str | Path | TileModel) -> str | bytes:

@@ -23,11 +23,7 @@ _LARGEST_FILE_BYTES = 16 << 20
 
 
 def distributed() -> Any:
-    """The module `distributed`.
-
-    Raises:
-        ClusterError: it is not installed.
-    """
+    """The module `distributed`; raises ClusterError where it is not installed."""
     try:
         import distributed as module  # noqa: PLC0415 (an extra; half a second)
     except ImportError as error:

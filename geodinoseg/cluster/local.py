@@ -20,7 +20,9 @@ _CONNECT_S = 30
 _LOOPBACK = "127.0.0.1"
 _NO_DASHBOARD = {"dashboard": False, "dashboard_address": f"{_LOOPBACK}:0"}
 """Dask serves some pages even without its dashboard: on the loopback address and a free port."""
-_NEVER = "1000 days"
+_RUN_SETTINGS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+"""Dask gives up on a worker that is not back 15 s after its death, which importing PyTorch may take
+on a busy machine; without the last worker a run would wait for ever."""
 _DEATHS_ALLOWED = 2  # the third names the chunk
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
 
@@ -40,10 +42,12 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[DaskWorkers]:
         ClusterError: Dask is not installed, or the workers cannot be started.
     """
     dask = distributed()
+    from dask import config  # noqa: PLC0415 (an extra)
+
     # Dask's spill folder, which stays empty; removed even where workers were killed.
     scratch = tempfile.TemporaryDirectory(prefix="geodinoseg-workers-", ignore_cleanup_errors=True)
-    with quiet(), scratch as folder, _restart_without_time_limit():
-        with _dask_settings(count, folder):
+    with quiet(), scratch as folder, config.set(_RUN_SETTINGS):
+        with config.set(_start_settings(count, folder)):
             cluster = _start_cluster(dask, count, device)
         client = None
         try:
@@ -90,35 +94,15 @@ def _nanny_options(environment: dict[str, str]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _dask_settings(count: int, folder: str) -> Iterator[None]:
+def _start_settings(count: int, folder: str) -> dict[str, Any]:
     """Dask's settings while workers are started; the user's environment takes precedence."""
-    import dask  # noqa: PLC0415 (an extra)
-
     threads = max(len(os.sched_getaffinity(0)) // count, 1)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment = dict.fromkeys(names, threads)
-    with dask.config.set(
-        {
-            "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
-            "distributed.nanny.pre-spawn-environ": environment,
-            "temporary-directory": folder,
-        }
-    ):
-        yield
-
-
-@contextmanager
-def _restart_without_time_limit() -> Iterator[None]:
-    """Give a worker that died as long as it takes to start again.
-
-    Dask gives up on one that is not back after 15 s, which importing PyTorch may take on a busy
-    machine; without the last worker a run would wait for ever.
-    """
-    import dask  # noqa: PLC0415 (an extra)
-
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": _NEVER}):
-        yield
+    return {
+        "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
+        "temporary-directory": folder,
+    }
 
 
 def _environments(count: int, device: str) -> list[dict[str, str]]:

@@ -22,17 +22,11 @@ _POLL_S = 1.0
 class TaskPool:
     """Tasks under way; those that are left when the block ends are cancelled.
 
-    Every method raises SchedulerError where the scheduler is lost, and ClusterError where its
-    workers have ended and none will be started.
+    A lost scheduler raises SchedulerError; workers that cannot be restarted raise ClusterError.
     """
 
     def __init__(self, client: Any, name: str) -> None:
-        """Begin with no task.
-
-        Args:
-            client: a `distributed.Client`.
-            name: what messages call its workers.
-        """
+        """Begin with no task; messages call the workers of a `distributed.Client` by a name."""
         self._client = client
         self._name = name
         self._token = uuid.uuid4().hex
@@ -82,12 +76,7 @@ class TaskPool:
             return found
 
     def result(self, future: Any, what: str) -> Any:
-        """The value that a task returned, or the error that it raised.
-
-        Args:
-            future: as `completed` gives it.
-            what: the task, as an error about its workers names it.
-        """
+        """Return what a task returned, or raise its error; one about workers names the task."""
         if future.status in {"cancelled", "lost"}:
             raise self._scheduler_lost()
         with self._scheduler_errors():

@@ -64,20 +64,16 @@ def decide(request: Request) -> Decision:
 def segment_chunks(
     request: Request, indexes: Sequence[int], place: str, key: str
 ) -> tuple[LogLine, ...]:
-    """Write the parts of chunks, each as soon as it is whole; whole parts are kept.
+    """Write the missing parts of chunks, each as soon as it is whole.
 
     Args:
         request: the segmentation, its batch size decided.
-        indexes: of the chunks in the plan. Consecutive chunks of a panel share the tile rows that
-            cross their cuts.
+        indexes: of the chunks in the plan; neighbours share the tile rows that cross their cuts.
         place: folder or address of the parts.
         key: of the run.
 
     Returns:
         Warnings that were logged meanwhile.
-
-    Raises:
-        GeodinosegError: as `segment_scene`; or this worker sees another scene, model or version.
     """
     with _PROCESS.one_task(), _captured_warnings() as log:
         job = _PROCESS.job(request, key=key)

@@ -155,7 +155,7 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
         manifest = folder / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"header": "', '"header": "0'))
         with pytest.raises(
-            Exception, match=r"its scene is another.*same scene and model"
+            Exception, match=r"its scene is a different one.*same scene and model"
         ) as caught:
             segment_chunks(request, [0], str(folder), job.run.key)
         assert "On the worker host" in caught.value.__notes__[0]

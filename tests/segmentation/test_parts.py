@@ -376,7 +376,7 @@ def test_a_scene_that_was_changed_is_another_and_one_that_was_touched_is_not(cas
     changed[0, -1, -1] ^= 1
     write_raster(case.scene, changed, transform=ROTATED, nodata=255)
     os.utime(case.scene, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(OutputError, match="its scene is another, or was changed since"):
+    with pytest.raises(OutputError, match="its scene is a different one or has changed since"):
         case.run()
 
 

@@ -18,6 +18,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import GridError, OutputError
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, Checksums
 from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
-from geodinoseg.windows import Window
+from geodinoseg.windows import Window, windows_over
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class PartWriter:
         self._layers = layers
         self._rows: dict[LayerName, BlockRows] = {
             layer.name: BlockRows(
-                _Sink(self, layer),
+                partial(self._put_block_row, layer),
                 height=name.window.row_end,
                 width=name.window.col_end,
                 bands=layer.bands,
@@ -107,7 +108,7 @@ class PartWriter:
             raise GridError(f"{self._left_px} px of {self._name.window} were not written.")
         contents = {
             **self._name.to_json(),
-            "layers": [[layer.name, layer.dtype.str, layer.bands] for layer in self._layers],
+            "layers": _layer_facts(self._layers),
             "pieces": self._pieces,
             "checksums": {
                 layer: [[*place, crc] for place, crc in rows.checksums.items()]
@@ -121,34 +122,20 @@ class PartWriter:
         self._put(len(text).to_bytes(_LENGTH_BYTES, "little"))
         self._file.write(self._digest.digest())
 
-    def put_piece(self, layer: Layer, window: Window, pixels: NDArray[Any]) -> None:
-        """Deflate the pixels of one piece, (bands, height, width)."""
-        deflated = zlib.compress(np.ascontiguousarray(pixels).data, _LEVEL)
-        self._pieces.append([layer.name, window.ranges, len(deflated)])
-        self._put(deflated)
+    def _put_block_row(self, layer: Layer, window: Window, pixels: NDArray[Any]) -> None:
+        """Write a block row, pixels (bands, height, width), in pieces of at most `PIECE_BYTES`."""
+        block_bytes = layer.bands * BLOCK_PX**2 * layer.dtype.itemsize
+        cols = max(PIECE_BYTES // block_bytes, 1) * BLOCK_PX
+        height, width = window.height, window.width
+        for piece in windows_over(height=height, width=width, rows=height, cols=cols):
+            deflated = zlib.compress(np.ascontiguousarray(pixels[:, *piece.slices]).data, _LEVEL)
+            place = piece.shifted_by(rows=window.row_off, cols=window.col_off)
+            self._pieces.append([layer.name, place.ranges, len(deflated)])
+            self._put(deflated)
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.write(data)
-
-
-class _Sink:
-    """Cuts the block rows of a layer into pieces and writes them into the part."""
-
-    def __init__(self, writer: PartWriter, layer: Layer) -> None:
-        self._writer, self._layer = writer, layer
-
-    def __call__(self, window: Window, pixels: NDArray[Any]) -> None:
-        block_bytes = self._layer.bands * BLOCK_PX**2 * self._layer.dtype.itemsize
-        step = max(PIECE_BYTES // block_bytes, 1) * BLOCK_PX
-        for col in range(0, window.width, step):
-            piece = Window(
-                col_off=window.col_off + col,
-                row_off=window.row_off,
-                width=min(step, window.width - col),
-                height=window.height,
-            )
-            self._writer.put_piece(self._layer, piece, pixels[:, :, col : col + piece.width])
 
 
 class Part:
@@ -201,23 +188,16 @@ class Part:
 
 
 def open_part(file: IO[bytes], name: PartName, layers: Sequence[Layer]) -> Part | None:
-    """Open a part and compare all of it with its SHA-256.
+    """Open a part and compare all of it with its SHA-256; the part reads from the file later.
 
-    Args:
-        file: open to read; the part reads from it later.
-        name: of the expected run and chunk.
-        layers: that it must hold.
-
-    Returns:
-        The part; None where it is damaged, cut off, or of another run or chunk.
+    None where it is damaged, cut off, or not of this run, chunk and layers.
     """
-    wanted = name.to_json()
-    wanted["layers"] = [[layer.name, layer.dtype.str, layer.bands] for layer in layers]
+    # By way of JSON, which has lists where Python has tuples.
+    expected = json.loads(json.dumps({**name.to_json(), "layers": _layer_facts(layers)}))
     try:
         size = file.seek(0, os.SEEK_END)
         contents = _read_contents(file, size)
-        # Compared as JSON: what was written has lists where Python has tuples.
-        if all(contents.get(key) == _as_json(value) for key, value in wanted.items()):
+        if expected.items() <= contents.items():
             _check_digest(file, size)
             return Part(file, contents)
         fault: object = "it is of another run or chunk"
@@ -258,8 +238,8 @@ def _check_digest(file: IO[bytes], size: int) -> None:
         raise ValueError("its SHA-256 differs")
 
 
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+def _layer_facts(layers: Sequence[Layer]) -> list[list[Any]]:
+    return [[layer.name, layer.dtype.str, layer.bands] for layer in layers]
 
 
 def _window(ranges: Sequence[Sequence[int]]) -> Window:

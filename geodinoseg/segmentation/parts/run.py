@@ -193,7 +193,7 @@ def open_parts(
 
     Args:
         store: where they lie.
-        run: what the bytes of the map depend on.
+        run: compared with that of existing parts.
         layers: of the map.
         nodata: class id of pixels without one.
         chunks: of the plan.
@@ -283,7 +283,7 @@ def _check_same(store: PartStore, manifest: Mapping[str, Any], run: Run) -> None
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     for what in ("scene", "model"):
         if there[what] != here[what]:
-            return f"its {what} is another, or was changed since"
+            return f"its {what} is a different one or has changed since"
     there, here = there["settings"], here["settings"]
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     changes = [f"{n} was {str(there.get(n))[:40]}, is {str(here.get(n))[:40]} now" for n in names]
