@@ -345,7 +345,7 @@ def test_every_bit_of_a_part_counts(case):
         ({"settings": {"overlap_px": 31}}, "overlap_px was 30, is 31 now"),
         ({"settings": {"batch_size": 3}}, "batch_size was 4, is 3 now"),
         ({"confidence": False}, "layers was"),
-        ({"model": KnownModel("b")}, "its model is another, or was changed since"),
+        ({"model": KnownModel("b")}, "its model is a different one or has changed since"),
     ],
 )
 def test_parts_of_another_run_are_refused_and_kept(case, whole, options, told):
