@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from geodinoseg.version import __version__
 
 if TYPE_CHECKING:
-    from geodinoseg.batch.scenes import OutputNames, listed_scenes
+    from geodinoseg.batch.scenes import OutputNames, find_scenes
     from geodinoseg.batch.segment_scenes import segment_scenes
-    from geodinoseg.cluster.client import connected_workers
+    from geodinoseg.cluster.client import connect_workers
     from geodinoseg.cluster.local import local_workers
     from geodinoseg.errors import GeodinosegError
     from geodinoseg.evaluation.evaluate import EvaluationOptions, MapAssessment, evaluate_map
@@ -72,12 +72,12 @@ _HOMES = {
     "Segmentor": "model.segmentor",
     "TileModel": "model.tile_model",
     "TrainingSettings": "training.settings",
-    "connected_workers": "cluster.client",
+    "connect_workers": "cluster.client",
     "draw_sample": "evaluation.sampling.draw",
     "estimate_areas": "evaluation.sampling.areas",
     "evaluate_map": "evaluation.evaluate",
     "evaluate_sample": "evaluation.sampling.evaluate",
-    "listed_scenes": "batch.scenes",
+    "find_scenes": "batch.scenes",
     "load_model": "model.folder",
     "local_workers": "cluster.local",
     "open_class_raster": "rasters.class_raster",
@@ -115,12 +115,12 @@ __all__ = [
     "TileModel",
     "TrainingSettings",
     "__version__",
-    "connected_workers",
+    "connect_workers",
     "draw_sample",
     "estimate_areas",
     "evaluate_map",
     "evaluate_sample",
-    "listed_scenes",
+    "find_scenes",
     "load_model",
     "local_workers",
     "open_class_raster",

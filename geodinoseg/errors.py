@@ -15,17 +15,17 @@ GeodinosegError
     └── OutputExistsError  it is there already, and --overwrite was not given
 """
 
-from geodinoseg.redaction import scrubbed
+from geodinoseg.redaction import redact
 
 
 class GeodinosegError(Exception):
     """Base of all errors that a user can mend; the CLI prints it as one line and exits 1.
 
-    The message of every one is scrubbed when it is made: a URL's password or signature is in none.
+    The message of every one is redacted when it is made: a URL's password or signature is in none.
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(scrubbed(str(message)))
+        super().__init__(redact(str(message)))
 
 
 class SceneError(GeodinosegError):
@@ -78,4 +78,4 @@ class OutputExistsError(OutputError):
 
 def one_line(error: BaseException) -> str:
     """The message of another library's error on one line, without a trailing full stop."""
-    return scrubbed(" ".join(str(error).split())).rstrip(".") or type(error).__name__
+    return redact(" ".join(str(error).split())).rstrip(".") or type(error).__name__

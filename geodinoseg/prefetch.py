@@ -13,7 +13,7 @@ T = TypeVar("T")
 _POLL_S = 0.1
 
 
-def in_background(
+def prefetch(
     produce: Callable[[], Generator[T, Any, Any]], *, ahead: int
 ) -> Generator[T, Any, Any]:
     """The items of a generator that runs in a thread of its own.

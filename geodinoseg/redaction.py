@@ -50,23 +50,23 @@ _ENVIRONMENT = (
 )
 
 
-def printable(path: str | os.PathLike[str]) -> str:
+def redact_path(path: str | os.PathLike[str]) -> str:
     """A path as it may be shown: a URL without user, password, query and fragment.
 
     Local paths come back as they are, question marks included.
     """
     name = os.fspath(path)
-    return scrubbed(name) if name.startswith("/vsi") or "://" in name else name
+    return redact(name) if name.startswith("/vsi") or "://" in name else name
 
 
-def printable_name(path: str | os.PathLike[str]) -> str:
-    """The last part of a printable path, such as `ortho.tif`."""
+def redact_name(path: str | os.PathLike[str]) -> str:
+    """The last part of a redacted path, such as `ortho.tif`."""
     if isinstance(path, PurePath):
         return path.name
-    return printable(path).rstrip("/").rpartition("/")[2]
+    return redact_path(path).rstrip("/").rpartition("/")[2]
 
 
-def scrubbed(text: str) -> str:
+def redact(text: str) -> str:
     """A message without the secrets of the URLs in it, nor those of the environment."""
     for name in _ENVIRONMENT:
         secret = os.environ.get(name, "")

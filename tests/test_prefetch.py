@@ -7,7 +7,7 @@ from itertools import count, islice
 
 import pytest
 
-from geodinoseg.prefetch import in_background
+from geodinoseg.prefetch import prefetch
 
 
 def threads():
@@ -15,7 +15,7 @@ def threads():
 
 
 def test_items_come_in_order():
-    assert list(in_background(lambda: (i for i in range(50)), ahead=2)) == list(range(50))
+    assert list(prefetch(lambda: (i for i in range(50)), ahead=2)) == list(range(50))
     assert not threads()
 
 
@@ -24,7 +24,7 @@ def test_an_error_is_raised_where_its_item_would_have_come():
         yield 1
         raise ValueError("broken")
 
-    taken = in_background(items, ahead=5)
+    taken = prefetch(items, ahead=5)
     assert next(taken) == 1
     with pytest.raises(ValueError, match="broken"):
         next(taken)
@@ -36,7 +36,7 @@ def test_an_error_before_the_first_item_is_raised_too():
         raise ValueError("refused")
 
     with pytest.raises(ValueError, match="refused"):
-        next(in_background(refuse, ahead=1))
+        next(prefetch(refuse, ahead=1))
     assert not threads()
 
 
@@ -49,7 +49,7 @@ def test_whoever_stops_taking_stops_the_work_and_closes_it_in_its_thread():
         finally:
             closed_by.append(threading.current_thread().name)
 
-    taken = in_background(items, ahead=1)
+    taken = prefetch(items, ahead=1)
     assert list(islice(taken, 3)) == [0, 1, 2]
     taken.close()
     assert closed_by == ["geodinoseg-background"]

@@ -1,6 +1,6 @@
-"""The journal of many scenes: what became of each, in a file that outlives a kill.
+"""The journal of a batch: what became of each scene, in a file that survives a kill.
 
-Lines of JSON, appended and synced one by one; a line that a kill cut off is passed over.
+Lines of JSON, appended and synced one by one; a line that a kill cut off is ignored.
 """
 
 from __future__ import annotations
@@ -14,83 +14,80 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geodinoseg.errors import OutputError, one_line
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 
 JOURNAL = "geodinoseg-journal.jsonl"
 _HEAD = {"format": "geodinoseg-journal", "format_version": 1}
 
-Status = Literal["started", "mapped", "done", "failed"]
-"""Of a map: begun, its rasters written, all written, or given up."""
+Status = Literal["started", "done", "failed"]
+"""Of a map: begun, written, or failed."""
 
 
 class Journal:
-    """What became of the maps of a folder; made by `opened_journal`, which holds its lock."""
+    """What became of the maps of a folder; made by `open_journal`, which holds its lock."""
 
     def __init__(self, path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         self.path = path
         self._last: dict[str, Mapping[str, Any]] = {}
-        self._own: dict[str, set[str]] = {}
+        self._unfinished: dict[str, set[str]] = {}
         for record in records:
-            self._take(record)
+            self._apply(record)
 
     def add(self, output: str, status: Status, **facts: Any) -> None:
-        """Append a line about a map.
-
-        Args:
-            output: file name of its class raster.
-            status: what became of it.
-            facts: plain JSON.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Append a line about a map, which is known by the file name of its class raster."""
         record = {"output": output, "status": status, **facts}
         _append(self.path, record)
-        self._take(record)
+        self._apply(record)
 
-    def has(self, output: str, key: str, *statuses: Status) -> bool:
-        """Whether a map is at one of these stages, of this key, and its files are whole."""
+    def has(self, output: str, key: str, status: Status) -> bool:
+        """Whether a map has reached a stage, under this key, and its files are whole."""
         last = self._last.get(output, {})
-        if last.get("status") not in statuses or last.get("key") != key:
+        if (last.get("status"), last.get("key")) != (status, key):
             return False
         return all(_is_whole(self.path.parent / name, facts) for name, facts in _files(last))
 
-    def own(self, output: str, key: str) -> frozenset[str]:
-        """Names of files that an unfinished run of this journal has made, or was about to make.
+    def replaceable(self, output: str, key: str) -> frozenset[str]:
+        """Names of files that may be replaced without `overwrite`.
 
-        To go on with them is no overwriting; nor is to make again, of the same key, what stands
-        beside a file that was lost.
+        Those that an unfinished run wrote or was about to write; and whole ones of the same key,
+        since the files beside them may be lost.
         """
         last = self._last.get(output, {})
         files = _files(last) if last.get("key") == key else []
         whole = (name for name, facts in files if _is_whole(self.path.parent / name, facts))
-        return frozenset(self._own.get(output, ())) | frozenset(whole)
+        return frozenset(self._unfinished.get(output, ())) | frozenset(whole)
 
-    def _take(self, record: Mapping[str, Any]) -> None:
+    def _apply(self, record: Mapping[str, Any]) -> None:
         output = str(record.get("output"))
         if record.get("status") == "started":
-            self._own[output] = set(map(str, record.get("new", ())))
+            self._unfinished[output] = set(map(str, record.get("new", ())))
         if record.get("status") == "done":
-            self._own.pop(output, None)
+            self._unfinished.pop(output, None)
         if record.get("status") != "failed":
             self._last[output] = record
 
 
 @contextmanager
-def opened_journal(folder: Path) -> Iterator[Journal]:
-    """The journal of a folder, for one process at a time.
+def open_journal(folder: Path) -> Iterator[Journal]:
+    """Open the journal of a folder, which is created where missing, for one process at a time.
 
     Raises:
-        OutputError: another process holds it, something else has its name, or it cannot be written.
+        OutputError: another process holds it, another file has its name, or it cannot be written.
     """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be created ({error.strerror}); give another."
+        ) from error
     path = folder / JOURNAL
-    with locked_output(path):
+    with lock_output(path):
         try:
             text = path.read_bytes() if path.exists() else b""
         except OSError as error:
             raise OutputError(f"{path}: cannot be read: {one_line(error)}.") from error
         if text.strip() and not _is_ours(text):
-            raise OutputError(f"{path}: is no journal of geodinoseg's; move it away.")
+            raise OutputError(f"{path}: is not a geodinoseg journal; move it away.")
         if not text:
             _append(path, _HEAD)
         elif not text.endswith(b"\n"):
@@ -99,19 +96,19 @@ def opened_journal(folder: Path) -> Iterator[Journal]:
 
 
 def file_facts(path: Path) -> list[Any]:
-    """Size, time of change in ns, and SHA-256 of a file, to tell later whether it is the same."""
+    """Size, modification time in ns, and SHA-256 of a file, to recognize it later."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, _digest(path)]
 
 
 def _is_whole(path: Path, facts: list[Any]) -> bool:
-    """Whether a file is as it was; a copy, with another time of change, is read."""
+    """Whether a file is unchanged; a copy, with another modification time, is read."""
     try:
-        size, changed_ns, digest = facts
+        size, modified_ns, digest = facts
         status = path.stat()
         if status.st_size != size:
             return False
-        return bool(status.st_mtime_ns == changed_ns or _digest(path) == digest)
+        return bool(status.st_mtime_ns == modified_ns or _digest(path) == digest)
     except (OSError, ValueError, TypeError):
         return False
 

@@ -13,11 +13,15 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from geodinoseg.errors import OutputError, SceneError, one_line
+from geodinoseg.segmentation.outputs import MapFiles
 
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 _IS_A_PATTERN = re.compile(r"[*?[]")
 _LARGEST_ITEM_BYTES = 16 << 20
 _RASTER_TYPES = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2")
+_HOLDS_ITS_STYLE = ".gpkg"
+_KNOWN = re.compile(r"\{(stem|parent)\}")
+_PLACEHOLDER = re.compile(r"\{\w*\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +31,11 @@ class ListedScene:
     path: str
     """A file, or any path that GDAL reads."""
     stem: str
-    """What its outputs are called after."""
+    """Stands for `{stem}` in the names of its outputs."""
 
     @property
     def public_name(self) -> str:
-        """The path without what may be secret: the user and the query of an address."""
+        """The path without the parts of an address that may be secret: user, query, fragment."""
         prefix, found, rest = self.path.rpartition("/vsicurl/")
         parts = urlsplit(rest if found else self.path)
         if not parts.scheme or not parts.netloc:
@@ -40,23 +44,23 @@ class ListedScene:
         return prefix + found + plain.geturl()
 
 
-def listed_scenes(
+def find_scenes(
     named: Sequence[str], *, list_file: Path | None = None, asset: str | None = None
 ) -> tuple[ListedScene, ...]:
-    """The scenes that are meant, each once, in the order in which they are named.
+    """Find scenes by name, each once, in the order in which they are named.
 
     Args:
         named: files or addresses; folders, for the rasters in them; patterns such as `tiles/*.tif`;
             `@list.txt`; STAC items (`.json`).
-        list_file: a text file of the same, a line each; `#` begins a comment.
-        asset: of STAC items, where they have several rasters.
+        list_file: a text file of such names, one a line; `#` begins a comment.
+        asset: which raster of a STAC item that has several.
 
     Raises:
-        SceneError: nothing is meant, or a list or an item cannot be read.
+        SceneError: no scene is found, or a list or an item cannot be read.
     """
     lines = [*named, *([f"@{list_file}"] if list_file else [])]
     found: dict[str, ListedScene] = {}
-    for path in _expanded(lines):
+    for path in _expand(lines):
         scene = _scene_of(path, asset)
         found.setdefault(os.path.abspath(path) if os.path.exists(path) else path, scene)
     if not found:
@@ -64,26 +68,26 @@ def listed_scenes(
     return tuple(found.values())
 
 
-def _expanded(named: Iterable[str]) -> Iterator[str]:
+def _expand(named: Iterable[str]) -> Iterator[str]:
     for name in named:
         if name.startswith("@") and not os.path.exists(name):
-            yield from _expanded(_lines(Path(name[1:])))
+            yield from _expand(_read_list(Path(name[1:])))
         elif os.path.isdir(name):  # a GDAL path need not be a file's
-            yield from _some(sorted(_rasters_in(Path(name))), name, "holds no raster")
+            yield from _not_empty(sorted(_rasters_in(Path(name))), name, "holds no raster")
         elif _IS_A_PATTERN.search(name) and not os.path.exists(name) and "://" not in name:
             matches = sorted(glob.glob(name, recursive=True))  # absolute patterns
-            yield from _some(matches, name, "no file has such a name")
+            yield from _not_empty(matches, name, "no file matches")
         else:
             yield name
 
 
-def _lines(path: Path) -> list[str]:
+def _read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8-sig").split("\n")  # a BOM, as editors of Windows write it
     except (OSError, ValueError) as error:
         raise SceneError(
-            f"{path}: is no list of scenes that can be read ({one_line(error)}); give a text file, "
-            f"a scene a line."
+            f"{path}: is not a readable list of scenes ({one_line(error)}); give a text file "
+            f"with one scene a line."
         ) from error
     stripped = [_unquoted(line.strip()) for line in lines]
     kept = [line for line in stripped if line and not line.startswith("#")]
@@ -93,7 +97,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _unquoted(line: str) -> str:
-    """Without the quotes in which file managers and shells put names; a file's own stay."""
+    """Without the quotes that file managers and shells add; quotes of the file's own name stay."""
     quoted = len(line) > 1 and line[0] == line[-1] and line[0] in "\"'"
     return line[1:-1] if quoted and not os.path.exists(line) else line
 
@@ -102,7 +106,7 @@ def _rasters_in(folder: Path) -> list[str]:
     return [str(path) for path in folder.iterdir() if path.suffix.lower() in _RASTERS]
 
 
-def _some(paths: list[str], name: str, fault: str) -> list[str]:
+def _not_empty(paths: list[str], name: str, fault: str) -> list[str]:
     if not paths:
         raise SceneError(f"{name}: {fault}; check the name.")
     return paths
@@ -115,7 +119,7 @@ def _scene_of(path: str, asset: str | None) -> ListedScene:
 
 
 def _stac_scene(path: Path, asset: str | None) -> ListedScene:
-    """The raster of a STAC item: the asset that was named, or the only one that is a raster."""
+    """The raster of a STAC item: the named asset, or its only raster."""
     item = _read_item(path)
     assets = item["assets"]
     rasters = [name for name, entry in assets.items() if _is_raster(entry)]
@@ -132,13 +136,13 @@ def _stac_scene(path: Path, asset: str | None) -> ListedScene:
 def _read_item(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_ITEM_BYTES:
-            raise ValueError("it is too large")  # noqa: TRY301 (told as the others are)
+            raise ValueError("it is too large")  # noqa: TRY301 (reported as the others are)
         item: dict[str, Any] = json.loads(path.read_text("utf-8"))
         for entry in item["assets"].values():
             urljoin("", entry["href"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SceneError(
-            f"{path}: is no STAC item that can be read ({one_line(error)}); give an item, with its "
+            f"{path}: is not a readable STAC item ({one_line(error)}); give an item with its "
             f"assets, or a raster."
         ) from error
     return item
@@ -149,39 +153,14 @@ def _is_raster(entry: dict[str, Any]) -> bool:
     return kind.startswith(_RASTER_TYPES) or (not kind and href.lower().endswith(_RASTERS))
 
 
-_HOLDS_ITS_STYLE = ".gpkg"
-_KNOWN = re.compile(r"\{(stem|parent)\}")
-_PLACEHOLDER = re.compile(r"\{\w*\}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputNames:
-    """What the outputs of a scene are called; `{stem}` stands for the scene's name."""
+    """Names of a scene's outputs, in which `{stem}` is its name and `{parent}` its folder's."""
 
     class_raster: str = "{stem}.tif"
     confidence: str | None = None
     probabilities: str | None = None
     polygons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapFiles:
-    """The outputs of one scene."""
-
-    class_raster: Path
-    confidence: Path | None
-    probabilities: Path | None
-    polygons: tuple[Path, ...]
-
-    @property
-    def rasters(self) -> tuple[Path, ...]:
-        """Class raster first."""
-        return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All of them, class raster first."""
-        return (*self.rasters, *self.polygons)
 
 
 def planned_files(
@@ -190,11 +169,11 @@ def planned_files(
     """Where the outputs of each scene go.
 
     Raises:
-        OutputError: two are one file, or would share a style file; one is a scene, or its name
-            holds what stands for nothing.
+        OutputError: two outputs are one file or would share a style file, one is a scene, or a name
+            has an unknown placeholder.
     """
     maps = tuple(_files_of(scene, folder, names) for scene in scenes)
-    _check_no_scene(scenes, maps)
+    _check_not_a_scene(scenes, maps)
     seen: dict[Path, str] = {}
     for scene, files in zip(scenes, maps, strict=True):
         for path in files.paths:
@@ -210,7 +189,7 @@ def planned_files(
     return maps
 
 
-def _check_no_scene(scenes: Sequence[ListedScene], maps: Sequence[MapFiles]) -> None:
+def _check_not_a_scene(scenes: Sequence[ListedScene], maps: Sequence[MapFiles]) -> None:
     named = {Path(scene.path).resolve() for scene in scenes}
     for files in maps:
         for path in files.paths:
@@ -222,21 +201,27 @@ def _check_no_scene(scenes: Sequence[ListedScene], maps: Sequence[MapFiles]) -> 
 
 
 def _files_of(scene: ListedScene, folder: Path, names: OutputNames) -> MapFiles:
-    def place(template: str) -> Path:
-        name = template.replace("{parent}", Path(scene.path).parent.name)
-        name = name.replace("{stem}", scene.stem)
-        unknown = _PLACEHOLDER.search(_KNOWN.sub("", template))
-        if unknown:
-            raise OutputError(
-                f"{template}: {unknown[0]} stands for nothing; use {{stem}} and {{parent}}."
-            )
-        if Path(name).name != name or name in {"", ".", ".."}:
-            raise OutputError(f"{name}: is no file name; outputs lie in one folder, {folder}.")
-        return folder / name
+    def path(template: str | None) -> Path | None:
+        return _output_path(template, scene, folder) if template else None
 
     return MapFiles(
-        class_raster=place(names.class_raster),
-        confidence=place(names.confidence) if names.confidence else None,
-        probabilities=place(names.probabilities) if names.probabilities else None,
-        polygons=tuple(map(place, names.polygons)),
+        class_raster=_output_path(names.class_raster, scene, folder),
+        confidence=path(names.confidence),
+        probabilities=path(names.probabilities),
+        polygons=tuple(_output_path(template, scene, folder) for template in names.polygons),
     )
+
+
+def _output_path(template: str, scene: ListedScene, folder: Path) -> Path:
+    name = template.replace("{parent}", Path(scene.path).parent.name)
+    name = name.replace("{stem}", scene.stem)
+    unknown = _PLACEHOLDER.search(_KNOWN.sub("", template))
+    if unknown:
+        raise OutputError(
+            f"{template}: {unknown[0]} is not a placeholder; use {{stem}} and {{parent}}."
+        )
+    if Path(name).name != name or name in {"", ".", ".."}:
+        raise OutputError(
+            f"{name}: is not a file name; give one, as outputs go into one folder, {folder}."
+        )
+    return folder / name

@@ -11,26 +11,22 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from geodinoseg.batch.journal import Journal, file_facts, opened_journal
-from geodinoseg.batch.scenes import ListedScene, MapFiles, OutputNames, planned_files
-from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
+from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
+from geodinoseg.batch.scenes import ListedScene, OutputNames, planned_files
+from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
 from geodinoseg.model.fingerprint import model_identity
-from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.progress import Progress, no_progress, part_of
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
 from geodinoseg.segmentation.job import Workers
+from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.segment import entered, segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)
-
-_RASTER_SHARE = 0.9
-"""Of a scene's progress, where polygons follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +34,11 @@ class SceneResult:
     """What became of one scene."""
 
     scene: str
-    """Its path, without what may be secret in an address."""
+    """Its path, without the secrets that an address may hold."""
     status: Literal["done", "skipped", "failed"]
-    """Skipped: it was done before, and is whole."""
+    """Skipped: an earlier run finished it, and its outputs are whole."""
     outputs: tuple[Path, ...]
-    """Of a scene that did not fail."""
+    """Empty where it failed."""
     error: str | None = None
     """Why it failed."""
 
@@ -65,38 +61,36 @@ def segment_scenes(
 ) -> list[SceneResult]:
     """Segment scenes one after the other into a folder that keeps a journal.
 
-    A scene that was done before, from the same content with the same settings, is skipped where its
-    outputs are whole; one that failed, or was interrupted, is tried again.
+    A scene that an earlier run finished, from the same content with the same settings, is skipped
+    where its outputs are whole; one that failed or was interrupted is tried again.
 
     Args:
-        scenes: as `listed_scenes` gives them.
+        scenes: as `find_scenes` gives them.
         model: a model folder; it is loaded once.
-        folder: where the outputs go; made where it is not there.
+        folder: where the outputs go; created where it is missing.
         names: of the outputs.
         settings: as `segment_scene` takes them.
         device: as `segment_scene` takes it.
-        overwrite: do all of them, and replace outputs that are there.
+        overwrite: segment all of them, and replace existing outputs.
         resume: as `segment_scene` takes it.
         parts: as `segment_scene` takes it.
         workers: as `segment_scene` takes them.
         allow_external: as `open_scene` takes it.
-        tell: called with what became of each scene.
-        progress: told the share of scenes done.
+        tell: called with the result of each scene.
+        progress: called with the fraction of scenes done.
 
     Returns:
-        What became of each scene, in order.
+        The result of each scene, in order.
 
     Raises:
         OutputError: outputs clash, or the folder or its journal cannot be written.
         ModelFolderError: the model cannot be loaded.
-        SchedulerError: the scheduler is gone.
+        SchedulerError: the scheduler is lost.
     """
-    names = names or OutputNames()
-    maps = planned_files(scenes, folder, names)
-    _make(folder)
+    maps = planned_files(scenes, folder, names or OutputNames())
     results = []
-    with entered(workers) as crew, opened_journal(folder) as journal:
-        orders = _Orders(
+    with entered(workers) as crew, open_journal(folder) as journal:
+        options = BatchOptions(
             model=model,
             settings=settings or SegmentationSettings(),
             device=device,
@@ -107,15 +101,15 @@ def segment_scenes(
             allow_external=allow_external,
         )
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
-            stage = part_of(progress, index / len(scenes), (index + 1) / len(scenes))
-            results.append(_attempted(scene, files, orders, journal, _named(stage, scene)))
+            stage = _scene_progress(progress, scene.stem, index, len(scenes))
+            results.append(_SceneTask(scene, files, options, journal, stage).run())
             tell(results[-1])
     progress(1.0, "done")
     return results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Orders:
+class BatchOptions:
     """What all scenes have in common."""
 
     model: str | Path
@@ -127,136 +121,106 @@ class _Orders:
     workers: Workers
     allow_external: bool
 
-    def opened(self, scene: ListedScene) -> Scene:
-        """The scene as it will be read."""
-        return open_scene(
-            scene.path,
-            bands=self.settings.bands,
-            nodata=self.settings.nodata,
-            allow_external=self.allow_external,
-        )
 
-    def key(self, scene: ListedScene, files: MapFiles) -> str:
-        """64 hexadecimal digits that change when content of scene or model or what is asked does.
+@dataclass(frozen=True, slots=True)
+class _SceneTask:
+    """One scene of a batch."""
 
-        Found without loading the model, so that a finished list is gone through in seconds.
+    scene: ListedScene
+    files: MapFiles
+    options: BatchOptions
+    journal: Journal
+    progress: Progress
+
+    def run(self) -> SceneResult:
+        """Write all outputs of the scene that are missing, and record the result in the journal."""
+        start = time.monotonic()
+        try:
+            key = self._key()
+            if not self.options.overwrite and self.journal.has(self._name, key, "done"):
+                return self._result("skipped")
+            self._segment(key)
+            files = {path.name: file_facts(path) for path in self.files.paths}
+            seconds = round(time.monotonic() - start, 1)
+            self._note("done", key=key, files=files, seconds=seconds)
+        except SchedulerError:
+            raise  # every later scene would fail for the same reason
+        except GeodinosegError as error:
+            message = " ".join([str(error), *getattr(error, "__notes__", ())])
+            self._note("failed", error=message)
+            return self._result("failed", error=message)
+        return self._result("done")
+
+    @property
+    def _name(self) -> str:
+        return self.files.class_raster.name
+
+    def _key(self) -> str:
+        """64 hexadecimal digits that change with the content of scene and model and the options.
+
+        Computed without loading the model, so that a finished batch is checked in seconds.
         """
         facts = [
             __version__,
-            scene_fingerprint(self.opened(scene)),
-            model_identity(self.model),
-            dataclasses.asdict(self.settings),
-            [path.name for path in files.paths],
+            scene_fingerprint(self._open()),
+            model_identity(self.options.model),
+            dataclasses.asdict(self.options.settings),
+            [path.name for path in self.files.paths],
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-
-def _attempted(
-    scene: ListedScene, files: MapFiles, orders: _Orders, journal: Journal, progress: Progress
-) -> SceneResult:
-    """Do one scene; say in the journal what became of it."""
-    name, began = files.class_raster.name, time.monotonic()
-    try:
-        key = orders.key(scene, files)
-        if not orders.overwrite and journal.has(name, key, "done"):
-            return SceneResult(scene=scene.public_name, status="skipped", outputs=files.paths)
-        raster = _mapped(scene, files, orders, journal, progress, key=key)
-        replace = _may_replace(files, orders, journal, key=key)
-        _write_polygons(raster, files, progress, replace=replace)
-        _record(journal, "done", scene, files.paths, key=key, began=began)
-    except SchedulerError:
-        raise  # all that follow would fail of it
-    except GeodinosegError as error:
-        message = " ".join([str(error), *getattr(error, "__notes__", ())])
-        journal.add(name, "failed", scene=scene.public_name, error=message)
-        return SceneResult(scene=scene.public_name, status="failed", outputs=(), error=message)
-    return SceneResult(scene=scene.public_name, status="done", outputs=files.paths)
-
-
-def _mapped(
-    scene: ListedScene,
-    files: MapFiles,
-    orders: _Orders,
-    journal: Journal,
-    progress: Progress,
-    *,
-    key: str,
-) -> ClassRaster:
-    """The rasters of a scene: those that a run left when it was stopped at the polygons, or new."""
-    name, began = files.class_raster.name, time.monotonic()
-    if not orders.overwrite and journal.has(name, key, "mapped"):
-        return open_class_raster(files.class_raster)
-    replace = _may_replace(files, orders, journal, key=key)
-    there = [path for path in files.paths if path.exists()]
-    if there and not replace:
-        raise OutputExistsError(
-            f"{there[0]}: exists already, and is not what this run would write; give another "
-            f"folder, or --overwrite."
+    def _open(self) -> Scene:
+        settings = self.options.settings
+        return open_scene(
+            self.scene.path,
+            bands=settings.bands,
+            nodata=settings.nodata,
+            allow_external=self.options.allow_external,
         )
-    new = [path.name for path in files.paths]
-    journal.add(name, "started", scene=scene.public_name, key=key, new=new)
-    raster = segment_scene(
-        orders.opened(scene),
-        orders.model,
-        files.class_raster,
-        confidence=files.confidence or False,
-        probabilities=files.probabilities or False,
-        settings=orders.settings,
-        device=orders.device,
-        overwrite=replace,
-        resume=orders.resume,
-        parts=orders.parts,
-        workers=orders.workers,
-        progress=part_of(progress, 0, _RASTER_SHARE if files.polygons else 1.0),
-    )
-    _record(journal, "mapped", scene, files.rasters, key=key, began=began)
-    return raster
+
+    def _segment(self, key: str) -> None:
+        options, files, replace = self.options, self.files, self._may_replace(key)
+        there = [path for path in files.paths if path.exists()]
+        if there and not replace:
+            raise OutputExistsError(
+                f"{there[0]}: exists already, and is not what this run would write; give another "
+                f"folder, or --overwrite."
+            )
+        self._note("started", key=key, new=[path.name for path in files.paths])
+        segment_scene(
+            self._open(),
+            options.model,
+            files.class_raster,
+            confidence=files.confidence or False,
+            probabilities=files.probabilities or False,
+            polygons=files.polygons,
+            settings=options.settings,
+            device=options.device,
+            overwrite=replace,
+            resume=options.resume,
+            parts=options.parts,
+            workers=options.workers,
+            progress=self.progress,
+        )
+
+    def _may_replace(self, key: str) -> bool:
+        """Whether every existing output is this run's own, or may be overwritten anyway."""
+        own = self.journal.replaceable(self._name, key)
+        existing = [path.name for path in self.files.paths if path.exists()]
+        return self.options.overwrite or own.issuperset(existing)
+
+    def _note(self, status: Status, **facts: Any) -> None:
+        self.journal.add(self._name, status, scene=self.scene.public_name, **facts)
+
+    def _result(
+        self, status: Literal["done", "skipped", "failed"], error: str | None = None
+    ) -> SceneResult:
+        outputs = () if error else self.files.paths
+        return SceneResult(
+            scene=self.scene.public_name, status=status, outputs=outputs, error=error
+        )
 
 
-def _write_polygons(
-    raster: ClassRaster, files: MapFiles, progress: Progress, *, replace: bool
-) -> None:
-    step = (1 - _RASTER_SHARE) / max(len(files.polygons), 1)
-    for index, path in enumerate(files.polygons):
-        start = _RASTER_SHARE + index * step
-        stage = part_of(progress, start, min(start + step, 1.0))
-        write_polygons(raster, path, overwrite=replace, progress=stage)
-
-
-def _may_replace(files: MapFiles, orders: _Orders, journal: Journal, *, key: str) -> bool:
-    """Whether all that is there is this run's own, or may be overwritten anyway."""
-    own = journal.own(files.class_raster.name, key)
-    return orders.overwrite or all(p.name in own for p in files.paths if p.exists())
-
-
-def _record(
-    journal: Journal,
-    status: Literal["mapped", "done"],
-    scene: ListedScene,
-    paths: Sequence[Path],
-    *,
-    key: str,
-    began: float,
-) -> None:
-    journal.add(
-        paths[0].name,
-        status,
-        scene=scene.public_name,
-        key=key,
-        files={path.name: file_facts(path) for path in paths},
-        seconds=round(time.monotonic() - began, 1),
-    )
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); give another.") from error
-
-
-def _named(progress: Progress, scene: ListedScene) -> Progress:
-    def told(fraction: float, message: str) -> None:
-        progress(fraction, f"{scene.stem}: {message}")
-
-    return told
+def _scene_progress(progress: Progress, stem: str, index: int, count: int) -> Progress:
+    stage = part_of(progress, index / count, (index + 1) / count)
+    return lambda fraction, message: stage(fraction, f"{stem}: {message}")

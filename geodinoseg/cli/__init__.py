@@ -1,4 +1,4 @@
-"""The command line: a module a command, which parses, calls once and says what it wrote."""
+"""The command line: one module per command, which parses, calls the library and reports."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import ended_in_words
-from geodinoseg.cli.process import told_where_it_can_be
+from geodinoseg.cli.console import report_errors
+from geodinoseg.cli.process import exit_on_write_errors
 from geodinoseg.version import __version__
 
 _COMMANDS = {
     "segment": "Segment a scene into a class raster and polygons.",
     "train": "Train a model on labelled scenes.",
     "polygonize": "Turn a class raster into polygons.",
-    "evaluate": "Say how right a class raster is, by labels or by a sample of points.",
-    "sample": "Draw random points of a class raster to check it by eye.",
+    "evaluate": "Assess the accuracy of a class raster by labels or by a sample of points.",
+    "sample": "Draw a random sample of points to check a class raster by eye.",
     "picture": "Draw a scene and its map side by side.",
-    "info": "Say what a scene, a model or a class raster is.",
+    "info": "Describe a scene, a model or a class raster.",
 }
 
 
 class _LazyCommands(click.Group):
-    """Imports a command's module when it is asked for, so that help answers at once."""
+    """Imports a command's module on first use, so that --help answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        """Names in the order of work."""
+        """Names in the order of a typical workflow."""
         return list(_COMMANDS)
 
     def get_command(
@@ -57,22 +57,24 @@ class _LazyCommands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """Read the words; help and version are printed now."""
-        with told_where_it_can_be():
+        """Parse the arguments; help and version are printed here."""
+        with exit_on_write_errors():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; what a user can mend ends in one line and exit code 1."""
-        with ended_in_words(ctx):
+        """Run; an error that a user can fix ends in one line and exit code 1."""
+        with report_errors(ctx):
             return super().invoke(ctx)
 
 
 def _versions() -> str:
-    """The version of geodinoseg, and of the GDAL that is carried."""
+    """The versions of geodinoseg, rasterio and the GDAL that rasterio bundles."""
     import rasterio
 
-    carried = f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
-    return f"geodinoseg {__version__} ({carried})"
+    return (
+        f"geodinoseg {__version__} "
+        f"(rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__})"
+    )
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -91,7 +93,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the version, and that of GDAL, and exit.",
+    help="Show the versions of geodinoseg and GDAL and exit.",
 )
 def main() -> None:
     """Semantic segmentation of satellite scenes and drone orthomosaics with DINOv2.

@@ -14,17 +14,17 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from geodinoseg.cli.process import (
-    ENDED,
-    Unfailing,
-    drop_deaf_streams,
-    number_of,
+    STOP_REASONS,
+    IgnoreWriteErrors,
+    exit_on_write_errors,
+    flush_or_discard,
     say,
+    signal_of,
     signals_as_interrupts,
-    told_where_it_can_be,
 )
 from geodinoseg.errors import GeodinosegError, SceneError
 from geodinoseg.progress import Progress, no_progress
-from geodinoseg.redaction import scrubbed
+from geodinoseg.redaction import redact
 
 _EXIT_FAILURE = 1
 _REDRAW_S = 0.1
@@ -33,7 +33,7 @@ _WANTS_JSON = "geodinoseg.json"
 
 
 @contextmanager
-def ended_in_words(ctx: click.Context) -> Iterator[None]:
+def report_errors(ctx: click.Context) -> Iterator[None]:
     """Run a command: what a user can mend ends as one line on stderr and exit code 1.
 
     Ctrl-C ends as one line and exit code 130, SIGTERM with 143, SIGHUP with 129; everything else is
@@ -41,15 +41,15 @@ def ended_in_words(ctx: click.Context) -> Iterator[None]:
     """
     with _warnings_in_words(), signals_as_interrupts():
         try:
-            with told_where_it_can_be():
+            with exit_on_write_errors():
                 yield
         except GeodinosegError as error:
             _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
-        except KeyboardInterrupt as ended:
-            number = number_of(ended)
-            _fail(ctx, _stopped(ENDED[number], ended), 128 + number)
+        except KeyboardInterrupt as interrupt:
+            number = signal_of(interrupt)
+            _fail(ctx, _stopped(STOP_REASONS[number], interrupt), 128 + number)
         finally:
-            drop_deaf_streams()
+            flush_or_discard()
 
 
 def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
@@ -76,7 +76,7 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         show_eta=True,
         show_percent=True,
         width=30,
-        file=cast("TextIO", Unfailing(sys.stderr)),
+        file=cast("TextIO", IgnoreWriteErrors(sys.stderr)),
         item_show_func=lambda message: message,
     ) as bar:
         last = 0.0
@@ -148,7 +148,7 @@ class _Words(logging.Handler):
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = scrubbed(record.getMessage())
+        message = redact(record.getMessage())
         if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
             self._said.add(message)
             is_warning = record.levelno >= logging.WARNING

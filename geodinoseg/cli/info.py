@@ -18,7 +18,7 @@ from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_
 from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.source import RasterSource
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 
 _MEASURES = ("precision", "recall", "f1", "iou")
 
@@ -99,7 +99,7 @@ def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
 def _describe_scene(scene: Scene) -> dict[str, Any]:
     return {
         "kind": "scene",
-        "path": printable(scene.path),
+        "path": redact_path(scene.path),
         **_place(scene.geobox),
         "bands": list(scene.bands),
         "dtype": str(scene.dtype),
@@ -112,7 +112,7 @@ def _describe_scene(scene: Scene) -> dict[str, Any]:
 def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
     return {
         "kind": "class raster",
-        "path": printable(raster.path),
+        "path": redact_path(raster.path),
         **_place(raster.geobox),
         "dtype": str(raster.dtype),
         "nodata": raster.nodata,

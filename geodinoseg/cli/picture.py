@@ -49,7 +49,7 @@ def picture(
     from geodinoseg.plots.map_figure import side_by_side
     from geodinoseg.rasters.class_raster import open_class_raster
     from geodinoseg.rasters.scene import open_scene
-    from geodinoseg.redaction import printable
+    from geodinoseg.redaction import redact_path
 
     path = side_by_side(
         open_scene(scene, bands=bands, allow_external=allow_external),
@@ -60,4 +60,4 @@ def picture(
         caption=caption,
         overwrite=overwrite,
     )
-    report_done(json_, [path], [f"{path}: {printable(scene)} beside {printable(class_raster)}"])
+    report_done(json_, [path], [f"{path}: {redact_path(scene)} beside {redact_path(class_raster)}"])

@@ -90,7 +90,7 @@ def polygonize(**options: Any) -> None:
     """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.polygons.polygonize import PolygonOptions, write_polygons
     from geodinoseg.rasters.class_raster import open_class_raster
-    from geodinoseg.redaction import printable
+    from geodinoseg.redaction import redact_path
 
     source, output = options["class_raster"], options["output"]
     unit, tolerance = options["simplify"]
@@ -110,4 +110,4 @@ def polygonize(**options: Any) -> None:
             overwrite=options["overwrite"],
             progress=progress,
         )
-    report_done(options["json_"], [output], [f"{output}: polygons of {printable(source)}"])
+    report_done(options["json_"], [output], [f"{output}: polygons of {redact_path(source)}"])

@@ -1,4 +1,4 @@
-"""Signals and standard streams of the process: a command ends in order, within seconds."""
+"""Signals and standard streams of the process: a command stops cleanly, within seconds."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from typing import Any, NoReturn
 
 import click
 
-ENDED = {
+STOP_REASONS = {
     signal.SIGINT: "interrupted",
-    signal.SIGTERM: "ended from outside",
-    signal.SIGHUP: "ended, as its terminal was closed",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminated, as its terminal was closed",
 }
 _GRACE_S = 10
-"""How long the work may take to stop in order; a single call into PyTorch or GDAL takes minutes."""
+"""How long a clean stop may take; a single call into PyTorch or GDAL can take minutes."""
 
 
-class _Ended(KeyboardInterrupt):
-    """SIGINT, SIGTERM or SIGHUP came."""
+class _SignalInterrupt(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP was received."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
 
 
-def number_of(ended: KeyboardInterrupt) -> signal.Signals:
+def signal_of(interrupt: KeyboardInterrupt) -> signal.Signals:
     """The signal behind an interrupt."""
-    return signal.Signals(ended.number if isinstance(ended, _Ended) else signal.SIGINT)
+    return signal.Signals(getattr(interrupt, "number", signal.SIGINT))
 
 
 @contextmanager
@@ -42,117 +42,121 @@ def signals_as_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed.
 
     Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
-    would hold it up. A thread that hears of the signal at once ends the process if it has not ended
-    by itself; what is left behind then is removed by the next run. Once one has come the block is
-    about to end, and hears of no other; nor does Python at its exit.
+    delays it. A thread that receives the signal at once ends the process if it has not ended by
+    itself; the next run removes what is left behind then. After the first signal all others are
+    ignored, also while Python exits.
     """
-    ended = False
+    received = False
 
-    def end(number: int, _: object) -> NoReturn:
-        nonlocal ended
-        ended = True
-        # Who asks twice, as an impatient Ctrl-C, must not disturb the tidying up, nor Python on its
-        # way out, which would end by the signal and not with our exit code.
-        _hear_none_of(before)
-        raise _Ended(number)
+    def stop(number: int, _: object) -> NoReturn:
+        nonlocal received
+        received = True
+        # A second Ctrl-C must not disturb the cleaning up, nor Python's exit, which would then end
+        # by the signal and not with our exit code.
+        _ignore_signals(before)
+        raise _SignalInterrupt(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield  # Python handles signals in the main thread alone
         return
-    # What is ignored stays so: `nohup` means to outlive its terminal.
-    heard = [number for number in ENDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.getsignal(number) for number in heard}
-    for number in heard:
-        signal.signal(number, end)
+    # Ignored signals stay ignored: a command under `nohup` shall survive its terminal.
+    before = {
+        number: handler
+        for number in STOP_REASONS
+        if (handler := signal.getsignal(number)) != signal.SIG_IGN
+    }
+    for number in before:
+        signal.signal(number, stop)
     try:
-        with _watched_signals():
+        with _watch_signals():
             yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if ended:
-            atexit.register(_hear_none_of, heard)
+        if received:
+            atexit.register(_ignore_signals, before)
 
 
-def _hear_none_of(numbers: Iterable[int]) -> None:
+def _ignore_signals(numbers: Iterable[int]) -> None:
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def _watched_signals() -> Iterator[None]:
+def _watch_signals() -> Iterator[None]:
     ended = threading.Event()
-    listening, speaking = os.pipe()
-    os.set_blocking(speaking, False)
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
 
     def watch() -> None:
-        while number := os.read(listening, 1)[0]:
-            if number in ENDED and not ended.wait(_GRACE_S):
-                why = ENDED[signal.Signals(number)]
-                _say_plainly(
-                    f"Error: {why}, amid a long step; run the same command again to go on."
+        while number := os.read(receiver, 1)[0]:
+            if number in STOP_REASONS and not ended.wait(_GRACE_S):
+                reason = STOP_REASONS[signal.Signals(number)]
+                _write_unbuffered(
+                    f"Error: {reason} during a long step; run the same command again to resume."
                 )
                 os._exit(128 + number)
 
     thread = threading.Thread(target=watch, name="geodinoseg-signals", daemon=True)
-    old = signal.set_wakeup_fd(speaking, warn_on_full_buffer=False)
+    old = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(old)
         ended.set()
-        os.write(speaking, b"\0")  # no signal has this number: the thread goes home
+        os.write(sender, b"\0")  # no signal has this number: the thread ends
         thread.join()
-        os.close(listening)
-        os.close(speaking)
+        os.close(receiver)
+        os.close(sender)
 
 
-def _say_plainly(line: str) -> None:
-    """Write to stderr past Python's buffers, which the main thread may hold."""
+def _write_unbuffered(line: str) -> None:
+    """Write to stderr without Python's buffers, whose lock the main thread may hold."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode(errors="replace"))
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """A line for whoever listens; a reader who has gone, or a full disk, is no reason to fail."""
+    """Print a line; a closed stream or a full disk does not make the command fail."""
     try:
         click.echo(line, err=err)
     except OSError:
-        _mute(sys.stderr if err else sys.stdout)
+        _discard_output(sys.stderr if err else sys.stdout)
 
 
 @contextmanager
-def told_where_it_can_be() -> Iterator[None]:
-    """Help and version, which click writes itself: a reader who has gone ends it in silence.
+def exit_on_write_errors() -> Iterator[None]:
+    """Handle errors of stdout where click writes help and version itself.
 
-    A full disk ends it as one line on stderr and exit code 1.
+    A closed pipe ends the command silently with exit code 0, a full disk with one line on stderr
+    and exit code 1.
     """
     try:
         yield
     except OSError as error:
-        # Of a stream there is no name; any other file's error is not about this.
-        if error.filename is not None or _takes_text(sys.stdout):
+        # An error of a stream has no file name; others are not handled here.
+        if error.filename is not None or _is_writable(sys.stdout):
             raise
-        _mute(sys.stdout)
+        _discard_output(sys.stdout)
         if error.errno == errno.EPIPE:
             sys.exit(0)
         say(f"Error: standard output: cannot be written ({error.strerror}).", err=True)
         sys.exit(1)
 
 
-def drop_deaf_streams() -> None:
-    """Flush now: at exit Python would complain of what it could not write, with code 120."""
+def flush_or_discard() -> None:
+    """Flush the standard streams now: at exit Python would fail with code 120 where it cannot."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
-            _mute(stream)
+            _discard_output(stream)
 
 
-class Unfailing:
-    """A stream whose other end may go away, as a terminal that is closed."""
+class IgnoreWriteErrors:
+    """A stream whose reader may disappear, such as a terminal that is closed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -171,8 +175,7 @@ class Unfailing:
             self._stream.flush()
 
 
-def _takes_text(stream: Any) -> bool:
-    """Whether a stream still takes what is written; those that were closed do."""
+def _is_writable(stream: Any) -> bool:
     try:
         if stream is not None:
             stream.write("\n")
@@ -182,9 +185,9 @@ def _takes_text(stream: Any) -> bool:
     return True
 
 
-def _mute(stream: Any) -> None:
-    """Let a stream write into nothing, what waits in its buffer included."""
+def _discard_output(stream: Any) -> None:
+    """Redirect a stream to /dev/null, including what is still in its buffer."""
     with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -162,9 +162,9 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
 
         return local_workers(options["workers"], device=options["device"])
     if options["scheduler"]:
-        from geodinoseg.cluster.client import connected_workers
+        from geodinoseg.cluster.client import connect_workers
 
-        return connected_workers(options["scheduler"])
+        return connect_workers(options["scheduler"])
     return None
 
 

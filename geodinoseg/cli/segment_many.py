@@ -78,7 +78,7 @@ def segment_many(
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
-    from geodinoseg.batch.scenes import listed_scenes, planned_files
+    from geodinoseg.batch.scenes import find_scenes, planned_files
     from geodinoseg.cli.checks import (
         check_bands,
         check_many_outputs,
@@ -86,7 +86,7 @@ def segment_many(
     )
 
     # Before torch is loaded: a mistyped path is answered at once.
-    listed = listed_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
+    listed = find_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
     read_legend(options["model"])
     check_bands(options["model"], options["bands"])
     names = _names(options)

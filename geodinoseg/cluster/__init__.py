@@ -1,6 +1,6 @@
-"""The chunks of a segmentation on other processes and machines, as Dask tasks.
+"""The chunks of a segmentation computed by other processes and machines, as Dask tasks.
 
-`tasks` is what workers do, `dask_workers` and `errands` what the one who asked does, `local` starts
-processes.
-State lives in the parts: whatever dies costs only the chunks that it had in hand.
+`client` sends chunks to workers and `tasks` watches them; `worker` runs in each worker; `local`
+starts workers on this machine. All state lies in the parts: a process that dies loses only the
+chunks it was computing.
 """

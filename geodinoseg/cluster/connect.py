@@ -1,4 +1,7 @@
-"""Connections to a Dask scheduler: its address, and Dask's own messages kept off the terminal."""
+"""What a connection to Dask needs: the module, a checked scheduler address, quiet loggers.
+
+Imports neither Dask nor PyTorch by itself, so that a mistyped address is reported at once.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,13 @@ from urllib.parse import urlsplit
 from geodinoseg.errors import ClusterError, SchedulerError, one_line
 
 _SILENT = logging.CRITICAL + 1
+_CONNECT_S = 5
+_OVER_TCP = {"tcp", "tls", "ws", "wss"}
+_LARGEST_FILE_BYTES = 16 << 20
 
 
 def distributed() -> Any:
-    """The module `distributed`.
-
-    Raises:
-        ClusterError: it is not installed.
-    """
+    """The module `distributed`; raises ClusterError where it is not installed."""
     try:
         import distributed as module  # noqa: PLC0415 (an extra; half a second)
     except ImportError as error:
@@ -35,7 +37,7 @@ def distributed() -> Any:
 def quiet() -> Iterator[None]:
     """Silence the loggers of Dask and its server while the block runs.
 
-    What matters of it, a lost worker or scheduler, is said in our words.
+    A lost worker or scheduler is reported by geodinoseg itself.
     """
     names = [
         name
@@ -52,53 +54,48 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-_KNOCK_S = 5
-_OVER_TCP = {"tcp", "tls", "ws", "wss"}
-_LARGEST_FILE_BYTES = 16 << 20
-
-
 def check_scheduler(address: str) -> None:
-    """Knock at a Dask scheduler; Dask itself goes on knocking for ten seconds.
+    """Check that a Dask scheduler listens; Dask itself goes on trying for ten seconds.
 
     Args:
-        address: such as `tcp://node1:8786`, or the file in which a scheduler wrote it.
+        address: such as `tcp://node1:8786`, or the file to which a scheduler wrote it.
 
     Raises:
-        SchedulerError: it is no address, or nobody listens there.
+        SchedulerError: it is not an address, or nothing listens there.
     """
-    place = _written_in(Path(address)) if _is_file(address) else address
-    parts = urlsplit(place if "://" in place else f"tcp://{place}")
+    url = _read_address(Path(address)) if _is_file(address) else address
+    parts = urlsplit(url if "://" in url else f"tcp://{url}")
     try:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if not host or not port:
         raise SchedulerError(
-            f"{address}: is no address of a scheduler; give one such as tcp://node1:8786, or the "
+            f"{address}: is not a scheduler address; give one such as tcp://node1:8786, or the "
             f"file that 'dask scheduler --scheduler-file' wrote."
         )
     if parts.scheme not in _OVER_TCP:
-        return  # Dask knows how to knock there
+        return  # Dask knows how to connect to it
     try:
-        socket.create_connection((host, port), timeout=_KNOCK_S).close()
+        socket.create_connection((host, port), timeout=_CONNECT_S).close()
     except OSError as error:
         raise SchedulerError(
             f"{address}: no Dask scheduler answers there ({one_line(error)}); check address and "
-            f"port, and that it runs."
+            f"port, and that it is running."
         ) from error
 
 
 def _is_file(address: str) -> bool:
-    """Whether an address is a file's name, of one that may be missing."""
+    """Whether an address names a file, which may be missing."""
     return "://" not in address and ("/" in address or Path(address).is_file())
 
 
-def _written_in(path: Path) -> str:
+def _read_address(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return str(json.loads(file.read(_LARGEST_FILE_BYTES))["address"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise SchedulerError(
-            f"{path}: is no file that a Dask scheduler wrote ({one_line(error)}); give that, or an "
-            f"address such as tcp://node1:8786."
+            f"{path}: is not a file that a Dask scheduler wrote ({one_line(error)}); give one, or "
+            f"an address such as tcp://node1:8786."
         ) from error

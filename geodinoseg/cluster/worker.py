@@ -1,6 +1,6 @@
-"""What a worker does: load the model once, check that it sees what it should, write a part.
+"""What runs in a worker: load the model once, compare the run with the manifest, write parts.
 
-Runs in the workers' processes; imports no Dask. A task is plain values, and repeating it is safe.
+Imports no Dask, and no torch before the first task. A task is plain values; it is safe to repeat.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.segmentation.engine import ThisProcess
-from geodinoseg.segmentation.job import Job
+from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.outputs import MapFiles
-from geodinoseg.segmentation.parts.run import Run, joined_parts
-from geodinoseg.segmentation.parts.store import store_at
+from geodinoseg.segmentation.parts.location import store_at
+from geodinoseg.segmentation.parts.run import Run, join_parts
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.settings import SegmentationSettings
 
-Remark = tuple[int, str]
+LogLine = tuple[int, str]
 """Level and text of something that was logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One segmentation, as it is asked for: plain values that cross to other machines."""
+class Request:
+    """One segmentation as plain values that cross to other machines."""
 
     scene: Scene
     """Under a path or address where every worker finds it."""
     model: str | bytes
     """A model folder that every worker finds, or a pickled `TileModel`."""
     files: MapFiles
-    """What the map will hold; the parts lie beside it."""
+    """What the map will hold."""
     settings: SegmentationSettings
     device: str
     """Of each worker: `auto`, `cpu`, `cuda` or `cuda:N`."""
@@ -50,61 +51,53 @@ class Decision:
 
     plan: Plan
     run: Run
-    remarks: tuple[Remark, ...]
-    """What was logged meanwhile."""
+    log: tuple[LogLine, ...]
+    """Warnings that were logged while it was made."""
 
 
-def decide(order: Order) -> Decision:
-    """Make the plan, on a worker: the one who asked may have no GPU.
-
-    Raises:
-        GeodinosegError: as `segment_scene`.
-    """
-    with _PROCESS.at_work(), _heard() as remarks:
-        job = _PROCESS.job(order, key=None)
-    return Decision(plan=job.plan, run=job.run, remarks=tuple(remarks))
+def decide(request: Request) -> Decision:
+    """Make the plan, on a worker: the client may have no GPU."""
+    with _PROCESS.one_task(), _captured_warnings() as log:
+        job = _PROCESS.job(request, key=None)
+    return Decision(plan=job.plan, run=job.run, log=tuple(log))
 
 
 def segment_chunks(
-    order: Order, indexes: Sequence[int], place: str, key: str
-) -> tuple[Remark, ...]:
-    """Write the parts of chunks, each as soon as it is whole; those that are there stay.
+    request: Request, indexes: Sequence[int], place: str, key: str
+) -> tuple[LogLine, ...]:
+    """Write the missing parts of chunks, each as soon as it is whole.
 
     Args:
-        order: the segmentation, its batch size decided.
-        indexes: of the chunks in the plan. Those that follow each other down a panel share the tile
-            rows that cross their cuts.
-        place: where the parts lie.
+        request: the segmentation, its batch size decided.
+        indexes: of the chunks in the plan; neighbours share the tile rows that cross their cuts.
+        place: folder or address of the parts.
         key: of the run.
 
     Returns:
-        What was logged meanwhile.
-
-    Raises:
-        GeodinosegError: as `segment_scene`; or this worker sees another scene, model or version.
+        Warnings that were logged meanwhile.
     """
-    with _PROCESS.at_work(), _heard() as remarks:
-        job = _PROCESS.job(order, key=key)
+    with _PROCESS.one_task(), _captured_warnings() as log:
+        job = _PROCESS.job(request, key=key)
         plan = job.plan
-        parts = joined_parts(store_at(place), job.run, plan.layers, nodata=plan.legend.nodata)
+        parts = join_parts(store_at(place), job.run, plan.layers, nodata=plan.legend.nodata)
         missing = parts.missing(plan.chunks[index] for index in indexes)
         if missing:
             job.write_parts(missing, parts, no_progress)
-    return tuple(remarks)
+    return tuple(log)
 
 
 class _WorkerProcess:
-    """What a process keeps between tasks: the model, and the last run that was decided."""
+    """What a process keeps between tasks: the model, and the last job."""
 
     def __init__(self) -> None:
-        self._segmenter = ThisProcess()
+        self._segmenter: Workers | None = None
         # A worker with several threads would hold the device's memory several times over.
         self._lock = threading.Lock()
-        self._held: tuple[Order, str, Job] | None = None
+        self._last: tuple[Request, str, Job] | None = None
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """One task at a time; an error says on which host it happened."""
+    def one_task(self) -> Iterator[None]:
+        """Run one task at a time; an error says on which host it happened."""
         with self._lock:
             try:
                 yield
@@ -112,42 +105,51 @@ class _WorkerProcess:
                 error.add_note(f"(On the worker host {socket.gethostname()}.)")
                 raise
 
-    def job(self, order: Order, *, key: str | None) -> Job:
-        """The job of an order; decided anew where the last was another's, or had another key."""
-        if self._held is not None and self._held[:2] == (order, key):
-            return self._held[2]
-        self._held = None
+    def job(self, request: Request, *, key: str | None) -> Job:
+        """The job of a request; the last one where request and key are the same."""
+        if self._last is not None and self._last[:2] == (request, key):
+            return self._last[2]
+        self._last = None
+        if self._segmenter is None:
+            from geodinoseg.segmentation.engine import ThisProcess  # noqa: PLC0415 (torch)
+
+            self._segmenter = ThisProcess()
         job = self._segmenter.prepare(
-            order.scene, _unpacked(order.model), order.files, order.settings, device=order.device
+            request.scene,
+            _load(request.model),
+            request.files,
+            request.settings,
+            device=request.device,
         )
-        self._held = (order, job.run.key, job)
+        self._last = (request, job.run.key, job)
         return job
 
 
-def _unpacked(model: str | bytes) -> str | TileModel:
+def _load(model: str | bytes) -> str | TileModel:
     if isinstance(model, str):
         return model
-    # From whoever asked for the work: Dask pickles functions and arguments anyway.
+    # From the client, which is trusted: Dask pickles functions and arguments anyway.
     unpickled: TileModel = pickle.loads(model)  # noqa: S301
     return unpickled
 
 
 @contextmanager
-def _heard() -> Iterator[list[Remark]]:
-    """Collect warnings of ours: on a worker nobody reads them."""
-    remarks: list[Remark] = []
+def _captured_warnings() -> Iterator[list[LogLine]]:
+    """Collect our own warnings, for the client to log: nobody reads a worker's log."""
+    lines: list[LogLine] = []
 
-    class Listener(logging.Handler):
+    class Collector(logging.Handler):
+        @override
         def emit(self, record: logging.LogRecord) -> None:
-            remarks.append((record.levelno, record.getMessage()))
+            lines.append((record.levelno, record.getMessage()))
 
-    listener = Listener(logging.WARNING)
+    collector = Collector(logging.WARNING)
     ours = logging.getLogger("geodinoseg")
-    ours.addHandler(listener)
+    ours.addHandler(collector)
     try:
-        yield remarks
+        yield lines
     finally:
-        ours.removeHandler(listener)
+        ours.removeHandler(collector)
 
 
 _PROCESS = _WorkerProcess()

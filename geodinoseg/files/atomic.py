@@ -1,4 +1,4 @@
-"""Where outputs may go, and how they get there: checked first, written beside, then renamed."""
+"""Atomic outputs: checked before any work, written beside their target, then renamed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from geodinoseg.files.locks import temporary_prefix, try_lock
 PathLike = str | os.PathLike[str]
 
 _OLD = "old"
-"""What a folder is called that waits for its successor to take its place."""
+"""Name of a replaced folder until its successor is in place."""
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name, on the file systems that Linux has."""
+"""Bytes of a file name, on the file systems of Linux."""
 _LONGEST_SIDE_ENDING = len(".aux.xml")
-"""What is added to a target's name for the files beside it, `.parts` among them."""
+"""Longest ending that is added to a target's name for files beside it, such as `.parts`."""
 
-# What a disk says that is full, over quota, read-only or broken; other errors of the operating
-# system that pass by here have another cause and go up untouched.
+# Of a disk that is full, over quota, read-only or broken; other errors of the operating system have
+# another cause and go up untouched.
 _WRITE_FAULTS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -44,21 +44,18 @@ def check_output(
     suffixes: Sequence[str] = (),
     inputs: Iterable[PathLike] = (),
 ) -> Path:
-    """Say now, before any work, whether a file can be written at a path.
+    """Check, before any work, that a file can be written at a path, and return the path.
 
     Args:
-        path: where the file shall appear.
-        overwrite: whether a file that is there may be replaced.
+        path: where the file will appear.
+        overwrite: whether an existing file may be replaced.
         suffixes: accepted endings, lower case with their dot; any when empty.
         inputs: files that must not be replaced.
 
-    Returns:
-        The path.
-
     Raises:
-        OutputExistsError: a file is there already.
-        OutputError: it is a folder, an input, in a folder that is missing or read-only, or has an
-            ending that says another format.
+        OutputExistsError: a file exists there.
+        OutputError: it is a folder, an input, in a folder that is missing or read-only, or has the
+            ending of another format.
     """
     target = Path(path)
     if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
@@ -79,18 +76,15 @@ def check_output(
 def check_output_folder(
     path: PathLike, *, overwrite: bool, is_ours: Callable[[Path], bool]
 ) -> Path:
-    """Say now whether a folder of ours can be written at a path.
+    """Check that an output folder can be written at a path, and return the path.
 
     Args:
-        path: where the folder shall appear.
-        overwrite: whether a folder of ours that is there may be replaced.
-        is_ours: tells a folder of ours; others are never replaced.
-
-    Returns:
-        The path.
+        path: where the folder will appear.
+        overwrite: whether an existing folder of ours may be replaced.
+        is_ours: whether a folder is an earlier output; any other is never replaced.
 
     Raises:
-        OutputExistsError: such a folder is there already.
+        OutputExistsError: such a folder exists there.
         OutputError: a file or a folder of another kind is there, or its parent is not writable.
     """
     target = Path(path)
@@ -109,17 +103,17 @@ def check_output_folder(
 
 
 @contextmanager
-def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[Path]:
-    """A path to write to; what was written appears at the target only when the block ends well.
+def atomic_file(target: Path, *, stale_sidecars: Iterable[Path] = ()) -> Iterator[Path]:
+    """Give a path to write to; the file appears at the target only when the block ends well.
 
-    The path lies in a new folder beside the target, under the target's own name. Side files that
-    are written next to it (`landcover.tif.aux.xml`, `landcover.dbf`) move with it, before it, so
-    that a reader who sees the main file sees all of it. On an error nothing is left.
+    The path lies in a new folder beside the target, under the target's own name. Sidecars that are
+    written next to it (`landcover.tif.aux.xml`, `landcover.dbf`) are moved before it, so that a
+    reader who sees the main file sees all of it. On an error nothing is left.
 
     Args:
-        target: where the file shall appear.
-        old_parts: side files of what was at the target; those that are not replaced go, since
-            readers would take them for the new file's.
+        target: where the file will appear.
+        stale_sidecars: of the file that was at the target; those that are not replaced are removed,
+            since readers would take them for the new file's.
 
     Raises:
         OutputError: the files cannot be put in place.
@@ -129,24 +123,21 @@ def written_beside(target: Path, *, old_parts: Iterable[Path] = ()) -> Iterator[
         written = [entry for entry in folder.iterdir() if entry.name != target.name]
         for entry in [*written, folder / target.name]:
             _sync(entry)
-        for part in {*old_parts} - {target.parent / entry.name for entry in written}:
+        for part in {*stale_sidecars} - {target.parent / entry.name for entry in written}:
             part.unlink(missing_ok=True)
         try:
             for entry in [*written, folder / target.name]:
                 os.replace(entry, target.parent / entry.name)  # the atomic one
-        except (IsADirectoryError, FileNotFoundError) as error:  # since it was looked at
+        except (IsADirectoryError, FileNotFoundError) as error:  # since it was checked
             raise OutputError(f"{target}: could not be put there: {one_line(error)}.") from error
         _sync_folder(target.parent)
 
 
 @contextmanager
-def folder_written_beside(target: Path) -> Iterator[Path]:
-    """A new folder to fill; it appears at the target only when the block ends well.
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder to fill; it appears at the target only when the block ends well.
 
     A folder that was at the target is moved away first and deleted last.
-
-    Raises:
-        OutputError: the folder cannot be put in place.
     """
     with _folder_beside(target) as folder:
         fresh, old = folder / "new", folder / _OLD
@@ -167,24 +158,20 @@ def folder_written_beside(target: Path) -> Iterator[Path]:
 
 
 def remove_folder(target: Path) -> None:
-    """Remove a folder of ours: gone from its name at once, then its files one by one.
-
-    Raises:
-        OutputError: it cannot be moved away.
-    """
+    """Remove an output folder: its name disappears at once, then its files one by one."""
     with _folder_beside(target) as folder:
         target.rename(folder / "unwanted")
         _sync_folder(target.parent)
 
 
 def remove_left_behind(folder: Path, prefix: str, *, target: Path | None = None) -> None:
-    """Remove temporary folders whose process was killed; those at work keep theirs.
+    """Remove temporary folders of processes that were killed; those still in use stay.
 
     Args:
         folder: where they lie.
         prefix: how their names begin.
-        target: whose they are. What was moved away from there for a successor that then did not
-            come goes back first.
+        target: whose they are. A folder that was moved away from there for a successor that never
+            came is moved back first.
     """
     with os.scandir(folder) as entries:
         found = [entry.path for entry in entries if entry.name.startswith(prefix)]
@@ -192,7 +179,7 @@ def remove_left_behind(folder: Path, prefix: str, *, target: Path | None = None)
         try:
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
-            continue  # gone by now, or no folder
+            continue  # removed meanwhile, or not a folder
         try:
             if try_lock(handle):
                 old = Path(path, _OLD)
@@ -224,13 +211,13 @@ def _folder_beside(target: Path) -> Iterator[Path]:
 
 
 def _held_folder(target: Path) -> tuple[Path, int]:
-    """A new folder, and a handle whose lock says that somebody is at work in it."""
+    """A new folder, and a handle whose lock says that it is in use."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # somebody who cleans up took it for one that was left behind
+            continue  # another process took it for one that was left behind
         if try_lock(handle) is not False and folder.exists():
             return folder, handle
         os.close(handle)
@@ -242,7 +229,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Have new names in a folder outlive a power cut; not every network mount can."""
+    """Make new names in a folder survive a power cut; not every network mount supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -256,29 +243,27 @@ def _check_length(target: Path) -> None:
     if len(os.fsencode(target.name)) > longest:
         raise OutputError(
             f"{target.name[:40]}...: is too long a name; give one of at most {longest} bytes, as "
-            f"files beside it have longer ones."
+            f"the files beside it have longer names."
         )
 
 
 def check_folder_of(target: Path) -> None:
-    """Say now whether files can be made where a target would lie.
+    """Check that files can be created where a target would lie.
 
     Raises:
-        OutputError: the folder is missing or read-only, or the name not in UTF-8.
+        OutputError: the folder is missing or read-only, or the name is not UTF-8.
     """
     folder = target.parent
     try:
         str(target).encode()
     except UnicodeEncodeError as error:
-        raise OutputError(
-            f"{str(target)!a}: is not written in UTF-8; give another name."
-        ) from error
+        raise OutputError(f"{str(target)!a}: the name is not UTF-8; give another.") from error
     if not folder.exists():
         raise OutputError(f"{target}: the folder {folder} does not exist; make it first.")
     if not folder.is_dir():
         raise OutputError(f"{target}: {folder} is a file, not a folder.")
     try:
-        # Tried, since access rights do not tell: root may write where a disk is read-only.
+        # By trial, since access rights do not tell: root may write to a read-only disk.
         tempfile.TemporaryDirectory(prefix=temporary_prefix(target), dir=folder).cleanup()
     except OSError as error:
         raise OutputError(

@@ -1,4 +1,4 @@
-"""Who is at work: locks that the operating system drops when the process that holds them ends."""
+"""Locks on outputs, which the operating system drops when the process that holds them ends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from geodinoseg.errors import OutputError, one_line
 logger = logging.getLogger(__name__)
 
 OURS = ".geodinoseg-"
-"""How the names of temporary files and folders begin."""
+"""Prefix of temporary files and folders."""
 
-# What a file system says that has no locks, as some network mounts; not that somebody holds one.
+# Of a file system without locks, as some network mounts are; not of a lock that another holds.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS}
 
 
 def temporary_prefix(target: Path) -> str:
-    """How the names of temporary files beside a target begin: they tell whose they are.
+    """Prefix of the temporary files of one target.
 
-    A digest, since some file systems end names at 255 bytes and the target's may be long.
+    A digest of its name, which may be too long: some file systems end names at 255 bytes.
     """
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
     return f"{OURS}{digest}-"
@@ -36,8 +36,8 @@ def try_lock(handle: int) -> bool | None:
     """Lock an open file or folder until the handle is closed or the process ends.
 
     Returns:
-        True where it is ours now, False where somebody holds it, None where the file system knows
-        no locks.
+        True where it is locked now, False where another process holds it, None where the file
+        system has no locks.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,11 +51,11 @@ def try_lock(handle: int) -> bool | None:
 
 
 @contextmanager
-def locked_output(target: Path) -> Iterator[None]:
-    """Be the only one at work on an output while the block runs.
+def lock_output(target: Path) -> Iterator[None]:
+    """Be the only process that writes an output while the block runs.
 
-    The lock file lies beside the output. One that a killed process left blocks nobody, since the
-    lock itself went with the process.
+    The lock file lies beside the output. One that a killed process left does not block, since the
+    lock itself ended with the process.
 
     Raises:
         OutputError: another process is writing the output, or no file can be made beside it.
@@ -66,19 +66,15 @@ def locked_output(target: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            # While it is still held: who waits for it notices that it is another file by now.
-            with contextlib.suppress(OSError):  # one that stays blocks nobody
+            # While it is still held: a process that waits for it notices that it is another file.
+            with contextlib.suppress(OSError):  # one that stays does not block
                 path.unlink()
         finally:
             os.close(handle)
 
 
 def check_unlocked(target: Path) -> None:
-    """Say early that another process is writing an output.
-
-    Raises:
-        OutputError: it is.
-    """
+    """Raise OutputError where another process is writing an output."""
     path = target.parent / f"{temporary_prefix(target)}lock"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -104,7 +100,7 @@ def _held(target: Path, path: Path) -> int:
             raise busy
         if locked is None:
             logger.warning(
-                "%s: its file system has no locks; see to it that no other run writes it.", target
+                "%s: its file system has no locks; make sure that no other run writes it.", target
             )
         if locked is None or _is_still(path, handle):
             with contextlib.suppress(OSError):  # a full disk; the lock holds without it

@@ -1,7 +1,7 @@
-"""XML that others wrote, read with care: one that declares an entity is refused.
+"""Untrusted XML: a document that declares an entity is refused.
 
-Entities are how XML is made to grow without end or to read other files. A DOCTYPE that names a file
-on a server is nothing to us: expat opens no external entity by itself, and none is handled here.
+Entities can make XML grow without end or read other files. A DOCTYPE that names a file on a server
+is harmless: expat opens no external entity by itself, and none is handled here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from xml.parsers import expat
 
 
 class XmlError(ValueError):
-    """Text that is no XML, or declares entities; whoever asked for it says of which file."""
+    """The text is not XML, or declares entities; the caller adds the name of the file."""
 
 
-def parsed_xml(text: str | bytes) -> ET.Element:
-    """The root of a document.
-
-    Raises:
-        XmlError: it is no XML, or declares entities.
-    """
+def parse_xml(text: str | bytes) -> ET.Element:
+    """The root element of a document; raises XmlError."""
     builder = ET.TreeBuilder()
     parser = expat.ParserCreate()
     parser.StartElementHandler = builder.start
@@ -31,7 +27,7 @@ def parsed_xml(text: str | bytes) -> ET.Element:
         parser.Parse(text, True)  # noqa: FBT003 (expat's signature)
         return builder.close()
     except (expat.ExpatError, LookupError, AssertionError) as error:
-        raise XmlError(f"it is no XML ({error})") from error
+        raise XmlError(f"it is not XML ({error})") from error
 
 
 def _refuse_entity(name: str, *_: Any) -> NoReturn:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from geodinoseg.files.safe_xml import XmlError, parsed_xml
+from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.labels.classes import BACKGROUND
 
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})(?:[0-9a-fA-F]{2})?")
@@ -161,7 +161,7 @@ def single_color(text: str) -> str | None:
 def _parsed(text: str) -> ET.Element:
     try:
         # Without its header: what that says of an encoding that is past has no say.
-        return parsed_xml(re.sub(r"^\s*<\?xml[^>]*\?>", "", text.removeprefix("\ufeff")))
+        return parse_xml(re.sub(r"^\s*<\?xml[^>]*\?>", "", text.removeprefix("\ufeff")))
     except XmlError as error:
         raise StyleError(str(error)) from error
 

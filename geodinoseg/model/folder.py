@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import ModelError, ModelFolderError, one_line
-from geodinoseg.files.atomic import check_output_folder, folder_written_beside
+from geodinoseg.files.atomic import atomic_folder, check_output_folder
 from geodinoseg.legend import Legend
 from geodinoseg.model.backbone import backbone_class, read_backbone_config
 from geodinoseg.model.card import model_card
@@ -59,7 +59,7 @@ def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = Fa
         ModelError: the backbone is held in 4 bit, and the source of its full weights is gone.
     """
     target = check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
-    with folder_written_beside(target) as fresh:
+    with atomic_folder(target) as fresh:
         write_model(segmentor, fresh)
     return target
 

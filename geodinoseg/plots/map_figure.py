@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.plots.layout import DPI, PANEL_IN, MapPage
 from geodinoseg.plots.preview import (
     class_colors,
@@ -19,7 +19,7 @@ from geodinoseg.plots.preview import (
 )
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, scene_path
-from geodinoseg.redaction import printable_name
+from geodinoseg.redaction import redact_name
 
 
 def side_by_side(
@@ -61,12 +61,12 @@ def side_by_side(
     small = decimated(raster.geobox, longest_px=round(PANEL_IN * DPI))
     class_ids = small_class_ids(raster, small)
     page = MapPage(small, classes=len(raster.legend), caption=caption)
-    page.add_title(title or printable_name(raster.path))
+    page.add_title(title or redact_name(raster.path))
     page.add_panel(0, "Scene", scene_colors(scene, raster, small, bands=bands))
     page.add_panel(1, "Map", class_colors(class_ids, raster.legend, nodata=raster.nodata))
     page.add_legend(raster.legend, class_shares(class_ids, raster, small))
     page.add_scale_bar(small.pixel_size_m)
     page.add_caption()
-    with written_beside(target) as path:
+    with atomic_file(target) as path:
         page.save(path)
     return target

@@ -21,7 +21,7 @@ from geodinoseg.polygons.writer import (
     crs_in_file,
     write_batches,
 )
-from geodinoseg.prefetch import in_background
+from geodinoseg.prefetch import prefetch
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 
@@ -77,7 +77,7 @@ def polygonize(
         simplify_px=simplify_px,
         options=options,
     )
-    with closing(in_background(lambda: stream.batches(progress), ahead=1)) as batches:
+    with closing(prefetch(lambda: stream.batches(progress), ahead=1)) as batches:
         rows = pa.Table.from_batches(batches, schema=stream.table.schema)
     geometry = shapely.from_wkb(np.asarray(rows[GEOMETRY].to_numpy(), dtype=object))
     frame = rows.drop_columns(GEOMETRY).to_pandas()
@@ -128,7 +128,7 @@ def write_polygons(
         schema=stream.table.schema,
         geometry_type="MultiPolygon" if options.dissolve else "Polygon",
     )
-    with closing(in_background(lambda: stream.batches(progress), ahead=1)) as batches:
+    with closing(prefetch(lambda: stream.batches(progress), ahead=1)) as batches:
         return write_batches(batches, target, layer=layer)
 
 

@@ -20,7 +20,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from rasterio.crs import CRS
 
 from geodinoseg.errors import OutputError, OutputExistsError, one_line
-from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.formats import (
     check_shapefile_names,
@@ -214,7 +214,7 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
         OutputError: the disk is full, or the format cannot hold as much.
     """
     kind = format_of(target)
-    with written_beside(target, old_parts=find_parts(target, kind.parts)) as path:
+    with atomic_file(target, stale_sidecars=find_parts(target, kind.parts)) as path:
         if kind is _SHAPEFILE:
             batches = within_shapefile_limits(batches, target, layer.legend)
         if kind is _PARQUET:

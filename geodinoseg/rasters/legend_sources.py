@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.files.safe_xml import XmlError, parsed_xml
+from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
 from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
@@ -128,7 +128,7 @@ def _read_side_file(path: Path) -> _Known:
     try:
         if path.stat().st_size > _LARGEST_SIDE_BYTES:
             return _Known()
-        root = parsed_xml(path.read_bytes())
+        root = parse_xml(path.read_bytes())
     except (OSError, XmlError):
         return _Known()
     for band in root.iter("PAMRasterBand"):

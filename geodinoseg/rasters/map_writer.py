@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
-from geodinoseg.files.atomic import written_beside
+from geodinoseg.files.atomic import atomic_file
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
@@ -166,7 +166,7 @@ def class_raster_writer(
         layouts[probabilities_path] = _probability_layout(geobox, legend, tags)
     with ExitStack() as places:
         # Left in reverse order: the class raster, which names the confidence raster, comes last.
-        beside = {target: places.enter_context(written_beside(target)) for target in layouts}
+        beside = {target: places.enter_context(atomic_file(target)) for target in layouts}
         with ExitStack() as cogs:
             rows = {
                 target: cogs.enter_context(cog_writer(beside[target], layout, target=target))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from geodinoseg.errors import SceneError
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def retry(
         except faults as error:
             if time.monotonic() + pause_s >= give_up:
                 raise
-            logger.info("%s: %s; trying again in %.1f s", printable(path), error, pause_s)
+            logger.info("%s: %s; trying again in %.1f s", redact_path(path), error, pause_s)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -11,7 +11,7 @@ import rasterio
 
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.rasters.gdal_env import gdal_settings
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 
 _REMOTE_HANDLERS = re.compile(r"/?vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]")
 _LOCAL_SCHEMES = {"file", "zip", "tar", "gzip"}
@@ -54,7 +54,7 @@ class RasterSource:
     @cached_property
     def name(self) -> str:
         """The path as it may be shown: without passwords, signatures and keys."""
-        return self.path if self.is_plain_path else printable(self.path)
+        return self.path if self.is_plain_path else redact_path(self.path)
 
     def settings(self, *, cache_bytes: int | None = None) -> rasterio.Env:
         """GDAL's settings for reading it.

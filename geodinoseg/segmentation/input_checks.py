@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from geodinoseg.errors import SceneError
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.redaction import printable
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.windows import Window
 
@@ -56,7 +55,7 @@ def warn_of_input(scene: Scene, model: TileModel, settings: SegmentationSettings
         logger.warning(
             "%s: has pixels of type %s, the model was trained on %s; where the values are not on "
             "the same scale the map is worthless.",
-            printable(scene.path),
+            scene.source.name,
             scene.dtype,
             statistics.dtype,
         )
@@ -74,14 +73,14 @@ def _warn_of_resolution(
         logger.warning(
             "%s: has no CRS that tells its ground resolution; it is taken for the model's own, "
             "%.3g m per pixel. Give --resolution if it is another.",
-            printable(scene.path),
+            scene.source.name,
             trained_m,
         )
     elif max(pixel_size_m / trained_m, trained_m / pixel_size_m) > _WARN_RESOLUTION:
         logger.warning(
             "%s: has %.3g m per pixel on the ground, the model was trained at %.3g m; tiles are "
             "resampled, but look at the map with care.",
-            printable(scene.path),
+            scene.source.name,
             pixel_size_m,
             trained_m,
         )
@@ -247,7 +246,7 @@ class CollarWatch:
     """Counts pixels that are 0, or the largest value, in every band of a scene without nodata."""
 
     def __init__(self, scene: Scene) -> None:
-        self._path = printable(scene.path)
+        self._path = scene.source.name
         # In one or two bands such values are ordinary; in floating point nothing is suspicious.
         watched = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
         self._values = (0, int(np.iinfo(scene.dtype).max)) if watched else ()

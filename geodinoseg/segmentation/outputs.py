@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import PathLike, check_output
-from geodinoseg.files.locks import check_unlocked, locked_output
+from geodinoseg.files.locks import check_unlocked, lock_output
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
@@ -132,7 +132,7 @@ class MapFiles:
         """
         with ExitStack() as locks:
             for path in self.paths:
-                locks.enter_context(locked_output(path))
+                locks.enter_context(lock_output(path))
             yield
 
     def write_polygons(self, raster: ClassRaster, *, progress: Progress) -> None:

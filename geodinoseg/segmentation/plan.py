@@ -15,7 +15,7 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import Layer, map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.memory import HostMemory
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
@@ -87,7 +87,7 @@ class Plan:
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
         )
         lines = [
-            f"scene     {printable(self.scene.path)}: {grid.width} x {grid.height} px, bands "
+            f"scene     {redact_path(self.scene.path)}: {grid.width} x {grid.height} px, bands "
             f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
@@ -181,8 +181,8 @@ def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) 
     far = max(pixel_size_m / own_m, own_m / pixel_size_m)
     if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
         raise SceneError(
-            f"{printable(scene.path)}: has {pixel_size_m:.3g} m per pixel on the ground, the model "
-            f"was trained at {own_m:.3g} m; that is too far apart to recognize anything. Train on "
+            f"{scene.source.name}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
+            f"trained at {own_m:.3g} m; that is too far apart to recognize anything. Train on "
             f"such scenes, or give --resolution if the scene's georeference is wrong."
         )
     resampled: _Model = model.at_pixel_size(pixel_size_m)
@@ -202,7 +202,7 @@ def _tile_px(
     wanted = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
     if wanted < _SMALLEST_TILE_PX and model.tile_multiple == 1:
         raise SceneError(
-            f"{printable(scene.path)}: a tile of the model covers {wanted} px of it, at the "
+            f"{scene.source.name}: a tile of the model covers {wanted} px of it, at the "
             f"resolution that was given; that is too far from the model's. Correct --resolution."
         )
     # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -18,8 +17,8 @@ from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.parts.run import Parts
 from geodinoseg.segmentation.plan import Plan
-from geodinoseg.segmentation.tile_grid import Chunk
-from geodinoseg.windows import Window, windows_over
+from geodinoseg.segmentation.tile_grid import Chunk, first_run, union_of_cores
+from geodinoseg.windows import windows_over
 
 logger = logging.getLogger(__name__)
 
@@ -119,27 +118,6 @@ class ChunkSegmenter:
             now,
             self._panel_px,
         )
-
-
-def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """The first chunks that follow each other down one panel without a gap."""
-    run = [chunks[0]]
-    for chunk in chunks[1:]:
-        above, below = run[-1].core, chunk.core
-        if (above.col_off, above.width, above.row_end) != (
-            below.col_off,
-            below.width,
-            below.row_off,
-        ):
-            break
-        run.append(chunk)
-    return run
-
-
-def union_of_cores(run: Sequence[Chunk]) -> Window:
-    """The window of chunks that follow each other down a panel."""
-    first, last = run[0].core, run[-1].core
-    return dataclasses.replace(first, height=last.row_end - first.row_off)
 
 
 def _cut_at_ends(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:

@@ -22,19 +22,20 @@ from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.rasters.scene import Scene, open_scene
-from geodinoseg.redaction import printable, printable_name
+from geodinoseg.redaction import redact_name
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.outputs import MapFiles
+from geodinoseg.segmentation.parts.location import part_store
 from geodinoseg.segmentation.parts.run import (
     Parts,
     check_parts,
-    opened_parts,
-    outputs_in_doubt,
+    interrupted_outputs,
+    open_parts,
     recorded_batch_size,
 )
-from geodinoseg.segmentation.parts.store import PartStore, part_store
+from geodinoseg.segmentation.parts.store import PartStore
 from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
@@ -107,7 +108,7 @@ def segment_scene(
     asked = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
     files, store = asked.files, asked.store
     raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
-    with entered(workers) as crew, files.locked(), store.locked():
+    with entered(workers) as crew, files.locked(), store.lock():
         settings = with_recorded_batch(settings, store, resume=resume)
         job = crew.prepare(asked.scene, model, files, settings, device=device)
         with parts_of(job, store, resume=resume) as found:
@@ -160,7 +161,7 @@ def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
     An error that ends it notes how many are done.
     """
     plan = job.plan
-    with opened_parts(
+    with open_parts(
         store,
         job.run,
         plan.layers,
@@ -220,7 +221,7 @@ def assemble(
     plan = job.plan
     collar, valid_px = CollarWatch(plan.scene), 0
     with (
-        parts.appearing(files.paths),
+        parts.committing(files.paths),
         class_raster_writer(
             files.class_raster,
             plan.scene.geobox,
@@ -242,7 +243,7 @@ def assemble(
         progress(1.0, "building overviews")
     if valid_px == 0:
         logger.warning(
-            "%s: holds no data at all; the map is nodata throughout.", printable(plan.scene.path)
+            "%s: holds no data at all; the map is nodata throughout.", plan.scene.source.name
         )
     collar.warn()
 
@@ -260,7 +261,7 @@ def _tags(plan: Plan, model: object) -> dict[str, str]:
     return {
         "GEODINOSEG_VERSION": __version__,
         "GEODINOSEG_MODEL": name,
-        "GEODINOSEG_SCENE": printable_name(plan.scene.path),
+        "GEODINOSEG_SCENE": redact_name(plan.scene.path),
         "GEODINOSEG_PLAN": json.dumps(plan_facts(plan)),
     }
 
@@ -302,7 +303,7 @@ def check_request(
     store = part_store(files.class_raster, parts)
     if parts is not None:  # before it is asked what lies there
         check_parts(store)
-    files = files.replacing(outputs_in_doubt(store), overwrite=overwrite)
+    files = files.replacing(interrupted_outputs(store), overwrite=overwrite)
     files.check_rasters([opened.path])
     if parts is None:
         check_parts(store)

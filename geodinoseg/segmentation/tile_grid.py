@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -165,3 +167,24 @@ def _tiles_over(offsets: NDArray[np.int64], tile_px: int, start: int, end: int) 
     first = int(np.searchsorted(offsets, start - tile_px, side="right"))
     past = int(np.searchsorted(offsets, end, side="left"))
     return first, past
+
+
+def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """The first chunks that follow each other down one panel without a gap."""
+    run = [chunks[0]]
+    for chunk in chunks[1:]:
+        above, below = run[-1].core, chunk.core
+        if (above.col_off, above.width, above.row_end) != (
+            below.col_off,
+            below.width,
+            below.row_off,
+        ):
+            break
+        run.append(chunk)
+    return run
+
+
+def union_of_cores(run: Sequence[Chunk]) -> Window:
+    """The window of chunks that follow each other down a panel."""
+    first, last = run[0].core, run[-1].core
+    return dataclasses.replace(first, height=last.row_end - first.row_off)

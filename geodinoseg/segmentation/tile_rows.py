@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.prefetch import in_background
+from geodinoseg.prefetch import prefetch
 from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 from geodinoseg.windows import Window
@@ -53,7 +53,7 @@ def read_ahead(
     scene: Scene, grid: TileGrid, chunk: Chunk, *, read_rows: int | None = None
 ) -> Generator[TileRow, None, None]:
     """`read_tile_rows` in a thread of its own, one row ahead of whoever takes them."""
-    return in_background(lambda: read_tile_rows(scene, grid, chunk, read_rows=read_rows), ahead=1)
+    return prefetch(lambda: read_tile_rows(scene, grid, chunk, read_rows=read_rows), ahead=1)
 
 
 class _RollingRows:

@@ -13,7 +13,7 @@ import torch
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.model.devices import autocast, pick_precision, to_device
 from geodinoseg.model.normalization import BandStatistics, normalize
-from geodinoseg.prefetch import in_background
+from geodinoseg.prefetch import prefetch
 from geodinoseg.training.crops import Crop, jittered
 from geodinoseg.training.data import TrainingData
 from geodinoseg.training.sampler import Sampler
@@ -148,5 +148,5 @@ class ValidationCrops:
             if batch:
                 yield batch
 
-        with closing(in_background(read, ahead=2)) as batches:
+        with closing(prefetch(read, ahead=2)) as batches:
             yield from batches

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.evaluation.accuracy import Accuracy
-from geodinoseg.files.atomic import written_beside
+from geodinoseg.files.atomic import atomic_file
 from geodinoseg.model.backbone import patch_embedding
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
@@ -88,7 +88,7 @@ class TrainingRecord:
         Raises:
             OutputError: it cannot be written; the one that was there stays.
         """
-        with written_beside(path) as fresh:
+        with atomic_file(path) as fresh:
             save_file(self._tensors(), fresh, metadata={_KEY: json.dumps(self._facts())})
 
     def after_epoch(

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.plots.layout import (
     DPI,
     FAINT,
@@ -55,7 +55,7 @@ def training_curves(history: PathLike | Sequence[Mapping[str, Any]], output_png:
             _show_stages(axes, stages)
     loss_axes.legend(frameon=False, labelcolor=INK)
     target = check_output(output_png, overwrite=True, suffixes=(".png",))
-    with written_beside(target) as path:
+    with atomic_file(target) as path:
         save_figure(figure, path)
     return target
 

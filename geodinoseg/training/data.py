@@ -15,7 +15,7 @@ from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
 from geodinoseg.model.normalization import BandStatistics, measure_statistics
-from geodinoseg.redaction import printable_name
+from geodinoseg.redaction import redact_name
 from geodinoseg.training.scenes import (
     LabelPaths,
     ScenePaths,
@@ -208,7 +208,7 @@ def _facts(label_names: Sequence[str], splits: Sequence[SplitScene]) -> dict[str
         return dict(zip(names, _pixels(splits, held_out=held_out).tolist(), strict=True))
 
     return {
-        "scenes": _cut([printable_name(split.scene.path) for split in splits]),
+        "scenes": _cut([redact_name(split.scene.path) for split in splits]),
         "labels": list(label_names),
         "training_pixels": counted(held_out=False),
         "validation_pixels": counted(held_out=True),

@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from geodinoseg.evaluation.calibration import Reliability
-from geodinoseg.files.atomic import PathLike, check_output, written_beside
+from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import (
     DPI,
@@ -142,7 +142,7 @@ def validation_panel(samples: Sequence[PanelSample], legend: Legend, output_png:
 
 def _saved(figure: Figure, output_png: PathLike) -> Path:
     target = check_output(output_png, overwrite=True, suffixes=(".png",))
-    with written_beside(target) as path:
+    with atomic_file(target) as path:
         save_figure(figure, path)
     return target
 

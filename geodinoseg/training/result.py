@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 
 from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
-from geodinoseg.files.atomic import folder_written_beside
+from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.training.context import TrainingSetup
@@ -103,7 +103,7 @@ def _keep(run: TrainingRun, setup: TrainingSetup, target: Path, error: BaseExcep
         if not holds_other_model(target):
             run.load_best()
             model = _segmentor(run, setup, None, finished=False)
-            with folder_written_beside(target) as folder:
+            with atomic_folder(target) as folder:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
     if run.epochs.checkpoint.exists():

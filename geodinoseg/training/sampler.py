@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.prefetch import in_background
+from geodinoseg.prefetch import prefetch
 from geodinoseg.rasters.gdal_env import gdal_settings
 from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
@@ -210,7 +210,7 @@ def read_ahead(
             for step in steps:
                 yield sampler.batch(step * batch_size, batch_size)
 
-    yield from in_background(batches, ahead=2)
+    yield from prefetch(batches, ahead=2)
 
 
 def _training_places(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from geodinoseg.errors import ModelFolderError, OutputExistsError
-from geodinoseg.files.atomic import folder_written_beside
+from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.folder import load_model
@@ -112,7 +112,7 @@ def train_model(
         with best_so_far_kept(run, setup, target):
             run.fit()
             model, report = trained_model(run, setup)
-            with folder_written_beside(target) as folder:
+            with atomic_folder(target) as folder:
                 write_trained_model(model, run, report, folder)
     run.epochs.checkpoint.unlink(missing_ok=True)
     run.epochs.meter.finish()

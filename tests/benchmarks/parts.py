@@ -31,8 +31,9 @@ from geodinoseg.segmentation import segment as segmentation
 from geodinoseg.segmentation.inference import class_rows
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.plan import make_plan
-from geodinoseg.segmentation.runner import TileProgress, first_run, union_of_cores
+from geodinoseg.segmentation.runner import TileProgress
 from geodinoseg.segmentation.settings import SegmentationSettings
+from geodinoseg.segmentation.tile_grid import first_run, union_of_cores
 
 TILE, OVERLAP = 512, 128
 

@@ -467,7 +467,7 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
     result = cli(*arguments)
     assert result.exit_code == code
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("Error: ended from outside. " if code == 143 else "Error: interrupted. ")
+    assert last.startswith("Error: terminated. " if code == 143 else "Error: interrupted. ")
     assert last.endswith(f"is kept at {output}, unfinished: go on with --resume.")
     monkeypatch.setattr(FineTuning, "train_epoch", once)
     refused = cli(*arguments)
@@ -679,7 +679,7 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert errors.splitlines()[-1] == "Error: ended from outside; no unfinished file was left."
+    assert errors.splitlines()[-1] == "Error: terminated; no unfinished file was left."
     assert files(tmp_path) == {"s.tif"}
 
 
@@ -692,12 +692,16 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
         (["--resolution", "inf"], 2, "not in the range"),
         (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
         (["--bands", "1,2"], 1, "--bands names 2 bands, the model reads 3"),
-        (["--scheduler", "node1"], 1, "node1: is no address of a scheduler"),
-        (["--scheduler", "tcp://node1"], 1, "tcp://node1: is no address of a scheduler"),
-        (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is no address of a scheduler"),
+        (["--scheduler", "node1"], 1, "node1: is not a scheduler address"),
+        (["--scheduler", "tcp://node1"], 1, "tcp://node1: is not a scheduler address"),
+        (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is not a scheduler address"),
         (["--scheduler", "tcp://127.0.0.1:1"], 1, "1: no Dask scheduler answers there"),
-        (["--scheduler", "/missing/dask.json"], 1, "dask.json: is no file that a Dask scheduler"),
-        (["--scheduler", __file__], 1, "test_cli.py: is no file that a Dask scheduler wrote"),
+        (
+            ["--scheduler", "/missing/dask.json"],
+            1,
+            "dask.json: is not a file that a Dask scheduler",
+        ),
+        (["--scheduler", __file__], 1, "test_cli.py: is not a file that a Dask scheduler wrote"),
     ],
 )
 def test_an_option_that_cannot_be_meant_is_refused_before_torch_is_loaded(

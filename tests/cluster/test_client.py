@@ -18,9 +18,9 @@ import psutil
 import pytest
 from rasters import ROTATED, SmoothModel, parts_folder, write_raster
 
-from geodinoseg.batch.scenes import listed_scenes
+from geodinoseg.batch.scenes import find_scenes
 from geodinoseg.batch.segment_scenes import segment_scenes
-from geodinoseg.cluster.client import connected_workers
+from geodinoseg.cluster.client import connect_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
 from geodinoseg.segmentation.segment import segment_scene
@@ -140,13 +140,13 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
         open_scene(scene), KnownModel(), targets(tmp_path), SETTINGS, device="cpu"
     )
     folder = tmp_path / "map.tif.parts"
-    from geodinoseg.segmentation.parts.run import opened_parts
-    from geodinoseg.segmentation.parts.store import part_store
+    from geodinoseg.segmentation.parts.location import part_store
+    from geodinoseg.segmentation.parts.run import open_parts
 
-    order = order_of(scene, tmp_path, job)
+    request = request_of(scene, tmp_path, job)
     with (
         contextlib.suppress(OSError),
-        opened_parts(
+        open_parts(
             part_store(tmp_path / "map.tif"),
             job.run,
             job.plan.layers,
@@ -158,12 +158,12 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
         manifest = folder / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"header": "', '"header": "0'))
         with pytest.raises(
-            Exception, match=r"its scene is another.*same scene and model"
+            Exception, match=r"its scene is a different one.*same scene and model"
         ) as caught:
-            segment_chunks(order, [0], str(folder), job.run.key)
+            segment_chunks(request, [0], str(folder), job.run.key)
         assert "On the worker host" in caught.value.__notes__[0]
         with pytest.raises(Exception, match="storage that all workers share"):
-            segment_chunks(order, [0], str(tmp_path / "elsewhere"), job.run.key)
+            segment_chunks(request, [0], str(tmp_path / "elsewhere"), job.run.key)
 
 
 def targets(folder):
@@ -172,14 +172,14 @@ def targets(folder):
     return MapFiles(class_raster=folder / "map.tif", confidence=folder / "c.tif")
 
 
-def order_of(scene, folder, job):
+def request_of(scene, folder, job):
     import dataclasses
     import pickle
 
     from geodinoseg import open_scene
-    from geodinoseg.cluster.worker import Order
+    from geodinoseg.cluster.worker import Request
 
-    return Order(
+    return Request(
         scene=open_scene(scene),
         model=pickle.dumps(KnownModel()),
         files=targets(folder),
@@ -212,7 +212,7 @@ def test_an_error_on_a_worker_is_the_error_of_the_run(scene, two_workers, tmp_pa
 def test_nobody_at_the_address_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr("geodinoseg.cluster.client._CONNECT_S", 0.5)
     answer = pytest.raises(SchedulerError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers")
-    with answer, connected_workers("tcp://127.0.0.1:1"):
+    with answer, connect_workers("tcp://127.0.0.1:1"):
         pass
 
 
@@ -268,7 +268,9 @@ def test_workers_that_cannot_be_started_again_end_the_run(scene, tmp_path, monke
             killed.extend(worker_processes(os.getpid()))
             os.kill(killed[-1], signal.SIGKILL)
 
-    expected = pytest.raises(ClusterError, match="1 local workers: have ended, and cannot be")
+    expected = pytest.raises(
+        ClusterError, match="1 local workers: all have ended and cannot be restarted"
+    )
     with local_workers(1, device="cpu") as workers, expected as caught:
         model = KnownModel(pause_s=0.03)
         segment(scene, out, model, workers=workers, progress=kill_for_good)
@@ -306,7 +308,7 @@ def test_many_scenes_go_to_the_same_workers_and_a_broken_one_stops_none(
         pixels = np.random.default_rng(index).integers(1, 250, (3, 90, 70)).astype(np.uint8)
         write_raster(tmp_path / f"{index}.tif", pixels, transform=ROTATED, nodata=0)
     (tmp_path / "1b.tif").write_bytes(b"no raster")
-    scenes = listed_scenes([str(tmp_path)])
+    scenes = find_scenes([str(tmp_path)])
     for name, workers in (("alone", None), ("many", two_workers)):
         results = segment_scenes(scenes, small_model, tmp_path / name, workers=workers)
         assert [result.status for result in results] == ["done", "done", "failed"]
@@ -317,7 +319,7 @@ def test_many_scenes_go_to_the_same_workers_and_a_broken_one_stops_none(
 
 def test_without_dask_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    for workers in (local_workers(2), connected_workers("tcp://127.0.0.1:1")):
+    for workers in (local_workers(2), connect_workers("tcp://127.0.0.1:1")):
         missing = pytest.raises(ClusterError, match=r'pip install "geodinoseg\[cluster\]"')
         with missing, workers:
             pass

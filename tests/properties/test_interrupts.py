@@ -16,8 +16,8 @@ import pytest
 from rasters import write_raster
 
 from geodinoseg.errors import OutputError
-from geodinoseg.files.atomic import folder_written_beside, written_beside
-from geodinoseg.files.locks import check_unlocked, locked_output, temporary_prefix
+from geodinoseg.files.atomic import atomic_file, atomic_folder
+from geodinoseg.files.locks import check_unlocked, lock_output, temporary_prefix
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -52,8 +52,8 @@ def wait_for(condition, seconds=120):
     ("number", "code", "why"),
     [
         (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGTERM, 143, "ended from outside"),
-        (signal.SIGHUP, 129, "ended, as its terminal was closed"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminated, as its terminal was closed"),
         (signal.SIGKILL, -9, None),
     ],
 )
@@ -95,7 +95,7 @@ def test_who_asks_twice_disturbs_neither_the_tidying_up_nor_the_exit_code():
         @click.command()
         @click.pass_context
         def work(ctx):
-            with console.ended_in_words(ctx):
+            with console.report_errors(ctx):
                 try:
                     print("ready", flush=True)
                     time.sleep(60)
@@ -126,7 +126,7 @@ def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
         @click.command()
         @click.pass_context
         def work(ctx):
-            with console.ended_in_words(ctx):
+            with console.report_errors(ctx):
                 print("ready", flush=True)
                 # As a long call into GDAL: no instruction of Python comes up meanwhile.
                 hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
@@ -138,7 +138,7 @@ def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=15)
     assert process.returncode == 143
-    assert "ended from outside, amid a long step; run the same command again" in stderr
+    assert "terminated during a long step; run the same command again" in stderr
 
 
 @pytest.mark.slow
@@ -209,20 +209,20 @@ def test_a_run_that_is_disturbed_at_random_moments_ends_with_the_same_bytes(how)
 def test_a_lock_is_seen_by_another_process_and_goes_with_its_holder(tmp_path):
     output = tmp_path / "map.tif"
     script = (
-        "import sys, time; from pathlib import Path; from geodinoseg.files.locks import locked_output\n"
-        "with locked_output(Path(sys.argv[1])):\n  print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from geodinoseg.files.locks import lock_output\n"
+        "with lock_output(Path(sys.argv[1])):\n  print('held', flush=True); time.sleep(60)"
     )
     holder = started([sys.executable, "-c", script, str(output)])
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(OutputError, match=rf"another geodinoseg \(process {holder.pid}\)"):
         check_unlocked(output)
-    with pytest.raises(OutputError, match="is writing it"), locked_output(output):
+    with pytest.raises(OutputError, match="is writing it"), lock_output(output):
         pass
     holder.kill()
     holder.communicate()
     assert list(tmp_path.iterdir()), "the lock file of the dead is there"
     check_unlocked(output)
-    with locked_output(output):
+    with lock_output(output):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -235,10 +235,10 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_kept(tmp_pa
     for folder in (dead, others, foreign):
         folder.mkdir()
         (folder / "map.tif").write_text("half")
-    with written_beside(target) as first:
+    with atomic_file(target) as first:
         first.write_text("whole")
         assert not dead.exists()
-        with written_beside(target) as second:
+        with atomic_file(target) as second:
             second.write_text("also whole")
             assert first.exists(), "it is in use"
     assert target.read_text() == "whole"
@@ -251,7 +251,7 @@ def test_a_folder_that_was_moved_away_by_a_killed_process_comes_back(tmp_path):
     (dead / "old").mkdir(parents=True)
     (dead / "old" / "config.json").write_text("{}")
 
-    with pytest.raises(ValueError), folder_written_beside(target):
+    with pytest.raises(ValueError), atomic_folder(target):
         raise ValueError
     assert (target / "config.json").read_text() == "{}"
     assert list(tmp_path.iterdir()) == [target]
@@ -266,7 +266,7 @@ def test_a_folder_that_was_moved_away_by_a_killed_process_comes_back(tmp_path):
         ({"-o": "map.png"}, "the name must end in .tif"),
         ({"--confidence": "absent/sure.tif"}, "the folder absent does not exist"),
         ({"--polygons": "map.xyz"}, "map.xyz"),
-        ({"-o": "taken.tif"}, "taken.tif.parts: is no folder of geodinoseg's"),
+        ({"-o": "taken.tif"}, "taken.tif.parts: is not a geodinoseg parts folder"),
         ({"--max-memory": "much"}, "'much' is not a size such as 2GB"),
     ],
 )

@@ -27,7 +27,7 @@ from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.rasters.source import RasterSource
-from geodinoseg.redaction import printable, printable_name, scrubbed
+from geodinoseg.redaction import redact, redact_name, redact_path
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.windows import Window
@@ -299,11 +299,11 @@ SECRET_PATHS = {
 
 @pytest.mark.parametrize("path", SECRET_PATHS)
 def test_a_printable_path_says_where_and_not_how_one_gets_in(path):
-    assert printable(path) == SECRET_PATHS[path]
-    assert printable_name(path) == SECRET_PATHS[path].rpartition("/")[2]
+    assert redact_path(path) == SECRET_PATHS[path]
+    assert redact_name(path) == SECRET_PATHS[path].rpartition("/")[2]
     for message in (f"{path}: cannot be read", f"('{path}') failed", f"see {path}, or {path}."):
-        assert not any(secret in scrubbed(message) for secret in SECRETS), scrubbed(message)
-    assert scrubbed(f"{path}: is damaged").endswith(": is damaged")
+        assert not any(secret in redact(message) for secret in SECRETS), redact(message)
+    assert redact(f"{path}: is damaged").endswith(": is damaged")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_printable_path_says_where_and_not_how_one_gets_in(path):
     ["/data/what?.tif", "C:/maps/a#1.tif", "so=what?sig=1.tif", "ärger & co.tif", "a@b:c.tif"],
 )
 def test_local_paths_are_printed_as_they_are(path):
-    assert printable(path) == path
+    assert redact_path(path) == path
 
 
 @given(
@@ -322,13 +322,13 @@ def test_local_paths_are_printed_as_they_are(path):
 )
 def test_no_password_or_query_of_any_url_is_printed(user, word, name, query):
     url = f"https://{user}:{word}@host.example/{name}.tif?{query}"
-    assert printable(url) == f"https://host.example/{name}.tif"
-    assert scrubbed(f"{url} failed") == f"https://host.example/{name}.tif failed"
+    assert redact_path(url) == f"https://host.example/{name}.tif"
+    assert redact(f"{url} failed") == f"https://host.example/{name}.tif failed"
 
 
 def test_secrets_of_the_environment_and_of_messages_are_hidden(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
-    text = scrubbed(
+    text = redact(
         "sent wJalrXUtnFEMI/K7MDENG for AKIAIOSFODNN7EXAMPLE, Authorization: Bearer abc.def"
     )
     assert text == "sent ... for ..., Authorization: ..."

@@ -15,15 +15,15 @@ from bucket_server import KEY, SECRET, bucket_server
 from click.testing import CliRunner
 from rasters import ROTATED, SmoothModel, write_raster
 
-from geodinoseg.batch.scenes import listed_scenes
+from geodinoseg.batch.scenes import find_scenes
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import OutputError
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
+from geodinoseg.segmentation.parts.location import part_store, store_at
 from geodinoseg.segmentation.parts.part_file import PartWriter
-from geodinoseg.segmentation.parts.store import part_store, store_at
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
@@ -119,7 +119,7 @@ def test_parts_lie_there_until_the_map_is_whole(scene, maps, place, whole):
     segment(scene, maps, parts=place)
     assert written(maps) == whole
     assert store.names() == frozenset()
-    assert not store.is_there()
+    assert not store.exists()
 
 
 def test_parts_that_are_whole_are_not_computed_again(scene, maps, place, whole, caplog):
@@ -137,13 +137,13 @@ def test_parts_that_are_whole_are_not_computed_again(scene, maps, place, whole, 
 def test_a_damaged_part_is_computed_again(damage, scene, maps, place, whole):
     stopped_after(2, scene, maps, parts=place)
     store = store_of(maps, place)
-    with store.opened("part-00000") as file, store.opened("part-00001") as other:
+    with store.open("part-00000") as file, store.open("part-00001") as other:
         data = {"swapped": other.read(), "empty": b""}.get(damage) or file.read()
     if damage == "cut":
         data = data[:-7]
     if damage == "flipped":
         data = data[:90] + bytes([data[90] ^ 4]) + data[91:]
-    with store.written("part-00000") as file:
+    with store.create("part-00000") as file:
         file.write(data)
     segment(scene, maps, parts=place)
     assert written(maps) == whole
@@ -163,14 +163,14 @@ def test_what_somebody_else_keeps_there_is_never_touched(scene, maps, place):
     store = store_of(maps, place)
     if (folder := Path(place)).is_dir():
         (folder / "map.tif.parts").mkdir()
-    with store.written("notes.txt") as file:
+    with store.create("notes.txt") as file:
         file.write(b"mine")
     model = KnownModel()
     for resume in (True, False):
-        with pytest.raises(OutputError, match=r"map\.tif\.parts: is no folder of geodinoseg's"):
+        with pytest.raises(OutputError, match=r"map\.tif\.parts: is not a geodinoseg parts folder"):
             segment(scene, maps, model, parts=place, resume=resume)
     assert model.calls == 0
-    with store.opened("notes.txt") as file:
+    with store.open("notes.txt") as file:
         assert file.read() == b"mine"
 
 
@@ -182,7 +182,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(scene, maps, place):
 def test_many_scenes_keep_their_parts_apart(scene, small_model, tmp_path, place):
     for name in ("a", "b"):
         write_raster(tmp_path / f"{name}.tif", np.full((3, 40, 60), ord(name), np.uint8))
-    listed = listed_scenes([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
+    listed = find_scenes([str(tmp_path / "a.tif"), str(tmp_path / "b.tif")])
     settings = SegmentationSettings(tile_px=56, overlap_px=14)
     results = segment_scenes(listed, small_model, tmp_path / "out", settings=settings, parts=place)
     assert [result.status for result in results] == ["done", "done"]
@@ -191,7 +191,7 @@ def test_many_scenes_keep_their_parts_apart(scene, small_model, tmp_path, place)
 
 def test_two_runs_with_one_folder_of_parts_do_not_meet(scene, maps, tmp_path):
     (tmp_path / "work").mkdir()
-    busy = locked_output(tmp_path / "work" / "map.tif.parts")
+    busy = lock_output(tmp_path / "work" / "map.tif.parts")
     with busy, pytest.raises(OutputError, match=r"map\.tif\.parts: another geodinoseg"):
         segment(scene, maps, parts=tmp_path / "work")
 
@@ -212,7 +212,7 @@ def test_the_environment_says_how_to_reach_a_bucket(scene, maps, whole, aws, mon
 def test_a_part_that_comes_late_stands_in_nobodys_way(scene, maps, whole, bucket):
     """A worker that was given up may send its part when the map is done and the others are gone."""
     place = bucket.address("late")
-    with store_of(maps, place).written("part-00001") as file:
+    with store_of(maps, place).create("part-00001") as file:
         file.write(b"of a run that is over")
     segment(scene, maps, parts=place)
     assert written(maps) == whole
@@ -229,9 +229,12 @@ def test_parts_in_a_bucket_hold_no_secret_and_no_address(scene, maps, bucket):
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("ftp://somewhere/runs", "parts cannot go there; give a folder, or an address that begins"),
-        ("https://somewhere/runs", "parts cannot go there"),
-        ("/vsis3/maps/runs", "parts cannot go there"),
+        (
+            "ftp://somewhere/runs",
+            "parts cannot be stored there; give a folder, or an address that begins",
+        ),
+        ("https://somewhere/runs", "parts cannot be stored there"),
+        ("/vsis3/maps/runs", "parts cannot be stored there"),
         ("s3://", "check the address"),
         ("s3://absent/runs", "there is no such bucket"),
         ("absent-folder", "the folder absent-folder does not exist; make it first"),
@@ -298,9 +301,9 @@ def killed_when_some_are_done(_fraction, message):
 def test_a_manifest_that_is_no_text_is_somebody_elses(scene, maps, place):
     stopped_after(1, scene, maps, parts=place)
     for content in (b"\xff\xfe", b"[" * 100_000, json.dumps({"format": "x"}).encode()):
-        with store_of(maps, place).written("manifest.json") as file:
+        with store_of(maps, place).create("manifest.json") as file:
             file.write(content)
-        with pytest.raises(OutputError, match="is no folder of geodinoseg's"):
+        with pytest.raises(OutputError, match="is not a geodinoseg parts folder"):
             segment(scene, maps, parts=place)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rasters import ROTATED, SmoothModel, parts_folder, read_raster, write_raster
 
 from geodinoseg.errors import OutputError, SceneError
-from geodinoseg.files.locks import locked_output
+from geodinoseg.files.locks import lock_output
 from geodinoseg.segmentation.parts.part_file import PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.run import MANIFEST
 from geodinoseg.segmentation.plan import make_plan
@@ -345,7 +345,7 @@ def test_every_bit_of_a_part_counts(case):
         ({"settings": {"overlap_px": 31}}, "overlap_px was 30, is 31 now"),
         ({"settings": {"batch_size": 3}}, "batch_size was 4, is 3 now"),
         ({"confidence": False}, "layers was"),
-        ({"model": KnownModel("b")}, "its model is another, or was changed since"),
+        ({"model": KnownModel("b")}, "its model is a different one or has changed since"),
     ],
 )
 def test_parts_of_another_run_are_refused_and_kept(case, whole, options, told):
@@ -376,7 +376,7 @@ def test_a_scene_that_was_changed_is_another_and_one_that_was_touched_is_not(cas
     changed[0, -1, -1] ^= 1
     write_raster(case.scene, changed, transform=ROTATED, nodata=255)
     os.utime(case.scene, ns=(times.st_atime_ns, times.st_mtime_ns))
-    with pytest.raises(OutputError, match="its scene is another, or was changed since"):
+    with pytest.raises(OutputError, match="its scene is a different one or has changed since"):
         case.run()
 
 
@@ -403,7 +403,7 @@ def test_a_foreign_parts_folder_is_never_touched(case, resume, content):
         folder.symlink_to("elsewhere")
     before = {p: p.is_file() and p.read_bytes() for p in sorted(case.folder.rglob("*"))}
     model = KnownModel()
-    with pytest.raises(OutputError, match=r"map\.tif\.parts: is no folder of geodinoseg's"):
+    with pytest.raises(OutputError, match=r"map\.tif\.parts: is not a geodinoseg parts folder"):
         case.run(model, resume=resume, overwrite=True)
     assert {p: p.is_file() and p.read_bytes() for p in sorted(case.folder.rglob("*"))} == before
     assert model.calls == 0
@@ -513,9 +513,9 @@ def test_what_is_not_about_memory_goes_up_untouched(case):
 
 
 def test_a_second_run_of_an_output_is_told_so(case):
-    with locked_output(case.output), pytest.raises(OutputError, match="another geodinoseg"):
+    with lock_output(case.output), pytest.raises(OutputError, match="another geodinoseg"):
         case.run()
-    with locked_output(case.folder / "map_confidence.tif"), pytest.raises(OutputError):
+    with lock_output(case.folder / "map_confidence.tif"), pytest.raises(OutputError):
         case.run()
     case.run()
     assert not [name for name in case.names() if name.startswith(".")]

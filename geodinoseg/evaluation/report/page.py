@@ -12,7 +12,7 @@ from geodinoseg.evaluation.report.report_sample import add_sample_sections
 from geodinoseg.evaluation.report.report_style import STYLE
 from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.redaction import printable_name
+from geodinoseg.redaction import redact_name
 from geodinoseg.version import __version__
 
 # Paired with what it says, so that a reader need not look measures up.
@@ -41,7 +41,7 @@ def report_page(by_labels: MapAssessment | None, by_sample: SampleAssessment | N
     head = add(root, "head")
     add(head, "meta", charset="utf-8")
     add(head, "meta", name="viewport", content="width=device-width, initial-scale=1")
-    title = f"How right is {printable_name(raster.path)}?"
+    title = f"How right is {redact_name(raster.path)}?"
     add(head, "title", title)
     add(head, "style", STYLE)
     main = add(add(root, "body"), "main")

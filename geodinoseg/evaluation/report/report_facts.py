@@ -15,7 +15,7 @@ from geodinoseg.evaluation.evaluate import MapAssessment
 from geodinoseg.evaluation.sampling.areas import Estimate
 from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
 from geodinoseg.legend import Legend
-from geodinoseg.redaction import printable, printable_name
+from geodinoseg.redaction import redact_name, redact_path
 
 COLUMNS = (
     "source",
@@ -36,8 +36,8 @@ Row = tuple[Any, ...]
 def map_facts(assessment: MapAssessment) -> dict[str, Any]:
     """A comparison with labels as JSON holds it; None where a measure is undefined."""
     return {
-        "class_raster": printable_name(assessment.path),
-        "labels": printable(assessment.labels),
+        "class_raster": redact_name(assessment.path),
+        "labels": redact_path(assessment.labels),
         "classes": assessment.legend.to_json(),
         "boundary_tolerance": str(assessment.tolerance),
         **_region_facts(assessment.whole),
@@ -51,7 +51,7 @@ def sample_facts(assessment: SampleAssessment) -> dict[str, Any]:
     """Estimates from a sample as JSON holds them; None where the sample says nothing."""
     estimates = assessment.estimates
     return {
-        "class_raster": printable_name(assessment.path),
+        "class_raster": redact_name(assessment.path),
         "points": assessment.points_path,
         "classes": [
             {"class_id": entry.class_id, "name": entry.name, "color": entry.color}

@@ -21,7 +21,7 @@ from geodinoseg.evaluation.report.report_facts import (
     sample_rows,
 )
 from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
-from geodinoseg.files.atomic import check_output, written_beside
+from geodinoseg.files.atomic import atomic_file, check_output
 
 FilePath = str | os.PathLike[str]
 SUFFIXES = (".html", ".json", ".csv")
@@ -76,7 +76,7 @@ def write_report(
     target = check_output(output, overwrite=overwrite, suffixes=SUFFIXES)
     write = {".html": report_page, ".json": _json_text, ".csv": _csv_text}[target.suffix.lower()]
     text = write(by_labels, by_sample)
-    with written_beside(target) as path:
+    with atomic_file(target) as path:
         path.write_text(text, "utf-8", newline="")
     return target
 

@@ -27,7 +27,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError, OutputError, one_line
-from geodinoseg.files.atomic import written_beside
+from geodinoseg.files.atomic import atomic_file
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.polygons.writer import find_parts
@@ -108,7 +108,7 @@ def write_points(
         geometry=shapely.points(coordinates),
         crs=None if crs is None else crs.to_wkt(),
     )
-    with written_beside(target, old_parts=find_parts(target, PARTS)) as path:
+    with atomic_file(target, stale_sidecars=find_parts(target, PARTS)) as path:
         try:
             _write_layer(frame, path)
             add_note(path, _note(strata, numbers, class_ids))

@@ -1,12 +1,12 @@
-"""The file that a finished chunk leaves: its rows, lossless, with checksums. Data, never code.
+"""The file of a finished chunk: its rows, lossless, with checksums. Data, never code.
 
-    geodinoseg part 1         a line: which format this is
+    geodinoseg part 1         a line: the format
     pixels                    pieces of at most a block row, each deflated (zlib)
-    contents                  JSON in UTF-8: whose part it is, and where each piece lies
+    contents                  JSON in UTF-8: run and chunk, and where each piece lies
     length of the contents    8 bytes, little-endian
     SHA-256                   32 bytes, of all bytes before it
 
-Deflate, since it notices a flipped bit by itself, and the standard library has it.
+Deflate detects a flipped bit by itself, and the standard library has it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import GridError, OutputError
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, Checksums
 from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
-from geodinoseg.windows import Window
+from geodinoseg.windows import Window, windows_over
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +35,14 @@ _MAGIC = b"geodinoseg part 1\n"
 _LENGTH_BYTES, _DIGEST_BYTES = 8, 32
 _READ_BYTES = 1 << 20
 _LONGEST_CONTENTS_BYTES = 64 << 20
-_LEVEL = 1  # of deflate: 2.5 ms per million pixels of a map; parts live for the length of a run
+_LEVEL = 1  # of deflate: 2.5 ms per million pixels of a map; parts are temporary
 PIECE_BYTES = 8 << 20
-"""Largest piece before compression: what reading and writing parts hold at once, a few times."""
+"""Largest piece before compression: reading and writing parts hold a few of them at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartName:
-    """Whose part a file is; a part that says another is not taken."""
+    """What a part is of; a part of another run or chunk is rejected."""
 
     key: str
     """Of the run: a digest of scene, model and settings."""
@@ -51,7 +52,7 @@ class PartName:
     """The chunk's core, in pixels of the scene."""
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
+        """As it is written in the file."""
         return {"key": self.key, "chunk": self.chunk, "window": self.window.ranges}
 
 
@@ -61,14 +62,7 @@ class PartWriter:
     def __init__(
         self, file: IO[bytes], name: PartName, layers: Sequence[Layer], *, nodata: int
     ) -> None:
-        """Begin a part.
-
-        Args:
-            file: empty, open to write.
-            name: whose part it is.
-            layers: what the map holds.
-            nodata: class id that means none.
-        """
+        """Begin a part in an empty file; nodata is the class id of pixels without one."""
         self._file = file
         self._name = name
         self._nodata = nodata
@@ -80,7 +74,7 @@ class PartWriter:
         self._layers = layers
         self._rows: dict[LayerName, BlockRows] = {
             layer.name: BlockRows(
-                _Sink(self, layer),
+                partial(self._put_block_row, layer),
                 height=name.window.row_end,
                 width=name.window.col_end,
                 bands=layer.bands,
@@ -96,11 +90,7 @@ class PartWriter:
         return self._left_px == 0
 
     def write(self, rows: ClassRows) -> None:
-        """Take rows of the chunk; see `ClassRasterWriter.write`.
-
-        Raises:
-            GridError: they lie outside the chunk, or lack a layer.
-        """
+        """Take rows of the chunk; see `ClassRasterWriter.write`."""
         if rows.window.intersection(self._name.window) != rows.window:
             raise GridError(f"{rows.window} lies outside the chunk, {self._name.window}.")
         for layer, block_rows in self._rows.items():
@@ -113,16 +103,12 @@ class PartWriter:
         self._remarks[name] = value
 
     def finish(self) -> None:
-        """Write the contents and the digest.
-
-        Raises:
-            GridError: rows are missing.
-        """
+        """Write the contents and the digest."""
         if not self.is_complete:
             raise GridError(f"{self._left_px} px of {self._name.window} were not written.")
         contents = {
             **self._name.to_json(),
-            "layers": [[layer.name, layer.dtype.str, layer.bands] for layer in self._layers],
+            "layers": _layer_facts(self._layers),
             "pieces": self._pieces,
             "checksums": {
                 layer: [[*place, crc] for place, crc in rows.checksums.items()]
@@ -136,38 +122,24 @@ class PartWriter:
         self._put(len(text).to_bytes(_LENGTH_BYTES, "little"))
         self._file.write(self._digest.digest())
 
-    def put_piece(self, layer: Layer, window: Window, pixels: NDArray[Any]) -> None:
-        """Deflate the pixels of one piece, (bands, height, width)."""
-        deflated = zlib.compress(np.ascontiguousarray(pixels).data, _LEVEL)
-        self._pieces.append([layer.name, window.ranges, len(deflated)])
-        self._put(deflated)
+    def _put_block_row(self, layer: Layer, window: Window, pixels: NDArray[Any]) -> None:
+        """Write a block row, pixels (bands, height, width), in pieces of at most `PIECE_BYTES`."""
+        block_bytes = layer.bands * BLOCK_PX**2 * layer.dtype.itemsize
+        cols = max(PIECE_BYTES // block_bytes, 1) * BLOCK_PX
+        height, width = window.height, window.width
+        for piece in windows_over(height=height, width=width, rows=height, cols=cols):
+            deflated = zlib.compress(np.ascontiguousarray(pixels[:, *piece.slices]).data, _LEVEL)
+            place = piece.shifted_by(rows=window.row_off, cols=window.col_off)
+            self._pieces.append([layer.name, place.ranges, len(deflated)])
+            self._put(deflated)
 
     def _put(self, data: bytes) -> None:
         self._digest.update(data)
         self._file.write(data)
 
 
-class _Sink:
-    """Where the block rows of a layer go: cut into pieces, into the part."""
-
-    def __init__(self, writer: PartWriter, layer: Layer) -> None:
-        self._writer, self._layer = writer, layer
-
-    def __call__(self, window: Window, pixels: NDArray[Any]) -> None:
-        block_bytes = self._layer.bands * BLOCK_PX**2 * self._layer.dtype.itemsize
-        step = max(PIECE_BYTES // block_bytes, 1) * BLOCK_PX
-        for col in range(0, window.width, step):
-            piece = Window(
-                col_off=window.col_off + col,
-                row_off=window.row_off,
-                width=min(step, window.width - col),
-                height=window.height,
-            )
-            self._writer.put_piece(self._layer, piece, pixels[:, :, col : col + piece.width])
-
-
 class Part:
-    """A part that is whole and the one that was asked for; made by `open_part`."""
+    """A part that is whole and of the right run and chunk; made by `open_part`."""
 
     def __init__(self, file: IO[bytes], contents: Mapping[str, Any]) -> None:
         self._file = file
@@ -185,15 +157,11 @@ class Part:
         return remarks
 
     def checksums(self, layer: LayerName) -> Checksums:
-        """Of the blocks of a layer, as they were computed."""
+        """Of the blocks of a layer, when they were computed."""
         return {(row, col): crc for row, col, crc in self._contents["checksums"][layer]}
 
     def pieces(self) -> Iterator[tuple[LayerName, Window, NDArray[Any]]]:
-        """Layer, window and pixels (bands, height, width) of each piece, in writing order.
-
-        Raises:
-            OutputError: the file was damaged since it was opened.
-        """
+        """Layer, window and pixels (bands, height, width) of each piece, in writing order."""
         layers = {name: (dtype, bands) for name, dtype, bands in self._contents["layers"]}
         self._file.seek(len(_MAGIC))
         for name, ranges, length in self._contents["pieces"]:
@@ -220,51 +188,44 @@ class Part:
 
 
 def open_part(file: IO[bytes], name: PartName, layers: Sequence[Layer]) -> Part | None:
-    """A part, read through and compared with its SHA-256.
+    """Open a part and compare all of it with its SHA-256; the part reads from the file later.
 
-    Args:
-        file: open to read; the part reads from it later.
-        name: whose part it must be.
-        layers: what it must hold.
-
-    Returns:
-        The part; None where it is damaged, cut off, or another's.
+    None where it is damaged, cut off, or not of this run, chunk and layers.
     """
-    wanted = name.to_json()
-    wanted["layers"] = [[layer.name, layer.dtype.str, layer.bands] for layer in layers]
+    # By way of JSON, which has lists where Python has tuples.
+    expected = json.loads(json.dumps({**name.to_json(), "layers": _layer_facts(layers)}))
     try:
         size = file.seek(0, os.SEEK_END)
         contents = _read_contents(file, size)
-        # Compared as JSON: what was written has lists where Python has tuples.
-        if all(contents.get(key) == _as_json(value) for key, value in wanted.items()):
+        if expected.items() <= contents.items():
             _check_digest(file, size)
             return Part(file, contents)
-        fault: object = "it is another's"
+        fault: object = "it is of another run or chunk"
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         fault = error
-    logger.debug("part %d is done again: %s", name.chunk, fault)
+    logger.debug("part %d is computed again: %s", name.chunk, fault)
     return None
 
 
 def _read_contents(file: IO[bytes], size: int) -> dict[str, Any]:
-    """Raise OSError or ValueError where they cannot be."""
+    """Raise OSError or ValueError where they cannot be read."""
     end = size - _DIGEST_BYTES - _LENGTH_BYTES
     if end < len(_MAGIC):
         raise ValueError("it is too short")
     file.seek(0)
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise ValueError("it is no part")
+        raise ValueError("it is not a part")
     file.seek(end)
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
     if length > min(end - len(_MAGIC), _LONGEST_CONTENTS_BYTES):
-        raise ValueError("its contents cannot be so long")
+        raise ValueError("the length of its contents is impossible")
     file.seek(end - length)
     contents: dict[str, Any] = json.loads(file.read(length))
     return contents
 
 
 def _check_digest(file: IO[bytes], size: int) -> None:
-    """Raise ValueError where the file is not as it was written."""
+    """Raise ValueError where the file was changed since it was written."""
     file.seek(0)
     digest, left = hashlib.sha256(), size - _DIGEST_BYTES
     while left:
@@ -277,8 +238,8 @@ def _check_digest(file: IO[bytes], size: int) -> None:
         raise ValueError("its SHA-256 differs")
 
 
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+def _layer_facts(layers: Sequence[Layer]) -> list[list[Any]]:
+    return [[layer.name, layer.dtype.str, layer.bands] for layer in layers]
 
 
 def _window(ranges: Sequence[Sequence[int]]) -> Window:

@@ -1,12 +1,12 @@
-"""The parts of a run: which chunks are done, and that they are this run's and whole.
+"""The parts of a run: which chunks are done, and that each part is whole and of this run.
 
-<output>.parts/         a folder, or a place in an object store; see `part_store`
+<output>.parts/       a folder, or an address in an object store; see `location`
   manifest.json       scene, model and settings by their content, and the key made of them
-  part-00007          what chunk 7 left; see `class_rasters.part_file`
+  part-00007          the rows of chunk 7; see `part_file`
   appearing.json      the outputs, while they are put in place
 
-A part is written beside its name, synced, and renamed; it carries the key, its chunk and a digest,
-so that any number of processes can write parts of one run without a common file to rewrite.
+A part carries the key, its chunk and a digest, so that any number of processes can write parts of
+one run without a common file to update.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from geodinoseg.errors import OutputError
 from geodinoseg.rasters.map_writer import Layer
-from geodinoseg.redaction import printable
+from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.parts.part_file import Part, PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.store import PartStore
 from geodinoseg.segmentation.tile_grid import Chunk
@@ -31,7 +31,7 @@ from geodinoseg.segmentation.tile_grid import Chunk
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-_APPEARING = "appearing.json"
+_COMMITTING = "appearing.json"
 _PART = "part-"
 _FORMAT, _FORMAT_VERSION = "geodinoseg-parts", 1
 _LARGEST_MANIFEST_BYTES = 16 << 20
@@ -44,9 +44,9 @@ class Run:
     scene: Mapping[str, Any]
     """Content of the scene; see `scene_fingerprint`."""
     model: Mapping[str, Any]
-    """Content of the model; empty where nothing tells it, and then no run can be resumed."""
+    """Content of the model; empty where it is unknown, and then no run can be resumed."""
     settings: Mapping[str, Any]
-    """Tiles, batches, panels, cut into chunks, outputs, version."""
+    """Tiles, batches, panels, chunks, layers, version."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the manifest."""
@@ -56,7 +56,7 @@ class Run:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether another process can tell that a run is the same."""
+        """Whether another process can recognize the run."""
         return bool(self.model)
 
     @property
@@ -69,21 +69,14 @@ class Parts:
     """The parts of one run, in a store."""
 
     def __init__(self, store: PartStore, key: str, layers: Sequence[Layer], *, nodata: int) -> None:
-        """Look at a store; opens nothing. `opened_parts` begins one.
-
-        Args:
-            store: where they lie.
-            key: of the run.
-            layers: what the map holds.
-            nodata: class id that means none.
-        """
+        """Made by `open_parts` and `join_parts`; nodata is the class id of pixels without one."""
         self.store = store
         self.key = key
         self._layers = tuple(layers)
         self._nodata = nodata
 
     def missing(self, chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
-        """The chunks without a part that is whole and this run's; reads the parts through."""
+        """The chunks without a whole part of this run; reads all of each part."""
         there = self.store.names()
         return tuple(
             chunk for chunk in chunks if _file_name(chunk) not in there or not self._is_whole(chunk)
@@ -91,21 +84,17 @@ class Parts:
 
     @contextmanager
     def read(self, chunk: Chunk) -> Iterator[Part]:
-        """The part of a chunk, read through, open while the block runs.
-
-        Raises:
-            OutputError: it is absent, damaged or another's.
-        """
+        """The part of a chunk, checked and open while the block runs."""
         with ExitStack() as files:
-            part = self._found(chunk, files)
+            part = self._open(chunk, files)
             if part is None:
                 raise OutputError(
-                    f"{self.store.place}: {_file_name(chunk)} is not whole any more; run it again."
+                    f"{self.store.place}: {_file_name(chunk)} is no longer whole; run it again."
                 )
             yield part
 
     def absent(self, chunks: Iterable[Chunk]) -> tuple[Chunk, ...]:
-        """The chunks without a part, whole or not; lists the names, reads nothing."""
+        """The chunks without a part, whole or not; lists the names and reads no part."""
         names = self.store.names()
         return tuple(chunk for chunk in chunks if _file_name(chunk) not in names)
 
@@ -115,44 +104,36 @@ class Parts:
 
     @contextmanager
     def write(self, chunk: Chunk) -> Iterator[PartWriter]:
-        """Write the part of a chunk; it appears when the block ends well. Repeating it is safe.
-
-        Raises:
-            OutputError: it cannot be written.
-            GridError: rows are missing at the end.
-        """
-        with self.store.written(_file_name(chunk)) as file:
+        """Write the part of a chunk; it appears when the block ends well. Safe to repeat."""
+        with self.store.create(_file_name(chunk)) as file:
             writer = PartWriter(file, self._name(chunk), self._layers, nodata=self._nodata)
             yield writer
             writer.finish()
 
     @contextmanager
-    def appearing(self, outputs: Iterable[Path]) -> Iterator[None]:
-        """Remember, for the time in which outputs appear at their names, that they are this run's.
+    def committing(self, outputs: Iterable[Path]) -> Iterator[None]:
+        """Record the outputs as this run's own while they are put in place.
 
-        Only a killed process leaves the note behind; see `outputs_in_doubt`.
-
-        Raises:
-            OutputError: it cannot be written.
+        Only a killed process leaves the record behind; see `interrupted_outputs`.
         """
-        with self.store.written(_APPEARING) as note:
-            note.write(json.dumps([str(path.resolve()) for path in outputs]).encode())
+        with self.store.create(_COMMITTING) as record:
+            record.write(json.dumps([str(path.resolve()) for path in outputs]).encode())
         try:
             yield
         except BaseException:
-            self.store.discard(_APPEARING)
+            self.store.discard(_COMMITTING)
             raise
 
     def _is_whole(self, chunk: Chunk) -> bool:
         with ExitStack() as files:
-            return self._found(chunk, files) is not None
+            return self._open(chunk, files) is not None
 
-    def _found(self, chunk: Chunk, files: ExitStack) -> Part | None:
-        """The part of a chunk; None where it is absent, damaged or another's."""
+    def _open(self, chunk: Chunk, files: ExitStack) -> Part | None:
+        """The part of a chunk; None where it is absent, damaged or of another run."""
         try:
-            file = files.enter_context(self.store.opened(_file_name(chunk)))
+            file = files.enter_context(self.store.open(_file_name(chunk)))
         except OSError as error:
-            logger.debug("part %d is done again: %s", chunk.index, error)
+            logger.debug("part %d is computed again: %s", chunk.index, error)
             return None
         return open_part(file, self._name(chunk), self._layers)
 
@@ -161,42 +142,42 @@ class Parts:
 
 
 def check_parts(store: PartStore) -> None:
-    """Say, before any work, that parts cannot go somewhere, or that something else lies there.
+    """Check, before any work, that parts can be stored somewhere.
 
     Raises:
-        OutputError: it is so.
+        OutputError: they cannot, or something else lies there.
     """
     store.check()
-    if store.is_there() and _read_manifest(store) is None:
+    if store.exists() and _read_manifest(store) is None:
         raise OutputError(
-            f"{store.place}: is no folder of geodinoseg's, and parts would go there; move it away, "
-            f"or give the output another name."
+            f"{store.place}: is not a geodinoseg parts folder, and parts would be stored there; "
+            f"move it away, or give the output another name."
         )
 
 
-def outputs_in_doubt(store: PartStore) -> frozenset[Path]:
-    """Outputs that a killed run of these parts may have put in place, while others are missing.
+def interrupted_outputs(store: PartStore) -> frozenset[Path]:
+    """Outputs that a killed run may have put in place while others are missing.
 
-    They are that run's own: to go on with it is no overwriting.
+    They are that run's own: resuming it may replace them.
     """
     if _read_manifest(store) is None:
         return frozenset()
     try:
-        with store.opened(_APPEARING) as note:
-            return frozenset(Path(path) for path in json.loads(note.read()))
+        with store.open(_COMMITTING) as record:
+            return frozenset(Path(path) for path in json.loads(record.read()))
     except (OSError, ValueError, TypeError, RecursionError):
         return frozenset()
 
 
 def recorded_batch_size(store: PartStore) -> int | None:
-    """The batch size of the run whose parts lie in a store; None where there is none."""
+    """The batch size of the run whose parts lie in a store; None without one."""
     manifest = _read_manifest(store)
     size = manifest["run"]["settings"].get("batch_size") if manifest else None
     return size if isinstance(size, int) and size > 0 else None
 
 
 @contextmanager
-def opened_parts(
+def open_parts(
     store: PartStore,
     run: Run,
     layers: Sequence[Layer],
@@ -205,21 +186,21 @@ def opened_parts(
     chunks: Sequence[Chunk],
     resume: bool,
 ) -> Iterator[Parts]:
-    """The parts of a run, those done before among them; whoever opens them holds the locks.
+    """Open the parts of a run, existing ones included; the caller holds the locks.
 
-    When the block ends well they are removed. On an error they stay for the next run, unless no
+    When the block ends well they are removed. On an error they are kept for the next run, unless no
     part was finished.
 
     Args:
         store: where they lie.
-        run: what its bytes depend on.
-        layers: what the map holds.
-        nodata: class id that means none.
+        run: compared with that of existing parts.
+        layers: of the map.
+        nodata: class id of pixels without one.
         chunks: of the plan.
-        resume: go on with parts that are there; False starts over.
+        resume: keep existing parts; False starts over.
 
     Raises:
-        OutputError: what lies there is not ours or another run's, or nothing can be written.
+        OutputError: other files or another run's parts lie there, or nothing can be written.
     """
     check_parts(store)
     parts = Parts(store, run.key, layers, nodata=nodata)
@@ -232,7 +213,7 @@ def opened_parts(
     try:
         yield parts
     except BaseException:
-        with contextlib.suppress(OutputError):  # the first error is the one to tell
+        with contextlib.suppress(OutputError):  # the first error is the one to report
             if not (run.is_resumable and parts.count()):
                 store.remove(last=MANIFEST)
         raise
@@ -240,34 +221,26 @@ def opened_parts(
         store.remove(last=MANIFEST)
     except OutputError as error:  # the outputs are in place, and that is what counts
         logger.warning(
-            "%s is not needed any more; remove it by hand (%s)", printable(store.place), error
+            "%s is no longer needed; remove it by hand (%s)", redact_path(store.place), error
         )
 
 
-def joined_parts(store: PartStore, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
-    """The parts of a run that another process has opened, for a worker that writes some of them.
+def join_parts(store: PartStore, run: Run, layers: Sequence[Layer], *, nodata: int) -> Parts:
+    """The parts of a run that the client has opened, for a worker that writes some of them.
 
-    Args:
-        store: where they lie.
-        run: what the worker would compute.
-        layers: what the map holds.
-        nodata: class id that means none.
-
-    Raises:
-        OutputError: they are not there, or belong to another run: the worker sees another scene,
-            model or version than whoever opened them.
+    A worker that sees another scene, model or version raises OutputError.
     """
     manifest = _read_manifest(store)
     if manifest is None:
         raise OutputError(
-            f"{store.place}: is not seen here; parts must lie on storage that all workers share: "
-            f"give the output there, or say with --parts where."
+            f"{store.place}: is not visible here; parts must be on storage that all workers share: "
+            f"write the output there, or give such a place with --parts."
         )
     if manifest["run"] != run.to_json():
         difference = _difference(manifest["run"], run.to_json())
         raise OutputError(
-            f"{store.place}: does not fit what is seen here: {difference}. All workers must see "
-            f"the same scene and model, under the same names, on devices of one kind, with the "
+            f"{store.place}: does not match what this worker sees: {difference}. All workers must "
+            f"see the same scene and model, under the same names, on devices of one kind, with the "
             f"same geodinoseg."
         )
     return Parts(store, run.key, layers, nodata=nodata)
@@ -285,9 +258,9 @@ def _manifest(run: Run, chunks: Sequence[Chunk]) -> bytes:
 
 
 def _read_manifest(store: PartStore) -> dict[str, Any] | None:
-    """The manifest of a store of ours; None where it is not."""
+    """The manifest of a store; None where it has none that is valid."""
     try:
-        with store.opened(MANIFEST) as file:
+        with store.open(MANIFEST) as file:
             text = file.read(_LARGEST_MANIFEST_BYTES)
         manifest = json.loads(text)
         ours = (manifest["format"], manifest["format_version"]) == (_FORMAT, _FORMAT_VERSION)
@@ -302,7 +275,7 @@ def _check_same(store: PartStore, manifest: Mapping[str, Any], run: Run) -> None
         return
     raise OutputError(
         f"{store.place}: holds {_count_parts(store)} of {manifest.get('chunks')} parts of another "
-        f"run: {_difference(manifest['run'], run.to_json())}. Repeat that run to go on with it, or "
+        f"run: {_difference(manifest['run'], run.to_json())}. Repeat that run to resume it, or "
         f"start over with --no-resume."
     )
 
@@ -310,11 +283,11 @@ def _check_same(store: PartStore, manifest: Mapping[str, Any], run: Run) -> None
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     for what in ("scene", "model"):
         if there[what] != here[what]:
-            return f"its {what} is another, or was changed since"
+            return f"its {what} is a different one or has changed since"
     there, here = there["settings"], here["settings"]
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    told = [f"{n} was {str(there.get(n))[:40]}, is {str(here.get(n))[:40]} now" for n in names]
-    return "; ".join(told) or "its manifest was changed"
+    changes = [f"{n} was {str(there.get(n))[:40]}, is {str(here.get(n))[:40]} now" for n in names]
+    return "; ".join(changes) or "its manifest was changed"
 
 
 def _file_name(chunk: Chunk) -> str:
