@@ -24,8 +24,8 @@ _FEWEST_CLASSES = 2
 def shared_names(found: Sequence[tuple[str, FeatureClasses]]) -> dict[int, str]:
     """Ids and names of all classes that occur in the labels of several scenes.
 
-    Ids stay as they are in the files; where files with names alone number them differently, the
-    names are numbered anew, together. `found` has path and classes of the labels of each scene.
+    Ids stay as they are in the files; names without numbers that the files number differently
+    are renumbered together. `found` has path and classes of the labels of each scene.
     """
     if not any(classes.is_numbered for _, classes in found):
         return _shared_by_name([_occurring_names(classes) for _, classes in found])

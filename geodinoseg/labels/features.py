@@ -143,7 +143,7 @@ def valid_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
     if not len(kept):
         raise LabelError(
             f"{path}: holds {_kinds(flat[~empty]) or 'only empty geometries'} and no polygon; "
-            f"labels are areas, draw polygons round them."
+            f"labels are areas, draw polygons around them."
         )
     if crossed.any():
         _log.warning("%s: repaired %d self-crossing polygons.", path, int(crossed.sum()))

@@ -1,6 +1,6 @@
-"""The style that a layer brings itself: in its GeoPackage, or in a `.qml` or `.clr` beside it.
+"""The style of a layer: in its GeoPackage, or in a `.qml` or `.clr` sidecar.
 
-Nobody asked for it, so one that cannot be read is left out with a warning.
+The user did not ask for it, so one that cannot be read is ignored with a warning.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def single_symbol_color(path: str, layer: str | None) -> str | None:
 
 
 def raster_style(path: str) -> ClassStyle:
-    """The palette of a raster in a `.qml`, else in a `.clr` beside it."""
+    """The palette of a raster in a `.qml` sidecar, else in a `.clr`."""
     for suffix in (".qml", ".clr"):
         sidecar = _sidecar(path, suffix)
         if sidecar is None:
@@ -48,7 +48,7 @@ def raster_style(path: str) -> ClassStyle:
                 return read_qml(read_text(str(sidecar)))
             return read_legend_file(str(sidecar))
         except (StyleError, LabelError) as error:
-            _log.warning("%s: is left out, as it cannot be read (%s).", sidecar, one_line(error))
+            _log.warning("%s: cannot be read, so it is ignored (%s).", sidecar, one_line(error))
     return ClassStyle()
 
 
@@ -59,13 +59,13 @@ def _read_layer_style(path: str, layer: str | None, read: Callable[[str], _T]) -
         return None if text is None else read(text)
     except (StyleError, LabelError) as error:
         _log.warning(
-            "%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error)
+            "%s: the layer's style cannot be read, so it is ignored (%s).", path, one_line(error)
         )
         return None
 
 
 def _qml_of(path: str, layer: str | None) -> str | None:
-    """The text of a layer's style; a GeoPackage's own takes precedence over a file beside it."""
+    """The text of a layer's style; a GeoPackage's own takes precedence over a sidecar."""
     file = Path(file_of(path))
     own = None if layer is None or file.suffix.lower() != ".gpkg" else _geopackage_qml(file, layer)
     sidecar = _sidecar(path, ".qml") if own is None else None

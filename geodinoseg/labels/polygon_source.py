@@ -24,7 +24,7 @@ from geodinoseg.windows import Window
 # The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
 # 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
 _LONGEST_EDGE_PX = 64.0
-# Polygons are kept this far round the scene, as a fraction of its size, so that no cut shows in it.
+# Polygons are kept this far around the scene, a fraction of its size, so that no cut shows in it.
 _MARGIN = 0.02
 _M2_PER_HECTARE = 10_000
 _log = logging.getLogger(__name__)

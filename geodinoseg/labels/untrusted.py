@@ -93,7 +93,7 @@ _TAB = re.compile(rb"\s*!table", re.IGNORECASE)
 _TAB_OF_OTHERS = re.compile(rb"isseamless|open\s+table|create\s+view", re.IGNORECASE)
 _MIF = re.compile(rb"\s*version\s+\d+.{0,2000}\bcolumns\s+\d+", re.IGNORECASE | re.DOTALL)
 _CSV = re.compile(rb'(.*[,;\t])?"?_?wkt', re.IGNORECASE)
-# A second barrier for files that pass: every request goes to a port where nobody listens.
+# A second barrier for files that pass: every request goes to a port where nothing listens.
 _OFFLINE: dict[str, str | int] = {
     "GDAL_HTTP_PROXY": "127.0.0.1:9",
     "GDAL_HTTP_MAX_RETRY": 0,

@@ -359,7 +359,7 @@ def test_a_style_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, text, 
     labels = polygons(tmp_path / "labels.gpkg", label=["a", "b"])
     (tmp_path / "labels.qml").write_text(text)
     assert legend_of(labels) == {1: ("a", PALETTE[0]), 2: ("b", PALETTE[1])}
-    assert "the layer's style is left out, as it cannot be read" in caplog.text
+    assert "the layer's style cannot be read, so it is ignored" in caplog.text
 
 
 def test_a_geopackage_with_a_broken_table_of_styles_is_read_all_the_same(tmp_path):
