@@ -46,8 +46,8 @@ class PixelSpace:
         scene_crs = pyproj.CRS.from_user_input(geobox.crs)
         if crs is None:
             raise LabelError(
-                f"{path}: has no CRS; set it in QGIS (Layer > Set Layer CRS, then export), or, if "
-                f"it is the scene's, with: ogr2ogr -a_srs {_code(scene_crs)} labels.gpkg {path}"
+                f"{path}: has no CRS; set it in QGIS (Layer > Set Layer CRS, then export), or with "
+                f"ogr2ogr -a_srs {_code(scene_crs)} labels.gpkg {path}, if it is the scene's."
             )
         if crs.equals(scene_crs, ignore_axis_order=True):
             return cls(geobox=geobox, crs=None)
