@@ -36,7 +36,7 @@ _VALUES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RasterSource:
+class LabelRasterSource:
     """Labels that are read from a class raster when a window is."""
 
     raster: ClassRaster
@@ -138,14 +138,14 @@ def raster_source(
     *,
     fill: int,
     dtype: np.dtype[Any],
-) -> RasterSource:
+) -> LabelRasterSource:
     """A class raster ready to be read on a scene's grid.
 
     `class_indices` has the class index of each class of the raster's legend, or IGNORE.
     """
     by_value = np.full(_VALUES, IGNORE, dtype=np.int64)
     by_value[raster.legend.class_ids] = class_indices
-    return RasterSource(
+    return LabelRasterSource(
         raster=raster,
         scene=geobox,
         space=_space_of(raster, geobox),
