@@ -22,7 +22,10 @@ from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
 
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
-from geodinoseg.labels.open import IGNORE, Labels, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.labels import Labels
+from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.windows import Window, windows_over
 
@@ -223,13 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Score both baselines and print a table of each."""
     options = _parser().parse_args(arguments)
     train, test = open_scene(options.train), open_scene(options.test)
-    how = {
-        "class_field": options.class_field,
-        "unlabelled": options.unlabelled,
-        "ignore_classes": options.ignore_class,
-    }
-    train_labels = open_labels(options.labels, train.geobox, **how)
-    test_labels = open_labels(options.labels, test.geobox, legend=train_labels.legend, **how)
+    label_options = LabelOptions(
+        class_field=options.class_field,
+        unlabelled=options.unlabelled,
+        ignore_classes=tuple(options.ignore_class),
+    )
+    train_labels = open_labels(options.labels, train.geobox, options=label_options)
+    test_labels = open_labels(
+        options.labels, test.geobox, options=label_options, legend=train_labels.legend
+    )
     accuracies = score_baselines(train, train_labels, test, test_labels, seed=options.seed)
     for name, accuracy in accuracies.items():
         print(f"{name}\n{accuracy.table(train_labels.legend)}\n")

@@ -23,6 +23,7 @@ from transformers import Dinov2Backbone, Dinov2Config
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.evaluation.evaluate import evaluate_map
 from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.rasters.scene import open_scene
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -36,11 +37,9 @@ LABEL_OPTIONS = [
     "--ignore-class=clay_tiles",  # 14 roofs are too few to learn from
     "--unlabelled=background",
 ]
-LABELS_READ = {
-    "class_field": "roof",
-    "ignore_classes": ("clay_tiles",),
-    "unlabelled": "background",
-}
+LABELS_READ = LabelOptions(
+    class_field="roof", ignore_classes=("clay_tiles",), unlabelled="background"
+)
 TRAIN_COLS = (0, 2304)
 TEST_COLS = (2368, 3072)
 BACKBONE = {
@@ -118,14 +117,16 @@ def score(test_part: Path, model: Path, work: Path) -> Accuracy:
     """Accuracy of the model's map on the test part, every labelled pixel of it."""
     output = work / "east_map.tif"
     geodinoseg("segment", test_part, f"--model={model}", "-o", output)
-    return evaluate_map(output, LABELS, **LABELS_READ).accuracy
+    return evaluate_map(output, LABELS, label_options=LABELS_READ).accuracy
 
 
 def baselines(train_part: Path, test_part: Path) -> dict[str, Accuracy]:
     """The forest and the constant answer, measured on the same pixels."""
     first, second = open_scene(train_part), open_scene(test_part)
-    train_labels = open_labels(LABELS, first.geobox, **LABELS_READ)
-    test_labels = open_labels(LABELS, second.geobox, legend=train_labels.legend, **LABELS_READ)
+    train_labels = open_labels(LABELS, first.geobox, options=LABELS_READ)
+    test_labels = open_labels(
+        LABELS, second.geobox, options=LABELS_READ, legend=train_labels.legend
+    )
     return score_baselines(first, train_labels, second, test_labels)
 
 

@@ -104,6 +104,7 @@ def evaluate(class_raster: str, **options: Any) -> None:
 
 def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapAssessment:
     from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
+    from geodinoseg.labels.options import LabelOptions
 
     unit, tolerance = options["boundary_tolerance"]
     in_unit = {f"boundary_tolerance_{unit}": tolerance}
@@ -111,10 +112,13 @@ def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapAssessm
         return evaluate_map(
             class_raster,
             options["labels"],
-            class_field=options["class_field"],
-            unlabelled=options["unlabelled"],
-            ignore_classes=options["ignore_class"],
-            extent=options["extent"],
+            label_options=LabelOptions(
+                class_field=options["class_field"],
+                unlabelled=options["unlabelled"],
+                ignore_classes=options["ignore_class"],
+                extent=options["extent"],
+                allow_external=options["allow_external"],
+            ),
             options=EvaluationOptions(
                 regions=options["regions"],
                 region_field=options["region_field"],

@@ -21,7 +21,8 @@ from geodinoseg.evaluation.boundaries import (
 )
 from geodinoseg.evaluation.calibration import Reliability, count_confidence
 from geodinoseg.evaluation.regions import Region
-from geodinoseg.labels.open import IGNORE, Labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.labels import Labels
 from geodinoseg.legend import LARGEST_CLASS_ID
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_confidence

@@ -19,7 +19,9 @@ from geodinoseg.evaluation.boundaries import (
 from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionAssessment, check_class_count, compare
 from geodinoseg.evaluation.regions import read_regions
-from geodinoseg.labels.open import LabelsPath, Unlabelled, open_labels
+from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
+from geodinoseg.labels.paths import LabelsPath
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
@@ -102,8 +104,8 @@ class EvaluationOptions:
     boundary_tolerance_m: float | None = None
     """The same in metres on the ground; where given it counts instead."""
     allow_external: bool = False
-    """Whether map, labels, extent and regions may be of any kind that GDAL knows; see
-    `open_scene`."""
+    """Whether map and regions may be of any kind that GDAL knows; see `open_scene`. Labels and
+    extent have their own flag in `LabelOptions`."""
 
     @property
     def tolerance(self) -> Tolerance:
@@ -120,10 +122,7 @@ def evaluate_map(
     class_raster: FilePath | ClassRaster,
     labels: LabelsPath | Sequence[LabelsPath],
     *,
-    class_field: str | None = None,
-    unlabelled: Unlabelled = "ignore",
-    ignore_classes: tuple[str, ...] = (),
-    extent: LabelsPath | None = None,
+    label_options: LabelOptions | None = None,
     options: EvaluationOptions = _DEFAULTS,
     progress: Progress = no_progress,
 ) -> MapAssessment:
@@ -136,10 +135,7 @@ def evaluate_map(
         class_raster: the map.
         labels: polygons or a label raster, or several `NAME=FILE`; classes are matched to the
             map's by name or id.
-        class_field: as in `open_labels`, and so are the others.
-        unlabelled: what pixels without a label are.
-        ignore_classes: classes of the labels to leave out.
-        extent: polygons within which labelling is complete.
+        label_options: how the labels are read; their legend file does not count.
         options: regions, confidence, tolerance of boundaries.
         progress: told the share of the map compared.
 
@@ -155,16 +151,7 @@ def evaluate_map(
     check_class_count(raster)
     if options.confidence is not None:
         raster = replace(raster, confidence_path=Path(options.confidence))
-    source = open_labels(
-        labels,
-        raster.geobox,
-        class_field=class_field,
-        unlabelled=unlabelled,
-        ignore_classes=ignore_classes,
-        legend=raster.legend,
-        extent=extent,
-        allow_external=options.allow_external,
-    )
+    source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
     regions = (
         ()
         if options.regions is None

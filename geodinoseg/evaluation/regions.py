@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.labels.features import sound_polygons
+from geodinoseg.labels.features import valid_polygons
 from geodinoseg.labels.polygon_source import (
     PolygonSource,
-    ScenePolygons,
-    areas_on,
+    intersecting_scene,
     polygon_source,
-    reaching,
+    to_pixel_space,
 )
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.windows import Window
@@ -66,13 +65,13 @@ def read_regions(
     """
     layer = open_vector_layer(path, allow_external=allow_external)
     frame = layer.read([_name_field(path, layer.columns, field)])
-    polygons, kept = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
+    polygons, kept = valid_polygons(path, np.array(frame.geometry.array, dtype=object))
     names = [_name_of(value) for value in frame.iloc[kept, 0].tolist()]
     if "" in names:
         _log.warning("%s: left out %d regions without a name.", path, names.count(""))
-    areas = areas_on(path, crs_of(frame), polygons, geobox)
+    areas = to_pixel_space(path, crs_of(frame), polygons, geobox)
     members: dict[str, list[int]] = {name: [] for name in names if name}
-    for index in reaching(areas, geobox).tolist():
+    for index in intersecting_scene(areas, geobox).tolist():
         if names[index]:
             members[names[index]].append(index)
     regions = tuple(
@@ -114,6 +113,5 @@ def _name_of(value: Any) -> str:
 
 
 def _burnt(areas: NDArray[Any]) -> PolygonSource:
-    channels = np.zeros(len(areas), dtype=np.int64)
-    placed = ScenePolygons(polygons=areas, class_ids=channels)
-    return polygon_source(placed, channels, fill=IGNORE, dtype=np.dtype(np.int16))
+    class_indices = np.zeros(len(areas), dtype=np.int64)
+    return polygon_source(areas, class_indices, fill=IGNORE, dtype=np.dtype(np.int16))

@@ -1,9 +1,9 @@
 """Folders of image chips and their label chips, as ArcGIS exports them or as plain pairs.
 
 Finds the pairs by name; opens no raster. ArcGIS's "Export Training Data For Deep Learning" writes
-images/, labels/, map.txt (a line a pair), esri_accumulated_stats.json and esri_model_definition.emd
-(both JSON; the classes have Value, Name and Color). Of its formats Classified_Tiles alone says what
-each pixel is, and there a pixel of no class is 0.
+images/, labels/, map.txt (one line per pair), esri_accumulated_stats.json and
+esri_model_definition.emd (both JSON; the classes have Value, Name and Color). Of its formats only
+Classified_Tiles gives the class of each pixel, and there a pixel of no class is 0.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ChipFolder:
     pairs: tuple[tuple[str, str], ...]
     """Image and label of each, in the order of their names."""
     style: ClassStyle
-    """Numbers, names and colours of the classes, where the folder says them."""
+    """Numbers, names and colours of the classes, where the folder describes them."""
     zero_is_unlabelled: bool
-    """Whether the value 0 is no class, as in ArcGIS's exports that list no class 0."""
+    """Whether the value 0 is no label, as in ArcGIS's exports that list no class 0."""
 
 
 def find_chips(folder: str, labels: str | None = None) -> ChipFolder:
@@ -52,50 +52,44 @@ def find_chips(folder: str, labels: str | None = None) -> ChipFolder:
         labels: folder of the label chips.
 
     Raises:
-        LabelError: a folder is none or holds no pair, the export is not of pixels, or its
+        LabelError: a folder is missing or holds no pair, the export is not of pixels, or its
             description is damaged.
     """
-    root = Path(folder)
-    if labels is not None and not Path(labels).is_dir():
+    root, home = Path(folder), None if labels is None else Path(labels)
+    if home is not None and not home.is_dir():
         raise LabelError(
-            f"{folder}: is a folder of image chips, and its labels were said to be in {labels}, "
-            f"which is no folder of label chips; give one, or scenes as files."
+            f"{folder}: is a folder of image chips, but its labels {labels} are not a folder of "
+            f"label chips; give one, or scenes as files."
         )
-    given = [root, *([] if labels is None else [Path(labels)])]
-    # The description of an export lies beside its images/ and labels/.
-    homes = given if labels is None else [*given, Path(labels).parent, root.parent]
-    images, masks = _rasters_of(root, None if labels is None else Path(labels))
-    is_export = any((home / name).is_file() for home in homes for name in (_EMD, _STATISTICS, _MAP))
-    listed = _listed(root) if labels is None else []
+    images, masks = _rasters_of(root, home)
+    listed = _listed_pairs(root) if home is None else []
     pairs = listed or [(images[stem], masks[stem]) for stem in images if stem in masks]
     if not pairs:
         raise LabelError(
             f"{folder}: holds no image chip with its label chip; give images/ and labels/ (or "
-            f"masks/) with the same names, or NAME.tif beside NAME_mask.tif, or say with --labels "
-            f"where the labels are."
+            f"masks/) with the same names, or NAME.tif beside NAME_mask.tif, or the folder of the "
+            f"labels with --labels."
         )
     _warn_of_unpaired(folder, images, masks, pairs)
-    style = _described(homes)
+    # The description of an export lies beside its images/ and labels/.
+    homes = [root] if home is None else [root, home, home.parent, root.parent]
+    style = _described_classes(homes)
     has_zero = any(entry.class_id == 0 for entry in style.classes)
     return ChipFolder(
         path=folder,
         pairs=tuple((str(image), str(label)) for image, label in sorted(pairs)),
         style=style,
-        zero_is_unlabelled=is_export and not has_zero,
+        zero_is_unlabelled=_is_export(homes) and not has_zero,
     )
 
 
 def joined(folders: Sequence[ChipFolder]) -> ChipFolder:
-    """The pairs of several folders as those of one.
-
-    Raises:
-        LabelError: the folders say different things of their classes.
-    """
+    """The pairs of several folders as those of one; their classes must agree."""
     first = folders[0]
     for other in folders[1:]:
         if (other.style, other.zero_is_unlabelled) != (first.style, first.zero_is_unlabelled):
             raise LabelError(
-                f"{other.path}: says other classes than {first.path}; export both alike, or train "
+                f"{other.path}: has other classes than {first.path}; export both alike, or train "
                 f"on one of them."
             )
     pairs = tuple(pair for folder in folders for pair in folder.pairs)
@@ -110,7 +104,7 @@ def _rasters_of(root: Path, labels: Path | None) -> tuple[dict[str, Path], dict[
     _check_pixelwise(home)
     images = _by_stem(_first_folder(root, _IMAGES) or root)
     masks = _by_stem(home)
-    # Some call a label NAME_mask even in a folder of its own.
+    # A label may be called NAME_mask even in a folder of its own.
     return images, {stem if stem in images else _bare(stem): masks[stem] for stem in masks}
 
 
@@ -136,25 +130,27 @@ def _bare(stem: str) -> str:
     return bare if separator and last.lower() in {*_LABELS, "seg", "lab"} else stem
 
 
-def _first_folder(root: Path | None, names: Sequence[str]) -> Path | None:
-    if root is None:
-        return None
-    there = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-    return next((there[name] for name in names if name in there), None)
+def _first_folder(root: Path, names: Sequence[str]) -> Path | None:
+    folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+    return next((folders[name] for name in names if name in folders), None)
 
 
 def _check_pixelwise(labels: Path) -> None:
-    """Refuse boxes: object labels lie in XML or text files."""
+    """Refuse bounding boxes: object labels lie in XML or text files."""
     suffixes = {path.suffix.lower() for path in labels.iterdir() if path.is_file()}
     if suffixes & {".xml", ".txt"} and not suffixes & set(_SUFFIXES):
         raise LabelError(
-            f"{labels}: holds boxes round objects, not a class for each pixel; export the training "
-            f"data as Classified Tiles."
+            f"{labels}: holds bounding boxes of objects, not a class for each pixel; export the "
+            f"training data as Classified Tiles."
         )
 
 
-def _listed(root: Path) -> list[tuple[Path, Path]]:
-    """The pairs of an export's list that are there: image first, label last in a line."""
+def _is_export(homes: Sequence[Path]) -> bool:
+    return any((home / name).is_file() for home in homes for name in (_EMD, _STATISTICS, _MAP))
+
+
+def _listed_pairs(root: Path) -> list[tuple[Path, Path]]:
+    """The pairs of an export's list that exist: image first, label last in a line."""
     if not (root / _MAP).is_file():
         return []
     found = []
@@ -185,8 +181,8 @@ def _warn_of_unpaired(
         )
 
 
-def _described(homes: Sequence[Path]) -> ClassStyle:
-    """The classes of an export's description, after a look at its format."""
+def _described_classes(homes: Sequence[Path]) -> ClassStyle:
+    """The classes of an export's description, once its format is checked."""
     found = [home / name for name in (_EMD, _STATISTICS) for home in homes]
     for path in dict.fromkeys(path for path in found if path.is_file()):
         text = read_text(str(path))
@@ -194,7 +190,7 @@ def _described(homes: Sequence[Path]) -> ClassStyle:
         mode = str(content.get("MetaDataMode", _PIXELWISE))
         if mode.lower() != _PIXELWISE:
             raise LabelError(
-                f"{path}: is of the format {mode}, which does not say the class of each pixel; "
+                f"{path}: is of the format {mode}, which does not give the class of each pixel; "
                 f"export the training data as Classified Tiles."
             )
         if content.get("Classes"):
@@ -209,7 +205,7 @@ def _json_object(path: Path, text: str) -> dict[str, object]:
         content = None
     if not isinstance(content, dict):
         raise LabelError(
-            f"{path}: is no JSON, as such a file should be; export the training data again, or "
-            f"remove it, then the numbers of the chips are the classes."
+            f"{path}: is not a JSON object, as such a file should be; export the training data "
+            f"again, or remove it, then the numbers of the chips are the classes."
         )
     return content

@@ -1,75 +1,55 @@
-"""From the classes of labels to the legend of a map, and to its channels."""
+"""From the classes of labels to the legend of a map, and to class indices: positions in it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, LegendError, one_line
-from geodinoseg.labels.classes import BACKGROUND, IGNORE, FeatureClasses, ids_of_names, nameless
+from geodinoseg.labels.classes import (
+    BACKGROUND,
+    IGNORE,
+    FeatureClasses,
+    default_name,
+    ids_of_names,
+)
 from geodinoseg.legend import Legend, LegendClass
 
-Unlabelled = Literal["ignore", "background"]
-"""What pixels without a label are: unknown, or a class of their own."""
-
 _FEWEST_CLASSES = 2
-
-
-def occurring_names(classes: FeatureClasses) -> dict[int, str]:
-    """Names of the class ids that occur, by id."""
-    occurring = np.unique(classes.class_ids[classes.class_ids != IGNORE]).tolist()
-    return {class_id: classes.names[class_id] for class_id in occurring}
 
 
 def shared_names(found: Sequence[tuple[str, FeatureClasses]]) -> dict[int, str]:
     """Ids and names of all classes that occur in the labels of several scenes.
 
-    Ids stay as they are in the files; where files with names alone number them differently, the
-    names are numbered anew, together.
-
-    Args:
-        found: path and classes of the labels of each scene.
-
-    Raises:
-        LabelError: an id has different names in two files.
+    Ids stay as they are in the files; names without numbers that the files number differently
+    are renumbered together. `found` has path and classes of the labels of each scene.
     """
     if not any(classes.is_numbered for _, classes in found):
-        return _shared_by_name([occurring_names(classes) for _, classes in found])
+        return _shared_by_name([_occurring_names(classes) for _, classes in found])
     shared: dict[int, str] = {}
     for path, classes in found:
         # Names without numbers have to be among those of the other files.
-        for class_id, name in occurring_names(classes).items() if classes.is_numbered else ():
+        for class_id, name in _occurring_names(classes).items() if classes.is_numbered else ():
             other = shared.get(class_id, name)
-            if other != name and nameless(class_id) not in (other, name):
+            if other != name and default_name(class_id) not in (other, name):
                 raise LabelError(
                     f"{path}: class {class_id} is called {name!r}, and {other!r} in the labels of "
                     f"another scene; give it one name, or number the classes alike."
                 )
-            shared[class_id] = name if other == nameless(class_id) else other
+            shared[class_id] = name if other == default_name(class_id) else other
     return shared
 
 
-def legend_of(
-    path: str, names: Mapping[int, str], *, colors: Mapping[int, str] | None = None
-) -> Legend:
-    """The legend of classes.
-
-    Args:
-        path: for messages.
-        names: of the classes that occur, by id.
-        colors: #rrggbb by class id, where they have some already.
-
-    Raises:
-        LabelError: fewer than two classes, or a name that cannot be shown.
-    """
+def make_legend(path: str, names: Mapping[int, str], *, colors: Mapping[int, str]) -> Legend:
+    """The legend of the classes that occur, by id; those without a colour get one."""
     if len(names) < _FEWEST_CLASSES:
         only = f"one class only, {next(iter(names.values()))!r}" if names else "no class"
         raise LabelError(
-            f"{path}: has {only} in the scene, and a map needs two; label another class, or say "
-            f"--unlabelled background where everything without a label is one."
+            f"{path}: has {only} in the scene, and a map needs two; label another class, or use "
+            f"--unlabelled background if everything without a label is one."
         )
     try:
         return Legend.of_names(names, colors)
@@ -77,22 +57,14 @@ def legend_of(
         raise LabelError(f"{path}: {one_line(error)}; rename that class.") from error
 
 
-def with_background(
-    path: str, names: Mapping[int, str], given: Mapping[int, str]
-) -> dict[int, str]:
-    """Classes and the background, where pixels without a label are one.
+def add_background(path: str, names: Mapping[int, str], given: Mapping[int, str]) -> dict[int, str]:
+    """Names of the classes and of the background, which pixels without a label are.
 
-    Args:
-        path: for messages.
-        names: of the classes that occur, by id.
-        given: number and name of the background, where a legend file gives it one; else class 0.
-
-    Raises:
-        LabelError: its number is taken by something else.
+    `given` has its number and name where a legend file gives them; else it is class 0.
     """
     background = _background_id(names)
     if background is not None:
-        return {**names, 0: BACKGROUND} if names[background] == nameless(0) else dict(names)
+        return {**names, 0: BACKGROUND} if names[background] == default_name(0) else dict(names)
     added = dict(given) or {0: BACKGROUND}
     taken = next((class_id for class_id in added if class_id in names), None)
     if taken is not None:
@@ -103,41 +75,32 @@ def with_background(
     return {**names, **added}
 
 
-def fitted_to(path: str, classes: FeatureClasses, legend: Legend) -> NDArray[np.int64]:
-    """Class ids of the features in a legend that is given.
+def match_to_legend(path: str, classes: FeatureClasses, legend: Legend) -> NDArray[np.int64]:
+    """Class ids of the features in a given legend; a class that it lacks is an error.
 
-    Classes fit by their name, and by their id too where the file gives one. A class that has a
-    number and no name fits by its number.
+    Classes match by their name, and by their id too where the file gives one. A class that has a
+    number and no name matches by its number.
 
     Returns:
         (features,), IGNORE where the class is unknown.
-
-    Raises:
-        LabelError: a class that the legend does not have, or has under another name.
     """
     ids = {IGNORE: IGNORE}
-    for class_id, name in occurring_names(classes).items():
-        fits = _fits_number if classes.is_numbered else _fits_name
-        fitting = [entry.class_id for entry in legend if fits(entry, class_id, name)]
-        if not fitting:
-            said = ", ".join(f"{entry.class_id} {entry.name}" for entry in legend)
+    for class_id, name in _occurring_names(classes).items():
+        number = class_id if classes.is_numbered else None
+        matching = [entry.class_id for entry in legend if _matches(entry, number, name)]
+        if not matching:
+            known = ", ".join(f"{entry.class_id} {entry.name}" for entry in legend)
             what = f"{class_id} ({name})" if classes.is_numbered else repr(name)
             raise LabelError(
-                f"{path}: class {what} is not one of those in use ({said}); correct its name or "
+                f"{path}: class {what} is not one of those in use ({known}); correct its name or "
                 f"number, or leave it out with --ignore-class."
             )
-        ids[class_id] = fitting[0]
+        ids[class_id] = matching[0]
     return np.array([ids[class_id] for class_id in classes.class_ids.tolist()], dtype=np.int64)
 
 
-def unlabelled_channel(path: str, legend: Legend, unlabelled: Unlabelled) -> int:
-    """Channel of pixels without a label, or IGNORE.
-
-    Raises:
-        LabelError: they are to be background, and the legend has none.
-    """
-    if unlabelled == "ignore":
-        return IGNORE
+def background_index(path: str, legend: Legend) -> int:
+    """Class index of the background; a legend without one is an error."""
     background = _background_id({entry.class_id: entry.name for entry in legend})
     if background is None:
         raise LabelError(
@@ -148,9 +111,15 @@ def unlabelled_channel(path: str, legend: Legend, unlabelled: Unlabelled) -> int
     return int(legend.class_ids.tolist().index(background))
 
 
-def channel_dtype(legend: Legend) -> np.dtype[Any]:
-    """int16 where it holds every channel, else int32."""
+def class_index_dtype(legend: Legend) -> np.dtype[Any]:
+    """int16 where it holds every class index, else int32."""
     return np.dtype(np.int16 if len(legend) <= np.iinfo(np.int16).max else np.int32)
+
+
+def _occurring_names(classes: FeatureClasses) -> dict[int, str]:
+    """Names of the class ids that occur, by id."""
+    occurring = np.unique(classes.class_ids[classes.class_ids != IGNORE]).tolist()
+    return {class_id: classes.names[class_id] for class_id in occurring}
 
 
 def _shared_by_name(files: Sequence[Mapping[int, str]]) -> dict[int, str]:
@@ -161,12 +130,10 @@ def _shared_by_name(files: Sequence[Mapping[int, str]]) -> dict[int, str]:
     return {class_id: name for name, class_id in ids_of_names(names).items()}
 
 
-def _fits_name(entry: LegendClass, _: int, name: str) -> bool:
-    return entry.name == name
-
-
-def _fits_number(entry: LegendClass, class_id: int, name: str) -> bool:
-    same_name = entry.name == name or nameless(class_id) in (name, entry.name)
+def _matches(entry: LegendClass, class_id: int | None, name: str) -> bool:
+    if class_id is None:
+        return entry.name == name
+    same_name = entry.name == name or default_name(class_id) in (name, entry.name)
     return entry.class_id == class_id and same_name
 
 
@@ -175,4 +142,4 @@ def _background_id(names: Mapping[int, str]) -> int | None:
     for class_id, name in names.items():
         if name.casefold() == BACKGROUND:
             return class_id
-    return 0 if names.get(0) == nameless(0) else None
+    return 0 if names.get(0) == default_name(0) else None

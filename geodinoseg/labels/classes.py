@@ -14,10 +14,10 @@ from geodinoseg.errors import LabelError
 from geodinoseg.legend import LARGEST_CLASS_ID
 
 IGNORE = -1
-"""Where there is no label: neither learnt from nor counted."""
+"""Where there is no label: neither trained on nor counted."""
 
 USUAL_FIELDS = ("class", "class_id", "class_name", "label")
-"""Columns that are taken for the class column unasked, the first that is there."""
+"""Names of the class column where none is given; the first that exists is used."""
 
 BACKGROUND = "background"
 """Name of the class of everything without a label."""
@@ -43,29 +43,20 @@ def class_columns(
 ) -> tuple[str, str | None]:
     """The column that holds the class, and the one that holds its name where ids have their own.
 
-    Args:
-        path: for messages.
-        columns: all columns of the layer.
-        class_field: the column that was asked for; None finds one of `USUAL_FIELDS`.
-
-    Returns:
-        class column, name column or None. Capitals do not matter.
-
-    Raises:
-        LabelError: there is no such column; the message lists those there are.
+    Without a class field it is one of `USUAL_FIELDS`. Case does not matter.
     """
     by_name = {column.casefold(): column for column in reversed(columns)}
-    there = f"its columns are {', '.join(columns)}" if columns else "it has no columns at all"
+    existing = f"its columns are {', '.join(columns)}" if columns else "it has no columns at all"
     if class_field is not None:
         exact = class_field if class_field in columns else by_name.get(class_field.casefold())
         if exact is None:
-            raise LabelError(f"{path}: has no column {class_field!r}; give another ({there}).")
+            raise LabelError(f"{path}: has no column {class_field!r}; give another ({existing}).")
         return exact, None
     found = next((by_name[name] for name in USUAL_FIELDS if name in by_name), None)
     if found is None:
         raise LabelError(
-            f"{path}: has no column {', '.join(USUAL_FIELDS[:-1])} or {USUAL_FIELDS[-1]}; say "
-            f"with --class-field which one holds the class ({there})."
+            f"{path}: has no column {', '.join(USUAL_FIELDS[:-1])} or {USUAL_FIELDS[-1]}; give "
+            f"the one that holds the class with --class-field ({existing})."
         )
     return found, by_name.get("class_name") if found.casefold() == "class_id" else None
 
@@ -89,38 +80,27 @@ def feature_classes(
     Args:
         path: for messages.
         field: name of the column, for messages.
-        values: one a feature; None where it has none.
+        values: one per feature; None where it has none.
         names: class names where `values` are ids; None without such a column.
-        ignore_classes: names (or ids) of classes to be taken for unknown.
-        legend_names: names of numbers that come before those of the file.
+        ignore_classes: names (or ids) of classes to treat as unknown.
+        legend_names: names of numbers that take precedence over those of the file.
         style_names: names of numbers that have none in the file.
-
-    Raises:
-        LabelError: neither names nor whole numbers, an id below 0 or past 65,534, one id with
-            two names or one name with two ids.
     """
     known = [value if _is_given(value) else None for value in values]
     numbers = _numbers(path, field, known)
     if numbers is None:
         texts = [None if value is None else str(value).strip() for value in known]
-        return _of_names(texts, ignore_classes)
-    told = _names_of_numbers(path, numbers, names)
-    by_number = {
-        **{number: nameless(number) for number in numbers if number is not None},
-        **_those_of(numbers, style_names or {}),
-        **{number: name for number, name in told.items() if name != nameless(number)},
-        **_those_of(numbers, legend_names or {}),
-    }
-    _check_one_id_each(path, by_number)
+        return _classes_of_names(texts, ignore_classes)
+    by_number = _names_by_number(path, numbers, names, legend_names or {}, style_names or {})
     asked = set(ignore_classes)
-    said = {number: {str(number), name} & asked for number, name in by_number.items()}
-    kept = [None if number is None or said[number] else number for number in numbers]
+    ignored = {number: {str(number), name} & asked for number, name in by_number.items()}
+    kept = [None if number is None or ignored[number] else number for number in numbers]
     _check_range(path, field, kept)
     return FeatureClasses(
         class_ids=np.array([IGNORE if number is None else number for number in kept], np.int64),
         names={number: by_number[number] for number in set(kept) if number is not None},
         is_numbered=True,
-        ignored=frozenset(name for found in said.values() for name in found),
+        ignored=frozenset(name for found in ignored.values() for name in found),
     )
 
 
@@ -131,8 +111,8 @@ def ids_of_names(names: Collection[str]) -> dict[str, int]:
     return {BACKGROUND: 0, **numbered} if BACKGROUND in names else numbered
 
 
-def nameless(class_id: int) -> str:
-    """What a class is called that has a number only."""
+def default_name(class_id: int) -> str:
+    """Name of a class that has a number only."""
     return f"class {class_id}"
 
 
@@ -157,13 +137,39 @@ def _numbers(path: str, field: str, values: Sequence[Any]) -> list[int | None] |
     fractions = [value for value in given if not float(value).is_integer()]
     if fractions:
         raise LabelError(
-            f"{path}: column {field!r} holds {fractions[0]}, which is no class: give names or "
+            f"{path}: column {field!r} holds {fractions[0]}, which is not a class: give names or "
             f"whole numbers, or choose another column with --class-field."
         )
     return [None if value is None else round(float(value)) for value in values]
 
 
-def _names_of_numbers(
+def _names_by_number(
+    path: str,
+    numbers: Sequence[int | None],
+    names: Sequence[Any] | None,
+    legend_names: Mapping[int, str],
+    style_names: Mapping[int, str],
+) -> dict[int, str]:
+    """Names of the numbers that occur: the legend's, else the file's, else the style's."""
+    occurring = {number for number in numbers if number is not None}
+    own = _own_names(path, numbers, names)
+    by_number = {
+        **{number: default_name(number) for number in numbers if number is not None},
+        **{number: style_names[number] for number in occurring & style_names.keys()},
+        **{number: name for number, name in own.items() if name != default_name(number)},
+        **{number: legend_names[number] for number in occurring & legend_names.keys()},
+    }
+    by_name: dict[str, int] = {}
+    for number, name in by_number.items():
+        if by_name.setdefault(name, number) != number:
+            raise LabelError(
+                f"{path}: {name!r} is the name of classes {by_name[name]} and {number}; give each "
+                f"its own, or choose one of the columns with --class-field."
+            )
+    return by_number
+
+
+def _own_names(
     path: str, numbers: Sequence[int | None], names: Sequence[Any] | None
 ) -> dict[int, str]:
     """The names that the file gives to numbers."""
@@ -180,25 +186,10 @@ def _names_of_numbers(
     return found
 
 
-def _those_of(numbers: Sequence[int | None], names: Mapping[int, str]) -> dict[int, str]:
-    there = {number for number in numbers if number is not None}
-    return {number: names[number] for number in there & names.keys()}
-
-
-def _check_one_id_each(path: str, names: Mapping[int, str]) -> None:
-    by_name: dict[str, int] = {}
-    for number, name in names.items():
-        if by_name.setdefault(name, number) != number:
-            raise LabelError(
-                f"{path}: {name!r} is the name of classes {by_name[name]} and {number}; give each "
-                f"its own, or choose one of the columns with --class-field."
-            )
-
-
-def _of_names(texts: Sequence[str | None], ignore_classes: Sequence[str]) -> FeatureClasses:
-    there = {text for text in texts if text is not None}
-    ignored = there.intersection(ignore_classes)
-    numbered = ids_of_names(there - ignored)
+def _classes_of_names(texts: Sequence[str | None], ignore_classes: Sequence[str]) -> FeatureClasses:
+    occurring = {text for text in texts if text is not None}
+    ignored = occurring.intersection(ignore_classes)
+    numbered = ids_of_names(occurring - ignored)
     ids = [IGNORE if text is None else numbered.get(text, IGNORE) for text in texts]
     return FeatureClasses(
         class_ids=np.array(ids, np.int64),
@@ -212,6 +203,6 @@ def _check_range(path: str, field: str, numbers: Sequence[int | None]) -> None:
     for number in numbers:
         if number is not None and not 0 <= number <= LARGEST_CLASS_ID:
             raise LabelError(
-                f"{path}: column {field!r} holds the class id {number}, and ids go from 0 to "
+                f"{path}: column {field!r} holds the class id {number}, but ids range from 0 to "
                 f"{LARGEST_CLASS_ID}; renumber it, or leave it out with --ignore-class {number}."
             )

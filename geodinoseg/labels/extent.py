@@ -1,6 +1,6 @@
-"""Where labelling is complete: inside these polygons land without a label is background.
+"""Where labelling is complete: inside these polygons pixels without a label are background.
 
-Outside them it is unknown, whatever the labels themselves say they leave open.
+Outside them pixels without a label are unknown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geodinoseg.geobox import GeoBox
@@ -18,10 +17,16 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import read_areas
 from geodinoseg.labels.labels import LabelSource
 from geodinoseg.labels.paths import check_is_there
-from geodinoseg.labels.polygon_source import PolygonSource, areas_on, misses, reaching
+from geodinoseg.labels.polygon_source import (
+    PolygonSource,
+    intersecting_scene,
+    outside_scene_error,
+    polygon_source,
+    to_pixel_space,
+)
 from geodinoseg.windows import Window
 
-UNSAID = -2
+NO_LABEL = -2
 """Fill of labels inside an extent: no label, which is not the same as a label to ignore."""
 
 
@@ -30,11 +35,11 @@ class ExtentSource:
     """Labels whose gaps are background inside an extent and unknown outside it."""
 
     labels: LabelSource
-    """The labels, with `UNSAID` where there is none."""
+    """The labels, with `NO_LABEL` where there is none."""
     extent: PolygonSource
     """1 inside, 0 outside."""
     background: int
-    """Channel of the background."""
+    """Class index of the background."""
 
     @property
     def fill(self) -> int:
@@ -47,52 +52,40 @@ class ExtentSource:
         return getattr(self.labels, "polygons", None)
 
     @property
-    def channels(self) -> Any:
+    def class_indices(self) -> Any:
         """Of those polygons."""
-        return getattr(self.labels, "channels", None)
+        return getattr(self.labels, "class_indices", None)
 
     def reaches(self, window: Window) -> bool:
         """Whether a window may hold a label or a part of the extent."""
         return self.labels.reaches(window) or self.extent.reaches(window)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channels of a window."""
-        channels = self.labels.read(window)
-        unsaid = channels == UNSAID
+        """(height, width) class indices of a window."""
+        class_indices = self.labels.read(window)
+        unlabelled = class_indices == NO_LABEL
         inside = self.extent.read(window) == 1
-        channels[unsaid] = IGNORE
-        channels[unsaid & inside] = self.background
-        return channels
+        class_indices[unlabelled] = IGNORE
+        class_indices[unlabelled & inside] = self.background
+        return class_indices
 
 
-def extents_on(
-    path: str, geoboxes: Sequence[GeoBox], *, allow_external: bool = False
+def extent_sources(
+    path: str, geoboxes: Sequence[GeoBox], *, allow_external: bool
 ) -> list[PolygonSource]:
-    """An extent on the grids of scenes; it need not reach all of them.
-
-    Args:
-        path: polygons in any vector format and CRS; their columns do not count.
-        geoboxes: the scenes.
-        allow_external: as in `open_vector_layer`.
-
-    Raises:
-        LabelError: the file is missing or damaged, has no polygon, or lies outside all scenes.
-    """
+    """The extent on the grid of each scene; it must intersect one of them at least."""
     check_is_there(path)
     crs, polygons = read_areas(path, allow_external=allow_external)
-    placed = [areas_on(path, crs, polygons, geobox) for geobox in geoboxes]
-    reached = [
-        pixels[reaching(pixels, geobox)] for pixels, geobox in zip(placed, geoboxes, strict=True)
+    in_pixels = [to_pixel_space(path, crs, polygons, geobox) for geobox in geoboxes]
+    kept = [
+        pixels[intersecting_scene(pixels, geobox)]
+        for pixels, geobox in zip(in_pixels, geoboxes, strict=True)
     ]
-    if not any(map(len, reached)):
-        raise misses(path, crs, polygons, geoboxes[0])
+    if not any(map(len, kept)):
+        raise outside_scene_error(path, crs, polygons, geoboxes[0])
     return [
-        PolygonSource(
-            polygons=pixels,
-            channels=np.ones(len(pixels), dtype=np.int64),
-            tree=shapely.STRtree(pixels),
-            fill=0,
-            dtype=np.dtype(np.uint8),
+        polygon_source(
+            pixels, np.ones(len(pixels), dtype=np.int64), fill=0, dtype=np.dtype(np.uint8)
         )
-        for pixels in reached
+        for pixels in kept
     ]

@@ -1,4 +1,4 @@
-"""The features of a vector file as labels: polygons that are sound, each with its class.
+"""The features of a vector file as labels: valid polygons, each with its class.
 
 Coordinates stay as they are in the file.
 """
@@ -6,7 +6,7 @@ Coordinates stay as they are in the file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_classes
-from geodinoseg.labels.layer_styles import one_color, vector_style
+from geodinoseg.labels.layer_styles import single_symbol_color, vector_style
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import ClassFiles
 from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
@@ -33,7 +34,7 @@ class LabelFeatures:
     path: str
     """The file, for messages."""
     crs: pyproj.CRS | None
-    """None where the file says none."""
+    """None where the file has none."""
     polygons: NDArray[Any]
     """(features,) shapely polygons and multipolygons, valid, two-dimensional, not empty."""
     classes: FeatureClasses
@@ -44,39 +45,31 @@ class LabelFeatures:
 
 def read_features(
     path: str,
+    options: LabelOptions,
     *,
-    class_field: str | None,
-    ignore_classes: Sequence[str],
-    legend_names: Mapping[int, str] | None = None,
-    is_named_by_style: bool = True,
-    allow_external: bool = False,
+    legend_names: Mapping[int, str],
+    is_named_by_style: bool,
 ) -> LabelFeatures:
-    """Read a layer whole.
+    """Read the polygons of a layer and their classes.
 
     Args:
         path: any vector file; `file.gpkg|layername=roofs`, as QGIS writes it, picks a layer.
-        class_field: column that holds the class; None finds one of the usual names.
-        ignore_classes: classes whose polygons are areas to ignore.
-        legend_names: names of class numbers that come before those of the file.
-        is_named_by_style: whether numbers that have no name take that of the layer's style.
-        allow_external: as in `open_vector_layer`.
-
-    Raises:
-        LabelError: none or several layers, no feature, no polygon, no such column, or classes
-            that contradict each other.
+        options: class column, classes to ignore and whether the file may refer to others.
+        legend_names: names of class numbers that take precedence over those of the file.
+        is_named_by_style: whether numbers without a name take that of the layer's style.
     """
-    layer = open_vector_layer(path, allow_external=allow_external)
-    field, names_field = class_columns(path, layer.columns, class_field)
+    layer = open_vector_layer(path, allow_external=options.allow_external)
+    field, names_field = class_columns(path, layer.columns, options.class_field)
     columns = tuple(column for column in (field, names_field) if column is not None)
     frame = layer.read(columns)
-    polygons, kept = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
+    polygons, kept = valid_polygons(path, np.array(frame.geometry.array, dtype=object))
     style = vector_style(path, layer.name, columns)
     classes = feature_classes(
         path,
         field,
         _values(frame[field], kept),
         names=None if names_field is None else _values(frame[names_field], kept),
-        ignore_classes=ignore_classes,
+        ignore_classes=options.ignore_classes,
         legend_names=legend_names,
         style_names=style.names_by_id() if is_named_by_style else None,
     )
@@ -86,29 +79,22 @@ def read_features(
 
 
 def read_class_files(
-    files: ClassFiles,
-    *,
-    ignore_classes: Sequence[str],
-    legend_names: Mapping[int, str] | None = None,
-    allow_external: bool = False,
+    files: ClassFiles, options: LabelOptions, *, legend_names: Mapping[int, str]
 ) -> list[LabelFeatures]:
-    """Read files that hold one class each; what their columns say does not count.
+    """Read files that hold one class each; their columns do not count.
 
-    Args:
-        files: and the class of each; classes that are all whole numbers are class ids.
-        ignore_classes: classes whose polygons are areas to ignore.
-        legend_names: names of class numbers.
-        allow_external: as in `open_vector_layer`.
-
-    Raises:
-        LabelError: a file is damaged, or has no polygon.
+    Classes that are all whole numbers are class ids, named by `legend_names`.
     """
+    allow_external = options.allow_external
     layers = [
         (name, *read_areas(file, allow_external=allow_external)) for name, file in files.files
     ]
-    names = [name for name, _, polygons in layers for _ in polygons]
     classes = feature_classes(
-        files.name, "class", names, ignore_classes=ignore_classes, legend_names=legend_names
+        files.name,
+        "class",
+        [name for name, _, polygons in layers for _ in polygons],
+        ignore_classes=options.ignore_classes,
+        legend_names=legend_names,
     )
     ends = np.cumsum([len(polygons) for _, _, polygons in layers])
     ids = np.split(classes.class_ids, ends[:-1])
@@ -118,7 +104,7 @@ def read_class_files(
             crs=crs,
             polygons=polygons,
             classes=replace(classes, class_ids=ids_of_file),
-            style=_plain_style(file, name, allow_external=allow_external),
+            style=_single_style(file, name, allow_external=allow_external),
         )
         for (name, file), (_, crs, polygons), ids_of_file in zip(
             files.files, layers, ids, strict=True
@@ -126,35 +112,25 @@ def read_class_files(
     ]
 
 
-def read_areas(
-    path: str, *, allow_external: bool = False
-) -> tuple[pyproj.CRS | None, NDArray[Any]]:
-    """CRS and polygons of a layer whose columns do not count.
-
-    Raises:
-        LabelError: the file is damaged, or has no polygon.
-    """
+def read_areas(path: str, *, allow_external: bool) -> tuple[pyproj.CRS | None, NDArray[Any]]:
+    """CRS and polygons of a layer whose columns do not count."""
     frame = open_vector_layer(path, allow_external=allow_external).read(())
-    polygons, _ = sound_polygons(path, np.array(frame.geometry.array, dtype=object))
+    polygons, _ = valid_polygons(path, np.array(frame.geometry.array, dtype=object))
     return crs_of(frame), polygons
 
 
-def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+def valid_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The polygons among geometries: valid, two-dimensional, not empty.
 
-    Self-crossing ones are repaired, and all that cannot be an area is left out; a warning counts
-    either.
+    Self-crossing ones are repaired, and geometries that are not areas are left out; a warning
+    counts either. Where none is left, that is a LabelError.
 
     Args:
         path: for messages.
         geometries: (features,) shapely geometries or None.
 
     Returns:
-        polygons: (kept,) polygons and multipolygons.
-        kept: (kept,) index of each in what was given.
-
-    Raises:
-        LabelError: no polygon is left.
+        (kept,) polygons and multipolygons, and (kept,) index of each in `geometries`.
     """
     flat = shapely.force_2d(geometries)
     empty = shapely.is_missing(flat) | shapely.is_empty(flat) | has_nonfinite(flat)
@@ -167,7 +143,7 @@ def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
     if not len(kept):
         raise LabelError(
             f"{path}: holds {_kinds(flat[~empty]) or 'only empty geometries'} and no polygon; "
-            f"labels are areas, draw polygons round them."
+            f"labels are areas, draw polygons around them."
         )
     if crossed.any():
         _log.warning("%s: repaired %d self-crossing polygons.", path, int(crossed.sum()))
@@ -179,15 +155,15 @@ def sound_polygons(path: str, geometries: NDArray[Any]) -> tuple[NDArray[Any], N
 
 
 def has_nonfinite(geometries: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which geometries have a coordinate that is no place; None has none.
+    """Which geometries have a coordinate that is NaN, infinite or so large that areas overflow.
 
-    NaN and infinity are none, nor is one so large that areas overflow.
+    False where a geometry is None.
     """
     coordinates, feature = shapely.get_coordinates(geometries, return_index=True)
     found = np.zeros(len(geometries), dtype=np.bool_)
     with np.errstate(invalid="ignore"):
-        is_place = (np.abs(coordinates) < _FARTHEST).all(axis=1)
-    found[feature[~is_place]] = True
+        is_finite = (np.abs(coordinates) < _FARTHEST).all(axis=1)
+    found[feature[~is_finite]] = True
     return found
 
 
@@ -212,7 +188,8 @@ def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:
     return [None if is_missing else value for value, is_missing in pairs]
 
 
-def _plain_style(file: str, name: str, *, allow_external: bool) -> ClassStyle:
+def _single_style(file: str, name: str, *, allow_external: bool) -> ClassStyle:
     """The one colour that a class's own file is drawn in."""
-    color = one_color(file, open_vector_layer(file, allow_external=allow_external).name)
+    layer = open_vector_layer(file, allow_external=allow_external)
+    color = single_symbol_color(file, layer.name)
     return ClassStyle((StyledClass(name=name, color=color),)) if color else ClassStyle()

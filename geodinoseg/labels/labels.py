@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,17 +17,17 @@ from geodinoseg.windows import Window, windows_over
 
 
 class LabelSource(Protocol):
-    """Where labels come from."""
+    """Where labels come from: polygons, a raster, a chip, or one of these inside an extent."""
 
     @property
     def fill(self) -> int:
-        """Channel of pixels without a label, or IGNORE."""
+        """Class index of pixels without a label, or IGNORE."""
 
     def reaches(self, window: Window) -> bool:
         """Whether a window may hold anything but `fill`."""
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channels of a window."""
+        """(height, width) class indices of a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class Labels:
     geobox: GeoBox
     """The scene."""
     legend: Legend
-    """What the channels mean."""
+    """The classes; a class index is a position in it."""
     source: LabelSource
     """Polygons or a raster."""
     scene: Scene | None = None
@@ -48,17 +47,15 @@ class Labels:
 
     def on(self, scene: Scene) -> Labels:
         """The same labels, where a pixel without data in the scene does not count."""
-        return replace(self, scene=scene if _may_miss_pixels(scene) else None)
+        may_miss_pixels = bool(scene.validity) or scene.dtype.kind == "f"
+        return replace(self, scene=scene if may_miss_pixels else None)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """Labels of a window, whatever the scene holds there.
-
-        Args:
-            window: inside the scene.
+        """Labels of a window, whether or not the scene has data there.
 
         Returns:
-            (height, width) int16 (int32 past 32,767 classes): channel 0 to classes - 1 of the
-            legend, IGNORE where there is no label.
+            (height, width) int16 (int32 past 32,767 classes): class index 0 to classes - 1,
+            IGNORE where there is no label.
 
         Raises:
             LabelError: a label raster cannot be read.
@@ -66,7 +63,7 @@ class Labels:
         return self.source.read(window)
 
     def class_blocks(self, block_px: int) -> NDArray[np.int64]:
-        """How many pixels of each class each block of the scene holds, and the scene has data for.
+        """Count the labelled pixels with scene data, for each block and class.
 
         Blocks without a polygon cost nothing; a label raster is read through once.
 
@@ -79,37 +76,24 @@ class Labels:
         height, width = self.geobox.height, self.geobox.width
         shape = (-(-height // block_px), -(-width // block_px), len(self.legend))
         counts = np.zeros(shape, dtype=np.int64)
-        with self._scene_reader() as scene:
+        with nullcontext() if self.scene is None else self.scene.reader() as scene:
             for block in windows_over(height=height, width=width, rows=block_px, cols=block_px):
                 at = block.row_off // block_px, block.col_off // block_px
-                counts[at] = self._counted(block, scene)
+                counts[at] = self._count(block, scene)
         return counts
 
-    @contextmanager
-    def _scene_reader(self) -> Iterator[SceneReader | None]:
-        if self.scene is None:
-            yield None
-            return
-        with self.scene.reader() as reader:
-            yield reader
-
-    def _counted(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
+    def _count(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
         if not self.source.reaches(window):
-            return self._counted_fill(window, scene)
-        channels = self.source.read(window)
-        known = channels != IGNORE
+            return self._count_fill(window, scene)
+        class_indices = self.source.read(window)
+        known = class_indices != IGNORE
         if scene is not None:
             known &= scene.read(window)[1]
-        return np.bincount(channels[known], minlength=len(self.legend))
+        return np.bincount(class_indices[known], minlength=len(self.legend))
 
-    def _counted_fill(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
-        """Where no label reaches, nothing is burnt, and without background nothing is read."""
+    def _count_fill(self, window: Window, scene: SceneReader | None) -> NDArray[np.int64]:
         counts = np.zeros(len(self.legend), dtype=np.int64)
         if self.source.fill != IGNORE:
             pixels = window.height * window.width
             counts[self.source.fill] = pixels if scene is None else scene.read(window)[1].sum()
         return counts
-
-
-def _may_miss_pixels(scene: Scene) -> bool:
-    return bool(scene.validity) or scene.dtype.kind == "f"

@@ -1,19 +1,21 @@
-"""The style that a layer brings itself: in its GeoPackage, or in a `.qml` or `.clr` beside it.
+"""The style of a layer: in its GeoPackage, or in a `.qml` or `.clr` sidecar.
 
-Nobody asked for it, so one that cannot be read is left out with a warning.
+The user did not ask for it, so one that cannot be read is ignored with a warning.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 from geodinoseg.errors import LabelError, one_line
 from geodinoseg.labels.legend_file import read_legend_file, read_text
 from geodinoseg.labels.paths import file_of
-from geodinoseg.labels.styles import ClassStyle, StyleError, read_qml, single_color
+from geodinoseg.labels.styles import ClassStyle, StyleError, read_qml, read_single_color
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 10_000_000
@@ -21,64 +23,56 @@ _QUERY = (
     "SELECT styleQML FROM layer_styles WHERE f_table_name = ? "
     "ORDER BY useAsDefault DESC, id DESC LIMIT 1"
 )
+_T = TypeVar("_T")
 
 
 def vector_style(path: str, layer: str | None, fields: tuple[str, ...]) -> ClassStyle:
-    """The style of a layer by one of its columns.
+    """The style of a layer by one of the fields: the class column and that of the names."""
+    style = _read_layer_style(path, layer, lambda text: read_qml(text, fields=fields))
+    return ClassStyle() if style is None else style
 
-    Args:
-        path: of the layer, as `open_vector_layer` takes it.
-        layer: its name in the file; None in a format that has one only.
-        fields: the class column, and the one with the names where there is one.
-    """
+
+def single_symbol_color(path: str, layer: str | None) -> str | None:
+    """The colour of a layer that is drawn with a single symbol."""
+    return _read_layer_style(path, layer, read_single_color)
+
+
+def raster_style(path: str) -> ClassStyle:
+    """The palette of a raster in a `.qml` sidecar, else in a `.clr`."""
+    for suffix in (".qml", ".clr"):
+        sidecar = _sidecar(path, suffix)
+        if sidecar is None:
+            continue
+        try:
+            if suffix == ".qml":
+                return read_qml(read_text(str(sidecar)))
+            return read_legend_file(str(sidecar))
+        except (StyleError, LabelError) as error:
+            _log.warning("%s: cannot be read, so it is ignored (%s).", sidecar, one_line(error))
+    return ClassStyle()
+
+
+def _read_layer_style(path: str, layer: str | None, read: Callable[[str], _T]) -> _T | None:
+    """What `read` makes of a layer's QML; None where there is none, or none that can be read."""
     try:
         text = _qml_of(path, layer)
-        return ClassStyle() if text is None else read_qml(text, fields=fields)
+        return None if text is None else read(text)
     except (StyleError, LabelError) as error:
         _log.warning(
-            "%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error)
-        )
-        return ClassStyle()
-
-
-def one_color(path: str, layer: str | None) -> str | None:
-    """The colour of a layer that is drawn in one."""
-    try:
-        text = _qml_of(path, layer)
-        return None if text is None else single_color(text)
-    except (StyleError, LabelError) as error:
-        _log.warning(
-            "%s: the layer's style is left out, as it cannot be read (%s).", path, one_line(error)
+            "%s: the layer's style cannot be read, so it is ignored (%s).", path, one_line(error)
         )
         return None
 
 
-def raster_style(path: str) -> ClassStyle:
-    """The palette of a raster in a `.qml`, else in a `.clr` beside it."""
-    for suffix in (".qml", ".clr"):
-        beside = _beside(path, suffix)
-        if beside is None:
-            continue
-        try:
-            return (
-                read_qml(read_text(str(beside)))
-                if suffix == ".qml"
-                else read_legend_file(str(beside))
-            )
-        except (StyleError, LabelError) as error:
-            _log.warning("%s: is left out, as it cannot be read (%s).", beside, one_line(error))
-    return ClassStyle()
-
-
 def _qml_of(path: str, layer: str | None) -> str | None:
-    """The text of a layer's style; a GeoPackage's own comes before a file beside it."""
+    """The text of a layer's style; a GeoPackage's own takes precedence over a sidecar."""
     file = Path(file_of(path))
-    inside = None if layer is None or file.suffix.lower() != ".gpkg" else _inside(file, layer)
-    beside = _beside(path, ".qml") if inside is None else None
-    return read_text(str(beside)) if beside is not None else inside
+    own = None if layer is None or file.suffix.lower() != ".gpkg" else _geopackage_qml(file, layer)
+    sidecar = _sidecar(path, ".qml") if own is None else None
+    return read_text(str(sidecar)) if sidecar is not None else own
 
 
-def _inside(file: Path, layer: str) -> str | None:
+def _geopackage_qml(file: Path, layer: str) -> str | None:
     if not file.is_file():
         return None
     # Read only: SQLite would otherwise leave files of its own beside it.
@@ -88,14 +82,14 @@ def _inside(file: Path, layer: str) -> str | None:
             # In place of a table there may be a view that never ends.
             database.set_progress_handler(lambda: 1, _MOST_STEPS)
             row = database.execute(_QUERY, (layer,)).fetchone()
-    except sqlite3.Error:  # no such table, as a rule
+    except sqlite3.Error:  # usually, no such table
         return None
     return row[0] if row and isinstance(row[0], str) else None
 
 
-def _beside(path: str, suffix: str) -> Path | None:
-    beside = Path(file_of(path)).with_suffix(suffix)
+def _sidecar(path: str, suffix: str) -> Path | None:
+    sidecar = Path(file_of(path)).with_suffix(suffix)
     try:
-        return beside if beside.is_file() else None
+        return sidecar if sidecar.is_file() else None
     except OSError:
         return None

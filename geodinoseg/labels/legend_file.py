@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import LabelError, one_line
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import check_is_there
 from geodinoseg.labels.styles import ClassStyle, StyledClass, StyleError, hex_color, read_qml
 from geodinoseg.legend import LARGEST_CLASS_ID
@@ -39,12 +41,12 @@ def read_legend_file(path: str) -> ClassStyle:
 
     CSV has columns for number, name and colour in the usual spellings (`id`, `value`; `name`,
     `class`; `color`, `hex`, or `red`, `green`, `blue`), JSON a list of such objects (an Esri
-    `.emd` too); `.qml` is a QGIS style, `.clr` a colour map; text has a line a class, `water
+    `.emd` too); `.qml` is a QGIS style, `.clr` a colour map; text has one line per class, `water
     #4477aa` or `3 water #4477aa`. Number or colour may be missing.
 
     Raises:
-        LabelError: the file is missing or unreadable, an entry is no class, a colour no colour,
-            or a number or name stands twice.
+        LabelError: the file is missing or unreadable, an entry is not a class, a colour not a
+            colour, or a number or name occurs twice.
     """
     text = read_text(path)
     suffix = Path(path).suffix.lower()
@@ -56,25 +58,26 @@ def read_legend_file(path: str) -> ClassStyle:
     elif suffix in {".json", ".emd"}:
         entries = classes_of_json(path, text)
     else:
-        entries = tuple(_of_table(path, text) or _of_lines(path, text))
+        entries = tuple(_classes_of_table(path, text) or _classes_of_lines(path, text))
     _check(path, entries)
     return ClassStyle(entries)
 
 
+def style_from_options(options: LabelOptions) -> ClassStyle:
+    """What the legend file of the options says of classes; nothing without one."""
+    if options.legend_file is None:
+        return ClassStyle()
+    return read_legend_file(os.fspath(options.legend_file))
+
+
 def classes_of_json(path: str, text: str) -> tuple[StyledClass, ...]:
-    """The classes of a JSON list of objects, or of one under `classes` or `legend`.
-
-    Args:
-        path: for messages.
-        text: of the file.
-
-    Raises:
-        LabelError: it is no JSON, holds no such list, or an entry is no class.
-    """
+    """The classes of a JSON list of objects, or of one under `classes` or `legend`."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LabelError(f"{path}: is no JSON; write it anew ({one_line(error)}).") from error
+        raise LabelError(
+            f"{path}: is not valid JSON; write it again ({one_line(error)})."
+        ) from error
     if isinstance(content, dict):
         by_name = {str(key).casefold(): value for key, value in content.items()}
         content = by_name.get("classes", by_name.get("legend"))
@@ -83,85 +86,80 @@ def classes_of_json(path: str, text: str) -> tuple[StyledClass, ...]:
             f"{path}: holds no list of classes; give objects with class_id, name and color."
         )
     return tuple(
-        _of_values(f"{path}: entry {number}", _by_meaning(entry.items()))
+        _styled_class(
+            f"{path}: entry {number}",
+            {_COLUMNS.get(str(key).casefold(), ""): value for key, value in entry.items()},
+        )
         for number, entry in enumerate(content, start=1)
     )
 
 
 def read_text(path: str) -> str:
-    """The text of a small file.
-
-    Raises:
-        LabelError: it is missing, empty, too large, or holds no text.
-    """
+    """The text of a small file."""
     check_is_there(path)
     try:
         if Path(path).stat().st_size > _MOST_BYTES:
-            raise LabelError(f"{path}: is larger than any legend; give a text file.")
+            raise LabelError(f"{path}: is too large for a legend; give a text file.")
         content = Path(path).read_bytes()
     except OSError as error:
         raise LabelError(f"{path}: cannot be read ({one_line(error)}).") from error
     if b"\0" in content:
-        raise LabelError(f"{path}: holds no text; {_WAY_OUT}.")
+        raise LabelError(f"{path}: is not a text file; {_WAY_OUT}.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
 
 
-def _of_table(path: str, text: str) -> list[StyledClass]:
-    """The rows of a table with a header; nothing where there is no header we know."""
+def _classes_of_table(path: str, text: str) -> list[StyledClass]:
+    """The rows of a table with a header; nothing where the header is unknown."""
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=None), delimiter=delimiter))
     except csv.Error as error:
-        raise LabelError(f"{path}: is no table that can be read ({error}); {_WAY_OUT}.") from error
+        raise LabelError(f"{path}: cannot be read as a table ({error}); {_WAY_OUT}.") from error
     columns = [_COLUMNS.get(cell.strip().casefold().replace(" ", "_"), "") for cell in rows[0]]
     if not {"id", "name"} & set(columns) or not {"name", "color", "red"} & set(columns):
         return []
     return [
-        _of_values(f"{path}: row {number}", dict(zip(columns, row, strict=False)))
+        _styled_class(f"{path}: row {number}", dict(zip(columns, row, strict=False)))
         for number, row in enumerate(rows[1:], start=2)
         if any(cell.strip() for cell in row)
     ]
 
 
-def _of_lines(path: str, text: str) -> list[StyledClass]:
+def _classes_of_lines(path: str, text: str) -> list[StyledClass]:
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         comment = stripped.startswith("#") and not hex_color(stripped.split()[0])
         if stripped and not comment and not stripped.startswith("INTERPOLATION:"):
-            found.append(_of_line(f"{path}: line {number}", stripped))
+            found.append(_class_of_line(f"{path}: line {number}", stripped))
     return found
 
 
-def _of_line(where: str, line: str) -> StyledClass:
+def _class_of_line(where: str, line: str) -> StyledClass:
     if row := _QGIS_ROW.fullmatch(line):
-        return _of_values(where, {"id": row[1], "color": row[2], "name": row[3]})
+        return _styled_class(where, {"id": row[1], "color": row[2], "name": row[3]})
     if row := _CLR_ROW.fullmatch(line):
-        return _of_values(where, {"id": row[1], "color": row[2]})
+        return _styled_class(where, {"id": row[1], "color": row[2]})
     row = _TEXT_ROW.fullmatch(line)
     if row is None or not (row[1] or row[3]):
         raise LabelError(f"{where}: {line[:60]!r} has no colour and no number; {_WAY_OUT}.")
-    return _of_values(where, {"id": row[1], "name": row[2], "color": row[3]})
+    return _styled_class(where, {"id": row[1], "name": row[2], "color": row[3]})
 
 
-def _by_meaning(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
-    return {_COLUMNS.get(str(key).casefold(), ""): value for key, value in items}
-
-
-def _of_values(where: str, values: Mapping[str, Any]) -> StyledClass:
+def _styled_class(where: str, values: Mapping[str, Any]) -> StyledClass:
     given = {
         key: value for key, value in values.items() if value is not None and str(value).strip()
     }
-    if all(channel in given for channel in _RGB):
-        given["color"] = [given[channel] for channel in _RGB]
+    if all(key in given for key in _RGB):
+        given["color"] = [given[key] for key in _RGB]
     color = hex_color(given["color"]) if "color" in given else None
     if "color" in given and color is None:
         raise LabelError(
-            f"{where}: {given['color']!r} is no colour; give #rrggbb, such as #4477aa."
+            f"{where}: {given['color']!r} is not a colour; give #rrggbb, such as #4477aa."
         )
     name = str(given["name"]).strip() if "name" in given else None
     class_id = _class_id(where, given["id"]) if "id" in given else None
@@ -177,13 +175,13 @@ def _class_id(where: str, value: Any) -> int:
         number = -1.0
     if not (number.is_integer() and 0 <= number <= LARGEST_CLASS_ID):
         raise LabelError(
-            f"{where}: {value!r} is no class id; give a whole number from 0 to {LARGEST_CLASS_ID}."
+            f"{where}: {value!r} is not a class id; give a whole number from 0 to "
+            f"{LARGEST_CLASS_ID}."
         )
     return int(number)
 
 
-def _check(path: str, entries: Iterable[StyledClass]) -> None:
-    entries = list(entries)
+def _check(path: str, entries: Sequence[StyledClass]) -> None:
     if not entries:
         raise LabelError(f"{path}: holds no class; {_WAY_OUT}.")
     ids = [entry.class_id for entry in entries if entry.class_id is not None]

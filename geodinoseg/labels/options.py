@@ -6,33 +6,38 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from geodinoseg.errors import LabelError
+from geodinoseg.labels.paths import LabelsPath
 
 Unlabelled = Literal["ignore", "background"]
-"""What pixels without a label are: unknown, or a class of their own."""
+"""What pixels without a label are: unknown, or the class background."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions:
-    """How label files are read; see `labels.open_labels`."""
+    """How label files are read; an unknown choice is a LabelError."""
 
     class_field: str | None = None
-    """Column that holds the class."""
+    """Column with class names or numbers, of polygons only. None: class, class_id, class_name or
+    label, the first that exists."""
     unlabelled: Unlabelled = "ignore"
-    """What pixels under no polygon are."""
+    """What pixels without a label are."""
     ignore_classes: tuple[str, ...] = ()
-    """Classes whose polygons are left out of training."""
-    extent: str | None = None
-    """File of polygons within which labelling is complete: there the rest is background."""
-    legend_file: str | None = None
-    """File with numbers, names and colours of classes; see `read_legend_file`."""
+    """Classes, by name or number, whose labels are treated as unknown."""
+    extent: LabelsPath | None = None
+    """File of polygons within which labelling is complete: there pixels without a label are
+    background, elsewhere they are unknown, whatever `unlabelled` says."""
+    legend_file: LabelsPath | None = None
+    """File with numbers, names and colours of classes, in any form that `read_legend_file` takes;
+    classes that do not occur are left out."""
     allow_external: bool = False
-    """Whether labels, and image chips, may be of any kind that GDAL knows; see `open_scene`."""
+    """Whether label files and image chips may be of any kind that GDAL reads, and refer to other
+    files and addresses; otherwise they must be plain vector files and plain rasters."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown choice.
-
-        Raises:
-            LabelError: unlabelled is neither.
-        """
         if self.unlabelled not in get_args(Unlabelled):
             raise LabelError(f"unlabelled={self.unlabelled!r}: give ignore or background.")
+
+    @property
+    def has_background(self) -> bool:
+        """Whether pixels without a label are background, in the extent where there is one."""
+        return self.unlabelled == "background" or self.extent is not None

@@ -1,4 +1,4 @@
-"""What may be given as labels: a file, `NAME=FILE` for one class, a folder of one file a class.
+"""What may be given as labels: a file, `NAME=FILE` for one class, a folder of one file per class.
 
 Looks at names alone; opens nothing.
 """
@@ -19,11 +19,11 @@ VECTOR_SUFFIXES = (
     *(".kml", ".kmz", ".gml", ".tab", ".mif", ".gdb", ".sqlite", ".zip"),
 )
 _LAYER_SEPARATOR = "|layername="
-_FOLDER_SUFFIX = ".gdb"
-"""A file geodatabase is a folder that GDAL reads as one file."""
-# What stands in paths, connection strings and layer names, and in no class name.
-_NO_CLASS = "/\\|:"
-_NAMES_SAID = 3
+# A file geodatabase is a folder that GDAL reads as one file.
+_GEODATABASE_SUFFIX = ".gdb"
+# Characters of paths, connection strings and layer names that no class name has.
+_NOT_IN_CLASS_NAMES = "/\\|:"
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +41,14 @@ class ClassFiles:
 
 
 LabelFiles = str | ClassFiles
-"""Labels of a scene: one file with all classes, or a file a class."""
+"""Labels of a scene: one file with all classes, or one file per class."""
 
 
 def label_files(given: Sequence[LabelsPath | ClassFiles]) -> list[LabelFiles]:
     """Read what was given as labels.
 
-    `NAME=FILE` is the file of one class, unless the whole is a file that is there, a URL or a
-    path; all of these together are the labels of every scene. A folder is one file a class, named
+    `NAME=FILE` is the file of one class, unless the whole is an existing file, a URL or a path;
+    all of these together are the labels of every scene. A folder holds one file per class, named
     by the files' stems, in the order of their names.
 
     Args:
@@ -59,21 +59,21 @@ def label_files(given: Sequence[LabelsPath | ClassFiles]) -> list[LabelFiles]:
 
     Raises:
         LabelError: a file is missing or empty, a folder holds no vector file, or files of one
-            class stand beside files of all.
+            class are mixed with files of all classes.
     """
     sources = [source if isinstance(source, ClassFiles) else os.fspath(source) for source in given]
-    named = [_class_and_file(source) if isinstance(source, str) else None for source in sources]
+    named = [_class_and_file(source) for source in sources if isinstance(source, str)]
     found = [pair for pair in named if pair is not None]
     if found and len(found) < len(sources):
         raise LabelError(
             f"{found[0][1]}: holds the class {found[0][0]!r} alone, and other labels were given "
-            f"without NAME=; give one file a class as NAME=FILE each, or files with all classes."
+            f"without NAME=; give one file per class as NAME=FILE each, or files with all classes."
         )
     for _, file in found:
         check_is_there(file)
     if found:
-        return [ClassFiles(name=_said(found), files=tuple(found))]
-    return [_opened(source) if isinstance(source, str) else source for source in sources]
+        return [ClassFiles(name=_short_name(found), files=tuple(found))]
+    return [_file_or_folder(source) if isinstance(source, str) else source for source in sources]
 
 
 def file_of(path: str) -> str:
@@ -92,11 +92,7 @@ def with_layer(path: str, layer: str) -> str:
 
 
 def check_is_there(path: str) -> None:
-    """Refuse a file that is missing or empty.
-
-    Raises:
-        LabelError: it is.
-    """
+    """Refuse a file that is missing or empty."""
     file = Path(file_of(path))
     if path.startswith("/vsi") or "://" in path:
         return
@@ -108,21 +104,23 @@ def check_is_there(path: str) -> None:
 
 def is_folder(path: LabelsPath) -> bool:
     """Whether a path is a folder of files, rather than one that GDAL reads as a file."""
-    return os.path.isdir(path) and not str(path).rstrip("/").lower().endswith(_FOLDER_SUFFIX)
+    return os.path.isdir(path) and not str(path).rstrip("/").lower().endswith(_GEODATABASE_SUFFIX)
 
 
 def _class_and_file(source: str) -> tuple[str, str] | None:
     """Class and file of `NAME=FILE`; None where it is a file."""
     name, separator, file = source.partition("=")
-    is_there = os.path.exists(file_of(source))
-    if not separator or is_there or any(char in name for char in _NO_CLASS):
+    exists = os.path.exists(file_of(source))
+    if not separator or exists or any(char in name for char in _NOT_IN_CLASS_NAMES):
         return None
     if not name.strip() or not file.strip():
-        raise LabelError(f"{source}: no such file, and no class; give NAME=FILE, as tin=tin.gpkg.")
+        raise LabelError(
+            f"{source}: no such file, and no class name; give NAME=FILE, for instance tin=tin.gpkg."
+        )
     return name.strip(), file.strip()
 
 
-def _opened(source: str) -> LabelFiles:
+def _file_or_folder(source: str) -> LabelFiles:
     check_is_there(source)
     if not is_folder(source):
         return source
@@ -133,14 +131,14 @@ def _opened(source: str) -> LabelFiles:
     )
     if not files:
         raise LabelError(
-            f"{source}: holds no vector file; give a folder with one file a class (the file's name "
-            f"is the class), or for label chips the folder of their images as the scene."
+            f"{source}: holds no vector file; give a folder with one file per class (the file's "
+            f"name is the class), or for label chips the folder of their images as the scene."
         )
     for file in files:
         check_is_there(file)
     return ClassFiles(name=source, files=tuple((Path(file).stem, file) for file in files))
 
 
-def _said(files: Sequence[tuple[str, str]]) -> str:
-    said = [f"{name}={file}" for name, file in files[:_NAMES_SAID]]
-    return ", ".join([*said, *(["..."] if len(files) > _NAMES_SAID else [])])
+def _short_name(files: Sequence[tuple[str, str]]) -> str:
+    names = [f"{name}={file}" for name, file in files[:_MOST_NAMES]]
+    return ", ".join([*names, *(["..."] if len(files) > _MOST_NAMES else [])])

@@ -1,12 +1,12 @@
 """Labels from a class raster, on the scene's grid or any other: the nearest pixel counts.
 
-Resampled here, not by GDAL's warp: that places pixels to within 1/8 px only, by an approximation
-that differs from window to window.
+Resampled here, not by GDAL's warp: its approximation is accurate to 1/8 px only, and differs from
+window to window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import VECTOR_SUFFIXES
 from geodinoseg.labels.pixel_space import (
     PixelSpace,
     bounds_of,
-    elsewhere,
-    may_meet,
+    may_overlap,
     nearest_pixels,
-    pixel_space,
+    outside_error,
 )
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.dataset import RasterReader, open_dataset
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
-# Of labels much finer than the scene at most so many pixels are read at once (here 4,096 squared).
+# Pixels of labels much finer than the scene that are read at once, at most (4,096 squared).
 _MOST_PIXELS_AT_ONCE = 1 << 24
 _VALUES = 1 << 16
 
@@ -46,23 +46,19 @@ class LabelRasterSource:
     """The scene."""
     space: PixelSpace
     """From the scene's coordinates to pixels of the raster."""
-    channels: NDArray[np.int64]
-    """(65,536,) channel of each value of the raster; IGNORE where it is no class in use."""
+    class_indices: NDArray[np.int64]
+    """(65,536,) class index of each value of the raster; IGNORE where it is not a class in use."""
     fill: int
-    """Channel of pixels outside the raster, or without data in it, or IGNORE."""
+    """Class index of pixels outside the raster, or without data in it, or IGNORE."""
     dtype: np.dtype[Any]
     """int16 or int32."""
 
     def reaches(self, window: Window) -> bool:
         """Whether a window may hold anything but `fill`."""
-        return may_meet(self.space, self.scene, window)
+        return may_overlap(self.space, self.scene, window)
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channels of a window.
-
-        Raises:
-            LabelError: the raster cannot be read.
-        """
+        """(height, width) class indices of a window."""
         labels = np.full((window.height, window.width), self.fill, dtype=self.dtype)
         cols, rows = nearest_pixels(self.space, self.scene, window)
         try:
@@ -79,7 +75,7 @@ class LabelRasterSource:
         rows: NDArray[np.int64],
         labels: NDArray[Any],
     ) -> None:
-        """Write the channel of each pixel of the raster into `labels`, in pieces that fit."""
+        """Write the class indices of raster pixels into `labels`, in pieces that fit."""
         inside = cols >= 0
         if not inside.any():
             return
@@ -91,22 +87,22 @@ class LabelRasterSource:
                 self._look_up(reader, *piece)
             return
         values = reader.read(window)[rows[inside] - window.row_off, cols[inside] - window.col_off]
-        labels[inside] = self._channels_of(values)
+        labels[inside] = self._class_indices_of(values)
 
-    def _channels_of(self, values: NDArray[Any]) -> NDArray[np.int64]:
+    def _class_indices_of(self, values: NDArray[Any]) -> NDArray[np.int64]:
         known = (values >= 0) & (values < _VALUES)
-        channels = np.where(known, self.channels[np.where(known, values, 0)], IGNORE)
+        found = np.where(known, self.class_indices[np.where(known, values, 0)], IGNORE)
         if self.raster.nodata is not None:
-            channels[values == self.raster.nodata] = self.fill
-        return channels
+            found[values == self.raster.nodata] = self.fill
+        return found
 
 
-def is_raster(path: str, *, allow_external: bool = False) -> bool:
-    """Whether GDAL opens a file as a raster; one that is named as vectors are is not tried."""
+def is_raster(path: str, options: LabelOptions) -> bool:
+    """Whether GDAL opens a file as a raster; a file with a vector suffix is not tried."""
     if path.lower().endswith(VECTOR_SUFFIXES):
         return False
     try:
-        with open_dataset(RasterSource(path, allow_external)):
+        with open_dataset(RasterSource(path, options.allow_external)):
             return True
     except SceneError:
         return False
@@ -114,26 +110,14 @@ def is_raster(path: str, *, allow_external: bool = False) -> bool:
 
 def open_label_raster(
     path: str,
+    options: LabelOptions,
     *,
-    ignore_classes: Sequence[str],
-    legend_names: Mapping[int, str] | None = None,
-    style_names: Mapping[int, str] | None = None,
-    allow_external: bool = False,
+    legend_names: Mapping[int, str],
+    style_names: Mapping[int, str] | None,
 ) -> tuple[ClassRaster, FeatureClasses]:
-    """A class raster, and its classes in the order of its legend.
-
-    Args:
-        path: of the raster.
-        ignore_classes: names of classes to be taken for unknown.
-        legend_names: names of class numbers that come before those of the file.
-        style_names: names of class numbers that have none in the file.
-        allow_external: as in `open_scene`.
-
-    Raises:
-        LabelError: it is no class raster, or lacks a class that is to be ignored.
-    """
+    """A class raster, and its classes in the order of its legend; names as in `feature_classes`."""
     try:
-        raster = open_class_raster(path, allow_external=allow_external)
+        raster = open_class_raster(path, allow_external=options.allow_external)
     except SceneError as error:
         raise LabelError(str(error)) from error
     classes = feature_classes(
@@ -141,7 +125,7 @@ def open_label_raster(
         "value",
         raster.legend.class_ids.tolist(),
         names=raster.legend.names,
-        ignore_classes=ignore_classes,
+        ignore_classes=options.ignore_classes,
         legend_names=legend_names,
         style_names=style_names,
     )
@@ -151,46 +135,38 @@ def open_label_raster(
 def raster_source(
     raster: ClassRaster,
     geobox: GeoBox,
-    channels: NDArray[np.int64],
+    class_indices: NDArray[np.int64],
     *,
     fill: int,
     dtype: np.dtype[Any],
 ) -> LabelRasterSource:
-    """A class raster made ready to be read on a scene's grid.
+    """A class raster ready to be read on a scene's grid.
 
-    Args:
-        raster: the labels.
-        geobox: the scene.
-        channels: (classes,) channel of each class of the raster's legend, or IGNORE.
-        fill: channel of pixels without a label, or IGNORE.
-        dtype: of the channels.
-
-    Raises:
-        LabelError: the raster lies elsewhere, or its CRS does not lead to the scene's.
+    `class_indices` has the class index of each class of the raster's legend, or IGNORE.
     """
     by_value = np.full(_VALUES, IGNORE, dtype=np.int64)
-    by_value[raster.legend.class_ids] = channels
+    by_value[raster.legend.class_ids] = class_indices
     return LabelRasterSource(
         raster=raster,
         scene=geobox,
         space=_space_of(raster, geobox),
-        channels=by_value,
+        class_indices=by_value,
         fill=fill,
         dtype=dtype,
     )
 
 
 def _space_of(raster: ClassRaster, geobox: GeoBox) -> PixelSpace:
-    """The way from a scene's coordinates to the pixels of a label raster that reaches it."""
+    """From a scene's coordinates to the pixels of a label raster that intersects it."""
     path = str(raster.path)
     crs = None if raster.geobox.crs is None else pyproj.CRS.from_user_input(raster.geobox.crs)
-    there = pixel_space(path, crs, geobox)
+    to_scene = PixelSpace.for_labels(path, crs, geobox)
     bounds = left, bottom, right, top = bounds_of(raster.geobox)
-    scene_left, scene_bottom, scene_right, scene_top = there.scene_bounds()
+    scene_left, scene_bottom, scene_right, scene_top = to_scene.scene_bounds()
     beside = right <= scene_left or left >= scene_right
     if beside or top <= scene_bottom or bottom >= scene_top:
-        raise elsewhere(path, there, bounds)
-    scene_crs = None if there.crs is None else pyproj.CRS.from_user_input(geobox.crs)
+        raise outside_error(path, to_scene, bounds)
+    scene_crs = None if to_scene.crs is None else pyproj.CRS.from_user_input(geobox.crs)
     return PixelSpace(geobox=raster.geobox, crs=scene_crs)
 
 

@@ -1,7 +1,8 @@
-"""From what files say of scenes to labels with one legend."""
+"""Gives the labels of several scenes one legend."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,128 +12,117 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.class_mapping import (
-    Unlabelled,
-    channel_dtype,
-    fitted_to,
-    legend_of,
+    add_background,
+    background_index,
+    class_index_dtype,
+    make_legend,
+    match_to_legend,
     shared_names,
-    unlabelled_channel,
-    with_background,
 )
 from geodinoseg.labels.classes import IGNORE, FeatureClasses
-from geodinoseg.labels.extent import UNSAID, ExtentSource, extents_on
+from geodinoseg.labels.extent import NO_LABEL, ExtentSource, extent_sources
 from geodinoseg.labels.labels import Labels, LabelSource
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.polygon_source import PolygonSource
 from geodinoseg.labels.styles import ClassStyle
 from geodinoseg.legend import Legend
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundLabels:
-    """What a file says of a scene, before its classes have a channel."""
+class RawLabels:
+    """Labels of a scene as their file has them, before its classes have an index in a legend."""
 
     path: str
     """The file."""
     geobox: GeoBox
     """The scene."""
     classes: FeatureClasses
-    """Of the polygons that reach the scene, or of the values of a raster."""
+    """Of the polygons that intersect the scene, or of the values of a raster."""
     source_of: Callable[..., LabelSource]
-    """From the channel of each of the classes, `fill` and `dtype` to the source of labels."""
+    """Makes the source of labels from `class_indices` (of `classes`), `fill` and `dtype`."""
     styles: tuple[ClassStyle, ...] = ()
-    """What the file's own styles say of the classes, the first that knows one counts."""
+    """What the file's own styles say of the classes; the first that knows one counts."""
 
 
-def in_one_legend(
-    found: Sequence[FoundLabels],
+def share_legend(
+    raw: Sequence[RawLabels],
+    options: LabelOptions,
     *,
-    unlabelled: Unlabelled,
-    ignore_classes: Sequence[str],
     legend: Legend | None,
     legend_style: ClassStyle,
-    extent: str | None,
-    allow_external: bool = False,
 ) -> list[Labels]:
-    """The labels of scenes, with the classes that reach one of them, or with those given.
+    """The labels of scenes, with the classes that intersect one of them, or with those given.
 
-    Args:
-        found: of each scene.
-        unlabelled: what pixels without a label are; with an extent, background inside it.
-        ignore_classes: names of classes to be taken for unknown.
-        legend: the classes to use; None finds them.
-        legend_style: numbers, names and colours that come before those of the files.
-        extent: polygons within which labelling is complete.
-        allow_external: whether the extent may be of any kind that GDAL knows.
-
-    Raises:
-        LabelError: as in `open_labels`.
+    Numbers, names and colours of `legend_style` take precedence over those of the files.
     """
-    if extent is not None:
-        unlabelled = "background"
     if legend is None:
-        _check_ignored(found, ignore_classes)
-        legend = _found_legend(found, unlabelled, legend_style)
-    extents: Sequence[PolygonSource | None] = [None] * len(found)
-    if extent is not None:
-        geoboxes = [labels.geobox for labels in found]
-        extents = extents_on(extent, geoboxes, allow_external=allow_external)
+        _check_ignored(raw, options.ignore_classes)
+        legend = _find_legend(raw, legend_style, has_background=options.has_background)
+    extents: Sequence[PolygonSource | None] = [None] * len(raw)
+    if options.extent is not None:
+        extents = extent_sources(
+            os.fspath(options.extent),
+            [labels.geobox for labels in raw],
+            allow_external=options.allow_external,
+        )
     return [
-        _in_legend(labels, legend, unlabelled, area)
-        for labels, area in zip(found, extents, strict=True)
+        _apply_legend(labels, legend, extent, has_background=options.has_background)
+        for labels, extent in zip(raw, extents, strict=True)
     ]
 
 
-def _found_legend(
-    found: Sequence[FoundLabels], unlabelled: Unlabelled, legend_style: ClassStyle
+def _find_legend(
+    raw: Sequence[RawLabels], legend_style: ClassStyle, *, has_background: bool
 ) -> Legend:
-    path = found[0].path
-    names = shared_names([(labels.path, labels.classes) for labels in found])
-    is_numbered = any(labels.classes.is_numbered for labels in found)
+    path = raw[0].path
+    names = shared_names([(labels.path, labels.classes) for labels in raw])
+    is_numbered = any(labels.classes.is_numbered for labels in raw)
     if not is_numbered:
-        names = legend_style.renumbered(names)
-    if unlabelled == "background":
-        names = with_background(path, names, legend_style.background())
-    styles = [legend_style, *(style for labels in found for style in labels.styles)]
+        names = legend_style.renumber(names)
+    if has_background:
+        names = add_background(path, names, legend_style.background())
+    styles = dict.fromkeys([legend_style, *(style for labels in raw for style in labels.styles)])
     colors = {}
     for class_id, name in names.items():
         number = class_id if is_numbered else None
-        known = (style.color_of(number, name) for style in dict.fromkeys(styles))
-        color = next((color for color in known if color), None)
+        color = next(filter(None, (style.color_of(number, name) for style in styles)), None)
         if color:
             colors[class_id] = color
-    return legend_of(path, names, colors=colors)
+    return make_legend(path, names, colors=colors)
 
 
-def _in_legend(
-    labels: FoundLabels, legend: Legend, unlabelled: Unlabelled, area: PolygonSource | None
+def _apply_legend(
+    raw: RawLabels, legend: Legend, extent: PolygonSource | None, *, has_background: bool
 ) -> Labels:
-    ids = fitted_to(labels.path, labels.classes, legend)
-    if unlabelled == "ignore" and (ids == IGNORE).all():
+    ids = match_to_legend(raw.path, raw.classes, legend)
+    if not has_background and (ids == IGNORE).all():
         raise LabelError(
-            f"{labels.path}: has no class in the scene, all that reaches it is to be ignored; "
+            f"{raw.path}: has no class in the scene, all labels that reach it are ignored; "
             f"label some of it, or leave this scene out."
         )
-    channels = _channels(ids, legend)
-    background = unlabelled_channel(labels.path, legend, unlabelled)
-    fill = background if area is None else UNSAID
-    source = labels.source_of(channels, fill=fill, dtype=channel_dtype(legend))
-    if area is not None:
-        source = ExtentSource(labels=source, extent=area, background=background)
-    return Labels(path=labels.path, geobox=labels.geobox, legend=legend, source=source)
+    background = background_index(raw.path, legend) if has_background else IGNORE
+    source = raw.source_of(
+        class_indices=_class_indices(ids, legend),
+        fill=background if extent is None else NO_LABEL,
+        dtype=class_index_dtype(legend),
+    )
+    if extent is not None:
+        source = ExtentSource(labels=source, extent=extent, background=background)
+    return Labels(path=raw.path, geobox=raw.geobox, legend=legend, source=source)
 
 
-def _check_ignored(found: Sequence[FoundLabels], ignore_classes: Sequence[str]) -> None:
-    occurring = {name for labels in found for name in labels.classes.ignored}
+def _check_ignored(raw: Sequence[RawLabels], ignore_classes: Sequence[str]) -> None:
+    occurring = {name for labels in raw for name in labels.classes.ignored}
     absent = [name for name in ignore_classes if name not in occurring]
     if absent:
-        there = {name for labels in found for name in labels.classes.names.values()} | occurring
+        known = {name for labels in raw for name in labels.classes.names.values()} | occurring
         raise LabelError(
-            f"{found[0].path}: has no class {absent[0]!r} to ignore; its classes are "
-            f"{', '.join(sorted(there))}."
+            f"{raw[0].path}: has no class {absent[0]!r} to ignore; its classes are "
+            f"{', '.join(sorted(known))}."
         )
 
 
-def _channels(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:
-    """Channels of class ids; IGNORE stays."""
-    channel_of = {class_id: channel for channel, class_id in enumerate(legend.class_ids.tolist())}
-    return np.array([channel_of.get(class_id, IGNORE) for class_id in class_ids.tolist()], np.int64)
+def _class_indices(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:
+    """Positions of class ids in a legend; IGNORE stays."""
+    index_of = {class_id: index for index, class_id in enumerate(legend.class_ids.tolist())}
+    return np.array([index_of.get(class_id, IGNORE) for class_id in class_ids.tolist()], np.int64)

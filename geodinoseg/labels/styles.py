@@ -1,4 +1,4 @@
-"""Names and colours of classes from a legend file or a QGIS style, which need not know all."""
+"""Names and colours of classes from a legend file or a QGIS style; neither need be complete."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from typing import Any
 
 from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.labels.classes import BACKGROUND
+from geodinoseg.legend import Legend
 
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})(?:[0-9a-fA-F]{2})?")
 _SHORT_HEX = re.compile(r"#([0-9a-fA-F]{3})")
-_CHANNELS = 3
+_WHOLE = re.compile(r"\d{1,5}(\.0*)?")
+_RGB = 3
+
+
+class StyleError(ValueError):
+    """A style that cannot be read; the caller adds the file's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,7 @@ class ClassStyle:
     classes: tuple[StyledClass, ...] = ()
 
     def names_by_id(self) -> dict[int, str]:
-        """The names of numbers, where one that can be shown stands for one number alone."""
+        """The names of numbers; only printable names that stand for one number alone."""
         named = {
             entry.class_id: entry.name.strip()
             for entry in self.classes
@@ -55,10 +61,10 @@ class ClassStyle:
         found = next((entry for entry in by_id if entry.color), None) or self._named(name)
         return found.color if found else None
 
-    def renumbered(self, names: Mapping[int, str]) -> dict[int, str]:
-        """Classes that have a name and no number of their own, under the numbers given here.
+    def renumber(self, names: Mapping[int, str]) -> dict[int, str]:
+        """Give classes that have a name and no number of their own the numbers of this style.
 
-        Those that are not in here get the next free numbers, in the order they have.
+        Classes that this style lacks get the next free numbers, in their order.
         """
         entries = {name: self._named(name) for name in names.values()}
         given = {
@@ -88,79 +94,79 @@ class ClassStyle:
         return next(exact, None) or next(alike, None)
 
 
+def style_of_legend(legend: Legend, *, keep_palette: bool = False) -> ClassStyle:
+    """The names and colours of a legend.
+
+    Colours that the palette gives by default do not count, unless `keep_palette`.
+    """
+    defaults = Legend.of_names({entry.class_id: entry.name for entry in legend}).by_id()
+    classes = []
+    for entry in legend:
+        is_default = entry.color == defaults[entry.class_id].color
+        color = entry.color if keep_palette or not is_default else None
+        classes.append(StyledClass(class_id=entry.class_id, name=entry.name, color=color))
+    return ClassStyle(tuple(classes))
+
+
 def hex_color(value: Any) -> str | None:
-    """#rrggbb of a colour as files give them; None where it is none.
+    """#rrggbb of a colour as files give them; None where it is not a colour.
 
     Args:
         value: `#rrggbb`, `rrggbb`, `#rgb`, `r,g,b` or `r,g,b,a,...` from 0 to 255, or numbers.
     """
     if isinstance(value, (list, tuple)):
-        return _of_channels([str(channel) for channel in value])
+        return _hex_of_rgb([str(number) for number in value])
     text = str(value).strip()
     if found := _HEX.fullmatch(text):
         return f"#{found[1].lower()}"
     if found := _SHORT_HEX.fullmatch(text):
         return "#" + "".join(2 * digit for digit in found[1].lower())
-    return _of_channels(re.split(r"[,;\s]+", text.removeprefix("rgb(").removesuffix(")")))
-
-
-def _of_channels(texts: list[str]) -> str | None:
-    try:
-        channels = [float(text) for text in texts[:_CHANNELS]]
-    except ValueError:
-        return None
-    if len(channels) < _CHANNELS or not all(0 <= channel <= 255 for channel in channels):
-        return None
-    return "#{:02x}{:02x}{:02x}".format(*map(round, channels))
-
-
-_WHOLE = re.compile(r"\d{1,5}(\.0*)?")
-
-
-class StyleError(ValueError):
-    """A style that cannot be read; whoever asked for it says of which file."""
+    return _hex_of_rgb(re.split(r"[,;\s]+", text.removeprefix("rgb(").removesuffix(")")))
 
 
 def read_qml(text: str, *, fields: tuple[str, ...] = ()) -> ClassStyle:
-    """The classes of a style.
+    """The classes of a QGIS style; a StyleError where it is not XML, or declares entities.
 
     Args:
         text: of the style: categories of a vector layer, or the palette of a raster.
-        fields: columns of the layer that the categories may be of; any where none is given.
+        fields: columns of the layer that the categories may be of; any if empty.
 
     Returns:
         Nothing where the style is of another kind or by another column. A category of a number
         has its label as the name; a category of a text has the text.
-
-    Raises:
-        StyleError: it is no XML, or declares entities.
     """
-    root = _parsed(text)
+    root = _parse(text)
     palette = [entry for entry in root.iter("paletteEntry") if entry.get("value")]
     if palette:
-        return ClassStyle(tuple(_of_value(e, hex_color(e.get("color", ""))) for e in palette))
+        return ClassStyle(tuple(_styled_class(e, hex_color(e.get("color", ""))) for e in palette))
     renderer = root.find(".//renderer-v2[@type='categorizedSymbol']")
     if renderer is None or not _is_of(renderer.get("attr", ""), fields):
         return ClassStyle()
     colors = {symbol.get("name"): _fill(symbol) for symbol in renderer.findall("symbols/symbol")}
     categories = [e for e in renderer.iter("category") if e.get("value")]
-    return ClassStyle(tuple(_of_value(e, colors.get(e.get("symbol"))) for e in categories))
+    return ClassStyle(tuple(_styled_class(e, colors.get(e.get("symbol"))) for e in categories))
 
 
-def single_color(text: str) -> str | None:
-    """The one colour of a layer that is drawn in one, None where there are none or more.
-
-    Raises:
-        StyleError: it is no XML, or declares entities.
-    """
-    renderer = _parsed(text).find(".//renderer-v2[@type='singleSymbol']")
+def read_single_color(text: str) -> str | None:
+    """The colour of a layer with a single symbol, None of other layers; errors as `read_qml`."""
+    renderer = _parse(text).find(".//renderer-v2[@type='singleSymbol']")
     symbol = None if renderer is None else renderer.find("symbols/symbol")
     return None if symbol is None else _fill(symbol)
 
 
-def _parsed(text: str) -> ET.Element:
+def _hex_of_rgb(texts: list[str]) -> str | None:
     try:
-        # Without its header: what that says of an encoding that is past has no say.
+        rgb = [float(text) for text in texts[:_RGB]]
+    except ValueError:
+        return None
+    if len(rgb) < _RGB or not all(0 <= number <= 255 for number in rgb):
+        return None
+    return "#{:02x}{:02x}{:02x}".format(*map(round, rgb))
+
+
+def _parse(text: str) -> ET.Element:
+    try:
+        # Without the XML declaration: the text is decoded already, whatever encoding that names.
         return parse_xml(re.sub(r"^\s*<\?xml[^>]*\?>", "", text.removeprefix("\ufeff")))
     except XmlError as error:
         raise StyleError(str(error)) from error
@@ -172,7 +178,7 @@ def _is_of(attribute: str, fields: tuple[str, ...]) -> bool:
     return not fields or named in {field.casefold() for field in fields}
 
 
-def _of_value(entry: ET.Element, color: str | None) -> StyledClass:
+def _styled_class(entry: ET.Element, color: str | None) -> StyledClass:
     value, label = entry.get("value", "").strip(), entry.get("label", "").strip()
     if _WHOLE.fullmatch(value):
         name = label if label and label != value else None

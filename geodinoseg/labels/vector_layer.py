@@ -24,7 +24,7 @@ from geodinoseg.labels.untrusted import check_driver, check_is_plain, offline
 
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet")
 # ValueError and KeyError: pyarrow's errors of a damaged Parquet file, and geopandas' of one without
-# geometry. UnboundLocalError: pyogrio's of a CRS that is no text.
+# geometry. UnboundLocalError: pyogrio's of a CRS that is not text.
 _READ_ERRORS = (
     *(DataSourceError, DataLayerError, FeatureError, GeometryError, CRSError, ShapelyError),
     *(ProjError, OSError, ValueError, KeyError, UnboundLocalError, pa.ArrowException),
@@ -42,18 +42,12 @@ class VectorLayer:
     columns: tuple[str, ...]
     """All but the geometry."""
     allow_external: bool = False
-    """Whether the file may be of any kind that GDAL knows, and reach where it likes."""
+    """Whether the file may be of any kind that GDAL reads, and refer to other files."""
 
     def read(self, columns: Sequence[str]) -> Any:
-        """The features with these columns, a GeoDataFrame; a broken geometry reads as None.
-
-        Raises:
-            LabelError: the file is damaged, or has no feature.
-        """
-        try:
+        """The features with these columns, a GeoDataFrame; a broken geometry reads as None."""
+        with _clear_errors(self.path):
             frame = self._read(list(columns))
-        except _READ_ERRORS as error:
-            raise _unreadable(self.path, error) from error
         if not len(frame):
             raise LabelError(f"{self.path}: holds no feature; give a file with labelled polygons.")
         return frame
@@ -62,7 +56,7 @@ class VectorLayer:
         if self.name is None:
             frame = geopandas.read_parquet(file_of(self.path))
             frame = frame[[*columns, frame.geometry.name]]
-            # Arrow's text is looked at when it is made Python's: now, not where nobody expects it.
+            # Arrow decodes text when it is converted to Python: here, where errors are caught.
             texts = [name for name in columns if is_string_dtype(frame[name].dtype)]
             return frame.astype(dict.fromkeys(texts, object))
         with _quiet(), offline(allow_external=self.allow_external):
@@ -71,7 +65,7 @@ class VectorLayer:
             )
 
 
-def has_vector_layer(path: str, *, allow_external: bool = False) -> bool:
+def has_vector_layer(path: str, *, allow_external: bool) -> bool:
     """Whether a file has geometries, rather than being a raster or broken."""
     try:
         return bool(_layers(path, allow_external=allow_external))
@@ -84,19 +78,20 @@ def open_vector_layer(path: str, *, allow_external: bool = False) -> VectorLayer
 
     Args:
         path: of the file; it may name a layer.
-        allow_external: whether it may be of any kind that GDAL knows, and reach where it likes.
+        allow_external: whether it may be of any kind that GDAL reads, and refer to other files.
 
     Raises:
-        LabelError: the file is damaged or no vector file, reaches further than plain ones, has no
+        LabelError: the file is damaged or not a vector file, refers to other files without
+            `allow_external`, has no
             layer with geometries, not the one asked for, or several and none was asked for.
     """
-    name = None if _is_parquet(path) else _chosen_layer(path, allow_external=allow_external)
-    if name is None:
-        check_is_plain(path, allow_external=allow_external)
-        columns = _parquet_columns(path)
+    if _is_parquet(path):
+        if not allow_external:
+            check_is_plain(path)
+        name, columns = None, _parquet_columns(path)
     else:
-        info = _info(path, name, allow_external=allow_external)
-        columns = tuple(str(field) for field in info["fields"])
+        name = _choose_layer(path, _layers(path, allow_external=allow_external))
+        columns = _columns(path, name, allow_external=allow_external)
     return VectorLayer(path=path, name=name, columns=columns, allow_external=allow_external)
 
 
@@ -108,19 +103,18 @@ def crs_of(frame: Any) -> pyproj.CRS | None:
     return crs
 
 
-def _info(path: str, layer: str, *, allow_external: bool) -> dict[str, Any]:
-    try:
-        with _quiet(), offline(allow_external=allow_external):
-            info: dict[str, Any] = pyogrio.read_info(file_of(path), layer=layer)
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+def _layers(path: str, *, allow_external: bool) -> list[str]:
+    """Names of the layers with geometries."""
     if not allow_external:
-        check_driver(path, info["driver"])
-    return info
+        check_is_plain(path)
+    if _is_parquet(path):
+        return [Path(path).stem]
+    with _clear_errors(path), _quiet(), offline(allow_external=allow_external):
+        layers = pyogrio.list_layers(file_of(path))
+    return [str(name) for name, geometry_type in layers if geometry_type is not None]
 
 
-def _chosen_layer(path: str, *, allow_external: bool) -> str:
-    layers = _layers(path, allow_external=allow_external)
+def _choose_layer(path: str, layers: Sequence[str]) -> str:
     asked = layer_of(path)
     if not layers:
         raise LabelError(
@@ -133,31 +127,37 @@ def _chosen_layer(path: str, *, allow_external: bool) -> str:
         return asked
     if len(layers) > 1:
         raise LabelError(
-            f"{path}: has {len(layers)} layers ({', '.join(layers)}); say which, for instance "
+            f"{path}: has {len(layers)} layers ({', '.join(layers)}); choose one, for instance "
             f"'{with_layer(path, layers[0])}'."
         )
     return layers[0]
 
 
-def _layers(path: str, *, allow_external: bool) -> list[str]:
-    """Names of the layers with geometries."""
-    check_is_plain(path, allow_external=allow_external)
-    if _is_parquet(path):
-        return [Path(path).stem]
-    try:
-        with _quiet(), offline(allow_external=allow_external):
-            layers = pyogrio.list_layers(file_of(path))
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    return [str(name) for name, geometry_type in layers if geometry_type is not None]
+def _columns(path: str, layer: str, *, allow_external: bool) -> tuple[str, ...]:
+    with _clear_errors(path), _quiet(), offline(allow_external=allow_external):
+        info: dict[str, Any] = pyogrio.read_info(file_of(path), layer=layer)
+    if not allow_external:
+        check_driver(path, info["driver"])
+    return tuple(str(field) for field in info["fields"])
+
+
+def _is_parquet(path: str) -> bool:
+    """Whether geopandas reads it: the GDAL of pyogrio's wheels does not."""
+    return path.lower().endswith(_PARQUET_SUFFIXES)
+
+
+def _parquet_columns(path: str) -> tuple[str, ...]:
+    with _clear_errors(path):
+        frame = geopandas.read_parquet(path)
+    return tuple(str(name) for name in frame.columns if name != frame.geometry.name)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without GDAL's warnings, which speak to programmers.
+    """Without GDAL's warnings, which address programmers.
 
-    Whoever uses the geometries counts those that are missing, unsound or no numbers; a measure
-    along the outline says nothing about the area.
+    Missing and invalid geometries are counted by whoever uses them; measures (M) along the outline
+    do not affect the area.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -165,21 +165,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _is_parquet(path: str) -> bool:
-    """Whether geopandas reads it: GDAL as pyogrio brings it does not."""
-    return path.lower().endswith(_PARQUET_SUFFIXES)
-
-
-def _parquet_columns(path: str) -> tuple[str, ...]:
+@contextmanager
+def _clear_errors(path: str) -> Iterator[None]:
+    """Turn what the readers raise into one line that names the file."""
     try:
-        frame = geopandas.read_parquet(path)
+        yield
     except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
-    return tuple(str(name) for name in frame.columns if name != frame.geometry.name)
-
-
-def _unreadable(path: str, error: BaseException) -> LabelError:
-    return LabelError(
-        f"{path}: cannot be read as polygons or as a label raster; the file may be damaged or "
-        f"incomplete, export or copy it again ({one_line(error)})."
-    )
+        raise LabelError(
+            f"{path}: cannot be read as polygons or as a label raster; the file may be damaged or "
+            f"incomplete, export or copy it again ({one_line(error)})."
+        ) from error

@@ -67,16 +67,7 @@ def open_labelled_scenes(
         raise LabelError("no labels were given; say with --labels which file they are in.")
     opened = _open_scenes(scenes, bands, allow_external=False)
     files = _label_files(labels, opened)
-    found = open_label_set(
-        files,
-        [scene.geobox for scene in opened],
-        class_field=options.class_field,
-        unlabelled=options.unlabelled,
-        ignore_classes=options.ignore_classes,
-        extent=options.extent,
-        legend_file=options.legend_file,
-        allow_external=options.allow_external,
-    )
+    found = open_label_set(files, [scene.geobox for scene in opened], options=options)
     placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
     return opened, placed, [_file_name(path) for path in dict.fromkeys(map(str, files))]
 
@@ -91,15 +82,7 @@ def _open_chips(
     chips = _chips(folders, labels)
     images = [image for image, _ in chips.pairs]
     opened = _open_scenes(images, bands, allow_external=options.allow_external)
-    found = open_chip_labels(
-        chips,
-        opened,
-        unlabelled=options.unlabelled,
-        ignore_classes=options.ignore_classes,
-        extent=options.extent,
-        legend_file=options.legend_file,
-        allow_external=options.allow_external,
-    )
+    found = open_chip_labels(chips, opened, options)
     kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
     return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
 

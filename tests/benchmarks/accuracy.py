@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_data import BACKBONE, Dataset, datasets, fewer_polygons, how_read
+from accuracy_data import BACKBONE, Dataset, datasets, fewer_polygons
 from accuracy_report import draw, tables
 from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, UNET_LONGER, Bench, Recipe
 from accuracy_timing import head_times
@@ -200,7 +200,7 @@ def compare(bench: Bench, results: Results, *, key: str, ways: Sequence[str]) ->
 def described(dataset: Dataset) -> dict[str, Any]:
     """What the tables say of a dataset."""
     scene = open_scene(dataset.train)
-    labels = open_labels(dataset.labels, scene.geobox, **how_read(dataset.options))
+    labels = open_labels(dataset.labels, scene.geobox, options=dataset.options)
     facts = {"title": dataset.title, "about": dataset.about}
     return facts | {"classes": list(labels.legend.names)}
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from accuracy_data import how_read
 
 from geodinoseg import open_class_raster
 from geodinoseg.evaluation.calibration import reliability
@@ -32,12 +31,7 @@ def map_reliability(map_path: Path, labels: Path, options: LabelOptions) -> dict
         ece; per bin that holds pixels: pixels, confidence (mean, 0 to 1), right (share).
     """
     raster = open_class_raster(map_path)
-    known = open_labels(
-        labels,
-        raster.geobox,
-        legend=raster.legend,
-        **how_read(options),
-    )
+    known = open_labels(labels, raster.geobox, options=options, legend=raster.legend)
     everything = Window(col_off=0, row_off=0, width=raster.width, height=raster.height)
     reference = known.read(everything)
     with rasterio.open(map_path.with_name(f"{map_path.stem}_confidence.tif")) as source:

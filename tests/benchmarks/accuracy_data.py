@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import geopandas
 import numpy as np
@@ -17,7 +16,8 @@ from rasterio.windows import Window as RioWindow
 from scipy.ndimage import distance_transform_edt
 
 from geodinoseg import LabelOptions, Scene, open_scene
-from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
 from geodinoseg.windows import Window
 
@@ -189,7 +189,7 @@ def fewer_polygons(dataset: Dataset, share: float, output: Path, *, seed: int) -
         How many polygons stay.
     """
     scene = open_scene(dataset.train)
-    labels = open_labels(dataset.labels, scene.geobox, **how_read(dataset.options))
+    labels = open_labels(dataset.labels, scene.geobox, options=dataset.options)
     everything = Window(col_off=0, row_off=0, width=scene.width, height=scene.height)
     channels = labels.read(everything)
     frame = _classed_polygons(dataset, scene)
@@ -208,12 +208,6 @@ def fewer_polygons(dataset: Dataset, share: float, output: Path, *, seed: int) -
         rows = class_ids.astype(labels.legend.dtype)
         writer.write(ClassRows(window=everything, class_ids=rows))
     return len(kept)
-
-
-def how_read(options: LabelOptions) -> dict[str, Any]:
-    """Label options as `open_labels` and `evaluate_map` take them."""
-    names = ("class_field", "unlabelled", "ignore_classes")
-    return {name: getattr(options, name) for name in names}
 
 
 def _classed_polygons(dataset: Dataset, scene: Scene) -> geopandas.GeoDataFrame:

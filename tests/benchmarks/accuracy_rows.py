@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from accuracy_calibration import map_reliability
-from accuracy_data import BACKBONE, SAMPLES, Dataset, how_read, resampled
+from accuracy_data import BACKBONE, SAMPLES, Dataset, resampled
 from accuracy_unet import parameters_of, train_unet
 
 import geodinoseg as gds
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
-from geodinoseg.labels.open import Labels, open_labels
+from geodinoseg.labels.labels import Labels
+from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.data import read_training_data
 
@@ -164,7 +165,7 @@ class Bench:
         gds.segment_scene(
             self.dataset.test, model, output, confidence=True, device="cpu", overwrite=True
         )
-        result = gds.evaluate_map(output, self.dataset.labels, **how_read(self.dataset.options))
+        result = gds.evaluate_map(output, self.dataset.labels, label_options=self.dataset.options)
         return score(result.accuracy)
 
     def _calibration(self, segmentor: gds.Segmentor, output: Path) -> dict[str, Any]:
@@ -180,12 +181,12 @@ class Bench:
 
     def _opened(self) -> tuple[Any, Any, Labels, Labels]:
         train, test = open_scene(self.dataset.train), open_scene(self.dataset.test)
-        known = open_labels(self.labels, train.geobox, **how_read(self.options))
+        known = open_labels(self.labels, train.geobox, options=self.options)
         asked = open_labels(
             self.dataset.labels,
             test.geobox,
+            options=self.dataset.options,
             legend=known.legend,
-            **how_read(self.dataset.options),
         )
         return train, test, known, asked
 

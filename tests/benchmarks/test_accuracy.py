@@ -22,7 +22,8 @@ from rasters import write_raster
 from trainings import NAMES, color_channels, color_pixels, write_squares
 
 from geodinoseg import LabelOptions, open_scene
-from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_labels
 from geodinoseg.windows import Window
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
@@ -58,8 +59,7 @@ def test_a_smaller_share_of_polygons_is_part_of_a_larger_one_and_all_of_them_are
     dataset, tmp_path
 ):
     scene = open_scene(dataset.train)
-    options = {"class_field": "class", "unlabelled": "background", "ignore_classes": ("water",)}
-    whole = open_labels(dataset.labels, scene.geobox, **options)
+    whole = open_labels(dataset.labels, scene.geobox, options=dataset.options)
     before, counts = np.full((scene.height, scene.width), IGNORE), []
     for share in (0.1, 0.4, 1.0):
         counts.append(fewer_polygons(dataset, share, tmp_path / f"{share}.tif", seed=3))

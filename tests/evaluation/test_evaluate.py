@@ -139,7 +139,7 @@ def test_the_result_is_the_same_in_windows_of_any_size(
     if not path.exists():
         write_polygons(path, [(5, 5, 50, 40), (30, 20, 83, 61)], ["a", "b"], field="name")
     parts = {
-        "labels": open_labels(labels, raster.geobox, legend=raster.legend, unlabelled="ignore"),
+        "labels": open_labels(labels, raster.geobox, legend=raster.legend),
         "reach": reach_of(Tolerance(distance=distance, unit="px"), raster.geobox),
         "regions": read_regions(str(path), raster.geobox, field=None),
         "progress": no_progress,

@@ -168,7 +168,7 @@ def spoil_label(root, values, **options):
 
 SPOILT = {
     "size": (lambda r: spoil_label(r, values(1)[None, :-1]), "has 53 x 36 px, its image"),
-    "bands": (lambda r: spoil_label(r, image(1)), "has 3 bands, and a label chip has one"),
+    "bands": (lambda r: spoil_label(r, image(1)), "has 3 bands, but a label chip has one"),
     "floats": (lambda r: spoil_label(r, values(1)[None].astype(np.float32)), "holds float32"),
     "negative": (
         lambda r: spoil_label(r, values(1)[None].astype(np.int16) - 3),
@@ -192,15 +192,15 @@ SPOILT = {
     ),
     "broken emd": (
         lambda r: (r / "esri_model_definition.emd").write_text('{"Classes": ['),
-        "esri_model_definition.emd: is no JSON",
+        "esri_model_definition.emd: is not a JSON object",
     ),
     "emd of a list": (
         lambda r: (r / "esri_model_definition.emd").write_text("[1]"),
-        "esri_model_definition.emd: is no JSON, as",
+        "esri_model_definition.emd: is not a JSON object, as",
     ),
     "emd without numbers": (
         lambda r: (r / "esri_model_definition.emd").write_text('{"Classes": [{"Value": "x"}]}'),
-        "entry 1: 'x' is no class id",
+        "entry 1: 'x' is not a class id",
     ),
     "boxes": (
         lambda r: (r / "esri_model_definition.emd").write_text(
@@ -227,7 +227,7 @@ def test_folders_without_chips_are_refused_in_one_line(tmp_path):
     with pytest.raises(LabelError, match="holds no image chip with its label chip"):
         opened(tmp_path)
     write_chips(tmp_path / "chips", count=1)
-    with pytest.raises(LabelError, match="absent, which is no folder of label chips"):
+    with pytest.raises(LabelError, match="absent are not a folder of label chips"):
         opened([str(tmp_path / "chips" / "images")], [str(tmp_path / "absent")])
     with pytest.raises(LabelError, match="2 folders of label chips for 1"):
         opened([tmp_path / "chips"], ["a", "b"])
@@ -238,7 +238,7 @@ def test_folders_without_chips_are_refused_in_one_line(tmp_path):
     for path in (tmp_path / "chips" / "labels").iterdir():
         path.unlink()
     (tmp_path / "chips" / "labels" / "a.xml").write_text("<annotation/>")
-    with pytest.raises(LabelError, match="holds boxes round objects"):
+    with pytest.raises(LabelError, match="holds bounding boxes of objects"):
         opened(tmp_path / "chips")
 
 

@@ -18,6 +18,7 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE, class_columns, feature_classes
 from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
 
 UTM = CRS.from_epsg(32645)
@@ -38,7 +39,8 @@ def polygons(count, *, crs=UTM, shift_m=0.0, **columns):
 
 
 def legend_of(path, **options):
-    return {entry.class_id: entry.name for entry in open_labels(path, BOX, **options).legend}
+    labels = open_labels(path, BOX, options=LabelOptions(**options))
+    return {entry.class_id: entry.name for entry in labels.legend}
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,13 @@ def test_unlabelled_pixels_become_the_background_there_is_or_class_0(tmp_path, c
 def test_numbers_are_ignored_by_number_or_name(tmp_path, name):
     path = tmp_path / "labels.gpkg"
     polygons(3, **{"class": [9, 1, 2]}).to_file(path)
-    assert legend_of(path, ignore_classes=[name]) == {1: "class 1", 2: "class 2"}
+    assert legend_of(path, ignore_classes=(name,)) == {1: "class 1", 2: "class 2"}
 
 
 def test_an_id_out_of_range_may_be_ignored(tmp_path):
     path = tmp_path / "labels.gpkg"
     polygons(3, **{"class": [-9999, 1, 2]}).to_file(path)
-    assert legend_of(path, ignore_classes=["-9999"]) == {1: "class 1", 2: "class 2"}
+    assert legend_of(path, ignore_classes=("-9999",)) == {1: "class 1", 2: "class 2"}
 
 
 LEGEND = Legend.of_names({1: "tin", 2: "wood"})
@@ -148,7 +150,7 @@ def test_classes_fit_a_given_legend_by_name_or_number(tmp_path, columns, ids):
     polygons(2, **columns).to_file(path)
     labels = open_labels(path, BOX, legend=LEGEND)
     assert labels.legend == LEGEND
-    assert labels.source.channels.tolist() == [class_id - 1 for class_id in ids]
+    assert labels.source.class_indices.tolist() == [class_id - 1 for class_id in ids]
 
 
 @pytest.mark.parametrize(
@@ -165,10 +167,10 @@ def test_classes_that_do_not_fit_a_given_legend_are_said(tmp_path, columns, faul
     assert fault in error_of(path, legend=LEGEND)
 
 
-def error_of(path, box=BOX, **options):
+def error_of(path, legend=None, **options):
     """The one-line message with which labels are refused; it names the file."""
     with pytest.raises(LabelError) as raised:
-        open_labels(path, box, **options)
+        open_labels(path, BOX, options=LabelOptions(**options), legend=legend)
     message = str(raised.value)
     assert str(path) in message
     assert "\n" not in message
@@ -187,9 +189,13 @@ TWO = {"class": ["tin", "wood"]}
             {"class_field": "roof"},
             "has no column 'roof'; give another (its columns are class, area)",
         ),
-        (TWO, {"ignore_classes": ["brick"]}, "has no class 'brick' to ignore; its classes are tin"),
-        (TWO, {"ignore_classes": ["tin"]}, "one class only, 'wood'"),
-        (TWO, {"ignore_classes": ["tin", "wood"]}, "has no class in the scene"),
+        (
+            TWO,
+            {"ignore_classes": ("brick",)},
+            "has no class 'brick' to ignore; its classes are tin",
+        ),
+        (TWO, {"ignore_classes": ("tin",)}, "one class only, 'wood'"),
+        (TWO, {"ignore_classes": ("tin", "wood")}, "has no class in the scene"),
         ({"class": ["tin", "tin"]}, {}, "one class only, 'tin'"),
         ({"class": [None, None]}, {}, "has no class in the scene"),
         ({"class": [1.5, 2.0]}, {}, "holds 1.5"),
@@ -278,7 +284,7 @@ def test_labels_without_crs_are_refused_where_the_scene_has_one(tmp_path, srs_id
         database.execute("UPDATE gpkg_contents SET srs_id = ?", (srs_id,))
     database.close()
     message = error_of(path)
-    assert "does not say its CRS" in message
+    assert "has no CRS" in message
     assert "EPSG:32645" in message
 
 

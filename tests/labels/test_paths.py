@@ -13,7 +13,9 @@ from numpy.testing import assert_array_equal
 from rasterio.features import rasterize
 
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.open import IGNORE, open_label_set, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_label_set, open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import ClassFiles, label_files
 from geodinoseg.windows import Window, windows_over
 
@@ -36,8 +38,8 @@ def expected_of(first, second):
         "tin": [square(5, 5), square(40, 40)],
         "concrete": [square(10, 5), square(70, 20)],
     }
-    channel = {"concrete": 0, "tin": 1}
-    shapes = [(cell, channel[name]) for name in (first, second) for cell in cells[name]]
+    class_index = {"concrete": 0, "tin": 1}
+    shapes = [(cell, class_index[name]) for name in (first, second) for cell in cells[name]]
     return rasterize(shapes, out=np.full((HEIGHT, WIDTH), IGNORE, np.int16))
 
 
@@ -63,16 +65,15 @@ def test_numbers_as_names_are_class_ids_and_a_class_may_have_several_files(two, 
     labels = open_labels(
         [f"7={two[0]}", f"3={two[1]}", f"7={more}"],
         BOX,
-        ignore_classes=["3"],
-        unlabelled="background",
+        options=LabelOptions(ignore_classes=("3",), unlabelled="background"),
     )
     assert {entry.class_id: entry.name for entry in labels.legend} == {
         0: "background",
         7: "class 7",
     }
-    channels = whole(labels)
-    assert (channels[60:70, 100:110] == 1).all()
-    assert (channels[40:50, 40:50] == IGNORE).all()
+    class_indices = whole(labels)
+    assert (class_indices[60:70, 100:110] == 1).all()
+    assert (class_indices[40:50, 40:50] == IGNORE).all()
 
 
 def test_class_files_serve_several_scenes_by_place(two, tmp_path):
@@ -161,15 +162,17 @@ def test_inside_the_extent_the_rest_is_background_and_outside_unknown(
     labels = open_labels(
         write(folder / "labels.gpkg", cells, label=names),
         BOX,
-        extent=write(folder / "extent.geojson", areas, crs=4326),
+        options=LabelOptions(extent=write(folder / "extent.geojson", areas, crs=4326)),
     )
     inside = rasterize(areas, out_shape=(HEIGHT, WIDTH)) == 1
-    channel = {name: labels.legend.names.index(name) for name in labels.legend.names} | {None: 99}
+    class_index = {name: labels.legend.names.index(name) for name in labels.legend.names} | {
+        None: 99
+    }
     order = [i for i in range(6) if names[i]] + [i for i in range(6) if not names[i]]
     # 98 is what nobody says anything of, 99 what is to be ignored.
-    shapes = [(cells[i], channel[names[i]]) for i in order if names[i] in channel]
+    shapes = [(cells[i], class_index[names[i]]) for i in order if names[i] in class_index]
     expected = rasterize(shapes, out=np.full((HEIGHT, WIDTH), 98, np.int16))
-    expected[(expected == 98) & inside] = channel["background"]
+    expected[(expected == 98) & inside] = class_index["background"]
     expected[expected >= 98] = IGNORE
     found = np.full((HEIGHT, WIDTH), 77)
     for window in windows_over(height=HEIGHT, width=WIDTH, rows=rows, cols=cols):
@@ -201,7 +204,9 @@ def test_an_extent_serves_a_label_raster_and_need_not_reach_every_scene(tmp_path
         dataset.write(values, 1)
     extent = write(tmp_path / "extent.gpkg", [shapely.box(0, 0, 30, 40)])
     right = BOX.crop(Window(col_off=50, row_off=0, width=WIDTH - 50, height=HEIGHT))
-    left, other = open_label_set([raster, raster], [BOX, right], extent=extent)
+    left, other = open_label_set(
+        [raster, raster], [BOX, right], options=LabelOptions(extent=extent)
+    )
     assert left.legend.names == ("background", "class 4")
     expected = np.full((HEIGHT, WIDTH), IGNORE)
     expected[:40, :30] = 0
@@ -220,4 +225,4 @@ def test_an_extent_that_cannot_serve_is_refused(tmp_path, cells, fault):
     if cells:
         write(extent, cells)
     with pytest.raises(LabelError, match=fault):
-        open_labels(labels, BOX, extent=extent)
+        open_labels(labels, BOX, options=LabelOptions(extent=extent))

@@ -18,7 +18,9 @@ from rasterio.warp import transform as transform_points
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.labels.open import IGNORE, open_label_set, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_label_set, open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
 from geodinoseg.windows import Window, windows_over
 
@@ -85,9 +87,9 @@ def test_windows_put_together_equal_gdal_over_the_whole_scene(scattered, angle, 
     path, table = scattered
     box = geobox(angle=angle, flip=flip)
     labels = open_labels(path, box)
-    channels = [labels.legend.names.index(name) for name in table["class"]]
+    class_indices = [labels.legend.names.index(name) for name in table["class"]]
     expected = rasterize(
-        zip(table.geometry, channels, strict=True),
+        zip(table.geometry, class_indices, strict=True),
         out=np.full((HEIGHT, WIDTH), IGNORE, np.int16),
         transform=box.transform,
     )
@@ -104,13 +106,15 @@ def test_windows_put_together_equal_gdal_over_the_whole_scene(scattered, angle, 
 @settings(deadline=None, max_examples=25)
 @pytest.mark.parametrize("unlabelled", ["ignore", "background"])
 def test_blocks_count_the_pixels_of_each_class(scattered, unlabelled, block_px):
-    labels = open_labels(scattered[0], geobox(angle=33), unlabelled=unlabelled)
-    channels = whole(labels)
+    labels = open_labels(
+        scattered[0], geobox(angle=33), options=LabelOptions(unlabelled=unlabelled)
+    )
+    class_indices = whole(labels)
     counts = labels.class_blocks(block_px)
     assert counts.dtype == np.int64
     assert counts.shape == (-(-HEIGHT // block_px), -(-WIDTH // block_px), len(labels.legend))
     for row, col in np.ndindex(counts.shape[:2]):
-        part = channels[row * block_px :, col * block_px :][:block_px, :block_px]
+        part = class_indices[row * block_px :, col * block_px :][:block_px, :block_px]
         expected = np.bincount(part[part >= 0], minlength=len(labels.legend))
         assert_array_equal(counts[row, col], expected)
 
@@ -134,7 +138,7 @@ def test_twenty_polygons_in_a_huge_scene_cost_twenty_blocks(tmp_path):
     cells = [square(4096.0 * n + 100, 4096.0 * n + 200, 300.0) for n in range(20)]
     path = tmp_path / "few.gpkg"
     frame(ground(box, cells), ["tin", "grass"] * 10).to_file(path)
-    labels = open_labels(path, box, unlabelled="background")
+    labels = open_labels(path, box, options=LabelOptions(unlabelled="background"))
     counting = CountingSource(labels.source)
     counts = dataclasses.replace(labels, source=counting).class_blocks(2048)
     assert counting.reads == 20
@@ -189,9 +193,9 @@ def test_a_map_of_the_earth_takes_polygons_that_reach_the_poles(tmp_path):
     path = tmp_path / "earth.gpkg"
     halves = [shapely.box(-180, 0, 180, 90), shapely.box(-180, -90, 180, 0)]
     frame(halves, ["north", "south"], crs=4326).to_file(path)
-    channels = whole(open_labels(path, box))
-    assert_array_equal(channels[:124], 0)
-    assert_array_equal(channels[126:], 1)
+    class_indices = whole(open_labels(path, box))
+    assert_array_equal(class_indices[:124], 0)
+    assert_array_equal(class_indices[126:], 1)
 
 
 def test_a_scene_in_degrees_takes_labels_in_metres(tmp_path, caplog):
@@ -213,9 +217,9 @@ def test_a_scene_across_the_180th_meridian_gets_its_labels(tmp_path):
     west, east = shapely.box(178.5, -18, 180, -17), shapely.box(-180, -18, -179.5, -17)
     path = tmp_path / "fiji.gpkg"
     frame([west, east], ["a", "b"], crs=4326).to_file(path)
-    channels = whole(open_labels(path, box))
-    assert set(np.unique(channels)) == {IGNORE, 0, 1}
-    a, b = np.nonzero(channels == 0)[1], np.nonzero(channels == 1)[1]
+    class_indices = whole(open_labels(path, box))
+    assert set(np.unique(class_indices)) == {IGNORE, 0, 1}
+    a, b = np.nonzero(class_indices == 0)[1], np.nonzero(class_indices == 1)[1]
     assert a.max() <= b.min() + 2
 
 
@@ -248,13 +252,13 @@ def test_the_later_of_overlapping_polygons_counts_and_the_area_is_said(tmp_path,
     path = tmp_path / "overlap.gpkg"
     cells = [square(0, 0), square(5, 0), square(5, 5), square(100, 100), square(102, 100)]
     frame(ground(box, cells), ["b", "a", "b", "a", "a"]).to_file(path)
-    channels = whole(open_labels(path, box))
+    class_indices = whole(open_labels(path, box))
     expected = np.full((HEIGHT, WIDTH), IGNORE)
     expected[:10, :10] = 1
     expected[:10, 5:15] = 0
     expected[5:15, 5:15] = 1
     expected[100:110, 100:112] = 0
-    assert_array_equal(channels, expected)
+    assert_array_equal(class_indices, expected)
     # a on b: 5 x 10 and 10 x 5 px of 6.25 m2.
     assert "overlap on 100 pixels (625 m2)" in caplog.text
 
@@ -273,20 +277,20 @@ def test_polygons_without_a_class_are_ignored_on_top_of_all_others(tmp_path, unk
     path = tmp_path / "unknown.gpkg"
     cells = [square(2, 2, 6), square(0, 0), square(40, 40)]
     frame(ground(box, cells), [unknown, "tin", "wood"]).to_file(path)
-    labels = open_labels(path, box, unlabelled="background")
-    channels = whole(labels)
+    labels = open_labels(path, box, options=LabelOptions(unlabelled="background"))
+    class_indices = whole(labels)
     assert labels.legend.names == ("background", "tin", "wood")
-    assert (channels == IGNORE).sum() == 36
-    assert (channels[2:8, 2:8] == IGNORE).all()
-    assert (channels == 1).sum() == 100 - 36
-    assert (channels == 0).sum() == HEIGHT * WIDTH - 200
+    assert (class_indices == IGNORE).sum() == 36
+    assert (class_indices[2:8, 2:8] == IGNORE).all()
+    assert (class_indices == 1).sum() == 100 - 36
+    assert (class_indices == 0).sum() == HEIGHT * WIDTH - 200
 
 
 def test_ignored_classes_are_unknown_and_take_no_id(tmp_path):
     box = geobox()
     path = tmp_path / "roofs.gpkg"
     frame(ground(box, [square(0, 0), square(20, 0), square(40, 0)]), ["b", "a", "c"]).to_file(path)
-    labels = open_labels(path, box, ignore_classes=["a"])
+    labels = open_labels(path, box, options=LabelOptions(ignore_classes=("a",)))
     assert {entry.class_id: entry.name for entry in labels.legend} == {1: "b", 2: "c"}
     assert (whole(labels)[:10, 20:30] == IGNORE).all()
 
@@ -312,7 +316,12 @@ def test_a_legend_that_is_given_rules_the_channels(tmp_path):
     legend = Legend.of_names({9: "wood", 4: "tin", 0: "background"})
     path = tmp_path / "further.gpkg"
     frame(ground(box, [square(0, 0)]), ["wood"]).to_file(path)
-    labels = open_labels(path, box, legend=legend, unlabelled="background", ignore_classes=["tin"])
+    labels = open_labels(
+        path,
+        box,
+        legend=legend,
+        options=LabelOptions(unlabelled="background", ignore_classes=("tin",)),
+    )
     assert labels.legend == legend
     assert np.unique(whole(labels)).tolist() == [0, 2]
 
@@ -354,15 +363,15 @@ def test_unsound_geometries_are_repaired_or_left_out_and_counted(tmp_path, caplo
     rows = [f'"{text}",{"ab"[index % 2]}' for index, text in enumerate(texts)]
     path.write_text("\n".join(["WKT,label", *rows]) + "\n")
     labels = open_labels(path, box)
-    channels = whole(labels)
+    class_indices = whole(labels)
     assert "unsound.csv: repaired 2 self-crossing polygons" in caplog.text
     assert "unsound.csv: left out 3 features without a geometry" in caplog.text
     assert "unsound.csv: left out 2 features that are not polygons" in caplog.text
-    assert (channels[:10, :10] >= 0).sum() == pytest.approx(50, abs=10)
-    assert (channels[60:70, 60:70] == 1).all()
-    assert (channels[95:115, 95:115] == 0).sum() == pytest.approx(math.pi * 100, abs=12)
-    assert (channels[:10, 120:130] == 1).all()
-    assert (channels[:10, 140:150] == 0).all()
+    assert (class_indices[:10, :10] >= 0).sum() == pytest.approx(50, abs=10)
+    assert (class_indices[60:70, 60:70] == 1).all()
+    assert (class_indices[95:115, 95:115] == 0).sum() == pytest.approx(math.pi * 100, abs=12)
+    assert (class_indices[:10, 120:130] == 1).all()
+    assert (class_indices[:10, 140:150] == 0).all()
 
 
 def test_ten_thousand_polygons_that_touch_fill_the_ground(tmp_path):
@@ -398,7 +407,9 @@ def test_files_that_number_names_differently_are_numbered_together(tmp_path):
     paths = [tmp_path / "first.gpkg", tmp_path / "second.gpkg"]
     frame(ground(boxes[0], [square(0, 0), square(20, 0)]), ["oak", "tin"]).to_file(paths[0])
     frame(ground(boxes[1], [square(0, 0), square(20, 0)]), ["ash", "brick"]).to_file(paths[1])
-    first, second = open_label_set(paths, boxes, ignore_classes=["brick"], unlabelled="background")
+    first, second = open_label_set(
+        paths, boxes, options=LabelOptions(ignore_classes=("brick",), unlabelled="background")
+    )
     assert first.legend.names == second.legend.names == ("background", "ash", "oak", "tin")
     assert np.unique(whole(first)).tolist() == [0, 2, 3]
     assert np.unique(whole(second)).tolist() == [IGNORE, 0, 1]

@@ -15,7 +15,9 @@ from rasterio.warp import reproject
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels import raster_source as label_raster
-from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
 from geodinoseg.windows import Window, windows_over
 
@@ -62,8 +64,8 @@ def whole(labels):
     return labels.read(Window(col_off=0, row_off=0, width=box.width, height=box.height))
 
 
-def channels_of(values):
-    """Channels of the raster values 3, 7, 8."""
+def class_indices_of(values):
+    """Class indices of the raster values 3, 7, 8."""
     return np.select([values == 3, values == 7, values == 8], [0, 1, 2], IGNORE)
 
 
@@ -71,7 +73,7 @@ def test_a_raster_on_the_scenes_grid_is_taken_as_it_is(tmp_path):
     values = patches(np.random.default_rng(1), (119, 173))
     labels = open_labels(written(tmp_path / "same.tif", values, SCENE), SCENE)
     assert labels.legend.names == ("class 3", "class 7", "class 8")
-    assert_array_equal(whole(labels), channels_of(values))
+    assert_array_equal(whole(labels), class_indices_of(values))
 
 
 @settings(deadline=None, max_examples=30)
@@ -109,7 +111,7 @@ def test_another_grid_of_the_same_crs_equals_gdals_nearest_warp(
     cols, rows = np.meshgrid(np.arange(173) + 0.5, np.arange(119) + 0.5)
     positions = np.stack(~transform @ SCENE.transform @ (cols, rows))
     on_edge = (np.abs(positions - np.round(positions)) < 1e-3).any(axis=0)
-    assert_array_equal(found[~on_edge], channels_of(expected)[~on_edge])
+    assert_array_equal(found[~on_edge], class_indices_of(expected)[~on_edge])
 
 
 @pytest.mark.parametrize("angle", [0, 33])
@@ -130,7 +132,7 @@ def test_another_crs_gives_the_class_under_each_centre(tmp_path, angle):
     cols, rows = np.floor(cols).astype(int), np.floor(rows).astype(int)
     inside = (cols >= 0) & (cols < 407) & (rows >= 0) & (rows < 301)
     expected = np.full(cols.shape, IGNORE)
-    expected[inside] = channels_of(values[rows[inside], cols[inside]])
+    expected[inside] = class_indices_of(values[rows[inside], cols[inside]])
     found = whole(open_labels(path, SCENE))
     assert inside.mean() > 0.5
     assert not inside.all()
@@ -157,13 +159,15 @@ def test_blocks_count_the_labels_and_skip_what_lies_beside(tmp_path):
     values = patches(np.random.default_rng(5), (40, 30))
     box = geobox(SCENE.transform @ Affine.translation(70, 50), values.shape)
     labels = open_labels(
-        written(tmp_path / "small.tif", values, box), SCENE, unlabelled="background"
+        written(tmp_path / "small.tif", values, box),
+        SCENE,
+        options=LabelOptions(unlabelled="background"),
     )
     counts = labels.class_blocks(32)
-    channels = whole(labels)
+    class_indices = whole(labels)
     assert labels.legend.names[0] == "background"
-    assert_array_equal(counts.sum(axis=(0, 1)), np.bincount(channels.ravel(), minlength=4))
-    assert (channels == 0).sum() == 119 * 173 - 1200 + (values == NODATA).sum()
+    assert_array_equal(counts.sum(axis=(0, 1)), np.bincount(class_indices.ravel(), minlength=4))
+    assert (class_indices == 0).sum() == 119 * 173 - 1200 + (values == NODATA).sum()
     assert not labels.source.reaches(Window(col_off=0, row_off=0, width=32, height=32))
 
 
@@ -176,18 +180,20 @@ def test_labels_much_finer_than_the_scene_are_read_in_pieces(tmp_path, monkeypat
     monkeypatch.setattr(label_raster, "_MOST_PIXELS_AT_ONCE", 5_000)
     assert_array_equal(whole(labels), expected)
     # The centre of a pixel lies on a corner of the fine grid: the lower right one counts.
-    assert_array_equal(expected, channels_of(values[5::10, 5::10]))
+    assert_array_equal(expected, class_indices_of(values[5::10, 5::10]))
 
 
 def test_classes_are_ignored_and_fitted_as_those_of_polygons_are(tmp_path):
     values = patches(np.random.default_rng(7), (119, 173))
     path = written(tmp_path / "labels.tif", values, SCENE)
-    ignored = open_labels(path, SCENE, ignore_classes=["7"])
+    ignored = open_labels(path, SCENE, options=LabelOptions(ignore_classes=("7",)))
     assert ignored.legend.names == ("class 3", "class 8")
     assert (whole(ignored) == IGNORE).sum() == np.isin(values, [7, NODATA]).sum()
     legend = Legend.of_names({8: "wood", 7: "tin", 3: "grass", 1: "water"})
     fitted = whole(open_labels(path, SCENE, legend=legend))
-    assert_array_equal(fitted, np.where(channels_of(values) < 0, IGNORE, channels_of(values) + 1))
+    assert_array_equal(
+        fitted, np.where(class_indices_of(values) < 0, IGNORE, class_indices_of(values) + 1)
+    )
     with pytest.raises(LabelError, match=r"labels\.tif: class 8 \(class 8\) is not one of those"):
         open_labels(path, SCENE, legend=Legend.of_names({3: "grass", 7: "tin"}))
 
@@ -196,8 +202,8 @@ def test_neither_scene_nor_labels_need_a_crs(tmp_path):
     values = patches(np.random.default_rng(8), (119, 173))
     box = geobox(SCENE.transform, values.shape, crs=None)
     path = written(tmp_path / "bare.tif", values, box)
-    assert_array_equal(whole(open_labels(path, box)), channels_of(values))
-    with pytest.raises(LabelError, match=r"bare\.tif: does not say its CRS"):
+    assert_array_equal(whole(open_labels(path, box)), class_indices_of(values))
+    with pytest.raises(LabelError, match=r"bare\.tif: has no CRS"):
         open_labels(path, SCENE)
 
 

@@ -19,6 +19,7 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.legend_file import read_legend_file
 from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.styles import StyleError, hex_color, read_qml
 from geodinoseg.legend import PALETTE, Legend, LegendClass
 from geodinoseg.polygons.polygonize import write_polygons
@@ -50,7 +51,8 @@ def polygons(path, **columns):
 
 
 def legend_of(path, **options):
-    return {e.class_id: (e.name, e.color) for e in open_labels(path, BOX, **options).legend}
+    labels = open_labels(path, BOX, options=LabelOptions(**options))
+    return {e.class_id: (e.name, e.color) for e in labels.legend}
 
 
 def as_told(legend=LEGEND):
@@ -141,7 +143,7 @@ def test_the_legend_file_comes_before_names_in_the_file_and_in_ignored_classes(t
     file = tmp_path / "legend.csv"
     file.write_text("value,label,hex\n3,water,4477aa\n7,tin,#ABC\n12,wood,\n")
     labels = polygons(tmp_path / "l.gpkg", class_id=[3, 7, 12], class_name=["W", "T", "H"])
-    assert legend_of(labels, legend_file=file, ignore_classes=["wood"]) == {
+    assert legend_of(labels, legend_file=file, ignore_classes=("wood",)) == {
         3: ("water", "#4477aa"),
         7: ("tin", "#aabbcc"),
     }
@@ -150,23 +152,23 @@ def test_the_legend_file_comes_before_names_in_the_file_and_in_ignored_classes(t
 @pytest.mark.parametrize(
     ("name", "text", "fault"),
     [
-        ("a.csv", "id,name,color\n1,water,blueish\n", "row 2: 'blueish' is no colour"),
-        ("a.csv", "id,name\n65535,water\n", "row 2: '65535' is no class id"),
-        ("a.csv", "id,name\n-1,water\n", "row 2: '-1' is no class id"),
-        ("a.csv", "id,name\n1.5,water\n", "row 2: '1.5' is no class id"),
+        ("a.csv", "id,name,color\n1,water,blueish\n", "row 2: 'blueish' is not a colour"),
+        ("a.csv", "id,name\n65535,water\n", "row 2: '65535' is not a class id"),
+        ("a.csv", "id,name\n-1,water\n", "row 2: '-1' is not a class id"),
+        ("a.csv", "id,name\n1.5,water\n", "row 2: '1.5' is not a class id"),
         ("a.csv", "id,name\n1,a\n1,b\n", "two classes have the id '1'"),
         ("a.csv", "id,name\n1,a\n2,a\n", "two classes have the name 'a'"),
         ("a.csv", "id,name\n", "has no colour and no number"),
         ("a.txt", "the roofs are grey\n", "line 1: 'the roofs are grey' has no colour"),
         ("a.txt", "# nothing\n", "holds no class"),
-        ("a.json", "{", "is no JSON"),
-        ("a.json", "[" * 100_000, "is no JSON"),
+        ("a.json", "{", "is not valid JSON"),
+        ("a.json", "[" * 100_000, "is not valid JSON"),
         ("a.json", '{"classes": 3}', "holds no list of classes"),
         ("a.json", '[{"color": "#000000"}]', "entry 1: has neither a readable name nor a number"),
         ("a.json", '[{"name": "a\\nb"}]', "entry 1: has neither a readable name"),
         ("a.qml", "<qgis", "cannot be read as a QGIS style"),
         ("a.qml", "<qgis/>", "holds no class"),
-        ("a.csv", "PNG\0\0", "holds no text"),
+        ("a.csv", "PNG\0\0", "is not a text file"),
         ("a.csv", "", "the file is empty"),
     ],
 )
@@ -248,14 +250,17 @@ def test_a_qml_beside_the_layer_names_and_colours_its_numbers_unasked(tmp_path, 
     told = {3: ("water", "#0102fe"), 7: ("tin", "#aabbcc")}
     assert legend_of(labels, class_field="code") == told
     assert (
-        legend_of(labels, class_field="code", ignore_classes=["water"], unlabelled="background")[7]
+        legend_of(labels, class_field="code", ignore_classes=("water",), unlabelled="background")[7]
         == told[7]
     )
     # A style by another column says nothing of these classes.
     assert legend_of(labels, class_field="note") == {1: ("a", PALETTE[0]), 2: ("b", PALETTE[1])}
     # And a map's own legend need not know what a style calls its classes.
     legend = Legend.of_names({3: "lake", 7: "class 7"})
-    assert open_labels(labels, BOX, class_field="code", legend=legend).legend == legend
+    assert (
+        open_labels(labels, BOX, legend=legend, options=LabelOptions(class_field="code")).legend
+        == legend
+    )
 
 
 def test_labels_that_stand_for_two_numbers_name_neither(tmp_path):
@@ -354,7 +359,7 @@ def test_a_style_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, text, 
     labels = polygons(tmp_path / "labels.gpkg", label=["a", "b"])
     (tmp_path / "labels.qml").write_text(text)
     assert legend_of(labels) == {1: ("a", PALETTE[0]), 2: ("b", PALETTE[1])}
-    assert "the layer's style is left out, as it cannot be read" in caplog.text
+    assert "the layer's style cannot be read, so it is ignored" in caplog.text
 
 
 def test_a_geopackage_with_a_broken_table_of_styles_is_read_all_the_same(tmp_path):

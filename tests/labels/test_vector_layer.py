@@ -17,7 +17,9 @@ from vector_formats import ALL, CELLS, NAMES, expected, geodatabase, kml, zipped
 
 from geodinoseg.errors import GeodinosegError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.windows import Window
 
 
@@ -40,7 +42,7 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_files_of_other_programs_give_the_same_labels(tmp_path, name):
     path = WRITERS[name](tmp_path / name)
-    labels = open_labels(path, BOX, class_field="crop")
+    labels = open_labels(path, BOX, options=LabelOptions(class_field="crop"))
     assert labels.legend.names == ("a", "b")
     assert_array_equal(labels.read(ALL), expected())
 
@@ -49,7 +51,7 @@ def test_a_missing_column_is_said_with_those_there_are_in_any_format(tmp_path):
     for name, writer in WRITERS.items():
         path = writer(tmp_path / name)
         with pytest.raises(GeodinosegError, match=r"has no column 'kind'; .*crop"):
-            open_labels(path, BOX, class_field="kind")
+            open_labels(path, BOX, options=LabelOptions(class_field="kind"))
 
 
 @pytest.mark.parametrize(
@@ -68,11 +70,11 @@ def test_curved_surfaces_become_polygons(tmp_path, shape):
     other = ground([square(100, 60)])[0].wkt
     path.write_text(f'WKT,label\n"{text}",a\n"{other}",b\n')
     bare = GeoBox(crs=None, transform=BOX.transform, width=WIDTH, height=HEIGHT)
-    channels = open_labels(path, bare).read(ALL)
+    class_indices = open_labels(path, bare).read(ALL)
     rows, cols = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     inside = np.hypot(cols - 60, rows - 40) < 20
     # Curves are cut into chords, which miss the circle by a fraction of a pixel.
-    assert ((channels == 0) != inside).sum() <= 12
+    assert ((class_indices == 0) != inside).sum() <= 12
 
 
 def test_a_polygon_across_the_180th_meridian_is_labelled_on_both_sides(tmp_path):
@@ -85,10 +87,10 @@ def test_a_polygon_across_the_180th_meridian_is_labelled_on_both_sides(tmp_path)
     cells = [shapely.box(179.9, -17.3, 180.4, -17.1), shapely.box(-179.4, -17.3, -179.1, -17.2)]
     path = tmp_path / "fiji.gpkg"
     geopandas.GeoDataFrame({"label": ["a", "b"]}, geometry=cells, crs=4326).to_file(path)
-    channels = open_labels(path, box).read(Window(col_off=0, row_off=0, width=301, height=99))
+    class_indices = open_labels(path, box).read(Window(col_off=0, row_off=0, width=301, height=99))
     a = (lon % 360 > 179.9) & (lon % 360 < 180.4) & (lat > -17.3) & (lat < -17.1)
     assert a.sum() > 1000
-    assert ((channels == 0) != a).sum() <= 8
+    assert ((class_indices == 0) != a).sum() <= 8
 
 
 @pytest.fixture(scope="module")
@@ -149,5 +151,5 @@ def test_a_damaged_file_gives_labels_or_one_clear_line(
 def test_layers_are_found_by_the_names_that_drivers_give(tmp_path):
     path = kml(tmp_path / "fields.kml")
     (name, _), *_ = pyogrio.list_layers(path)
-    labels = open_labels(f"{path}|layername={name}", BOX, class_field="crop")
+    labels = open_labels(f"{path}|layername={name}", BOX, options=LabelOptions(class_field="crop"))
     assert_array_equal(labels.read(ALL), expected())

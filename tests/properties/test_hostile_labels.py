@@ -19,6 +19,7 @@ from vector_formats import ALL, CELLS, NAMES, expected, geodatabase, kml, zipped
 from geodinoseg.cli import main
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.untrusted import offline
 from geodinoseg.labels.vector_layer import open_vector_layer
 
@@ -169,7 +170,7 @@ def test_labels_that_reach_further_are_refused_in_one_line_and_ask_nobody(
     monkeypatch.chdir(tmp_path)
     path = HOSTILE[kind](tmp_path, server.url("ok", "a.geojson"))
     for read in (
-        lambda: open_labels(path, BOX, class_field="crop"),
+        lambda: open_labels(path, BOX, options=LabelOptions(class_field="crop")),
         lambda: open_vector_layer(str(path)),
         lambda: open_labels([f"tin={path}", f"wood={path}"], BOX),
     ):
@@ -276,7 +277,7 @@ PLAIN = {
 @pytest.mark.filterwarnings("ignore:.*CRS.*:UserWarning")
 @pytest.mark.parametrize("kind", PLAIN)
 def test_plain_labels_are_read_as_ever(kind, listening, tmp_path):
-    labels = open_labels(PLAIN[kind](tmp_path), BOX, class_field="crop")
+    labels = open_labels(PLAIN[kind](tmp_path), BOX, options=LabelOptions(class_field="crop"))
     assert labels.legend.names == ("a", "b")
     assert_array_equal(labels.read(ALL), expected())
 
@@ -290,7 +291,7 @@ def test_zipped_kml_is_read_as_ever(listening, tmp_path):
 @pytest.mark.parametrize("kind", ["a VRT of a file", "an address"])
 def test_labels_that_are_trusted_may_reach_further(kind, server, tmp_path):
     path = HOSTILE[kind](tmp_path, server.url("ok", "a.geojson"))
-    labels = open_labels(path, BOX, class_field="crop", allow_external=True)
+    labels = open_labels(path, BOX, options=LabelOptions(class_field="crop", allow_external=True))
     assert_array_equal(labels.read(ALL), expected())
 
 
@@ -340,5 +341,5 @@ def test_a_style_that_never_ends_is_left_out(tmp_path):
             "FROM n) SELECT 'v' f_table_name, 'a' styleQML, 1 useAsDefault, i id FROM n"
         )
     database.close()
-    labels = open_labels(path, BOX, class_field="crop")
+    labels = open_labels(path, BOX, options=LabelOptions(class_field="crop"))
     assert_array_equal(labels.read(ALL), expected())

@@ -8,7 +8,7 @@ import numpy as np
 from affine import Affine
 
 from geodinoseg.geobox import GeoBox
-from geodinoseg.labels.open import IGNORE
+from geodinoseg.labels.classes import IGNORE
 from geodinoseg.legend import Legend
 from geodinoseg.windows import windows_over
 

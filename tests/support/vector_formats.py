@@ -9,7 +9,7 @@ import numpy as np
 import pyproj
 from label_files import HEIGHT, UTM, WIDTH, ground, square, write
 
-from geodinoseg.labels.open import IGNORE
+from geodinoseg.labels.classes import IGNORE
 from geodinoseg.windows import Window
 
 CELLS = [square(5, 5), square(30, 30, 20), square(60, 20)]

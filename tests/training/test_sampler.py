@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError
-from geodinoseg.labels.open import IGNORE
+from geodinoseg.labels.classes import IGNORE
 from geodinoseg.training.crops import Crop, draw_jitter, jittered
 from geodinoseg.training.sampler import Sampler, read_ahead
 from geodinoseg.training.settings import Augmentation

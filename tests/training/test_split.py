@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from rasters import ROTATED, write_raster
 
-from geodinoseg.labels.open import IGNORE, open_labels
+from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import Augmentation

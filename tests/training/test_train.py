@@ -37,7 +37,7 @@ from geodinoseg.errors import (
     OutputExistsError,
     SceneError,
 )
-from geodinoseg.labels.open import IGNORE
+from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.folder import load_model
 from geodinoseg.segmentation.segment import segment_scene

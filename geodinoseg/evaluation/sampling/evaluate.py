@@ -20,7 +20,7 @@ from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estima
 from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
 from geodinoseg.evaluation.sampling.sampling_design import FEWEST_PER_CLASS
 from geodinoseg.evaluation.sampling.strata import FilePath, hectares, open_with_areas, read_pixels
-from geodinoseg.labels.pixel_space import pixel_space
+from geodinoseg.labels.pixel_space import PixelSpace
 from geodinoseg.legend import PALETTE, Legend, LegendClass
 from geodinoseg.rasters.class_raster import ClassRaster
 
@@ -162,7 +162,7 @@ def _pixels_of(path: str, sample: PointSample, raster: ClassRaster) -> NDArray[n
     Raises:
         LabelError: one lies outside the map.
     """
-    space = pixel_space(path, sample.crs, raster.geobox)
+    space = PixelSpace.for_labels(path, sample.crs, raster.geobox)
     positions = space.to_pixels(sample.coordinates)
     limits = (raster.width, raster.height)
     outside = ~((positions >= 0) & (positions < limits)).all(axis=1)  # also of what is no number

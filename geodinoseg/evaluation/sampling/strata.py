@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.evaluation.compare import ChannelTable, check_class_count
-from geodinoseg.labels.open import IGNORE
+from geodinoseg.labels.classes import IGNORE
 from geodinoseg.polygons.ground import area_weights
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster

@@ -215,6 +215,6 @@ def _polygons_of(labels: Any) -> NDArray[Any]:
     polygons = getattr(source, "polygons", None)
     if polygons is None:
         return np.zeros(0, dtype=object)
-    channels = getattr(source, "channels", None)
-    used = slice(None) if channels is None else np.asarray(channels) != IGNORE
+    class_indices = getattr(source, "class_indices", None)
+    used = slice(None) if class_indices is None else np.asarray(class_indices) != IGNORE
     return np.asarray(polygons, dtype=object)[used]
