@@ -83,7 +83,7 @@ _NO_CONFIDENCE = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegionAssessment:
+class RegionEvaluation:
     """The measures of a part of a map, or of all of it."""
 
     name: str
@@ -100,9 +100,9 @@ class RegionAssessment:
 class Comparison:
     """What a comparison found."""
 
-    whole: RegionAssessment
+    whole: RegionEvaluation
     """Of every labelled pixel."""
-    regions: tuple[RegionAssessment, ...]
+    regions: tuple[RegionEvaluation, ...]
     """Of those in each region, in the order given."""
     agreement: Agreement
     """Where the map is right, as a picture."""
@@ -247,10 +247,10 @@ class _Sums:
         self._boundary[line] += np.bincount(channels, minlength=self._classes)
         self._boundary[line + 1] += np.bincount(channels[met], minlength=self._classes)
 
-    def result(self, *, has_confidence: bool) -> RegionAssessment:
+    def result(self, *, has_confidence: bool) -> RegionEvaluation:
         """The measures."""
         reference, reference_met, mapped, mapped_met = self._boundary
-        return RegionAssessment(
+        return RegionEvaluation(
             name=self._name,
             accuracy=Accuracy(self._matrix),
             boundary=BoundaryAgreement(

@@ -17,7 +17,7 @@ from geodinoseg.evaluation.boundaries import (
     reach_of,
 )
 from geodinoseg.evaluation.calibration import Reliability
-from geodinoseg.evaluation.compare import RegionAssessment, check_class_count, compare
+from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
 from geodinoseg.evaluation.regions import read_regions
 from geodinoseg.labels.open import LabelsPath, Unlabelled, open_labels
 from geodinoseg.legend import Legend
@@ -26,7 +26,7 @@ from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapAssessment:
+class MapEvaluation:
     """How right a map is. Made by `evaluate_map`."""
 
     path: Path | str
@@ -37,9 +37,9 @@ class MapAssessment:
     """Names and order of the classes in all measures."""
     tolerance: Tolerance
     """Of the boundaries."""
-    whole: RegionAssessment
+    whole: RegionEvaluation
     """Of all labelled pixels."""
-    regions: tuple[RegionAssessment, ...]
+    regions: tuple[RegionEvaluation, ...]
     """Of those in each region that was asked for."""
     agreement: Agreement
     """Where the map is right, as a picture."""
@@ -78,7 +78,7 @@ class MapAssessment:
 _REGION_HEAD = ("region", "overall", "mean IoU", "boundary F", "pixels")
 
 
-def _region_line(region: RegionAssessment) -> tuple[str, ...]:
+def _region_line(region: RegionEvaluation) -> tuple[str, ...]:
     accuracy = region.accuracy
     values = (accuracy.overall, accuracy.mean_iou, region.boundary.mean_f_score)
     return (region.name, *map(shown, values), f"{accuracy.pixels:,}")
@@ -126,7 +126,7 @@ def evaluate_map(
     extent: LabelsPath | None = None,
     options: EvaluationOptions = _DEFAULTS,
     progress: Progress = no_progress,
-) -> MapAssessment:
+) -> MapEvaluation:
     """Compare every labelled pixel of a map with its label.
 
     Pixels without a label, and nodata of the map, do not count. For scores that hold, the labels
@@ -187,7 +187,7 @@ def evaluate_map(
             f"{source.path}: no labelled pixel lies where {raster.path} holds a class; give labels "
             f"of the same place."
         )
-    return MapAssessment(
+    return MapEvaluation(
         path=raster.path,
         labels=source.path,
         legend=raster.legend,

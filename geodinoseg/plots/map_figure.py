@@ -22,7 +22,7 @@ from geodinoseg.rasters.scene import Scene, ScenePath, scene_path
 from geodinoseg.redaction import printable_name
 
 
-def side_by_side(
+def plot_map(
     scene: ScenePath | Scene,
     class_raster: PathLike | ClassRaster,
     output_png: PathLike,

@@ -17,7 +17,7 @@ from geodinoseg.polygons.coverage.chains import ragged_range
 from geodinoseg.polygons.coverage.join import LatticePolygons
 from geodinoseg.polygons.coverage.paths import segment_ends
 from geodinoseg.polygons.ground import AreaWeights, segment_lengths_m
-from geodinoseg.polygons.wkb import MapPolygons, encode_multipolygons, encode_polygons
+from geodinoseg.polygons.wkb import RaggedPolygons, encode_multipolygons, encode_polygons
 from geodinoseg.rasters.class_raster import ClassRaster
 
 GEOMETRY = "geometry"
@@ -118,7 +118,7 @@ class PolygonTable:
     def _encoded(self, polygons: LatticePolygons) -> pa.Array:
         return encode_polygons(self._reprojected(map_polygons(polygons, self.raster.geobox)))
 
-    def _reprojected(self, polygons: MapPolygons) -> MapPolygons:
+    def _reprojected(self, polygons: RaggedPolygons) -> RaggedPolygons:
         """The polygons in the CRS asked for; points that neighbours share stay shared."""
         source = self.raster.geobox.crs
         if self.crs == source:
@@ -149,7 +149,7 @@ class PolygonTable:
         return pa.array(np.array(legend.names, dtype=object)[order]).take(pa.array(places))
 
 
-def map_polygons(polygons: LatticePolygons, geobox: GeoBox) -> MapPolygons:
+def map_polygons(polygons: LatticePolygons, geobox: GeoBox) -> RaggedPolygons:
     """The polygons in coordinates of the CRS, exteriors counter-clockwise as seen on a map."""
     rings = polygons.rings
     cols, rows = rings.cols, rings.rows
@@ -159,7 +159,7 @@ def map_polygons(polygons: LatticePolygons, geobox: GeoBox) -> MapPolygons:
         backwards -= ragged_range(rings.offsets[:-1], lengths)
         cols, rows = cols[backwards], rows[backwards]
     xs, ys = geobox.transform @ (cols.astype(np.float64), rows.astype(np.float64))
-    return MapPolygons(
+    return RaggedPolygons(
         xs=xs, ys=ys, ring_offsets=rings.offsets, polygon_offsets=polygons.polygon_offsets
     )
 

@@ -19,7 +19,7 @@ _POINT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapPolygons:
+class RaggedPolygons:
     """Polygons in coordinates of a CRS; rings do not repeat their first point."""
 
     xs: NDArray[np.float64]
@@ -32,7 +32,7 @@ class MapPolygons:
     """(polygons + 1,): polygon i has the rings polygon_offsets[i] to polygon_offsets[i + 1]."""
 
 
-def encode_polygons(polygons: MapPolygons) -> pa.Array:
+def encode_polygons(polygons: RaggedPolygons) -> pa.Array:
     """Write polygons as WKB; each ring is closed with its first point.
 
     Returns:
@@ -87,7 +87,7 @@ def _write_headers(
 
 
 def _write_points(
-    data: NDArray[np.uint8], ring_starts: NDArray[np.int64], polygons: MapPolygons
+    data: NDArray[np.uint8], ring_starts: NDArray[np.int64], polygons: RaggedPolygons
 ) -> None:
     """Write the rings' points, and each ring's first one again after its last."""
     lengths = np.diff(polygons.ring_offsets)

@@ -34,7 +34,7 @@ _VECTOR_STYLE = b"<renderer-v2"
 """What every `.qml` of a vector layer holds, and no raster's."""
 
 
-def find_parts(target: Path, endings: Iterable[str]) -> list[Path]:
+def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
     """The files of a target's folder that have its stem and one of these endings.
 
     Args:
@@ -50,13 +50,13 @@ def find_parts(target: Path, endings: Iterable[str]) -> list[Path]:
     ]
 
 
-def check_parts(target: Path, endings: Iterable[str]) -> None:
+def check_sidecars(target: Path, endings: Iterable[str]) -> None:
     """Refuse to replace a part of another file unasked: a table `x.dbf` where `x.shp` shall be.
 
     Raises:
         OutputExistsError: such a part is there.
     """
-    for part in find_parts(target, endings):
+    for part in find_sidecars(target, endings):
         raise OutputExistsError(
             f"{target}: {part.name} is there already and would be replaced; give another name, "
             f"or --overwrite."
@@ -189,7 +189,7 @@ def check_vector_output(
     target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
     kind = format_of(target)
     if not overwrite:
-        check_parts(target, kind.parts)
+        check_sidecars(target, kind.parts)
     if kind is _GEOPACKAGE:
         check_layer_name(target)
     else:
@@ -214,7 +214,7 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
         OutputError: the disk is full, or the format cannot hold as much.
     """
     kind = format_of(target)
-    with written_beside(target, old_parts=find_parts(target, kind.parts)) as path:
+    with written_beside(target, old_parts=find_sidecars(target, kind.parts)) as path:
         if kind is _SHAPEFILE:
             batches = within_shapefile_limits(batches, target, layer.legend)
         if kind is _PARQUET:

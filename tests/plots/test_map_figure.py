@@ -25,7 +25,7 @@ from geodinoseg.errors import OutputError, OutputExistsError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import MapPage
-from geodinoseg.plots.map_figure import side_by_side
+from geodinoseg.plots.map_figure import plot_map
 from geodinoseg.plots.preview import (
     class_colors,
     class_shares,
@@ -105,7 +105,7 @@ def test_a_picture_holds_the_colours_of_the_scene_and_of_every_class(tmp_path, s
     write_scene(tmp_path / "scene.tif", scene, crs=crs, transform=transform)
     raster = write_map(tmp_path / "map.tif", class_ids, crs=crs, transform=transform)
 
-    path = side_by_side(
+    path = plot_map(
         tmp_path / "scene.tif", raster, tmp_path / "p.png", caption="Imagery: A. Nobody, CC BY 4.0"
     )
 
@@ -127,7 +127,7 @@ def test_scene_and_map_stand_side_by_side_the_same_way_up(tmp_path):
     write_scene(tmp_path / "scene.tif", scene, transform=ROTATED)
     class_ids = np.where(bright, 7, 0).astype(np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids, transform=ROTATED)
-    pixels = pixels_of(side_by_side(tmp_path / "scene.tif", raster, tmp_path / "p.png"))
+    pixels = pixels_of(plot_map(tmp_path / "scene.tif", raster, tmp_path / "p.png"))
 
     # The swatches of the legend lie right of both panels.
     panels = pixels[:, : pixels.shape[1] * 3 // 4]
@@ -184,7 +184,7 @@ def test_shares_of_a_map_without_a_class_are_nought(tmp_path):
     shares = class_shares(class_ids, raster, raster.geobox)
     assert shares == {0: 0.0, 3: 0.0, 7: 0.0}
     write_scene(tmp_path / "scene.tif", np.zeros((1, 5, 9), dtype=np.uint8))
-    side_by_side(tmp_path / "scene.tif", raster, tmp_path / "p.png")
+    plot_map(tmp_path / "scene.tif", raster, tmp_path / "p.png")
 
 
 @settings(deadline=None)
@@ -286,7 +286,7 @@ def test_a_damaged_scene_is_one_line_and_leaves_no_picture(tmp_path):
     path.write_bytes(path.read_bytes()[:-9000])
     raster = write_map(tmp_path / "map.tif", classes_of(200, 300))
     with pytest.raises(SceneError, match=r"scene\.tif: rows 0 to 199 cannot be read") as caught:
-        side_by_side(path, raster, tmp_path / "p.png")
+        plot_map(path, raster, tmp_path / "p.png")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "p.png").exists()
 
@@ -296,11 +296,11 @@ def test_a_picture_replaces_another_only_when_asked(tmp_path):
     write_map(tmp_path / "map.tif", classes_of(9, 12))
     (tmp_path / "p.png").write_text("old")
     with pytest.raises(OutputExistsError):
-        side_by_side(scene, tmp_path / "map.tif", tmp_path / "p.png")
+        plot_map(scene, tmp_path / "map.tif", tmp_path / "p.png")
     with pytest.raises(OutputError, match=r"must end in \.png"):
-        side_by_side(scene, tmp_path / "map.tif", tmp_path / "p.jpg")
+        plot_map(scene, tmp_path / "map.tif", tmp_path / "p.jpg")
     assert (tmp_path / "p.png").read_text() == "old"
-    side_by_side(scene, tmp_path / "map.tif", tmp_path / "p.png", overwrite=True)
+    plot_map(scene, tmp_path / "map.tif", tmp_path / "p.png", overwrite=True)
     assert imread(tmp_path / "p.png").ndim == 3
 
 
@@ -309,7 +309,7 @@ def test_a_long_legend_sums_its_smallest_classes_up(tmp_path):
     class_ids = np.minimum(np.arange(60 * 40).reshape(40, 60) // 7, 59).astype(np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids, legend=legend)
     scene = write_scene(tmp_path / "scene.tif", np.zeros((1, 40, 60), dtype=np.uint8))
-    height = imread(side_by_side(scene, raster, tmp_path / "p.png")).shape[0]
+    height = imread(plot_map(scene, raster, tmp_path / "p.png")).shape[0]
     assert height < 2000
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geodinoseg.evaluation.agreement import LONGEST_PX, Agreement
 from geodinoseg.evaluation.boundaries import pixel_step_m
 from geodinoseg.evaluation.report.html_elements import add, add_picture
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import LegendClass
 from geodinoseg.plots.preview import class_colors, decimated, small_class_ids
@@ -67,7 +67,7 @@ def agreement_colors(agreement: Agreement) -> NDArray[np.uint8]:
     return np.asarray(colors, dtype=np.uint8)
 
 
-def add_points(box: ET.Element, assessment: SampleAssessment, raster: ClassRaster) -> None:
+def add_points(box: ET.Element, evaluation: SampleEvaluation, raster: ClassRaster) -> None:
     """The answered points over the picture of the map; those that are wrong lie on top."""
     width, height = 100 * _aspect(raster.geobox), 100.0
     box.set("class", "picture pale")
@@ -79,13 +79,13 @@ def add_points(box: ET.Element, assessment: SampleAssessment, raster: ClassRaste
         role="img",
         aria_label="Points of the sample",
     )
-    order = np.argsort(~assessment.right, kind="stable")
+    order = np.argsort(~evaluation.right, kind="stable")
     for index in order.tolist():
-        row, col = assessment.pixels[index].tolist()
+        row, col = evaluation.pixels[index].tolist()
         add(
             svg,
             "circle",
-            class_="right" if assessment.right[index] else "wrong",
+            class_="right" if evaluation.right[index] else "wrong",
             cx=f"{width * (col + 0.5) / raster.width:.2f}",
             cy=f"{height * (row + 0.5) / raster.height:.2f}",
             r="0.9",

@@ -9,7 +9,7 @@ import numpy as np
 
 from geodinoseg.evaluation.calibration import BINS, Reliability
 from geodinoseg.evaluation.report.html_elements import add
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 
 _SIDE, _LEFT, _TOP, _BOTTOM = 260, 44, 12, 44
 _LINE, _NAME, _PLOT = 40, 170, 470
@@ -86,15 +86,15 @@ def add_reliability_chart(parent: ET.Element, reliability: Reliability) -> None:
     )
 
 
-def add_area_chart(parent: ET.Element, assessment: SampleAssessment) -> None:
+def add_area_chart(parent: ET.Element, evaluation: SampleEvaluation) -> None:
     """A line a class: the estimate as a dot, its interval as a bar, the mapped area as a stroke."""
-    estimates = assessment.estimates
+    estimates = evaluation.estimates
     areas = estimates.areas_m2
     low, high = areas.value - areas.margin, areas.value + areas.margin
     ceiling = float(max(high.max(), estimates.mapped_area_m2.max())) / _M2_IN_HA
     step = _round_step(ceiling / 4)
     most = step * math.ceil(ceiling / step - 1e-9)
-    width, height = _NAME + _PLOT + 30, _LINE * len(assessment.classes) + 52
+    width, height = _NAME + _PLOT + 30, _LINE * len(evaluation.classes) + 52
     frame = add(parent, "div", class_="scroll")
     svg = add(
         frame,
@@ -108,7 +108,7 @@ def add_area_chart(parent: ET.Element, assessment: SampleAssessment) -> None:
     def place(area_m2: float) -> float:
         return _NAME + _PLOT * min(max(area_m2 / _M2_IN_HA / most, 0.0), 1.0)
 
-    bottom = _LINE * len(assessment.classes) + 8
+    bottom = _LINE * len(evaluation.classes) + 8
     for tick in np.arange(round(most / step) + 1) * step:
         x = place(float(tick) * _M2_IN_HA)
         add(svg, "line", class_="grid", x1=_f(x), x2=_f(x), y1=4, y2=bottom)
@@ -124,7 +124,7 @@ def add_area_chart(parent: ET.Element, assessment: SampleAssessment) -> None:
         y=height - 4,
         text_anchor="middle",
     )
-    for index, entry in enumerate(assessment.classes):
+    for index, entry in enumerate(evaluation.classes):
         y = _LINE * (index + 0.5) + 4
         add(
             svg,
@@ -154,7 +154,7 @@ def add_area_chart(parent: ET.Element, assessment: SampleAssessment) -> None:
             r=5.5,
             fill=entry.color,
         )
-        if index < len(assessment.drawn):
+        if index < len(evaluation.drawn):
             x = place(float(estimates.mapped_area_m2[index]))
             add(svg, "line", class_="mapped", x1=_f(x), x2=_f(x), y1=_f(y - 12), y2=_f(y + 12))
 

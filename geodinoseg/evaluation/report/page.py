@@ -5,12 +5,12 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from geodinoseg.evaluation.accuracy import shown
-from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.report.html_elements import add, page_text
 from geodinoseg.evaluation.report.report_labels import add_label_sections
 from geodinoseg.evaluation.report.report_sample import add_sample_sections
 from geodinoseg.evaluation.report.report_style import STYLE
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.redaction import printable_name
 from geodinoseg.version import __version__
@@ -29,7 +29,7 @@ _MEASURES = (
 )
 
 
-def report_page(by_labels: MapAssessment | None, by_sample: SampleAssessment | None) -> str:
+def report_page(by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None) -> str:
     """The text of the page; at least one of the two is given.
 
     Raises:
@@ -58,7 +58,7 @@ def report_page(by_labels: MapAssessment | None, by_sample: SampleAssessment | N
 
 
 def _add_cards(
-    main: ET.Element, by_labels: MapAssessment | None, by_sample: SampleAssessment | None
+    main: ET.Element, by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None
 ) -> None:
     cards = add(main, "dl", class_="cards")
     if by_sample is not None:

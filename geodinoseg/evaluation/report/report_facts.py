@@ -1,4 +1,4 @@
-"""An assessment as plain values: JSON facts, and a tidy table of one row a measure."""
+"""An evaluation as plain values: JSON facts, and a tidy table of one row a measure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from geodinoseg.evaluation.accuracy import plain
 from geodinoseg.evaluation.calibration import Reliability
-from geodinoseg.evaluation.compare import RegionAssessment
-from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.evaluation.compare import RegionEvaluation
+from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.sampling.areas import Estimate
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.legend import Legend
 from geodinoseg.redaction import printable, printable_name
 
@@ -33,34 +33,34 @@ COLUMNS = (
 Row = tuple[Any, ...]
 
 
-def map_facts(assessment: MapAssessment) -> dict[str, Any]:
+def map_facts(evaluation: MapEvaluation) -> dict[str, Any]:
     """A comparison with labels as JSON holds it; None where a measure is undefined."""
     return {
-        "class_raster": printable_name(assessment.path),
-        "labels": printable(assessment.labels),
-        "classes": assessment.legend.to_json(),
-        "boundary_tolerance": str(assessment.tolerance),
-        **_region_facts(assessment.whole),
+        "class_raster": printable_name(evaluation.path),
+        "labels": printable(evaluation.labels),
+        "classes": evaluation.legend.to_json(),
+        "boundary_tolerance": str(evaluation.tolerance),
+        **_region_facts(evaluation.whole),
         "regions": [
-            {"name": region.name, **_region_facts(region)} for region in assessment.regions
+            {"name": region.name, **_region_facts(region)} for region in evaluation.regions
         ],
     }
 
 
-def sample_facts(assessment: SampleAssessment) -> dict[str, Any]:
+def sample_facts(evaluation: SampleEvaluation) -> dict[str, Any]:
     """Estimates from a sample as JSON holds them; None where the sample says nothing."""
-    estimates = assessment.estimates
+    estimates = evaluation.estimates
     return {
-        "class_raster": printable_name(assessment.path),
-        "points": assessment.points_path,
+        "class_raster": printable_name(evaluation.path),
+        "points": evaluation.points_path,
         "classes": [
             {"class_id": entry.class_id, "name": entry.name, "color": entry.color}
-            for entry in assessment.classes
+            for entry in evaluation.classes
         ],
         "counts": estimates.counts.tolist(),
         "proportions": estimates.proportions.tolist(),
-        "drawn": assessment.drawn.tolist(),
-        "unanswered": assessment.unanswered.tolist(),
+        "drawn": evaluation.drawn.tolist(),
+        "unanswered": evaluation.unanswered.tolist(),
         "mapped_area_m2": estimates.mapped_area_m2.tolist(),
         "overall_accuracy": _estimate_facts(estimates.overall),
         "users_accuracy": _estimate_facts(estimates.users),
@@ -69,24 +69,24 @@ def sample_facts(assessment: SampleAssessment) -> dict[str, Any]:
     }
 
 
-def map_rows(assessment: MapAssessment) -> Iterator[Row]:
+def map_rows(evaluation: MapEvaluation) -> Iterator[Row]:
     """The measures of the whole map and of each region, `all` first."""
-    for region in (assessment.whole, *assessment.regions):
-        yield from _region_rows(region, assessment.legend)
+    for region in (evaluation.whole, *evaluation.regions):
+        yield from _region_rows(region, evaluation.legend)
 
 
-def sample_rows(assessment: SampleAssessment) -> Iterator[Row]:
+def sample_rows(evaluation: SampleEvaluation) -> Iterator[Row]:
     """The estimates with their standard errors and intervals."""
-    estimates = assessment.estimates
+    estimates = evaluation.estimates
     yield _estimate_row(("", ""), "overall_accuracy", "share", estimates.overall, ())
     measures = (
         ("users_accuracy", "share", estimates.users),
         ("producers_accuracy", "share", estimates.producers),
         ("area", "m2", estimates.areas_m2),
     )
-    for index, entry in enumerate(assessment.classes):
+    for index, entry in enumerate(evaluation.classes):
         who = (entry.class_id, entry.name)
-        if index < len(assessment.drawn):
+        if index < len(evaluation.drawn):
             area = plain(float(estimates.mapped_area_m2[index]))
             yield ("sample", "all", *who, "mapped_area", "m2", area, None, None, None)
             count = int(estimates.counts[index].sum())
@@ -95,7 +95,7 @@ def sample_rows(assessment: SampleAssessment) -> Iterator[Row]:
             yield _estimate_row(who, measure, unit, estimate, index)
 
 
-def _region_facts(region: RegionAssessment) -> dict[str, Any]:
+def _region_facts(region: RegionEvaluation) -> dict[str, Any]:
     boundary = region.boundary
     facts = region.accuracy.to_json() | {
         "boundary_f_score": _plain_list(boundary.f_score),
@@ -126,7 +126,7 @@ def _estimate_facts(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _region_rows(region: RegionAssessment, legend: Legend) -> Iterator[Row]:
+def _region_rows(region: RegionEvaluation, legend: Legend) -> Iterator[Row]:
     accuracy, boundary = region.accuracy, region.boundary
     whole = {
         "overall_accuracy": accuracy.overall,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from geodinoseg.evaluation.accuracy import ratio, shown
 from geodinoseg.evaluation.calibration import Reliability
-from geodinoseg.evaluation.compare import RegionAssessment
-from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.evaluation.compare import RegionEvaluation
+from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.report.figures import add_agreement_figure, add_map_figure
 from geodinoseg.evaluation.report.html_charts import add_reliability_chart
 from geodinoseg.evaluation.report.html_elements import (
@@ -27,25 +27,25 @@ from geodinoseg.legend import LegendClass
 from geodinoseg.rasters.class_raster import ClassRaster
 
 
-def add_label_sections(main: ET.Element, assessment: MapAssessment, raster: ClassRaster) -> None:
+def add_label_sections(main: ET.Element, evaluation: MapEvaluation, raster: ClassRaster) -> None:
     """Pictures, classes, confusion matrix, reliability and regions.
 
     Raises:
         SceneError: the map cannot be read.
     """
     add(main, "h2", "Against the labels")
-    name = _without_folders(assessment.labels)
+    name = _without_folders(evaluation.labels)
     add(
         main,
         "p",
-        f"{assessment.accuracy.pixels:,} pixels of the map have a label in {name} and "
+        f"{evaluation.accuracy.pixels:,} pixels of the map have a label in {name} and "
         f"were compared with it, one by one.",
         class_="lead",
     )
     figures = add(main, "div", class_="figures")
     add_map_figure(figures, raster)
-    add_agreement_figure(figures, assessment.agreement)
-    _add_classes(main, assessment)
+    add_agreement_figure(figures, evaluation.agreement)
+    _add_classes(main, evaluation)
     add(main, "h3", "Confusion matrix")
     add(
         main,
@@ -54,13 +54,13 @@ def add_label_sections(main: ET.Element, assessment: MapAssessment, raster: Clas
         "the row; right pixels lie on the diagonal.",
         class_="note",
     )
-    classes = assessment.legend.classes
-    matrix = assessment.accuracy.matrix
+    classes = evaluation.legend.classes
+    matrix = evaluation.accuracy.matrix
     add_matrix(main, matrix, classes, classes, corner="label \\ map", label="Confusion matrix")
-    if assessment.reliability is not None:
-        _add_reliability(main, assessment.reliability)
-    if assessment.regions:
-        _add_regions(main, assessment.regions)
+    if evaluation.reliability is not None:
+        _add_reliability(main, evaluation.reliability)
+    if evaluation.regions:
+        _add_regions(main, evaluation.regions)
 
 
 def add_matrix(
@@ -105,14 +105,14 @@ def _without_folders(labels: str) -> str:
     return ", ".join(short)
 
 
-def _add_classes(main: ET.Element, assessment: MapAssessment) -> None:
+def _add_classes(main: ET.Element, evaluation: MapEvaluation) -> None:
     add(main, "h3", "Classes")
-    accuracy, boundary = assessment.accuracy, assessment.boundary
+    accuracy, boundary = evaluation.accuracy, evaluation.boundary
     head = ("class", "IoU", "precision", "recall", "F1", "boundary F", "pixels")
     body = add_table(main, head, label="Measures of each class")
     columns = (accuracy.precision, accuracy.recall, accuracy.f1, boundary.f_score)
     pixels = accuracy.matrix.sum(axis=1)
-    for index, entry in enumerate(assessment.legend):
+    for index, entry in enumerate(evaluation.legend):
         line = add(body, "tr")
         add_class_name(line, entry.name, entry.color)
         _add_bar(line, float(accuracy.iou[index]))
@@ -145,7 +145,7 @@ def _add_reliability(main: ET.Element, reliability: Reliability) -> None:
     )
 
 
-def _add_regions(main: ET.Element, regions: Sequence[RegionAssessment]) -> None:
+def _add_regions(main: ET.Element, regions: Sequence[RegionEvaluation]) -> None:
     add(main, "h3", "Regions")
     head = ("region", "overall accuracy", "mean IoU", "boundary F", "pixels")
     body = add_table(main, head, label="Measures of each region")

@@ -9,7 +9,7 @@ from geodinoseg.evaluation.report.figures import add_map_figure, add_points
 from geodinoseg.evaluation.report.html_charts import add_area_chart
 from geodinoseg.evaluation.report.html_elements import NUMBER, add, add_class_name, add_table
 from geodinoseg.evaluation.report.report_labels import add_matrix
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment, with_margin
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation, with_margin
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _METHOD = (
@@ -20,7 +20,7 @@ _METHOD = (
 
 
 def add_sample_sections(
-    main: ET.Element, assessment: SampleAssessment, raster: ClassRaster
+    main: ET.Element, evaluation: SampleEvaluation, raster: ClassRaster
 ) -> None:
     """Areas, accuracies, error matrices and the points on the map.
 
@@ -28,14 +28,14 @@ def add_sample_sections(
         SceneError: the map cannot be read.
     """
     add(main, "h2", "By the random sample")
-    answered, drawn = int(assessment.estimates.counts.sum()), int(assessment.drawn.sum())
-    name = Path(assessment.points_path).name
+    answered, drawn = int(evaluation.estimates.counts.sum()), int(evaluation.drawn.sum())
+    name = Path(evaluation.points_path).name
     text = f"{answered:,} of the {drawn:,} points in {name} have a reference class."
     if answered < drawn:
         text += " The others are left out; the answered points of their class stand for them."
     add(main, "p", text, class_="lead")
     add(main, "h3", "Areas")
-    add_area_chart(main, assessment)
+    add_area_chart(main, evaluation)
     add(
         main,
         "p",
@@ -43,52 +43,52 @@ def add_sample_sections(
         "on the map, which counts its errors, too.",
         class_="note",
     )
-    _add_areas(main, assessment)
+    _add_areas(main, evaluation)
     add(main, "h3", "Accuracy")
-    _add_accuracies(main, assessment)
+    _add_accuracies(main, evaluation)
     add(main, "p", _METHOD, class_="note")
     add(main, "h3", "Points, map against reference")
     add(main, "p", "Rows are the map, columns the reference.", class_="note")
-    strata = assessment.classes[: len(assessment.drawn)]
+    strata = evaluation.classes[: len(evaluation.drawn)]
     add_matrix(
         main,
-        assessment.estimates.counts,
+        evaluation.estimates.counts,
         strata,
-        assessment.classes,
+        evaluation.classes,
         corner="map \\ reference",
         label="Error matrix in points",
     )
-    _add_proportions(main, assessment)
+    _add_proportions(main, evaluation)
     add(main, "h3", "Where the points lie")
     box = add_map_figure(main, raster)
-    add_points(box, assessment, raster)
+    add_points(box, evaluation, raster)
     add(main, "p", "Green points are right, red ones wrong.", class_="note")
 
 
-def _add_areas(main: ET.Element, assessment: SampleAssessment) -> None:
-    estimates = assessment.estimates
+def _add_areas(main: ET.Element, evaluation: SampleEvaluation) -> None:
+    estimates = evaluation.estimates
     areas = estimates.areas_m2
     head = ("class", "mapped, ha", "estimated, ha", "±, 95%", "standard error", "share of map")
     body = add_table(main, head, label="Areas")
-    columns = zip(*assessment.areas_ha(), strict=True)
+    columns = zip(*evaluation.areas_ha(), strict=True)
     shares = areas.value / estimates.total_area_m2
-    for entry, cells, share in zip(assessment.classes, columns, shares, strict=True):
+    for entry, cells, share in zip(evaluation.classes, columns, shares, strict=True):
         line = add(body, "tr")
         add_class_name(line, entry.name, entry.color)
         for cell in (*cells, f"{share:.1%}"):
             add(line, "td", cell, class_=NUMBER)
 
 
-def _add_accuracies(main: ET.Element, assessment: SampleAssessment) -> None:
-    estimates = assessment.estimates
+def _add_accuracies(main: ET.Element, evaluation: SampleEvaluation) -> None:
+    estimates = evaluation.estimates
     head = ("class", "user's accuracy", "producer's accuracy", "points")
     body = add_table(main, head, label="Accuracies")
-    for index, entry in enumerate(assessment.classes):
+    for index, entry in enumerate(evaluation.classes):
         line = add(body, "tr")
         add_class_name(line, entry.name, entry.color)
         for estimate in (estimates.users, estimates.producers):
             add(line, "td", with_margin(estimate, index), class_=NUMBER)
-        on_map = index < len(assessment.drawn)
+        on_map = index < len(evaluation.drawn)
         points = f"{int(estimates.counts[index].sum()):,}" if on_map else "-"
         add(line, "td", points, class_=NUMBER)
     line = add(body, "tr")
@@ -97,14 +97,14 @@ def _add_accuracies(main: ET.Element, assessment: SampleAssessment) -> None:
     add(line, "td", f"{int(estimates.counts.sum()):,}", class_=NUMBER)
 
 
-def _add_proportions(main: ET.Element, assessment: SampleAssessment) -> None:
+def _add_proportions(main: ET.Element, evaluation: SampleEvaluation) -> None:
     add(main, "h3", "Estimated shares of the area")
-    proportions = assessment.estimates.proportions
-    head = ["map \\ reference", *(entry.name for entry in assessment.classes), "total"]
+    proportions = evaluation.estimates.proportions
+    head = ["map \\ reference", *(entry.name for entry in evaluation.classes), "total"]
     body = add_table(main, head, label="Error matrix in shares of the area")
-    for index in range(len(assessment.drawn)):
+    for index in range(len(evaluation.drawn)):
         line = add(body, "tr")
-        entry = assessment.classes[index]
+        entry = evaluation.classes[index]
         add_class_name(line, entry.name, entry.color)
         for share in (*proportions[index].tolist(), float(proportions[index].sum())):
             add(line, "td", f"{share:.4f}", class_=NUMBER)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import OutputError
-from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.report.page import report_page
 from geodinoseg.evaluation.report.report_facts import (
     COLUMNS,
@@ -20,7 +20,7 @@ from geodinoseg.evaluation.report.report_facts import (
     sample_facts,
     sample_rows,
 )
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.files.atomic import check_output, written_beside
 
 FilePath = str | os.PathLike[str]
@@ -47,8 +47,8 @@ def check_reports(
 
 def write_report(
     output: FilePath,
-    by_labels: MapAssessment | None,
-    by_sample: SampleAssessment | None = None,
+    by_labels: MapEvaluation | None,
+    by_sample: SampleEvaluation | None = None,
     *,
     overwrite: bool = False,
 ) -> Path:
@@ -87,7 +87,7 @@ def _are_one(first: Path | str, second: Path | str) -> bool:
     return first == second
 
 
-def _json_text(by_labels: MapAssessment | None, by_sample: SampleAssessment | None) -> str:
+def _json_text(by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None) -> str:
     """The facts of the labels on top; those of a sample under `sample`."""
     facts: dict[str, Any] = {} if by_labels is None else map_facts(by_labels)
     if by_sample is not None:
@@ -95,7 +95,7 @@ def _json_text(by_labels: MapAssessment | None, by_sample: SampleAssessment | No
     return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _csv_text(by_labels: MapAssessment | None, by_sample: SampleAssessment | None) -> str:
+def _csv_text(by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

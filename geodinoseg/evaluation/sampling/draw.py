@@ -30,7 +30,7 @@ from geodinoseg.evaluation.sampling.strata import (
     open_with_areas,
 )
 from geodinoseg.files.atomic import check_output
-from geodinoseg.polygons.writer import check_parts
+from geodinoseg.polygons.writer import check_sidecars
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
 
@@ -126,7 +126,7 @@ def draw_sample(
     target = check_output(output, overwrite=overwrite, suffixes=(".gpkg",), inputs=[raster.path])
     check_point_output(target)
     if not overwrite:
-        check_parts(target, PARTS)
+        check_sidecars(target, PARTS)
     expected = _expected_accuracy(raster, options)
     strata = count_strata(raster, progress=part_of(progress, 0, _COUNTING))
     present = np.flatnonzero(strata.pixels)

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class SampleAssessment:
+class SampleEvaluation:
     """What a filled-in sample says of a map. Made by `evaluate_sample`."""
 
     path: Path | str
@@ -85,7 +85,7 @@ def evaluate_sample(
     points: FilePath,
     *,
     further_classes: Sequence[str] = (),
-) -> SampleAssessment:
+) -> SampleEvaluation:
     """Estimate accuracy and areas from a sample that a person filled in.
 
     Points without an answer are left out, with a warning: the others of their class stand for
@@ -116,7 +116,7 @@ def evaluate_sample(
     np.add.at(counts, (rows.astype(np.intp), columns[answered]), 1)
     drawn = np.array([stratum.points for stratum in sample.strata], dtype=np.int64)
     _check_answered(path, sample.strata, drawn, counts.sum(axis=1))
-    return SampleAssessment(
+    return SampleEvaluation(
         path=raster.path,
         points_path=path,
         classes=classes,

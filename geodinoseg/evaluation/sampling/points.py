@@ -30,7 +30,7 @@ from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import written_beside
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-from geodinoseg.polygons.writer import find_parts
+from geodinoseg.polygons.writer import find_sidecars
 from geodinoseg.qgis.geopackage import add_layer_style, add_note, check_layer_name, read_note
 from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
 
@@ -108,7 +108,7 @@ def write_points(
         geometry=shapely.points(coordinates),
         crs=None if crs is None else crs.to_wkt(),
     )
-    with written_beside(target, old_parts=find_parts(target, PARTS)) as path:
+    with written_beside(target, old_parts=find_sidecars(target, PARTS)) as path:
         try:
             _write_layer(frame, path)
             add_note(path, _note(strata, numbers, class_ids))
