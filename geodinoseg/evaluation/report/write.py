@@ -12,14 +12,14 @@ from typing import Any
 
 from geodinoseg.errors import OutputError
 from geodinoseg.evaluation.evaluate import MapEvaluation
-from geodinoseg.evaluation.report.page import report_page
-from geodinoseg.evaluation.report.report_facts import (
+from geodinoseg.evaluation.report.facts import (
     COLUMNS,
     map_facts,
     map_rows,
     sample_facts,
     sample_rows,
 )
+from geodinoseg.evaluation.report.page import report_page
 from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.files.atomic import check_output, written_beside
 
