@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodinoseg.errors import LabelError
-from geodinoseg.evaluation.accuracy import Accuracy, aligned, shown
+from geodinoseg.evaluation.accuracy import Accuracy, format_measure, format_table
 from geodinoseg.evaluation.agreement import Agreement
 from geodinoseg.evaluation.boundaries import (
     DEFAULT_TOLERANCE_PX,
@@ -18,7 +18,7 @@ from geodinoseg.evaluation.boundaries import (
 )
 from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
-from geodinoseg.evaluation.regions import read_regions
+from geodinoseg.evaluation.regions import Region, read_regions
 from geodinoseg.labels.open import LabelsPath, Unlabelled, open_labels
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, no_progress
@@ -27,7 +27,7 @@ from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapEvaluation:
-    """How right a map is. Made by `evaluate_map`."""
+    """Accuracy of a map against labels. Made by `evaluate_map`."""
 
     path: Path | str
     """The class raster; text where it is an address."""
@@ -40,11 +40,11 @@ class MapEvaluation:
     whole: RegionEvaluation
     """Of all labelled pixels."""
     regions: tuple[RegionEvaluation, ...]
-    """Of those in each region that was asked for."""
+    """Of the labelled pixels in each region."""
     agreement: Agreement
-    """Where the map is right, as a picture."""
+    """Where the map is correct, as a picture."""
     allow_external: bool = False
-    """Whether the class raster may be of a kind that reaches further; see `open_class_raster`."""
+    """Whether the class raster may refer to other files; see `open_class_raster`."""
 
     @property
     def accuracy(self) -> Accuracy:
@@ -58,20 +58,20 @@ class MapEvaluation:
 
     @property
     def reliability(self) -> Reliability | None:
-        """Of the map's confidence in all labelled pixels; None where it has none."""
+        """Of the map's confidence in all labelled pixels; None without a confidence raster."""
         return self.whole.reliability
 
     def table(self) -> str:
         """The measures as text for a terminal."""
-        lines = [self.accuracy.table(self.legend, boundary_f_score=self.boundary.f_score)]
-        lines.append(
-            f"mean boundary F-score {shown(self.boundary.mean_f_score)} within {self.tolerance}"
-        )
+        boundary = format_measure(self.boundary.mean_f_score)
+        lines = [
+            self.accuracy.table(self.legend, boundary_f_score=self.boundary.f_score),
+            f"mean boundary F-score {boundary} within {self.tolerance}",
+        ]
         if self.reliability is not None:
-            error = self.reliability.ece
-            lines.append(f"expected calibration error {shown(error)}")
+            lines.append(f"expected calibration error {format_measure(self.reliability.ece)}")
         if self.regions:
-            lines += ["", aligned([_REGION_HEAD, *map(_region_line, self.regions)])]
+            lines += ["", format_table([_REGION_HEAD, *map(_region_line, self.regions)])]
         return "\n".join(lines)
 
 
@@ -81,7 +81,7 @@ _REGION_HEAD = ("region", "overall", "mean IoU", "boundary F", "pixels")
 def _region_line(region: RegionEvaluation) -> tuple[str, ...]:
     accuracy = region.accuracy
     values = (accuracy.overall, accuracy.mean_iou, region.boundary.mean_f_score)
-    return (region.name, *map(shown, values), f"{accuracy.pixels:,}")
+    return (region.name, *map(format_measure, values), f"{accuracy.pixels:,}")
 
 
 FilePath = str | os.PathLike[str]
@@ -89,25 +89,25 @@ FilePath = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """What is seldom asked for of an evaluation."""
+    """Further options of `evaluate_map`."""
 
     regions: FilePath | None = None
-    """Vector file of regions that are measured each for itself."""
+    """Vector file of regions that are also evaluated separately."""
     region_field: str | None = None
-    """Its column with their names; None finds region, name or id."""
+    """Column with the regions' names; None = region, name or id."""
     confidence: FilePath | None = None
-    """Confidence raster; None takes the one that the class raster names, where there is one."""
+    """Confidence raster; None = the one that the class raster names, if any."""
     boundary_tolerance_px: float = DEFAULT_TOLERANCE_PX
-    """How far from each other two borders may lie and still be one, pixels."""
+    """Distance within which two borders match, pixels."""
     boundary_tolerance_m: float | None = None
-    """The same in metres on the ground; where given it counts instead."""
+    """The same in metres on the ground; takes precedence where given."""
     allow_external: bool = False
     """Whether map, labels, extent and regions may be of any kind that GDAL knows; see
     `open_scene`."""
 
     @property
     def tolerance(self) -> Tolerance:
-        """The tolerance of boundaries in the unit in which it was given."""
+        """The boundary tolerance in the unit in which it was given."""
         if self.boundary_tolerance_m is not None:
             return Tolerance(distance=self.boundary_tolerance_m, unit="m")
         return Tolerance(distance=self.boundary_tolerance_px, unit="px")
@@ -129,32 +129,25 @@ def evaluate_map(
 ) -> MapEvaluation:
     """Compare every labelled pixel of a map with its label.
 
-    Pixels without a label, and nodata of the map, do not count. For scores that hold, the labels
-    must not have been used in training, nor lie beside those that were.
+    Pixels without a label and nodata of the map are not counted. For valid scores, the labels must
+    not have been used in training, nor lie beside those that were.
 
     Args:
         class_raster: the map.
         labels: polygons or a label raster, or several `NAME=FILE`; classes are matched to the
             map's by name or id.
-        class_field: as in `open_labels`, and so are the others.
-        unlabelled: what pixels without a label are.
+        class_field: as in `LabelOptions`, and so are the next three.
+        unlabelled: the meaning of pixels without a label.
         ignore_classes: classes of the labels to leave out.
         extent: polygons within which labelling is complete.
         options: regions, confidence, tolerance of boundaries.
-        progress: told the share of the map compared.
+        progress: called with the fraction of the map compared.
 
     Raises:
         SceneError: the map or its confidence cannot be read.
         LabelError: the labels or regions do not fit the map, or no labelled pixel lies on it.
     """
-    raster = (
-        class_raster
-        if isinstance(class_raster, ClassRaster)
-        else open_class_raster(class_raster, allow_external=options.allow_external)
-    )
-    check_class_count(raster)
-    if options.confidence is not None:
-        raster = replace(raster, confidence_path=Path(options.confidence))
+    raster = _open_map(class_raster, options)
     source = open_labels(
         labels,
         raster.geobox,
@@ -165,27 +158,17 @@ def evaluate_map(
         extent=extent,
         allow_external=options.allow_external,
     )
-    regions = (
-        ()
-        if options.regions is None
-        else read_regions(
-            os.fspath(options.regions),
-            raster.geobox,
-            field=options.region_field,
-            allow_external=options.allow_external,
-        )
-    )
     found = compare(
         raster,
         source,
+        regions=_open_regions(raster, options),
         reach=reach_of(options.tolerance, raster.geobox),
-        regions=regions,
         progress=progress,
     )
     if not found.whole.accuracy.pixels:
         raise LabelError(
             f"{source.path}: no labelled pixel lies where {raster.path} holds a class; give labels "
-            f"of the same place."
+            f"of the same area."
         )
     return MapEvaluation(
         path=raster.path,
@@ -196,4 +179,27 @@ def evaluate_map(
         regions=found.regions,
         agreement=found.agreement,
         allow_external=raster.allow_external,
+    )
+
+
+def _open_map(class_raster: FilePath | ClassRaster, options: EvaluationOptions) -> ClassRaster:
+    raster = (
+        class_raster
+        if isinstance(class_raster, ClassRaster)
+        else open_class_raster(class_raster, allow_external=options.allow_external)
+    )
+    check_class_count(raster)
+    if options.confidence is None:
+        return raster
+    return replace(raster, confidence_path=Path(options.confidence))
+
+
+def _open_regions(raster: ClassRaster, options: EvaluationOptions) -> tuple[Region, ...]:
+    if options.regions is None:
+        return ()
+    return read_regions(
+        os.fspath(options.regions),
+        raster.geobox,
+        field=options.region_field,
+        allow_external=options.allow_external,
     )

@@ -56,9 +56,6 @@ def scene_colors(
     Returns:
         (height, width, 3) uint8, white where the scene holds nothing. Bytes are shown as they
         are, other types stretched between their 2nd and 98th percentile, each band alone.
-
-    Raises:
-        SceneError: the scene cannot be read or lies nowhere that the class raster knows.
     """
     path = scene_path(source)
     if bands and len(bands) not in {1, len(_RGB)}:
@@ -90,9 +87,6 @@ def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
 
     Returns:
         (height, width) in the raster's dtype.
-
-    Raises:
-        SceneError: the file cannot be read.
     """
     shape = (small.height, small.width)
     with opened_reader(raster.path, allow_external=raster.allow_external) as reader:

@@ -60,11 +60,7 @@ class OpenRasters:
 
 @contextmanager
 def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
-    """Open a class raster, and its confidence, to be read once from top to bottom.
-
-    Raises:
-        SceneError: one cannot be opened, or the confidence is another raster's.
-    """
+    """Open a class raster, and its confidence, to be read once from top to bottom."""
     with ExitStack() as stack:
         classes = stack.enter_context(raster.reader())
         confidence = None
@@ -95,11 +91,7 @@ def _cache_bytes(raster: ClassRaster) -> int:
 def read_rows(
     raster: ClassRaster, reader: ClassRasterReader, *, chunk_rows: int
 ) -> Iterator[NDArray[Any]]:
-    """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype.
-
-    Raises:
-        SceneError: a block cannot be read.
-    """
+    """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype."""
     for window in windows_over(
         height=raster.height, width=raster.width, rows=chunk_rows, cols=raster.width
     ):
@@ -139,9 +131,6 @@ def cut_bands(
         outside: what marks pixels of no region.
         weights: area of the pixels.
         confidence: of the same raster.
-
-    Raises:
-        SceneError: a block of the confidence cannot be read.
     """
     above = np.full(raster.width + 2, outside.value, dtype=outside.dtype)
     row = 0

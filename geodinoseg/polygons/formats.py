@@ -38,9 +38,6 @@ def write_geoparquet(
         schema: of the batches; the last column is WKB.
         crs: of the coordinates.
         kind: Polygon or MultiPolygon.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     geometry = schema.names[-1]
     box = pa.struct([pa.field(side, pa.float64()) for side in _BOX])
@@ -95,11 +92,7 @@ _NUMBER_BYTES, _SMALLEST_TEXT_BYTES = 24, 80
 
 
 def check_shapefile_names(path: Path, legend: Legend) -> None:
-    """Refuse class names that a .dbf would cut.
-
-    Raises:
-        OutputError: a name is longer than 254 bytes.
-    """
+    """Refuse class names that a .dbf would cut."""
     for entry in legend:
         if len(entry.name.encode()) > _LARGEST_TEXT_BYTES:
             raise OutputError(
@@ -115,11 +108,7 @@ def within_shapefile_limits(
     *,
     largest_bytes: int = LARGEST_FILE_BYTES,
 ) -> Iterator[pa.RecordBatch]:
-    """Pass batches on until the .shp or the .dbf would grow past what readers take.
-
-    Raises:
-        OutputError: the next batch would not fit.
-    """
+    """Pass batches on until the .shp or the .dbf would grow past what readers take."""
     text_bytes = max(_SMALLEST_TEXT_BYTES, *(len(name.encode()) for name in legend.names))
     shp_bytes = dbf_bytes = 0
     for batch in batches:

@@ -92,10 +92,6 @@ class PolygonStream:
             min_area_m2: polygons below this area go to a neighbour.
             simplify_px: distance by which an outline may move.
             options: the rest.
-
-        Raises:
-            LegendError: a class is asked for that the raster has not.
-            GridError: a size below 0.
         """
         _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
         _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)

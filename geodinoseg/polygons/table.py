@@ -61,11 +61,7 @@ class PolygonTable:
         return 1 if self.raster.confidence_path is None else 3
 
     def batch(self, polygons: LatticePolygons) -> pa.RecordBatch:
-        """One row a polygon, in the same order.
-
-        Raises:
-            SceneError: a class id that the legend lacks.
-        """
+        """One row a polygon, in the same order."""
         geobox = self.raster.geobox
         return self._rows(
             polygons.class_ids,
@@ -75,11 +71,7 @@ class PolygonTable:
         )
 
     def dissolved(self, finished: Iterable[LatticePolygons]) -> pa.RecordBatch:
-        """One multipolygon a class, by ascending class id.
-
-        Raises:
-            SceneError: a class id that the legend lacks.
-        """
+        """One multipolygon a class, by ascending class id."""
         geobox = self.raster.geobox
         many = [
             (one.class_ids, one.measures, _perimeters_m(one, geobox), self._encoded(one))

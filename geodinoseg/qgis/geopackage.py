@@ -20,11 +20,7 @@ _RESERVED = ("gpkg", "sqlite_", _STYLES)
 
 
 def check_layer_name(target: Path) -> None:
-    """Refuse a file whose stem cannot be the name of its layer.
-
-    Raises:
-        OutputError: a table of the format has or may have this name.
-    """
+    """Refuse a file whose stem cannot be the name of its layer."""
     if target.stem.lower().startswith(_RESERVED):
         raise OutputError(
             f"{target}: the layer takes its name from the file, and in a GeoPackage names that "
@@ -42,9 +38,6 @@ def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
         path: the file, with one layer of its stem's name and geometry column `geom`.
         qml: the style, as a `.qml` file would hold it.
         target: what the file will be called, for messages.
-
-    Raises:
-        OutputError: the disk is full.
     """
     try:
         with closing(sqlite3.connect(path)) as database, database:

@@ -291,7 +291,7 @@ def test_what_belonged_to_an_old_file_goes_with_it(tmp_path, raster):
 @pytest.mark.parametrize("name", ["table.dbf", "table.SHX", "table.prj"])
 def test_a_part_of_another_file_is_not_replaced_unasked(tmp_path, raster, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputExistsError, match=f"table.shp: {name} is there already"):
+    with pytest.raises(OutputExistsError, match=f"table.shp: {name} exists already"):
         write_polygons(raster, tmp_path / "table.shp")
     assert (tmp_path / name).read_text() == "mine"
 

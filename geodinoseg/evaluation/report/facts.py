@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.evaluation.accuracy import plain
+from geodinoseg.evaluation.accuracy import json_number
 from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation
 from geodinoseg.evaluation.evaluate import MapEvaluation
@@ -87,7 +87,7 @@ def sample_rows(evaluation: SampleEvaluation) -> Iterator[Row]:
     for index, entry in enumerate(evaluation.classes):
         who = (entry.class_id, entry.name)
         if index < len(evaluation.drawn):
-            area = plain(float(estimates.mapped_area_m2[index]))
+            area = json_number(float(estimates.mapped_area_m2[index]))
             yield ("sample", "all", *who, "mapped_area", "m2", area, None, None, None)
             count = int(estimates.counts[index].sum())
             yield ("sample", "all", *who, "points", "points", count, None, None, None)
@@ -101,7 +101,7 @@ def _region_facts(region: RegionEvaluation) -> dict[str, Any]:
         "boundary_f_score": _plain_list(boundary.f_score),
         "boundary_precision": _plain_list(boundary.precision),
         "boundary_recall": _plain_list(boundary.recall),
-        "mean_boundary_f_score": plain(boundary.mean_f_score),
+        "mean_boundary_f_score": json_number(boundary.mean_f_score),
     }
     if region.reliability is not None:
         facts["reliability"] = _reliability_facts(region.reliability)
@@ -110,7 +110,7 @@ def _region_facts(region: RegionEvaluation) -> dict[str, Any]:
 
 def _reliability_facts(reliability: Reliability) -> dict[str, Any]:
     return {
-        "expected_calibration_error": plain(reliability.ece),
+        "expected_calibration_error": json_number(reliability.ece),
         "pixels": reliability.count.tolist(),
         "confidence": _plain_list(reliability.confidence),
         "accuracy": _plain_list(reliability.accuracy),
@@ -136,7 +136,7 @@ def _region_rows(region: RegionEvaluation, legend: Legend) -> Iterator[Row]:
     if region.reliability is not None:
         whole["expected_calibration_error"] = region.reliability.ece
     for measure, value in whole.items():
-        yield _label_row(region.name, ("", ""), measure, plain(value))
+        yield _label_row(region.name, ("", ""), measure, json_number(value))
     measures = {
         "precision": accuracy.precision,
         "recall": accuracy.recall,
@@ -148,7 +148,7 @@ def _region_rows(region: RegionEvaluation, legend: Legend) -> Iterator[Row]:
     for index, entry in enumerate(legend):
         who = (entry.class_id, entry.name)
         for measure, values in measures.items():
-            yield _label_row(region.name, who, measure, plain(values[index]))
+            yield _label_row(region.name, who, measure, json_number(values[index]))
         for measure, pixels in (("reference_pixels", reference), ("mapped_pixels", mapped)):
             yield _label_row(region.name, who, measure, int(pixels[index]), unit="pixels")
 
@@ -164,10 +164,10 @@ def _estimate_row(
 ) -> Row:
     value, margin = float(estimate.value[index]), float(estimate.margin[index])
     numbers = (value, float(estimate.standard_error[index]), value - margin, value + margin)
-    return ("sample", "all", *who, measure, unit, *map(plain, numbers))
+    return ("sample", "all", *who, measure, unit, *map(json_number, numbers))
 
 
 def _plain_list(values: NDArray[np.float64]) -> Any:
     """Nested as the array is: a number for ()."""
-    flat = [plain(value) for value in np.ravel(values)]
+    flat = [json_number(value) for value in np.ravel(values)]
     return flat if np.ndim(values) else flat[0]

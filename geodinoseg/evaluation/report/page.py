@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from geodinoseg.evaluation.accuracy import ratio, shown
+from geodinoseg.evaluation.accuracy import format_measure, ratio
 from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.report.figures import (
     agreement_picture,
@@ -61,7 +61,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "measure": shown,
+        "measure": format_measure,
         "count": lambda number: f"{int(number):,}",
         "percent": lambda fraction: f"{fraction:.1%}",
         "px": _coordinate,

@@ -31,11 +31,7 @@ SUFFIXES = (".html", ".json", ".csv")
 def check_reports(
     outputs: Sequence[FilePath], *, overwrite: bool, inputs: Iterable[FilePath] = ()
 ) -> None:
-    """Say before any work whether reports can be written.
-
-    Raises:
-        OutputError: one cannot be written, is there already, or two are one file.
-    """
+    """Say before any work whether reports can be written."""
     sources = list(inputs)
     seen = set()
     for output in outputs:
