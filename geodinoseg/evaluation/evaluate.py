@@ -19,6 +19,7 @@ from geodinoseg.evaluation.boundaries import (
 from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
 from geodinoseg.evaluation.regions import Region, read_regions
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import LabelsPath, Unlabelled, open_labels
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, no_progress
@@ -84,18 +85,15 @@ def _region_line(region: RegionEvaluation) -> tuple[str, ...]:
     return (region.name, *map(format_measure, values), f"{accuracy.pixels:,}")
 
 
-FilePath = str | os.PathLike[str]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
     """Further options of `evaluate_map`."""
 
-    regions: FilePath | None = None
+    regions: PathLike | None = None
     """Vector file of regions that are also evaluated separately."""
     region_field: str | None = None
     """Column with the regions' names; None = region, name or id."""
-    confidence: FilePath | None = None
+    confidence: PathLike | None = None
     """Confidence raster; None = the one that the class raster names, if any."""
     boundary_tolerance_px: float = DEFAULT_TOLERANCE_PX
     """Distance within which two borders match, pixels."""
@@ -117,7 +115,7 @@ _DEFAULTS = EvaluationOptions()
 
 
 def evaluate_map(
-    class_raster: FilePath | ClassRaster,
+    class_raster: PathLike | ClassRaster,
     labels: LabelsPath | Sequence[LabelsPath],
     *,
     class_field: str | None = None,
@@ -182,7 +180,7 @@ def evaluate_map(
     )
 
 
-def _open_map(class_raster: FilePath | ClassRaster, options: EvaluationOptions) -> ClassRaster:
+def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) -> ClassRaster:
     raster = (
         class_raster
         if isinstance(class_raster, ClassRaster)

@@ -20,7 +20,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.plots.preview import class_colors, decimated, small_class_ids
 from geodinoseg.rasters.class_raster import ClassRaster
 
-# Blue and red differ to colour-blind readers too; what was not compared stays pale.
+# Blue and red are distinct to colour-blind readers too; pixels not compared stay pale.
 _RIGHT, _WRONG, _NOT_COMPARED = (143, 184, 222), (203, 24, 29), (240, 242, 244)
 _LONGEST_KEY = 16
 _M2_IN_HA = 10_000
@@ -50,7 +50,7 @@ def map_picture(raster: ClassRaster) -> Picture:
 
 
 def agreement_picture(agreement: Agreement) -> Picture:
-    """Where the map has the label's class: blue where right, the redder the more is wrong."""
+    """Where the map has the label's class: blue = correct, the redder the more is incorrect."""
     keys = (("correct", _RIGHT), ("incorrect", _WRONG), ("not compared", _NOT_COMPARED))
     return Picture(
         source=_png_url(agreement_colors(agreement)),
@@ -64,7 +64,7 @@ def agreement_colors(agreement: Agreement) -> NDArray[np.uint8]:
     compared = agreement.compared > 0
     fraction = np.zeros(compared.shape, dtype=np.float64)
     np.divide(agreement.wrong, agreement.compared, out=fraction, where=compared)
-    # The root lifts small fractions: on a large map a pixel stands for thousands.
+    # The root lifts small fractions: on a large map a pixel covers thousands.
     blend = np.sqrt(fraction)[..., None]
     colors = np.rint((1 - blend) * np.array(_RIGHT) + blend * np.array(_WRONG))
     colors[~compared] = _NOT_COMPARED

@@ -1,7 +1,7 @@
-"""The report as a web page: one file, no scripts, nothing fetched.
+"""The report as a web page: one file without scripts or external resources.
 
-What the page says stands in `report.html.j2`, here is what it says it of. Any name is text on the
-page, as the template escapes it.
+The page itself is `report.html.j2`; here are the values that it shows. The template escapes all
+text, so that no name can become markup.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DIAGONAL, _ERRORS = (33, 102, 172), (178, 24, 43)
 
 
 def report_page(by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None) -> str:
-    """The text of the page; at least one of the two is given."""
+    """The HTML of the page; at least one of the evaluations is given."""
     found = next(found for found in (by_labels, by_sample) if found is not None)
     raster = open_class_raster(found.path, allow_external=found.allow_external)
     return (
@@ -70,7 +70,7 @@ def _environment() -> Environment:
 
 
 def _label_facts(found: MapEvaluation) -> dict[str, Any]:
-    """What the template says of a comparison with labels."""
+    """What the template shows of an evaluation by labels."""
     accuracy = found.accuracy
     measures = (accuracy.iou, accuracy.precision, accuracy.recall, accuracy.f1)
     columns = np.stack([*measures, found.boundary.f_score], axis=1).tolist()
@@ -87,7 +87,7 @@ def _label_facts(found: MapEvaluation) -> dict[str, Any]:
 
 
 def _sample_facts(found: SampleEvaluation, raster: ClassRaster) -> dict[str, Any]:
-    """What the template says of a random sample."""
+    """What the template shows of an evaluation by a random sample."""
     estimates, classes = found.estimates, found.classes
     strata = classes[: len(found.drawn)]
     fractions = (estimates.areas_m2.value / estimates.total_area_m2).tolist()
@@ -125,15 +125,15 @@ class _Cell:
     fraction: float
     """Of the row; 0 where the row is empty."""
     color: str
-    """The darker the larger the fraction: blue on the diagonal, red beside it."""
+    """Blue on the diagonal, red elsewhere; the darker, the larger the fraction."""
     is_dark: bool
-    """Whether text on it must be white."""
+    """Whether its text must be white."""
 
 
 def _matrix_rows(
     rows: Sequence[LegendClass], counts: NDArray[np.int64]
 ) -> list[tuple[LegendClass, list[_Cell]]]:
-    """The classes of the rows, and the cells of each; counts are (rows, columns)."""
+    """The class and the cells of each row of counts, (rows, columns)."""
     sums = np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape)
     fractions = np.nan_to_num(ratio(counts, sums)).tolist()
     return [
@@ -152,7 +152,7 @@ def _cell(count: int, fraction: float, *, is_right: bool) -> _Cell:
 
 
 def _without_folders(labels: str) -> str:
-    """The labels as a reader elsewhere knows them: of `wood=/data/a.gpkg` wood=a.gpkg."""
+    """The labels without the folders of this machine: wood=a.gpkg for `wood=/data/a.gpkg`."""
     short = []
     for label in labels.split(", "):
         name, equals, path = label.partition("|")[0].rpartition("=")
