@@ -24,8 +24,6 @@ from geodinoseg.prefetch import in_background
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 
-__all__ = ["PolygonOptions", "polygonize", "write_polygons"]
-
 if TYPE_CHECKING:
     import geopandas
 

@@ -407,7 +407,7 @@ def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp
         with pytest.raises(GeodinosegError, match=said) as caught:
             draw_sample(raster, output, options=SampleOptions(**options))
         assert "\n" not in str(caught.value)
-    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken")):
+    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are reserved")):
         with pytest.raises(GeodinosegError, match=said):
             draw_sample(class_map, tmp_path / name)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [

@@ -27,8 +27,8 @@ from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import MapPage
 from geodinoseg.plots.map_figure import plot_map
 from geodinoseg.plots.preview import (
+    area_fractions,
     class_colors,
-    class_shares,
     decimated,
     scene_colors,
     small_class_ids,
@@ -173,16 +173,16 @@ def test_shares_are_those_of_the_mapped_pixels(tmp_path):
     raster = write_map(tmp_path / "map.tif", class_ids)
     small = decimated(raster.geobox, longest_px=1000)
     assert_array_equal(small_class_ids(raster, small), class_ids)
-    shares = class_shares(class_ids, raster, small)
+    fractions = area_fractions(class_ids, raster, small)
     mapped = (class_ids != 255).sum()
-    assert shares == pytest.approx({i: (class_ids == i).sum() / mapped for i in (0, 3, 7)})
+    assert fractions == pytest.approx({i: (class_ids == i).sum() / mapped for i in (0, 3, 7)})
 
 
 def test_shares_of_a_map_without_a_class_are_nought(tmp_path):
     class_ids = np.full((5, 9), 255, dtype=np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids)
-    shares = class_shares(class_ids, raster, raster.geobox)
-    assert shares == {0: 0.0, 3: 0.0, 7: 0.0}
+    fractions = area_fractions(class_ids, raster, raster.geobox)
+    assert fractions == {0: 0.0, 3: 0.0, 7: 0.0}
     write_scene(tmp_path / "scene.tif", np.zeros((1, 5, 9), dtype=np.uint8))
     plot_map(tmp_path / "scene.tif", raster, tmp_path / "p.png")
 
@@ -242,7 +242,7 @@ def test_bands_called_red_green_and_blue_are_taken_as_such(tmp_path):
     assert tuple(see(path, raster)[0, 0]) == (30, 20, 10)
     assert tuple(see(path, raster, bands=(4, 1, 2))[0, 0]) == (40, 10, 20)
     assert tuple(see(path, raster, bands=(4,))[0, 0]) == (40, 40, 40)
-    with pytest.raises(SceneError, match="2 bands make no picture"):
+    with pytest.raises(SceneError, match="2 bands cannot be drawn"):
         see(path, raster, bands=(1, 2))
     with pytest.raises(SceneError, match="band 5 was asked for"):
         see(path, raster, bands=(5,))
@@ -276,7 +276,7 @@ def test_a_scene_elsewhere_is_refused(tmp_path):
     write_scene(tmp_path / "scene.tif", np.zeros((1, 50, 80), dtype=np.uint8))
     elsewhere = NORTH_UP @ Affine.translation(80, 0)
     raster = write_map(tmp_path / "map.tif", classes_of(45, 60), transform=elsewhere)
-    with pytest.raises(SceneError, match=r"scene\.tif: holds nothing where .*map\.tif lies"):
+    with pytest.raises(SceneError, match=r"scene\.tif: has no data in the area of .*map\.tif"):
         see(tmp_path / "scene.tif", raster)
 
 

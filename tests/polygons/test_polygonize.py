@@ -313,7 +313,7 @@ def test_a_class_id_that_the_legend_lacks_is_named(tmp_path):
     array = blobs(40, 31)
     array[20, 20] = 77
     path = write_class_raster(tmp_path / "map.tif", array)
-    with pytest.raises(SceneError, match=r"map.tif: has pixels of value 77, which is no class"):
+    with pytest.raises(SceneError, match=r"map.tif: has pixels of value 77, which is not a class"):
         write_polygons(path, tmp_path / "map.gpkg")
     assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
 

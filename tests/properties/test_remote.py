@@ -21,7 +21,7 @@ from rasters import ConstantModel, IdentityModel, write_raster
 import geodinoseg
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
-from geodinoseg.polygons.bands import opened_rasters
+from geodinoseg.polygons.bands import open_rasters
 from geodinoseg.rasters.class_raster import opened_confidence
 from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE, is_remote
@@ -255,7 +255,7 @@ def confidence_of(raster, window):
 
 def test_a_map_is_read_in_one_thread_whoever_reads_it(served):
     raster = geodinoseg.open_class_raster(served.url("ok", "map.tif"))
-    with opened_rasters(raster):
+    with open_rasters(raster):
         assert rasterio.env.getenv()["GDAL_NUM_THREADS"] == "1"
         assert rasterio.env.getenv()["GDAL_HTTP_ENABLE_ADVISE_READ"] is False
 
