@@ -99,17 +99,17 @@ def read_rows(
 
 
 def regroup_rows(
-    parts: Iterator[NDArray[Any]], *, chunk_rows: int, height: int
+    rows: Iterator[NDArray[Any]], *, chunk_rows: int, height: int
 ) -> Iterator[NDArray[Any]]:
     """The same rows in chunks of chunk_rows; the last chunk may be smaller."""
     held: list[NDArray[Any]] = []
     held_rows = passed = 0
-    for part in parts:
-        held.append(part)
-        held_rows += len(part)
+    for some in rows:
+        held.append(some)
+        held_rows += len(some)
         while held_rows >= chunk_rows or (held_rows and passed + held_rows == height):
-            rows = held[0] if len(held) == 1 else np.concatenate(held)
-            chunk, rest = rows[:chunk_rows], rows[chunk_rows:]
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            chunk, rest = joined[:chunk_rows], joined[chunk_rows:]
             yield chunk
             passed += len(chunk)
             held, held_rows = ([rest] if len(rest) else []), len(rest)

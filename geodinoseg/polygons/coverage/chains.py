@@ -134,7 +134,7 @@ def _walk(
     rank = np.empty(len(successor), dtype=np.int32)
     lengths = np.empty(len(starts), dtype=np.int64)
     ends_at = np.empty(len(starts), dtype=np.int32)
-    # The last place stands for END, so that -1 reads it.
+    # The last element represents END, as index -1 reads it.
     stops = np.zeros(len(successor) + 1, dtype=bool)
     stops[starts] = True
     stops[END] = True

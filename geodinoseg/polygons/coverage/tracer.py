@@ -1,6 +1,6 @@
 """The boundaries of a class raster, traced as one coverage, a band of rows at a time.
 
-A vertex stands at every corner and at every lattice point where three or more boundary edges
+There is a vertex at every corner and at every lattice point where three or more boundary edges
 meet, so neighbours share every vertex of the border between them. Regions are 4-connected. All
 coordinates are lattice points (col, row) of the whole raster, without its affine transform.
 """
