@@ -306,7 +306,7 @@ def test_endings_in_capitals_are_the_same_formats(tmp_path, raster, suffix):
 
 @pytest.mark.parametrize("stem", ["layer_styles", "GPKG_contents", "sqlite_master"])
 def test_a_name_that_a_geopackage_keeps_for_itself_is_refused(tmp_path, raster, stem):
-    with pytest.raises(OutputError, match="the layer takes its name from the file"):
+    with pytest.raises(OutputError, match="the layer is named after the file"):
         write_polygons(raster, tmp_path / f"{stem}.gpkg")
     assert [entry.name for entry in tmp_path.iterdir()] == ["raster"]
 
