@@ -12,8 +12,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
-from geodinoseg.rasters.dataset import RasterPath
 
 # Sums of weights over a whole raster stay below 2^60, so that no order of summation overflows.
 _WHOLE_RASTER_WEIGHT = 1 << 60
@@ -32,7 +32,7 @@ class AreaWeights:
     """(height + 1,) sum of the weights of the rows above each lattice row."""
 
 
-def check_place(path: RasterPath, geobox: GeoBox) -> None:
+def check_place(path: PathLike, geobox: GeoBox) -> None:
     """Refuse a raster whose pixels have no location or no area."""
     if geobox.transform == Affine.identity():
         raise SceneError(
@@ -46,7 +46,7 @@ def check_place(path: RasterPath, geobox: GeoBox) -> None:
         )
 
 
-def warn_of_stretched_areas(path: RasterPath, geobox: GeoBox) -> None:
+def warn_of_stretched_areas(path: PathLike, geobox: GeoBox) -> None:
     """Log a warning where the projection distorts areas by more than 1%."""
     stretch = geobox.areal_scale
     if abs(stretch - 1) > _TOLERATED_STRETCH:
