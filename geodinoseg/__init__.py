@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from geodinoseg.cluster.client import connect_workers
     from geodinoseg.cluster.local import local_workers
     from geodinoseg.errors import GeodinosegError
-    from geodinoseg.evaluation.evaluate import EvaluationOptions, MapAssessment, evaluate_map
+    from geodinoseg.evaluation.evaluate import EvaluationOptions, MapEvaluation, evaluate_map
     from geodinoseg.evaluation.report.write import write_report
     from geodinoseg.evaluation.sampling.areas import AreaEstimates, estimate_areas
     from geodinoseg.evaluation.sampling.draw import SampleDesign, SampleOptions, draw_sample
-    from geodinoseg.evaluation.sampling.evaluate import SampleAssessment, evaluate_sample
+    from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation, evaluate_sample
     from geodinoseg.labels.options import LabelOptions
     from geodinoseg.legend import Legend, LegendClass
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
     from geodinoseg.model.folder import load_model
     from geodinoseg.model.segmentor import Segmentor
     from geodinoseg.model.tile_model import TileModel
-    from geodinoseg.plots.map_figure import side_by_side
+    from geodinoseg.plots.map_figure import plot_map
     from geodinoseg.polygons.polygonize import polygonize, write_polygons
     from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
@@ -61,11 +61,11 @@ _HOMES = {
     "LabelOptions": "labels.options",
     "Legend": "legend",
     "LegendClass": "legend",
-    "MapAssessment": "evaluation.evaluate",
+    "MapEvaluation": "evaluation.evaluate",
     "OutputNames": "batch.scenes",
     "PolygonOptions": "polygons.stream",
-    "SampleAssessment": "evaluation.sampling.evaluate",
     "SampleDesign": "evaluation.sampling.draw",
+    "SampleEvaluation": "evaluation.sampling.evaluate",
     "SampleOptions": "evaluation.sampling.draw",
     "Scene": "rasters.scene",
     "SegmentationSettings": "segmentation.settings",
@@ -84,10 +84,10 @@ _HOMES = {
     "open_scene": "rasters.scene",
     "plan_segmentation": "segmentation.segment",
     "plan_training": "training.plan",
+    "plot_map": "plots.map_figure",
     "polygonize": "polygons.polygonize",
     "segment_scene": "segmentation.segment",
     "segment_scenes": "batch.segment_scenes",
-    "side_by_side": "plots.map_figure",
     "train_model": "training.train",
     "write_polygons": "polygons.polygonize",
     "write_report": "evaluation.report.write",
@@ -103,11 +103,11 @@ __all__ = [
     "LabelOptions",
     "Legend",
     "LegendClass",
-    "MapAssessment",
+    "MapEvaluation",
     "OutputNames",
     "PolygonOptions",
-    "SampleAssessment",
     "SampleDesign",
+    "SampleEvaluation",
     "SampleOptions",
     "Scene",
     "SegmentationSettings",
@@ -127,10 +127,10 @@ __all__ = [
     "open_scene",
     "plan_segmentation",
     "plan_training",
+    "plot_map",
     "polygonize",
     "segment_scene",
     "segment_scenes",
-    "side_by_side",
     "train_model",
     "write_polygons",
     "write_report",

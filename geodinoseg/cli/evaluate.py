@@ -19,7 +19,7 @@ from geodinoseg.cli.options import (
     overwrite_option,
     unlabelled_option,
 )
-from geodinoseg.evaluation.evaluate import MapAssessment
+from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)
@@ -98,11 +98,11 @@ def evaluate(class_raster: str, **options: Any) -> None:
     by_labels = _by_labels(raster, options) if labels else None
     for output in outputs:
         write_report(output, by_labels, by_sample, overwrite=options["overwrite"])
-    found = [assessment.table() for assessment in (by_labels, by_sample) if assessment]
+    found = [evaluation.table() for evaluation in (by_labels, by_sample) if evaluation]
     report_done(options["json_"], outputs, ["\n\n".join(found), *map(str, outputs)])
 
 
-def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapAssessment:
+def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapEvaluation:
     from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
     from geodinoseg.labels.options import LabelOptions
 
@@ -123,7 +123,6 @@ def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapAssessm
                 regions=options["regions"],
                 region_field=options["region_field"],
                 confidence=options["confidence"],
-                allow_external=options["allow_external"],
                 **in_unit,
             ),
             progress=progress,

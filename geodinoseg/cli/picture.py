@@ -46,12 +46,12 @@ def picture(
     Example:
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
     """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
-    from geodinoseg.plots.map_figure import side_by_side
+    from geodinoseg.plots.map_figure import plot_map
     from geodinoseg.rasters.class_raster import open_class_raster
     from geodinoseg.rasters.scene import open_scene
     from geodinoseg.redaction import redact_path
 
-    path = side_by_side(
+    path = plot_map(
         open_scene(scene, bands=bands, allow_external=allow_external),
         open_class_raster(class_raster, allow_external=allow_external),
         output,

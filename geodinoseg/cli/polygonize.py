@@ -88,7 +88,8 @@ def polygonize(**options: Any) -> None:
       geodinoseg polygonize landcover.tif -o landcover.gpkg
       geodinoseg polygonize landcover.tif -o fields.shp --min-area 100 --simplify 1.5
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.polygons.polygonize import PolygonOptions, write_polygons
+    from geodinoseg.polygons.polygonize import write_polygons
+    from geodinoseg.polygons.stream import PolygonOptions
     from geodinoseg.rasters.class_raster import open_class_raster
     from geodinoseg.redaction import redact_path
 

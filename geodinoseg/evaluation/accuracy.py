@@ -1,4 +1,4 @@
-"""How well a map agrees with reference labels: the confusion matrix and what follows from it."""
+"""Accuracy of a map against reference labels: the confusion matrix and measures derived from it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from geodinoseg.legend import Legend
 def confusion_matrix(
     reference: NDArray[Any], predicted: NDArray[Any], classes: int
 ) -> NDArray[np.int64]:
-    """How many pixels of each reference class were given each class.
+    """Count the pixels of each pair of reference and predicted class.
 
     Matrices of parts of a map add up to that of the whole.
 
     Args:
-        reference: channels 0 to classes - 1, any shape, whole numbers; below 0 not counted.
+        reference: class indices 0 to classes - 1, any shape, integer; below 0 = not counted.
         predicted: as `reference`, of the same shape.
         classes: number of classes.
 
     Returns:
         (classes, classes): rows are the reference, columns the prediction.
-
-    Raises:
-        ValueError: the shapes differ, or a channel is not below `classes`.
     """
     if reference.shape != predicted.shape:
         raise ValueError(f"reference is {reference.shape}, predicted {predicted.shape}.")
@@ -37,7 +34,7 @@ def confusion_matrix(
     # int64, as row times classes overflows the int16 of labels from 182 classes on.
     rows, columns = reference[counted].astype(np.int64), predicted[counted].astype(np.int64)
     if max(rows.max(initial=0), columns.max(initial=0)) >= classes:
-        raise ValueError(f"a channel is not below {classes}.")
+        raise ValueError(f"a class index is not below {classes}.")
     pairs = np.bincount(rows * classes + columns, minlength=classes * classes)
     return pairs.reshape(classes, classes).astype(np.int64)
 
@@ -52,10 +49,10 @@ def ratio(part: Any, whole: Any) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """The usual measures of a confusion matrix n, rows the reference, columns the prediction.
+    """Measures of a confusion matrix n, rows the reference, columns the prediction.
 
-    Per class i: what is right, n_ii; what the reference has of it, n_i+ (the sum of row i); what
-    the map has of it, n_+i (the sum of column i). A measure without a pixel to stand on is NaN.
+    Per class i: correct pixels, n_ii; pixels of the reference, n_i+ (the sum of row i); pixels of
+    the map, n_+i (the sum of column i). A measure without any pixel is NaN.
     Sources: Congalton (1991), Remote Sensing of Environment 37, for overall, user's and
     producer's accuracy; van Rijsbergen (1979), Information Retrieval, for F1; Everingham et al.
     (2010), International Journal of Computer Vision 88, for intersection over union.
@@ -71,54 +68,54 @@ class Accuracy:
 
     @property
     def overall(self) -> float:
-        """Overall accuracy, the share of pixels that are right: sum_i n_ii / n."""
+        """Overall accuracy, the fraction of correct pixels: sum_i n_ii / n."""
         return float(ratio(np.trace(self.matrix), self.matrix.sum()))
 
     @cached_property
     def precision(self) -> NDArray[np.float64]:
-        """User's accuracy, (classes,): n_ii / n_+i, how much of what the map shows is there."""
-        return ratio(self._right, self.matrix.sum(axis=0))
+        """User's accuracy, (classes,): n_ii / n_+i."""
+        return ratio(self._correct, self.matrix.sum(axis=0))
 
     @cached_property
     def recall(self) -> NDArray[np.float64]:
-        """Producer's accuracy, (classes,): n_ii / n_i+, how much of what is there is shown."""
-        return ratio(self._right, self.matrix.sum(axis=1))
+        """Producer's accuracy, (classes,): n_ii / n_i+."""
+        return ratio(self._correct, self.matrix.sum(axis=1))
 
     @cached_property
     def f1(self) -> NDArray[np.float64]:
         """Harmonic mean of precision and recall, (classes,): 2 n_ii / (n_i+ + n_+i)."""
-        return ratio(2 * self._right, self._either + self._right)
+        return ratio(2 * self._correct, self._either + self._correct)
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union, (classes,): n_ii / (n_i+ + n_+i - n_ii)."""
-        return ratio(self._right, self._either)
+        return ratio(self._correct, self._either)
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that the reference or the map has; NaN without one."""
+        """Mean of `iou` over the classes of the reference or the map; NaN without any."""
         occurring = self.iou[np.isfinite(self.iou)]
         return float(occurring.mean()) if len(occurring) else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in channel order; None where a measure is NaN, which JSON lacks."""
+        """Plain values, in order of the class index; None for NaN, which JSON lacks."""
         return {
             "pixels": self.pixels,
-            "overall_accuracy": plain(self.overall),
-            "mean_iou": plain(self.mean_iou),
-            "precision": [plain(value) for value in self.precision],
-            "recall": [plain(value) for value in self.recall],
-            "f1": [plain(value) for value in self.f1],
-            "iou": [plain(value) for value in self.iou],
+            "overall_accuracy": json_number(self.overall),
+            "mean_iou": json_number(self.mean_iou),
+            "precision": [json_number(value) for value in self.precision],
+            "recall": [json_number(value) for value in self.recall],
+            "f1": [json_number(value) for value in self.f1],
+            "iou": [json_number(value) for value in self.iou],
             "confusion_matrix": self.matrix.tolist(),
         }
 
     def table(self, legend: Legend, *, boundary_f_score: NDArray[np.float64] | None = None) -> str:
-        """The measures as text for a terminal, a line a class, then overall and mean.
+        """The measures as text for a terminal: one line per class, then overall and mean.
 
         Args:
-            legend: names of the channels.
-            boundary_f_score: (classes,) a further column, where it is known.
+            legend: names of the classes.
+            boundary_f_score: (classes,) a further column, where known.
         """
         columns = {
             "precision": self.precision,
@@ -131,25 +128,25 @@ class Accuracy:
         measures = zip(*columns.values(), strict=True)
         pixels = self.matrix.sum(axis=1)
         lines = [("class", *columns, "pixels")] + [
-            (name, *map(shown, values), f"{count:,}")
+            (name, *map(format_measure, values), f"{count:,}")
             for name, values, count in zip(legend.names, measures, pixels, strict=True)
         ]
-        summary = f"overall accuracy {shown(self.overall)}, mean IoU {shown(self.mean_iou)}"
-        return "\n".join([aligned(lines), summary])
+        overall, mean_iou = format_measure(self.overall), format_measure(self.mean_iou)
+        return f"{format_table(lines)}\noverall accuracy {overall}, mean IoU {mean_iou}"
 
     @property
-    def _right(self) -> NDArray[np.int64]:
+    def _correct(self) -> NDArray[np.int64]:
         return np.diagonal(self.matrix)
 
     @property
     def _either(self) -> NDArray[np.int64]:
-        """Pixels that the reference or the map gives to the class."""
+        """Pixels of the class in the reference or the map."""
         sums: NDArray[np.int64] = self.matrix.sum(axis=0) + self.matrix.sum(axis=1)
-        return sums - self._right
+        return sums - self._correct
 
 
-def aligned(lines: Sequence[tuple[str, ...]]) -> str:
-    """Cells as a table for a terminal: the first column to the left, the others to the right."""
+def format_table(lines: Sequence[tuple[str, ...]]) -> str:
+    """Cells as a text table: the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -160,11 +157,11 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def plain(value: float) -> float | None:
-    """A number as JSON holds it: None for NaN, which JSON lacks."""
+def json_number(value: float) -> float | None:
+    """None for NaN, which JSON lacks."""
     return float(value) if np.isfinite(value) else None
 
 
-def shown(value: float) -> str:
-    """A share for a person: three decimals, or a dash for NaN."""
+def format_measure(value: float) -> str:
+    """Three decimals, or a dash for NaN."""
     return f"{value:.3f}" if np.isfinite(value) else "-"

@@ -1,4 +1,4 @@
-"""Where a map is right, as a picture: exact counts in a raster that is small enough to look at."""
+"""Where a map is correct, as a picture: exact counts in a raster small enough to look at."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST_PX = 720
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Agreement:
-    """How many pixels of the map each pixel of a picture stands for, and how many are wrong."""
+    """For each pixel of a picture, how many pixels of the map were compared and are wrong."""
 
     geobox: GeoBox
     """Of the picture."""
@@ -29,14 +29,9 @@ class Agreement:
 
 
 class AgreementSums:
-    """Gathers the picture from windows."""
+    """Sums up the picture of a map, window by window."""
 
     def __init__(self, geobox: GeoBox) -> None:
-        """Begin with nothing compared.
-
-        Args:
-            geobox: the map.
-        """
         self._geobox = geobox
         self._small = decimated(geobox, longest_px=LONGEST_PX)
         shape = (self._small.height, self._small.width)
@@ -48,33 +43,33 @@ class AgreementSums:
 
         Args:
             window: of the map.
-            reference: (height, width) channels, below 0 where the pixel is not compared.
+            reference: (height, width) class indices, below 0 where the pixel is not compared.
             mapped: as `reference`.
         """
-        rows = _places(window.row_off, window.row_end, self._geobox.height, self._small.height)
-        cols = _places(window.col_off, window.col_end, self._geobox.width, self._small.width)
-        place = np.ix_(np.unique(rows), np.unique(cols))
+        rows = _small_pixels(
+            window.row_off, window.row_end, self._geobox.height, self._small.height
+        )
+        cols = _small_pixels(window.col_off, window.col_end, self._geobox.width, self._small.width)
+        block = np.ix_(np.unique(rows), np.unique(cols))
         compared = reference >= 0
-        self._compared[place] += _summed(compared, rows, cols)
-        self._wrong[place] += _summed(compared & (reference != mapped), rows, cols)
+        self._compared[block] += _summed(compared, rows, cols)
+        self._wrong[block] += _summed(compared & (reference != mapped), rows, cols)
 
     def result(self) -> Agreement:
         """The picture."""
         return Agreement(geobox=self._small, compared=self._compared, wrong=self._wrong)
 
 
-def _places(start: int, end: int, length: int, small_length: int) -> NDArray[np.int64]:
-    """The pixel of the picture in which each pixel of an axis lies."""
+def _small_pixels(start: int, end: int, length: int, small_length: int) -> NDArray[np.int64]:
+    """The row or column of the picture that each row or column of the map falls in."""
     return np.arange(start, end, dtype=np.int64) * small_length // length
 
 
 def _summed(
     marked: NDArray[np.bool_], rows: NDArray[np.int64], cols: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Marked pixels for each pair of distinct places; the places ascend."""
-    first_rows, first_cols = (
-        np.flatnonzero(np.diff(places, prepend=-1)) for places in (rows, cols)
-    )
+    """Marked pixels by row and column of the picture; `rows` and `cols` ascend."""
+    first_rows, first_cols = (np.flatnonzero(np.diff(axis, prepend=-1)) for axis in (rows, cols))
     across = np.add.reduceat(marked, first_cols, axis=1, dtype=np.int64)
     summed: NDArray[np.int64] = np.add.reduceat(across, first_rows, axis=0, dtype=np.int64)
     return summed

@@ -1,8 +1,8 @@
-"""Whether borders on a map lie where the reference has them: precision, recall and F-score.
+"""Boundary accuracy of a map: precision, recall and F-score of the borders between classes.
 
 After Csurka, Larlus, Perronnin (2013), "What is a good evaluation measure for semantic
-segmentation?", BMVC. There the tolerance is a share of an image's diagonal; a map has no size of
-its own, so here it is a distance in pixels or metres.
+segmentation?", BMVC. There the tolerance is a fraction of the image's diagonal; a map has no size
+of its own, so here it is a distance in pixels or metres.
 """
 
 from __future__ import annotations
@@ -21,58 +21,56 @@ from geodinoseg.evaluation.accuracy import ratio
 from geodinoseg.geobox import GeoBox
 
 DEFAULT_TOLERANCE_PX = 3.0
-"""How far a border may lie off and still be met, where nothing else is asked for."""
+"""Default distance within which two borders match."""
 _LARGEST_REACH_PX = 100
 _NO_BOUNDARY = -2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far from each other two borders may lie and still be one."""
+    """Distance within which a border of one side matches a border of the other."""
 
     distance: float
-    """0 or more, in `unit`; a pixel exactly so far away counts."""
+    """0 or more, in `unit`, inclusive."""
     unit: str
     """px or m."""
 
     def __str__(self) -> str:
-        """As a reader takes it: 3 px, 0.5 m."""
+        """Such as 3 px or 0.5 m."""
         return f"{self.distance:g} {self.unit}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BoundaryAgreement:
-    """Boundary pixels of each class, and how many of them have one of the other side near.
+    """Boundary pixels of each class, and how many of them match one of the other side.
 
     A boundary pixel of a class has that class and a neighbour, across an edge, of another one.
     """
 
     reference: NDArray[np.int64]
     """(classes,) boundary pixels of the reference."""
-    reference_met: NDArray[np.int64]
-    """(classes,) those with a boundary pixel of the map, of the same class, within the
-    tolerance."""
+    reference_matched: NDArray[np.int64]
+    """(classes,) those within the tolerance of such a pixel of the map."""
     mapped: NDArray[np.int64]
     """(classes,) boundary pixels of the map."""
-    mapped_met: NDArray[np.int64]
-    """(classes,) those with a boundary pixel of the reference near."""
+    mapped_matched: NDArray[np.int64]
+    """(classes,) those within the tolerance of such a pixel of the reference."""
 
     @cached_property
     def precision(self) -> NDArray[np.float64]:
-        """Share of the map's borders that are there, (classes,); NaN where it has none."""
-        return ratio(self.mapped_met, self.mapped)
+        """Fraction of the map's border that is matched, (classes,); NaN where it has none."""
+        return ratio(self.mapped_matched, self.mapped)
 
     @cached_property
     def recall(self) -> NDArray[np.float64]:
-        """Share of the reference's borders that are shown, (classes,); NaN where it has none."""
-        return ratio(self.reference_met, self.reference)
+        """Fraction of the reference's border that is matched, (classes,); NaN where it has none."""
+        return ratio(self.reference_matched, self.reference)
 
     @cached_property
     def f_score(self) -> NDArray[np.float64]:
         """Harmonic mean of precision and recall, (classes,).
 
-        NaN where the reference has no border of the class, so that there is nothing to meet; 0
-        where only the map has none.
+        NaN where the reference has no border of the class; 0 where only the map has none.
         """
         precision = np.nan_to_num(self.precision)
         return np.where(
@@ -83,7 +81,7 @@ class BoundaryAgreement:
 
     @property
     def mean_f_score(self) -> float:
-        """Mean of `f_score` over the classes that have one; NaN without."""
+        """Mean of the finite values of `f_score`; NaN without any."""
         scored = self.f_score[np.isfinite(self.f_score)]
         return float(scored.mean()) if len(scored) else math.nan
 
@@ -96,10 +94,10 @@ class BoundaryPixels:
     """(pixels,) from the window's first row."""
     cols: NDArray[np.intp]
     """(pixels,) from its first column."""
-    channels: NDArray[Any]
+    class_indices: NDArray[Any]
     """(pixels,) class of each."""
-    met: NDArray[np.bool_]
-    """(pixels,) whether the other side has a boundary pixel of this class near."""
+    is_matched: NDArray[np.bool_]
+    """(pixels,) True = the other side has a boundary pixel of this class within the tolerance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,27 +105,24 @@ class Reach:
     """The pixels within the tolerance of a pixel."""
 
     offsets: NDArray[np.int64]
-    """(offsets, 2) rows and columns to go, the nearest first; (0, 0) is one of them."""
+    """(offsets, 2) rows and columns, nearest first, (0, 0) included."""
 
     @property
     def halo_px(self) -> int:
-        """Pixels round a window that must be known for its boundary pixels to be judged."""
-        # One more, as a pixel is a boundary by its neighbour.
+        """Pixels around a window that are needed to match its boundary pixels."""
+        # One more: whether a pixel is a boundary depends on its neighbours.
         return int(np.abs(self.offsets).max()) + 1
 
 
 def reach_of(tolerance: Tolerance, geobox: GeoBox) -> Reach:
     """The pixels within a tolerance, on a map's grid.
 
-    Metres are taken on the ground at the map's centre, along rows and columns each by its own
+    Metres are measured on the ground at the map's centre, rows and columns each at their own
     scale; without a CRS they are map units.
-
-    Raises:
-        LabelError: the tolerance is no distance, or reaches over more than 100 px.
     """
     if not (math.isfinite(tolerance.distance) and tolerance.distance >= 0):
         raise LabelError(
-            f"a boundary tolerance of {tolerance} is no distance; give 0 or more, such as 3."
+            f"a boundary tolerance of {tolerance} is not a distance; give 0 or more, such as 3."
         )
     step = np.eye(2) if tolerance.unit == "px" else pixel_step_m(geobox)
     far = tolerance.distance * np.linalg.norm(np.linalg.inv(step), axis=1)
@@ -141,70 +136,70 @@ def reach_of(tolerance: Tolerance, geobox: GeoBox) -> Reach:
         for grid in np.meshgrid(*(np.arange(-int(n) - 1, int(n) + 2) for n in far), indexing="ij")
     )
     distances = np.hypot(*(step @ np.stack([cols, rows])))
-    # Rounding must not put a pixel outside that lies exactly on the tolerance.
+    # Rounding must not exclude a pixel exactly at the tolerance.
     near = np.flatnonzero(distances <= tolerance.distance * (1 + 1e-9))
     near = near[np.argsort(distances[near], kind="stable")]
     return Reach(offsets=np.column_stack([rows[near], cols[near]]))
 
 
 def boundary_pixels(
-    channels: NDArray[Any], other: NDArray[Any], core: tuple[slice, slice], reach: Reach
+    side: NDArray[Any], other: NDArray[Any], core: tuple[slice, slice], reach: Reach
 ) -> BoundaryPixels:
-    """Boundary pixels of one side in the core of a window, and which of them the other side meets.
+    """Boundary pixels of one side in the core of a window, and which of them the other matches.
 
     Args:
-        channels: (height, width), below 0 where the pixel is not compared; such a neighbour makes
-            no boundary.
+        side: (height, width) class indices, below 0 where the pixel is not compared; such a
+            neighbour makes no boundary.
         other: the other side, the same shape, below 0 at the same pixels.
-        core: rows and columns to judge; what lies round them is the halo.
-        reach: the pixels near a pixel.
+        core: rows and columns without the halo.
+        reach: the pixels within the tolerance.
     """
-    rows, cols = np.nonzero(_is_boundary(channels)[core])
+    rows, cols = np.nonzero(_is_boundary(side)[core])
     top, left = core[0].start, core[1].start
-    found = channels[rows + top, cols + left]
+    found = side[rows + top, cols + left]
     pad = reach.halo_px
     target = np.pad(
         np.where(_is_boundary(other), other, _NO_BOUNDARY), pad, constant_values=_NO_BOUNDARY
     )
-    met = _met(rows + top + pad, cols + left + pad, found, target, reach)
-    return BoundaryPixels(rows=rows, cols=cols, channels=found, met=met)
+    is_matched = _find_matches(rows + top + pad, cols + left + pad, found, target, reach)
+    return BoundaryPixels(rows=rows, cols=cols, class_indices=found, is_matched=is_matched)
 
 
-def _is_boundary(channels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which pixels have a neighbour across an edge that is known and of another class."""
-    known = channels >= 0
-    edge = np.zeros(channels.shape, dtype=np.bool_)
+def _is_boundary(side: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which pixels have an edge neighbour that is known and of another class."""
+    known = side >= 0
+    edge = np.zeros(side.shape, dtype=np.bool_)
     for first, second in (
         ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
         ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
     ):
-        differ = (channels[first] != channels[second]) & known[first] & known[second]
+        differ = (side[first] != side[second]) & known[first] & known[second]
         edge[first] |= differ
         edge[second] |= differ
     return edge
 
 
-def _met(
+def _find_matches(
     rows: NDArray[np.intp],
     cols: NDArray[np.intp],
-    channels: NDArray[Any],
+    class_indices: NDArray[Any],
     target: NDArray[Any],
     reach: Reach,
 ) -> NDArray[np.bool_]:
     """Which pixels have their class in `target` within reach; most are found at the first steps."""
-    met = np.zeros(len(rows), dtype=np.bool_)
+    is_matched = np.zeros(len(rows), dtype=np.bool_)
     left = np.arange(len(rows), dtype=np.intp)
     for row_step, col_step in reach.offsets.tolist():
-        hit = target[rows[left] + row_step, cols[left] + col_step] == channels[left]
-        met[left[hit]] = True
+        hit = target[rows[left] + row_step, cols[left] + col_step] == class_indices[left]
+        is_matched[left[hit]] = True
         left = left[~hit]
         if not len(left):
             break
-    return met
+    return is_matched
 
 
 def pixel_step_m(geobox: GeoBox) -> NDArray[np.float64]:
-    """(2, 2) metres on the ground (east, north) of one step along a row, and of one down."""
+    """(2, 2) metres on the ground: rows east and north, columns one pixel right and one down."""
     transform = geobox.transform
     step = np.array([[transform.a, transform.b], [transform.d, transform.e]], dtype=np.float64)
     if not geobox.is_geographic:

@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it says: accuracy by confidence.
+"""Calibration of a confidence: accuracy by bins of confidence.
 
 Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neural networks", ICML.
 """
@@ -13,26 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 10
-"""Of confidence: from 0 to below 10 percent, and so on; the last holds 100 percent too."""
+"""Of confidence, of equal width: 0 to below 10 percent, and so on; the last includes 100."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reliability:
-    """How often a model is right, by how sure it says it is.
-
-    Bin i of n holds confidences from i / n to (i + 1) / n, the last one 1 as well.
-    """
+    """Accuracy by confidence: bin i of n holds confidences from i / n to below (i + 1) / n."""
 
     count: NDArray[np.int64]
     """(bins,) predictions."""
     confidence: NDArray[np.float64]
     """(bins,) their mean confidence, 0 to 1; NaN in an empty bin."""
     accuracy: NDArray[np.float64]
-    """(bins,) share of them that is right; NaN in an empty bin."""
+    """(bins,) fraction of them that is correct; NaN in an empty bin."""
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean of |accuracy - confidence|, NaN without a prediction.
+        """Expected calibration error: mean of |accuracy - confidence|; NaN without predictions.
 
         Naeini et al. (2015), Obtaining well calibrated probabilities using Bayesian binning.
         """
@@ -53,38 +50,29 @@ class Reliability:
 
 
 def reliability(confidence: NDArray[Any], right: NDArray[Any], *, bins: int = BINS) -> Reliability:
-    """Count predictions and how many are right, by their confidence.
+    """Sort predictions into bins by their confidence.
 
     Args:
-        confidence: any shape, probability of the winner, 0 to 1.
-        right: of the same shape, True where the winner is the label.
+        confidence: any shape, probability of the predicted class, 0 to 1.
+        right: of the same shape, True where the predicted class is the label.
         bins: of equal width.
-
-    Raises:
-        ValueError: the shapes differ, or there is no bin.
     """
-    sure = np.asarray(confidence, dtype=np.float64).ravel()
+    predicted = np.asarray(confidence, dtype=np.float64).ravel()
     hit = np.asarray(right, dtype=np.float64).ravel()
-    if sure.shape != hit.shape or bins < 1:
-        raise ValueError(f"{sure.shape} confidences, {hit.shape} outcomes, {bins} bins.")
-    place = np.clip((sure * bins).astype(np.int64), 0, bins - 1)
-    return reliability_of_sums(
-        np.bincount(place, minlength=bins),
-        np.bincount(place, weights=sure, minlength=bins),
-        np.bincount(place, weights=hit, minlength=bins),
+    if predicted.shape != hit.shape or bins < 1:
+        raise ValueError(f"{predicted.shape} confidences, {hit.shape} outcomes, {bins} bins.")
+    bin_of = np.clip((predicted * bins).astype(np.int64), 0, bins - 1)
+    return _reliability_of_sums(
+        np.bincount(bin_of, minlength=bins),
+        np.bincount(bin_of, weights=predicted, minlength=bins),
+        np.bincount(bin_of, weights=hit, minlength=bins),
     )
 
 
-def reliability_of_sums(
+def _reliability_of_sums(
     count: NDArray[Any], confidence: NDArray[Any], right: NDArray[Any]
 ) -> Reliability:
-    """From what was added up bin by bin.
-
-    Args:
-        count: (bins,) predictions.
-        confidence: (bins,) sum of their confidence, each 0 to 1.
-        right: (bins,) how many of them are right.
-    """
+    """From sums by bin, (bins,): predictions, their confidences, and correct predictions."""
     full = np.where(count > 0, count, np.nan)
     return Reliability(
         count=count.astype(np.int64), confidence=confidence / full, accuracy=right / full
@@ -96,15 +84,14 @@ _PERCENTS = 101
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ConfidenceCounts:
-    """Pixels by the percent of confidence that the map gives them."""
+    """Compared pixels by their confidence in percent."""
 
     pixels: NDArray[np.int64]
-    """(101,) pixels compared that have this confidence."""
+    """(101,) pixels of each confidence, 0 to 100 percent."""
     right: NDArray[np.int64]
-    """(101,) those of them that are right."""
+    """(101,) those of them that are correct."""
 
     def __add__(self, other: ConfidenceCounts) -> ConfidenceCounts:
-        """Counts of both parts."""
         return ConfidenceCounts(pixels=self.pixels + other.pixels, right=self.right + other.right)
 
     def reliability(self) -> Reliability:
@@ -115,15 +102,15 @@ class ConfidenceCounts:
             np.bincount(bins, weights=values, minlength=BINS)
             for values in (self.pixels, self.pixels * percents / 100, self.right)
         ]
-        return reliability_of_sums(*sums)
+        return _reliability_of_sums(*sums)
 
 
 def count_confidence(percent: NDArray[Any], right: NDArray[np.bool_]) -> ConfidenceCounts:
     """Count pixels by their confidence.
 
     Args:
-        percent: (pixels,) 0 to 100; others have no confidence and do not count.
-        right: (pixels,) whether the map is right there.
+        percent: (pixels,) 0 to 100; other values are not counted.
+        right: (pixels,) whether the map is correct there.
     """
     known = percent < _PERCENTS
     return ConfidenceCounts(

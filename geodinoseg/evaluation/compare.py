@@ -1,4 +1,4 @@
-"""A map beside its labels, window by window, summed up for the whole and for each region."""
+"""Comparison of a map with labels, window by window, for the whole map and for each region."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ from geodinoseg.rasters.class_raster import ClassRaster, open_confidence
 from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
+WINDOW_PX = (512, 4096)
+"""Rows and columns compared at once: whole blocks of our maps, 2 million pixels."""
 _MOST_CLASSES = 1_000
+_NO_CONFIDENCE = 255
 
 
 def check_class_count(raster: ClassRaster) -> None:
-    """Refuse rasters whose pixels are numbers of things rather than classes.
-
-    Raises:
-        SceneError: more than 1,000 classes, whose confusion would be a million numbers.
-    """
+    """Refuse rasters whose pixels are object numbers rather than classes."""
     if len(raster.legend) > _MOST_CLASSES:
         raise SceneError(
             f"{raster.path}: has {len(raster.legend):,} classes, more than {_MOST_CLASSES:,}; give "
@@ -45,48 +44,29 @@ def check_class_count(raster: ClassRaster) -> None:
         )
 
 
-class ChannelTable:
-    """Looks up the channel of class ids: their position in the legend of a raster."""
+class ClassIndexTable:
+    """Looks up class indices: the positions of class ids in the legend of a raster."""
 
     def __init__(self, raster: ClassRaster) -> None:
-        """Make the table.
-
-        Args:
-            raster: whose legend it is, and whose nodata value is no class.
-        """
-        self._channels = np.full(LARGEST_CLASS_ID + 2, IGNORE, dtype=np.int32)
-        self._channels[raster.legend.class_ids] = np.arange(len(raster.legend), dtype=np.int32)
-        if raster.nodata is not None and 0 <= raster.nodata < len(self._channels):
-            self._channels[raster.nodata] = IGNORE
+        self._table = np.full(LARGEST_CLASS_ID + 2, IGNORE, dtype=np.int32)
+        self._table[raster.legend.class_ids] = np.arange(len(raster.legend), dtype=np.int32)
+        if raster.nodata is not None and 0 <= raster.nodata < len(self._table):
+            self._table[raster.nodata] = IGNORE
 
     def of(self, class_ids: NDArray[Any]) -> NDArray[np.int32]:
-        """Channels of class ids.
-
-        Args:
-            class_ids: whole numbers, any shape.
-
-        Returns:
-            The same shape; IGNORE where an id is no class of the legend, such as nodata.
-        """
+        """Class indices, same shape; IGNORE where an id is not in the legend, such as nodata."""
         if class_ids.dtype in (np.uint8, np.uint16):
-            channels: NDArray[np.int32] = self._channels[class_ids]
-            return channels
-        inside = (class_ids >= 0) & (class_ids < len(self._channels))
-        channels = self._channels[np.where(inside, class_ids, 0)]
-        channels[~inside] = IGNORE
-        return channels
-
-
-WINDOW_PX = (512, 4096)
-"""Rows and columns compared at once: whole blocks of a map of ours, 2 million pixels."""
-
-
-_NO_CONFIDENCE = 255
+            indices: NDArray[np.int32] = self._table[class_ids]
+            return indices
+        inside = (class_ids >= 0) & (class_ids < len(self._table))
+        indices = self._table[np.where(inside, class_ids, 0)]
+        indices[~inside] = IGNORE
+        return indices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegionAssessment:
-    """The measures of a part of a map, or of all of it."""
+class RegionEvaluation:
+    """The measures of a region of a map, or of the whole map."""
 
     name: str
     """Of the region; `all` for the whole map."""
@@ -95,19 +75,19 @@ class RegionAssessment:
     boundary: BoundaryAgreement
     """Of the borders between classes."""
     reliability: Reliability | None
-    """Of the map's confidence; None where none was given."""
+    """Of the map's confidence; None without a confidence raster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What a comparison found."""
+    """The result of `compare`."""
 
-    whole: RegionAssessment
+    whole: RegionEvaluation
     """Of every labelled pixel."""
-    regions: tuple[RegionAssessment, ...]
+    regions: tuple[RegionEvaluation, ...]
     """Of those in each region, in the order given."""
     agreement: Agreement
-    """Where the map is right, as a picture."""
+    """Where the map is correct, as a picture."""
 
 
 def compare(
@@ -121,19 +101,15 @@ def compare(
 ) -> Comparison:
     """Compare every labelled pixel of a map with its label.
 
-    Holds a window and its halo at a time; whatever the windows, the result is the same.
+    Holds one window with its halo at a time; the result does not depend on the windows.
 
     Args:
-        raster: the map; where it names a confidence raster, that is counted too.
+        raster: the map; the confidence raster that it names is evaluated too.
         labels: on the map's grid, with the map's legend.
         reach: the tolerance of boundaries.
-        regions: parts of the map that are summed up each for itself.
-        progress: told the share of the map compared.
+        regions: parts of the map that are also evaluated separately.
+        progress: called with the fraction of the map compared.
         window_px: rows and columns of a window.
-
-    Raises:
-        SceneError: the map or its confidence cannot be read.
-        LabelError: a label raster cannot be read.
     """
     classes = len(raster.legend)
     whole = _Sums("all", classes)
@@ -159,12 +135,12 @@ def compare(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compared:
-    """Both sides of a window, without its halo."""
+    """Map and labels of a window, without its halo."""
 
     reference: NDArray[Any]
-    """(height, width) channels, IGNORE where the pixel is not compared."""
+    """(height, width) class indices, IGNORE where the pixel is not compared."""
     mapped: NDArray[Any]
-    """(height, width) channels, IGNORE at the same pixels."""
+    """(height, width) class indices, IGNORE at the same pixels."""
     percent: NDArray[np.uint8] | None
     """(height, width) confidence."""
     reference_boundary: BoundaryPixels
@@ -174,7 +150,7 @@ class _Compared:
 def _compared(
     raster: ClassRaster, labels: Labels, windows: Sequence[Window], reach: Reach
 ) -> Iterator[tuple[Window, _Compared]]:
-    table = ChannelTable(raster)
+    table = ClassIndexTable(raster)
     with ExitStack() as stack:
         reader = stack.enter_context(raster.reader())
         confidence = None
@@ -199,11 +175,7 @@ def _compared(
 
 
 def _percent(raster: ClassRaster, confidence: RasterReader, window: Window) -> NDArray[np.uint8]:
-    """Confidence of a window.
-
-    Raises:
-        SceneError: a value is neither a percent nor nodata.
-    """
+    """Confidence of a window; refuses a value that is neither a percent nor nodata."""
     percent = confidence.read(window)
     strange = (percent > 100) & (percent != _NO_CONFIDENCE)
     if strange.any():
@@ -215,7 +187,7 @@ def _percent(raster: ClassRaster, confidence: RasterReader, window: Window) -> N
 
 
 class _Sums:
-    """What is counted of a region."""
+    """Counts of a region, summed up window by window."""
 
     def __init__(self, name: str, classes: int) -> None:
         self._name, self._classes = name, classes
@@ -224,7 +196,7 @@ class _Sums:
         self._confidence = count_confidence(np.zeros(0, np.uint8), np.zeros(0, np.bool_))
 
     def add(self, compared: _Compared, inside: NDArray[np.bool_] | None) -> None:
-        """Count a window; `inside` says which of its pixels, None all."""
+        """Count the pixels of a window that are `inside`; None = all of them."""
         counted = compared.reference >= 0
         if inside is not None:
             counted &= inside
@@ -240,31 +212,31 @@ class _Sums:
     def _add_boundary(
         self, line: int, pixels: BoundaryPixels, inside: NDArray[np.bool_] | None
     ) -> None:
-        channels, met = pixels.channels, pixels.met
+        indices, is_matched = pixels.class_indices, pixels.is_matched
         if inside is not None:
             here = inside[pixels.rows, pixels.cols]
-            channels, met = channels[here], met[here]
-        self._boundary[line] += np.bincount(channels, minlength=self._classes)
-        self._boundary[line + 1] += np.bincount(channels[met], minlength=self._classes)
+            indices, is_matched = indices[here], is_matched[here]
+        self._boundary[line] += np.bincount(indices, minlength=self._classes)
+        self._boundary[line + 1] += np.bincount(indices[is_matched], minlength=self._classes)
 
-    def result(self, *, has_confidence: bool) -> RegionAssessment:
+    def result(self, *, has_confidence: bool) -> RegionEvaluation:
         """The measures."""
-        reference, reference_met, mapped, mapped_met = self._boundary
-        return RegionAssessment(
+        reference, reference_matched, mapped, mapped_matched = self._boundary
+        return RegionEvaluation(
             name=self._name,
             accuracy=Accuracy(self._matrix),
             boundary=BoundaryAgreement(
                 reference=reference,
-                reference_met=reference_met,
+                reference_matched=reference_matched,
                 mapped=mapped,
-                mapped_met=mapped_met,
+                mapped_matched=mapped_matched,
             ),
             reliability=self._confidence.reliability() if has_confidence else None,
         )
 
 
 def _with_halo(window: Window, halo_px: int, raster: ClassRaster) -> Window:
-    """A window and what of its halo lies on the map."""
+    """A window with its halo, clipped to the map."""
     col_off, row_off = max(0, window.col_off - halo_px), max(0, window.row_off - halo_px)
     return Window(
         col_off=col_off,
@@ -275,5 +247,5 @@ def _with_halo(window: Window, halo_px: int, raster: ClassRaster) -> Window:
 
 
 def _inside(window: Window, outer: Window) -> tuple[slice, slice]:
-    """Rows and columns of a window in an array of another that holds it."""
+    """Rows and columns of a window in the array of an outer one."""
     return window.shifted_by(rows=-outer.row_off, cols=-outer.col_off).slices

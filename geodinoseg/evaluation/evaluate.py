@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodinoseg.errors import LabelError
-from geodinoseg.evaluation.accuracy import Accuracy, aligned, shown
+from geodinoseg.evaluation.accuracy import Accuracy, format_measure, format_table
 from geodinoseg.evaluation.agreement import Agreement
 from geodinoseg.evaluation.boundaries import (
     DEFAULT_TOLERANCE_PX,
@@ -17,8 +17,9 @@ from geodinoseg.evaluation.boundaries import (
     reach_of,
 )
 from geodinoseg.evaluation.calibration import Reliability
-from geodinoseg.evaluation.compare import RegionAssessment, check_class_count, compare
-from geodinoseg.evaluation.regions import read_regions
+from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
+from geodinoseg.evaluation.regions import Region, read_regions
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelsPath
@@ -28,8 +29,8 @@ from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapAssessment:
-    """How right a map is. Made by `evaluate_map`."""
+class MapEvaluation:
+    """Accuracy of a map against labels. Made by `evaluate_map`."""
 
     path: Path | str
     """The class raster; text where it is an address."""
@@ -39,14 +40,14 @@ class MapAssessment:
     """Names and order of the classes in all measures."""
     tolerance: Tolerance
     """Of the boundaries."""
-    whole: RegionAssessment
+    whole: RegionEvaluation
     """Of all labelled pixels."""
-    regions: tuple[RegionAssessment, ...]
-    """Of those in each region that was asked for."""
+    regions: tuple[RegionEvaluation, ...]
+    """Of the labelled pixels in each region."""
     agreement: Agreement
-    """Where the map is right, as a picture."""
+    """Where the map is correct, as a picture."""
     allow_external: bool = False
-    """Whether the class raster may be of a kind that reaches further; see `open_class_raster`."""
+    """Whether the class raster may refer to other files; see `open_class_raster`."""
 
     @property
     def accuracy(self) -> Accuracy:
@@ -60,56 +61,50 @@ class MapAssessment:
 
     @property
     def reliability(self) -> Reliability | None:
-        """Of the map's confidence in all labelled pixels; None where it has none."""
+        """Of the map's confidence in all labelled pixels; None without a confidence raster."""
         return self.whole.reliability
 
     def table(self) -> str:
         """The measures as text for a terminal."""
-        lines = [self.accuracy.table(self.legend, boundary_f_score=self.boundary.f_score)]
-        lines.append(
-            f"mean boundary F-score {shown(self.boundary.mean_f_score)} within {self.tolerance}"
-        )
+        boundary = format_measure(self.boundary.mean_f_score)
+        lines = [
+            self.accuracy.table(self.legend, boundary_f_score=self.boundary.f_score),
+            f"mean boundary F-score {boundary} within {self.tolerance}",
+        ]
         if self.reliability is not None:
-            error = self.reliability.ece
-            lines.append(f"expected calibration error {shown(error)}")
+            lines.append(f"expected calibration error {format_measure(self.reliability.ece)}")
         if self.regions:
-            lines += ["", aligned([_REGION_HEAD, *map(_region_line, self.regions)])]
+            lines += ["", format_table([_REGION_HEAD, *map(_region_line, self.regions)])]
         return "\n".join(lines)
 
 
 _REGION_HEAD = ("region", "overall", "mean IoU", "boundary F", "pixels")
 
 
-def _region_line(region: RegionAssessment) -> tuple[str, ...]:
+def _region_line(region: RegionEvaluation) -> tuple[str, ...]:
     accuracy = region.accuracy
     values = (accuracy.overall, accuracy.mean_iou, region.boundary.mean_f_score)
-    return (region.name, *map(shown, values), f"{accuracy.pixels:,}")
-
-
-FilePath = str | os.PathLike[str]
+    return (region.name, *map(format_measure, values), f"{accuracy.pixels:,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """What is seldom asked for of an evaluation."""
+    """Further options of `evaluate_map`."""
 
-    regions: FilePath | None = None
-    """Vector file of regions that are measured each for itself."""
+    regions: PathLike | None = None
+    """Vector file of regions that are also evaluated separately."""
     region_field: str | None = None
-    """Its column with their names; None finds region, name or id."""
-    confidence: FilePath | None = None
-    """Confidence raster; None takes the one that the class raster names, where there is one."""
+    """Column with the regions' names; None = region, name or id."""
+    confidence: PathLike | None = None
+    """Confidence raster; None = the one that the class raster names, if any."""
     boundary_tolerance_px: float = DEFAULT_TOLERANCE_PX
-    """How far from each other two borders may lie and still be one, pixels."""
+    """Distance within which two borders match, pixels."""
     boundary_tolerance_m: float | None = None
-    """The same in metres on the ground; where given it counts instead."""
-    allow_external: bool = False
-    """Whether map and regions may be of any kind that GDAL knows; see `open_scene`. Labels and
-    extent have their own flag in `LabelOptions`."""
+    """The same in metres on the ground; takes precedence where given."""
 
     @property
     def tolerance(self) -> Tolerance:
-        """The tolerance of boundaries in the unit in which it was given."""
+        """The boundary tolerance in the unit in which it was given."""
         if self.boundary_tolerance_m is not None:
             return Tolerance(distance=self.boundary_tolerance_m, unit="m")
         return Tolerance(distance=self.boundary_tolerance_px, unit="px")
@@ -119,62 +114,46 @@ _DEFAULTS = EvaluationOptions()
 
 
 def evaluate_map(
-    class_raster: FilePath | ClassRaster,
+    class_raster: PathLike | ClassRaster,
     labels: LabelsPath | Sequence[LabelsPath],
     *,
     label_options: LabelOptions | None = None,
     options: EvaluationOptions = _DEFAULTS,
     progress: Progress = no_progress,
-) -> MapAssessment:
+) -> MapEvaluation:
     """Compare every labelled pixel of a map with its label.
 
-    Pixels without a label, and nodata of the map, do not count. For scores that hold, the labels
-    must not have been used in training, nor lie beside those that were.
+    Pixels without a label and nodata of the map are not counted. For valid scores, the labels must
+    not have been used in training, nor lie beside those that were.
 
     Args:
         class_raster: the map.
         labels: polygons or a label raster, or several `NAME=FILE`; classes are matched to the
             map's by name or id.
-        label_options: how the labels are read; their legend file does not count.
+        label_options: how labels and regions are read; a legend file in them does not count.
         options: regions, confidence, tolerance of boundaries.
-        progress: told the share of the map compared.
+        progress: called with the fraction of the map compared.
 
     Raises:
         SceneError: the map or its confidence cannot be read.
         LabelError: the labels or regions do not fit the map, or no labelled pixel lies on it.
     """
-    raster = (
-        class_raster
-        if isinstance(class_raster, ClassRaster)
-        else open_class_raster(class_raster, allow_external=options.allow_external)
-    )
-    check_class_count(raster)
-    if options.confidence is not None:
-        raster = replace(raster, confidence_path=Path(options.confidence))
+    label_options = label_options or LabelOptions()
+    raster = _open_map(class_raster, options)
     source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
-    regions = (
-        ()
-        if options.regions is None
-        else read_regions(
-            os.fspath(options.regions),
-            raster.geobox,
-            field=options.region_field,
-            allow_external=options.allow_external,
-        )
-    )
     found = compare(
         raster,
         source,
+        regions=_open_regions(raster, options, trusted=label_options.allow_external),
         reach=reach_of(options.tolerance, raster.geobox),
-        regions=regions,
         progress=progress,
     )
     if not found.whole.accuracy.pixels:
         raise LabelError(
             f"{source.path}: no labelled pixel lies where {raster.path} holds a class; give labels "
-            f"of the same place."
+            f"of the same area."
         )
-    return MapAssessment(
+    return MapEvaluation(
         path=raster.path,
         labels=source.path,
         legend=raster.legend,
@@ -183,4 +162,27 @@ def evaluate_map(
         regions=found.regions,
         agreement=found.agreement,
         allow_external=raster.source.trusted,
+    )
+
+
+def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) -> ClassRaster:
+    raster = (
+        class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
+    )
+    check_class_count(raster)
+    if options.confidence is None:
+        return raster
+    return replace(raster, confidence_path=Path(options.confidence))
+
+
+def _open_regions(
+    raster: ClassRaster, options: EvaluationOptions, *, trusted: bool
+) -> tuple[Region, ...]:
+    if options.regions is None:
+        return ()
+    return read_regions(
+        os.fspath(options.regions),
+        raster.geobox,
+        field=options.region_field,
+        allow_external=trusted,
     )

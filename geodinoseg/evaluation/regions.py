@@ -24,13 +24,13 @@ from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.windows import Window
 
 USUAL_FIELDS = ("region", "name", "id")
-"""Columns that are taken for the regions' name unasked, the first that is there."""
+"""Columns that may hold the regions' names by default; the first one present is used."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A part of a map that has a name: one polygon, or all those of one name."""
+    """A named part of a map: one polygon, or all polygons of one name."""
 
     name: str
     """As in the file."""
@@ -38,7 +38,7 @@ class Region:
     """Burns the polygons: 0 inside, IGNORE outside."""
 
     def inside(self, window: Window) -> NDArray[np.bool_] | None:
-        """(height, width) which pixels of a window have their centre inside; None for none."""
+        """(height, width) True = the pixel's centre is inside; None where no pixel is."""
         if not self.source.reaches(window):
             return None
         inside: NDArray[np.bool_] = self.source.read(window) != IGNORE
@@ -48,20 +48,16 @@ class Region:
 def read_regions(
     path: str, geobox: GeoBox, *, field: str | None, allow_external: bool = False
 ) -> tuple[Region, ...]:
-    """The regions of a vector file that reach a map, in the order of the file.
+    """The regions of a vector file that intersect a map, in the order of the file.
 
-    They may overlap. Features of one name are one region; those without a name, and regions that
-    lie elsewhere, are left out with a warning.
+    They may overlap. Features of one name are one region; features without a name and regions
+    outside the map are left out with a warning.
 
     Args:
         path: any vector file in any CRS.
         geobox: the map.
-        field: column with the names; None finds region, name or id.
+        field: column with the names; None = region, name or id.
         allow_external: as in `open_vector_layer`.
-
-    Raises:
-        LabelError: the file cannot be read, has no such column or no polygon, or none reaches the
-            map.
     """
     layer = open_vector_layer(path, allow_external=allow_external)
     frame = layer.read([_name_field(path, layer.columns, field)])
@@ -82,7 +78,7 @@ def read_regions(
     if not regions:
         raise LabelError(
             f"{path}: none of its {len(members)} regions reaches the map; give regions of the same "
-            f"place."
+            f"area."
         )
     if len(regions) < len(members):
         _log.warning("%s: left out %d regions outside the map.", path, len(members) - len(regions))
@@ -94,17 +90,17 @@ def _name_field(path: str, columns: Sequence[str], field: str | None) -> str:
     for name in [field] if field is not None else USUAL_FIELDS:
         if name.casefold() in by_name:
             return by_name[name.casefold()]
-    there = ", ".join(columns) or "none"
+    present = ", ".join(columns) or "none"
     if field is not None:
-        raise LabelError(f"{path}: has no column {field!r}; its columns are {there}.")
+        raise LabelError(f"{path}: has no column {field!r}; its columns are {present}.")
     raise LabelError(
-        f"{path}: has no column {', '.join(USUAL_FIELDS[:-1])} or {USUAL_FIELDS[-1]}; say which "
-        f"holds the regions' names with --region-field: {there}."
+        f"{path}: has no column {', '.join(USUAL_FIELDS[:-1])} or {USUAL_FIELDS[-1]}; name the "
+        f"column of the regions' names with --region-field: {present}."
     )
 
 
 def _name_of(value: Any) -> str:
-    """A name on one line, whatever the column's type; empty where there is none."""
+    """A name on one line, from a column of any type; empty where there is none."""
     if value is None or value != value:  # noqa: PLR0124 (NaN is not itself)
         return ""
     if isinstance(value, float) and value.is_integer():

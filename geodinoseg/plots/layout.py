@@ -20,16 +20,16 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend, LegendClass
 
 DPI = 200
-"""Pixels of a picture in an inch."""
+"""Pixels per inch."""
 PANEL_IN = 5.0
-"""Width of a panel; less where it would be too tall."""
+"""Width of a panel, unless it would be too tall."""
 INK, FAINT, FRAME = "#222222", "#666666", "#bbbbbb"
 
 _TALLEST_PANEL_IN, _SMALLEST_PANEL_IN = 6.5, 1.5
 _MARGIN_IN, _GAP_IN = 0.35, 0.2
 _HEAD_IN, _FOOT_IN, _CAPTION_LINE_IN = 1.0, 0.6, 0.19
 _LEGEND_IN, _LEGEND_LINE_IN = 3.0, 0.28
-# A longer list would be taller than the map; the smallest classes are summed up in one line.
+# A longer list would be taller than the map; the smallest classes share one line.
 _LARGEST_LEGEND = 20
 _LONGEST_NAME, _LONGEST_TITLE = 24, 90
 _CAPTION_LETTERS_PER_IN = 14
@@ -38,7 +38,7 @@ _METRES_IN_KM = 1000
 
 
 class MapPage:
-    """A page that fits a map; parts are added, then it is saved."""
+    """A page laid out for a map; parts are added, then it is saved."""
 
     def __init__(self, geobox: GeoBox, *, classes: int, caption: str | None) -> None:
         """Lay out the page.
@@ -46,12 +46,12 @@ class MapPage:
         Args:
             geobox: of the pixels that the panels show.
             classes: number of classes in the legend.
-            caption: text below all, in as many lines as it takes.
+            caption: text below the panels, wrapped into as many lines as needed.
         """
         self._geobox = geobox
         self._pixel_aspect = _pixel_aspect(geobox)
         aspect = geobox.height * self._pixel_aspect / geobox.width
-        # The map keeps its shape inside the panel, however narrow that would be.
+        # The map keeps its aspect ratio inside the panel.
         self._panel_width = max(min(PANEL_IN, _TALLEST_PANEL_IN / aspect), _SMALLEST_PANEL_IN)
         self._panel_height = max(min(PANEL_IN * aspect, _TALLEST_PANEL_IN), _SMALLEST_PANEL_IN)
         self._legend_left = _MARGIN_IN + 2 * (self._panel_width + _GAP_IN)
@@ -64,18 +64,12 @@ class MapPage:
         self._figure = Figure(figsize=(self._width, self._height), dpi=DPI, facecolor="white")
 
     def add_title(self, title: str) -> None:
-        """The line above all."""
-        shown = shortened(title, _LONGEST_TITLE)
-        self._add_text(_MARGIN_IN, 0.45, shown, fontsize=15, color=INK, fontweight="bold")
+        """The line above the panels."""
+        text = shortened(title, _LONGEST_TITLE)
+        self._add_text(_MARGIN_IN, 0.45, text, fontsize=15, color=INK, fontweight="bold")
 
     def add_panel(self, position: int, name: str, colors: NDArray[np.uint8]) -> None:
-        """One of the two pictures.
-
-        Args:
-            position: 0 for left, 1 for right.
-            name: stands above it.
-            colors: (height, width, 3 or 4) uint8, RGB or RGBA.
-        """
+        """A panel: position 0 = left, 1 = right; colors (height, width, 3 or 4) uint8."""
         left = _MARGIN_IN + position * (self._panel_width + _GAP_IN)
         bottom = self._height - _HEAD_IN - self._panel_height
         axes = self._figure.add_axes(
@@ -92,26 +86,21 @@ class MapPage:
             spine.set(color=FRAME, linewidth=0.8)
         self._add_text(left, _HEAD_IN - 0.1, name, fontsize=11, color=FAINT)
 
-    def add_legend(self, legend: Legend, shares: Mapping[int, float]) -> None:
-        """Names, colours and shares of the area.
-
-        Args:
-            legend: the classes.
-            shares: of the mapped area, 0 to 1, by class id.
-        """
+    def add_legend(self, legend: Legend, fractions: Mapping[int, float]) -> None:
+        """Names, colours and fractions of the mapped area, 0 to 1, by class id."""
         right = self._legend_left + _LEGEND_IN
         self._add_text(self._legend_left, _HEAD_IN - 0.1, "Class", fontsize=11, color=FAINT)
         self._add_text(right, _HEAD_IN - 0.1, "Share of area", fontsize=11, color=FAINT, ha="right")
-        shown, rest = _largest_classes(legend, shares)
-        lines = [(entry.name, shares[entry.class_id], entry.color) for entry in shown]
+        listed, rest = _largest_classes(legend, fractions)
+        lines = [(entry.name, fractions[entry.class_id], entry.color) for entry in listed]
         if rest:
-            share = sum(shares[entry.class_id] for entry in rest)
-            lines.append((f"{len(rest)} smaller classes", share, "white"))
-        for line, (name, share, color) in enumerate(lines):
-            self._add_legend_line(_HEAD_IN + (line + 0.5) * _LEGEND_LINE_IN, name, share, color)
+            fraction = sum(fractions[entry.class_id] for entry in rest)
+            lines.append((f"{len(rest)} smaller classes", fraction, "white"))
+        for line, (name, fraction, color) in enumerate(lines):
+            self._add_legend_line(_HEAD_IN + (line + 0.5) * _LEGEND_LINE_IN, name, fraction, color)
 
     def add_scale_bar(self, pixel_size_m: float | None) -> None:
-        """A bar of a round length below the left panel; nothing where nobody knows the scale.
+        """A bar of a round length below the left panel; none where the scale is unknown.
 
         Args:
             pixel_size_m: side of a square of a pixel's area.
@@ -135,16 +124,16 @@ class MapPage:
         )
 
     def add_caption(self) -> None:
-        """The text below all."""
+        """The text below the panels."""
         for line, text in enumerate(self._caption):
             y = self._foot_top + _FOOT_IN + line * _CAPTION_LINE_IN
             self._add_text(_MARGIN_IN, y, text, fontsize=8.5, color=FAINT)
 
     def save(self, path: Path) -> None:
-        """Write the page as PNG."""
+        """Write the page as a PNG."""
         save_figure(self._figure, path)
 
-    def _add_legend_line(self, y: float, name: str, share: float, color: str) -> None:
+    def _add_legend_line(self, y: float, name: str, fraction: float, color: str) -> None:
         swatch = Rectangle(
             (self._legend_left / self._width, 1 - (y + 0.08) / self._height),
             0.26 / self._width,
@@ -154,18 +143,13 @@ class MapPage:
             linewidth=0.6,
         )
         self._figure.add_artist(swatch)
-        shown = shortened(name, _LONGEST_NAME)
-        self._add_text(
-            self._legend_left + 0.36, y, shown, fontsize=10.5, color=INK, va="center_baseline"
-        )
+        style = {"fontsize": 10.5, "color": INK, "va": "center_baseline"}
+        self._add_text(self._legend_left + 0.36, y, shortened(name, _LONGEST_NAME), **style)
         right = self._legend_left + _LEGEND_IN
-        percent = _percent_text(share)
-        self._add_text(
-            right, y, percent, fontsize=10.5, color=INK, va="center_baseline", ha="right"
-        )
+        self._add_text(right, y, _percent_text(fraction), ha="right", **style)
 
     def _add_text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Text at inches from the left and from the top; a dollar sign is no formula."""
+        """Text at inches from the left and from the top; a dollar sign does not start a formula."""
         self._figure.text(x / self._width, 1 - y / self._height, text, parse_math=False, **style)
 
     def _add_line(self, x: tuple[float, float], y: tuple[float, float]) -> None:
@@ -180,15 +164,15 @@ class MapPage:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Draw a figure to a PNG, in a canvas of its own."""
+    """Write a figure as a PNG, on a canvas of its own."""
     with warnings.catch_warnings():
-        # A class may be named in a script that the font lacks: boxes in the picture, no warning.
+        # The font may lack the script of a class name: boxes in the picture, no warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         FigureCanvasAgg(figure).print_png(path)
 
 
 def shortened(text: str, letters: int) -> str:
-    """Text of at most so many letters, with an ellipsis where some are left out."""
+    """Text of at most `letters` letters, with an ellipsis where truncated."""
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
@@ -204,12 +188,12 @@ def _pixel_aspect(geobox: GeoBox) -> float:
 
 
 def _largest_classes(
-    legend: Legend, shares: Mapping[int, float]
+    legend: Legend, fractions: Mapping[int, float]
 ) -> tuple[list[LegendClass], list[LegendClass]]:
-    """The classes to list, in the legend's order, and those that are too many."""
-    by_share = sorted(legend, key=lambda entry: -shares[entry.class_id])
-    listed = set(by_share[:_LARGEST_LEGEND])
-    return [e for e in legend if e in listed], by_share[_LARGEST_LEGEND:]
+    """The largest classes, in the legend's order, and the others."""
+    by_area = sorted(legend, key=lambda entry: -fractions[entry.class_id])
+    listed = set(by_area[:_LARGEST_LEGEND])
+    return [e for e in legend if e in listed], by_area[_LARGEST_LEGEND:]
 
 
 def _round_length(longest_m: float) -> float:
@@ -222,6 +206,6 @@ def _length_text(length_m: float) -> str:
     return f"{length_m / _METRES_IN_KM:g} km" if length_m >= _METRES_IN_KM else f"{length_m:g} m"
 
 
-def _percent_text(share: float) -> str:
-    percent = 100 * share
+def _percent_text(fraction: float) -> str:
+    percent = 100 * fraction
     return f"{percent:.1f} %" if percent == 0 or percent >= 0.05 else "< 0.1 %"

@@ -1,6 +1,6 @@
-"""Pictures for people: a scene beside its map, and how a training went. PNG files by matplotlib.
+"""A scene beside its map, as a PNG drawn with matplotlib.
 
-Figures are built by hand, without pyplot, so that nothing of a caller's matplotlib is touched.
+Figures are built without pyplot, so that the caller's matplotlib state is not touched.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.plots.layout import DPI, PANEL_IN, MapPage
 from geodinoseg.plots.preview import (
+    area_fractions,
     class_colors,
-    class_shares,
     decimated,
     scene_colors,
     small_class_ids,
@@ -22,7 +22,7 @@ from geodinoseg.rasters.scene import Scene, scene_path
 from geodinoseg.redaction import redact_name
 
 
-def side_by_side(
+def plot_map(
     scene: PathLike | Scene,
     class_raster: PathLike | ClassRaster,
     output_png: PathLike,
@@ -32,24 +32,26 @@ def side_by_side(
     caption: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Draw a scene on the left, its map on the right, with legend, areas and scale bar.
+    """Draw a scene on the left and its map on the right, with legend, areas and scale bar.
 
-    Scene and map are read small, so that their size does not matter; rows run as in the files.
+    Scene and map are read at reduced resolution, so that their size does not matter; rows run as
+    in the files.
 
     Args:
-        scene: the scene, on the map's grid or anywhere that it overlaps.
-        class_raster: the map, or its path; `open_class_raster` takes one that reaches further.
+        scene: the scene, on the map's grid or overlapping it.
+        class_raster: the map, or its path; `open_class_raster` opens one that refers to other
+            files.
         output_png: the picture.
-        bands: of the scene, one or three; see `preview.scene_colors`.
-        title: above all; the map's file name where not given.
-        caption: below all, such as the attribution of the imagery.
-        overwrite: whether a picture that is there may be replaced.
+        bands: of the scene, one or three; None = red, green and blue, or the first bands.
+        title: above the panels; None = the map's file name.
+        caption: below the panels, such as the attribution of the imagery.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
         The path of the picture.
 
     Raises:
-        SceneError: scene or map cannot be read, or they do not meet.
+        SceneError: scene or map cannot be read, or they do not overlap.
         OutputError: the picture cannot be written there.
     """
     raster = (
@@ -64,7 +66,7 @@ def side_by_side(
     page.add_title(title or redact_name(raster.path))
     page.add_panel(0, "Scene", scene_colors(scene, raster, small, bands=bands))
     page.add_panel(1, "Map", class_colors(class_ids, raster.legend, nodata=raster.nodata))
-    page.add_legend(raster.legend, class_shares(class_ids, raster, small))
+    page.add_legend(raster.legend, area_fractions(class_ids, raster, small))
     page.add_scale_bar(small.pixel_size_m)
     page.add_caption()
     with atomic_file(target) as path:

@@ -1,4 +1,4 @@
-"""Scenes and maps of any size, read small enough to look at: colours, not measured values."""
+"""Scenes and maps of any size as small pictures: colours at reduced resolution."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from geodinoseg.rasters.dataset import open_reader
 from geodinoseg.rasters.scene import Scene, open_scene, scene_path
 from geodinoseg.windows import Window
 
-# Of pixel values; what lies outside is drawn black or white. A few hot roofs or dark edges would
-# otherwise leave the rest grey.
+# Of pixel values, drawn black and white. A few very bright or dark pixels would otherwise leave
+# the rest grey.
 _STRETCH_PERCENTILES = (2.0, 98.0)
 _WHITE = 255
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 def decimated(geobox: GeoBox, *, longest_px: int) -> GeoBox:
-    """The same place in fewer, larger pixels: at most so many along the longer side."""
+    """The same area in larger pixels: at most `longest_px` along the longer side."""
     factor = max(1.0, max(geobox.width, geobox.height) / longest_px)
     width = max(1, round(geobox.width / factor))
     height = max(1, round(geobox.height / factor))
@@ -45,39 +45,36 @@ def decimated(geobox: GeoBox, *, longest_px: int) -> GeoBox:
 def scene_colors(
     source: PathLike | Scene, raster: ClassRaster, small: GeoBox, *, bands: Sequence[int] | None
 ) -> NDArray[np.uint8]:
-    """A scene as it looks where a class raster lies.
+    """The colours of a scene in the area of a class raster.
 
     Args:
         source: the scene, as `open_scene` takes it.
-        raster: says the place.
-        small: that place in the pixels to read.
-        bands: one band, or red, green and blue; those that the file calls so where not given,
-            else the first three, else the first.
+        raster: the class raster.
+        small: its area in the pixels to read.
+        bands: one band, or red, green and blue; None = the bands with these colour
+            interpretations, else the first three, else the first.
 
     Returns:
-        (height, width, 3) uint8, white where the scene holds nothing. Bytes are shown as they
-        are, other types stretched between their 2nd and 98th percentile, each band alone.
-
-    Raises:
-        SceneError: the scene cannot be read or lies nowhere that the class raster knows.
+        (height, width, 3) uint8, white where the scene has no data. Bytes are shown unchanged,
+        other types stretched between their 2nd and 98th percentile, each band separately.
     """
     path = scene_path(source)
     if bands and len(bands) not in {1, len(_RGB)}:
         raise SceneError(
-            f"{path}: {len(bands)} bands make no picture; give one, or red, green and blue."
+            f"{path}: {len(bands)} bands cannot be drawn; give one, or red, green and blue."
         )
     scene = open_scene(source, bands=bands)
     with open_reader(scene.source) as reader:
-        shown = list(bands) if bands else _color_bands(reader.dataset, scene.bands)
+        drawn = list(bands) if bands else _color_bands(reader.dataset, scene.bands)
 
         def read(dataset: rasterio.DatasetReader) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             with _on_grid_of(raster, scene, dataset, small) as view:
-                return _read_small(view, shown, small)
+                return _read_small(view, drawn, small)
 
         pixels, valid = reader.read_with(_whole(scene.geobox), read)
     if not valid.any() and not same_place(scene.geobox, raster.geobox):
         raise SceneError(
-            f"{path}: holds nothing where {raster.path} lies; give the scene that the map was "
+            f"{path}: has no data in the area of {raster.path}; give the scene that the map was "
             f"made from."
         )
     colors = np.full((small.height, small.width, 3), _WHITE, dtype=np.uint8)
@@ -87,14 +84,7 @@ def scene_colors(
 
 
 def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
-    """Class ids in larger pixels: of each the one in its middle, from the file's overviews.
-
-    Returns:
-        (height, width) in the raster's dtype.
-
-    Raises:
-        SceneError: the file cannot be read.
-    """
+    """(height, width) class ids in larger pixels, each from its centre, in the raster's dtype."""
     shape = (small.height, small.width)
     with open_reader(raster.source) as reader:
         class_ids: NDArray[Any] = reader.read_with(
@@ -106,11 +96,7 @@ def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
 def class_colors(
     class_ids: NDArray[Any], legend: Legend, *, nodata: int | None
 ) -> NDArray[np.uint8]:
-    """Class ids in the colours of a legend.
-
-    Returns:
-        (height, width, 4) uint8 with alpha; clear where there is no class of the legend.
-    """
+    """(height, width, 4) uint8 RGBA of class ids; transparent where an id is not in the legend."""
     by_id = sorted(legend, key=lambda entry: entry.class_id)
     known = np.array([entry.class_id for entry in by_id], dtype=np.int64)
     table = np.array([(*entry.rgb, 255) for entry in by_id], dtype=np.uint8)
@@ -122,11 +108,8 @@ def class_colors(
     return colors
 
 
-def class_shares(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) -> dict[int, float]:
-    """Share of each class in the area that has one, 0 to 1, by class id.
-
-    Counted on the small pixels, each with its area on the ground.
-    """
+def area_fractions(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) -> dict[int, float]:
+    """Fraction of each class in the classified area, 0 to 1, by class id, from small pixels."""
     areas = np.broadcast_to(small.row_areas_m2[:, None], class_ids.shape)
     area = {
         entry.class_id: float(areas[class_ids == entry.class_id].sum()) for entry in raster.legend
@@ -136,7 +119,7 @@ def class_shares(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) ->
 
 
 def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values of one band, (pixels,), as bytes: as they are, or from the 2nd to 98th percentile."""
+    """Values of one band, (pixels,), as bytes: unchanged, or from the 2nd to 98th percentile."""
     if values.dtype == np.uint8 or not values.size:
         return values.astype(np.uint8)
     low, high = np.percentile(values.astype(np.float64), _STRETCH_PERCENTILES)
@@ -156,14 +139,14 @@ def _color_bands(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> list[
 def _on_grid_of(
     raster: ClassRaster, scene: Scene, dataset: rasterio.DatasetReader, small: GeoBox
 ) -> Iterator[rasterio.DatasetReader]:
-    """The dataset itself where it has the raster's grid, else a view of it on the small grid."""
+    """The dataset itself if it has the raster's grid, else a view of it on the small grid."""
     if same_place(scene.geobox, raster.geobox):
         yield dataset
         return
     if scene.geobox.crs is None or raster.geobox.crs is None:
         raise SceneError(
-            f"{scene.path}: has another grid than {raster.path}, and without a CRS in both nobody "
-            f"knows where they meet; give the scene that the map was made from."
+            f"{scene.path}: has another grid than {raster.path}, and without a CRS in both they "
+            f"cannot be aligned; give the scene that the map was made from."
         )
     with WarpedVRT(
         dataset,
@@ -180,10 +163,10 @@ def _on_grid_of(
 def _read_small(
     source: rasterio.DatasetReader, bands: list[int], small: GeoBox
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels (bands, height, width) as the mean of what they cover, and which hold data."""
+    """Pixels (bands, height, width) as the mean of what they cover, and which are valid."""
     shape = (small.height, small.width)
     with warnings.catch_warnings():
-        # Nodata beside alpha: the file says missing twice, and either will do for a picture.
+        # The file has nodata and alpha; either will do for a picture.
         warnings.simplefilter("ignore", NodataShadowWarning)
         pixels = source.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.average)
         valid = source.dataset_mask(out_shape=shape) > 0

@@ -1,1 +1,1 @@
-"""From a class raster to polygons in a GeoDataFrame or a file, streamed (`polygonize`)."""
+"""Polygons of class rasters (command `polygonize`)."""

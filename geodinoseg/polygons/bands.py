@@ -1,4 +1,4 @@
-"""A class raster as the tracer takes it: bands of whole rows, each with the row above it."""
+"""A class raster as input of the tracer: bands of whole rows, each with the row above it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _SMALLEST_CACHE_BYTES, _LARGEST_CACHE_BYTES = 8 << 20, 512 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """What marks pixels of no region: a value, and a type of number that holds it and every id."""
+    """The value of pixels of no region, and a dtype that holds it and every class id."""
 
     value: int
-    """The raster's nodata, or a number that no pixel has."""
+    """The raster's nodata, or a value that no pixel has."""
     dtype: np.dtype[Any]
     """The raster's, or a wider one."""
 
 
 def outside_of(raster: ClassRaster) -> Outside:
-    """Nodata where there is one, else the number below the smallest of the raster's type."""
+    """Nodata if there is one, else one below the minimum of the raster's dtype."""
     if raster.nodata is not None:
         return Outside(value=raster.nodata, dtype=raster.dtype)
     if raster.dtype.itemsize == 8:
-        # No wider integer; an id so far out would be no class anyway.
+        # There is no wider integer; an id this large is not a class anyway.
         return Outside(value=int(np.iinfo(raster.dtype).max), dtype=raster.dtype)
     value = int(np.iinfo(raster.dtype).min) - 1
     return Outside(value=value, dtype=np.promote_types(raster.dtype, np.min_scalar_type(value)))
@@ -47,21 +47,17 @@ def outside_of(raster: ClassRaster) -> Outside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRasters:
-    """A class raster and its confidence, opened. Belongs to the thread that opened them."""
+    """An open class raster and its confidence, for use in the thread that opened them."""
 
     classes: RasterReader
     """The class ids."""
     confidence: RasterReader | None
-    """Percent, where the class raster names such a raster."""
+    """Percent; None where the class raster names no confidence raster."""
 
 
 @contextmanager
-def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
-    """Open a class raster, and its confidence, to be read once from top to bottom.
-
-    Raises:
-        SceneError: one cannot be opened, or the confidence is another raster's.
-    """
+def open_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
+    """Open a class raster and its confidence for one pass from top to bottom."""
     with ExitStack() as stack:
         classes = stack.enter_context(raster.reader())
         confidence = None
@@ -72,9 +68,9 @@ def opened_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
 
 
 def _cache_bytes(raster: ClassRaster) -> int:
-    """Room for the block row in which one chunk ends and the next begins.
+    """The size of the block row in which one chunk ends and the next begins.
 
-    So much, and no block is decoded twice; more would be memory for what nobody reads again.
+    With less, blocks would be decoded twice; with more, the cache would hold blocks of no use.
     """
     block_row_bytes = raster.block_shape[0] * raster.width * raster.dtype.itemsize
     if raster.confidence_path is not None:
@@ -86,11 +82,7 @@ def _cache_bytes(raster: ClassRaster) -> int:
 def read_rows(
     raster: ClassRaster, reader: RasterReader, *, chunk_rows: int
 ) -> Iterator[NDArray[Any]]:
-    """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype.
-
-    Raises:
-        SceneError: a block cannot be read.
-    """
+    """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype."""
     for window in windows_over(
         height=raster.height, width=raster.width, rows=chunk_rows, cols=raster.width
     ):
@@ -98,17 +90,17 @@ def read_rows(
 
 
 def regroup_rows(
-    parts: Iterator[NDArray[Any]], *, chunk_rows: int, height: int
+    rows: Iterator[NDArray[Any]], *, chunk_rows: int, height: int
 ) -> Iterator[NDArray[Any]]:
-    """The same rows in chunks of chunk_rows, the last one with what is left."""
+    """The same rows in chunks of chunk_rows; the last chunk may be smaller."""
     held: list[NDArray[Any]] = []
     held_rows = passed = 0
-    for part in parts:
-        held.append(part)
-        held_rows += len(part)
+    for some in rows:
+        held.append(some)
+        held_rows += len(some)
         while held_rows >= chunk_rows or (held_rows and passed + held_rows == height):
-            rows = held[0] if len(held) == 1 else np.concatenate(held)
-            chunk, rest = rows[:chunk_rows], rows[chunk_rows:]
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            chunk, rest = joined[:chunk_rows], joined[chunk_rows:]
             yield chunk
             passed += len(chunk)
             held, held_rows = ([rest] if len(rest) else []), len(rest)
@@ -122,18 +114,7 @@ def cut_bands(
     weights: AreaWeights,
     confidence: RasterReader | None,
 ) -> Iterator[Band]:
-    """Bands for the tracer from chunks of rows, with the confidence where there is one.
-
-    Args:
-        raster: where the chunks come from.
-        chunks: (rows, width) each, top to bottom.
-        outside: what marks pixels of no region.
-        weights: area of the pixels.
-        confidence: of the same raster.
-
-    Raises:
-        SceneError: a block of the confidence cannot be read.
-    """
+    """Bands for the tracer from chunks of rows, (rows, width) each, top to bottom."""
     above = np.full(raster.width + 2, outside.value, dtype=outside.dtype)
     row = 0
     for chunk in chunks:
@@ -164,13 +145,13 @@ def _with_surroundings(
 
 
 def _integrals(percent: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Confidence, and number of pixels that have one, above and left of each lattice point."""
+    """Integral images of the confidence, and of the number of pixels that have one."""
     has_value = percent != _CONFIDENCE_NODATA
     return _integral(np.where(has_value, percent, 0)), _integral(has_value)
 
 
 def _integral(values: NDArray[Any]) -> NDArray[np.int64]:
-    """(rows, width) -> (rows + 1, width + 1)."""
+    """(rows, width) -> (rows + 1, width + 1): sums above and left of each lattice point."""
     rows, width = values.shape
     integral = np.zeros((rows + 1, width + 1), dtype=np.int64)
     np.cumsum(values, axis=1, dtype=np.int64, out=integral[1:, 1:])

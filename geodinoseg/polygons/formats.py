@@ -1,4 +1,4 @@
-"""The two formats with rules of their own: GeoParquet 1.1, and the limits of a Shapefile."""
+"""Two formats with special rules: GeoParquet 1.1, and the limits of a Shapefile."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ from geodinoseg.legend import Legend
 
 _ROW_GROUP_ROWS = 50_000
 _BOX = ("xmin", "ymin", "xmax", "ymax")
+LARGEST_FILE_BYTES = 2**31 - 1
+"""Of the .shp and of the .dbf: readers use signed 32-bit offsets."""
+_LARGEST_TEXT_BYTES = 254
+# Index entry, record header, shape type, bounding box and counts, less the WKB header.
+_RECORD_BYTES = 52
+# GDAL's columns: 24 digits for a float, 9 for a class id, 80 or more for a text.
+_NUMBER_BYTES, _SMALLEST_TEXT_BYTES = 24, 80
 
 
 def write_geoparquet(
@@ -30,7 +37,7 @@ def write_geoparquet(
     crs: CRS | None,
     kind: str,
 ) -> None:
-    """Write features as they come.
+    """Write features as they arrive.
 
     Args:
         batches: the features.
@@ -38,9 +45,6 @@ def write_geoparquet(
         schema: of the batches; the last column is WKB.
         crs: of the coordinates.
         kind: Polygon or MultiPolygon.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     geometry = schema.names[-1]
     box = pa.struct([pa.field(side, pa.float64()) for side in _BOX])
@@ -76,7 +80,7 @@ def _metadata(
         "encoding": "WKB",
         "geometry_types": [kind],
         "orientation": "counterclockwise",
-        # null says that nobody knows; leaving it out would say longitude and latitude.
+        # null means unknown; a missing key would mean longitude and latitude.
         "crs": None if crs is None else pyproj.CRS.from_user_input(crs).to_json_dict(),
         "covering": {"bbox": {side: ["bbox", side] for side in _BOX}},
     }
@@ -85,25 +89,12 @@ def _metadata(
     return {"version": "1.1.0", "primary_column": geometry, "columns": {geometry: column}}
 
 
-LARGEST_FILE_BYTES = 2**31 - 1
-"""Of the .shp and of the .dbf: readers take their offsets as signed 32-bit numbers."""
-_LARGEST_TEXT_BYTES = 254
-# Index entry, record header, shape type, bounding box and counts, less the WKB header.
-_RECORD_BYTES = 52
-# GDAL's columns: 24 digits for a float, 9 for a class id, 80 or more for a text.
-_NUMBER_BYTES, _SMALLEST_TEXT_BYTES = 24, 80
-
-
 def check_shapefile_names(path: Path, legend: Legend) -> None:
-    """Refuse class names that a .dbf would cut.
-
-    Raises:
-        OutputError: a name is longer than 254 bytes.
-    """
+    """Refuse class names that a .dbf would truncate."""
     for entry in legend:
         if len(entry.name.encode()) > _LARGEST_TEXT_BYTES:
             raise OutputError(
-                f"{path}: a Shapefile holds texts up to {_LARGEST_TEXT_BYTES} bytes, the name of "
+                f"{path}: a Shapefile holds text up to {_LARGEST_TEXT_BYTES} bytes, the name of "
                 f"class {entry.class_id} has {len(entry.name.encode())}; write a .gpkg."
             )
 
@@ -115,11 +106,7 @@ def within_shapefile_limits(
     *,
     largest_bytes: int = LARGEST_FILE_BYTES,
 ) -> Iterator[pa.RecordBatch]:
-    """Pass batches on until the .shp or the .dbf would grow past what readers take.
-
-    Raises:
-        OutputError: the next batch would not fit.
-    """
+    """Pass batches on, as long as readers can open the .shp and the .dbf at their size."""
     text_bytes = max(_SMALLEST_TEXT_BYTES, *(len(name.encode()) for name in legend.names))
     shp_bytes = dbf_bytes = 0
     for batch in batches:
@@ -127,7 +114,7 @@ def within_shapefile_limits(
         dbf_bytes += (text_bytes + _NUMBER_BYTES * batch.num_columns) * len(batch)
         if max(shp_bytes, dbf_bytes) > largest_bytes:
             raise OutputError(
-                f"{path}: the polygons do not fit a Shapefile, which ends at "
+                f"{path}: the polygons do not fit in a Shapefile, which is limited to "
                 f"{largest_bytes / 2**30:.0f} GB; write a .gpkg, or fewer polygons with "
                 f"--min-area or --classes."
             )

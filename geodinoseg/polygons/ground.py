@@ -1,7 +1,8 @@
-"""Areas and lengths on the ground of what was traced in pixels."""
+"""Areas and lengths on the ground of pixels and their outlines."""
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -14,42 +15,53 @@ from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
 
-# Sums of weights over a whole raster stay below 2^60, so no order of adding overflows.
+# Sums of weights over a whole raster stay below 2^60, so that no order of summation overflows.
 _WHOLE_RASTER_WEIGHT = 1 << 60
+# Difference between areas on the map and on the ground above which a warning is logged.
+_TOLERATED_STRETCH = 0.01
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AreaWeights:
-    """The area of a pixel in each row as a whole number, so that sums are exact in any order."""
+    """Pixel areas by row as integers, so that sums are exact in any order."""
 
     unit_m2: float
     """Area of weight 1."""
     above: NDArray[np.int64]
-    """(height + 1,) weights of the rows above each lattice row, summed."""
+    """(height + 1,) sum of the weights of the rows above each lattice row."""
 
 
 def check_place(path: PathLike, geobox: GeoBox) -> None:
-    """Refuse a raster whose pixels have no place or no area, so that no polygon has one either.
-
-    Raises:
-        SceneError: it has no transform, or all of it lies past the poles.
-    """
+    """Refuse a raster whose pixels have no location or no area."""
     if geobox.transform == Affine.identity():
         raise SceneError(
-            f"{path}: does not say where it lies, so polygons of it cannot; give it a "
-            f"georeference, for instance with gdal_translate -a_srs -a_ullr."
+            f"{path}: is not georeferenced, so its polygons would not be either; georeference it, "
+            f"for instance with gdal_translate -a_srs -a_ullr."
         )
     if not geobox.row_areas_m2.any():
         raise SceneError(
-            f"{path}: lies past the poles, its coordinates are no degrees though its CRS says "
+            f"{path}: lies beyond the poles, its coordinates are not degrees although its CRS says "
             f"so; correct the CRS, for instance with gdal_edit -a_srs."
         )
 
 
-def area_weights(geobox: GeoBox) -> AreaWeights:
-    """Weigh the rows of a raster: 1 each where all pixels are of one size.
+def warn_of_stretched_areas(path: PathLike, geobox: GeoBox) -> None:
+    """Log a warning where the projection distorts areas by more than 1%."""
+    stretch = geobox.areal_scale
+    if abs(stretch - 1) > _TOLERATED_STRETCH:
+        _log.warning(
+            "%s: areas are in map units, %.2f times those on the ground; for true areas, warp the "
+            "raster to an equal-area or local CRS first.",
+            path,
+            stretch,
+        )
 
-    Elsewhere (degrees) the rounding is 2^-60 of the raster's area for a pixel.
+
+def area_weights(geobox: GeoBox) -> AreaWeights:
+    """The weight of each row: 1 where all pixels have the same size.
+
+    Elsewhere (degrees) a pixel's area is rounded to 2^-60 of the raster's.
     """
     areas = geobox.row_areas_m2
     if (areas == areas[0]).all():
@@ -69,8 +81,8 @@ def segment_lengths_m(
 ) -> NDArray[np.float64]:
     """Length of the segments from each lattice point to another.
 
-    In a projected CRS the length on the map. In a geographic CRS that on the ellipsoid, with the
-    radii of curvature at the segment's middle latitude (Snyder 1987, eq. 4-18 to 4-21).
+    In a projected CRS, the length on the map. In a geographic CRS, the length on the ellipsoid,
+    with the radii of curvature at the segment's mid-latitude (Snyder 1987, eq. 4-18 to 4-21).
 
     Args:
         geobox: the raster's place.

@@ -1,9 +1,7 @@
-"""Class rasters to polygons that tile the plane: as a GeoDataFrame, or streamed into a file."""
+"""Polygons of class rasters, as a GeoDataFrame or streamed into a file."""
 
 from __future__ import annotations
 
-import logging
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from geodinoseg.polygons.ground import check_place
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.polygons.ground import check_place, warn_of_stretched_areas
 from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
 from geodinoseg.polygons.table import GEOMETRY
 from geodinoseg.polygons.writer import (
@@ -25,49 +24,39 @@ from geodinoseg.prefetch import prefetch
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 
-__all__ = ["PolygonOptions", "polygonize", "write_polygons"]
-
 if TYPE_CHECKING:
     import geopandas
-
-_LOG = logging.getLogger(__name__)
-
-_STRETCH_WARNED = 0.02
-"""Share by which areas on the map may differ from those on the ground without a word."""
-
-RasterSource = str | os.PathLike[str] | ClassRaster
-
 
 _DEFAULTS = PolygonOptions()
 
 
 def polygonize(
-    raster: RasterSource,
+    raster: PathLike | ClassRaster,
     *,
     min_area_m2: float = 0.0,
     simplify_px: float = 0.0,
     options: PolygonOptions = _DEFAULTS,
     progress: Progress = no_progress,
 ) -> geopandas.GeoDataFrame:
-    """Polygons of a class raster, all in memory.
+    """Make polygons of a class raster, all in memory.
 
     Args:
-        raster: a class raster, ours or another's.
-        min_area_m2: polygons below this area go to the neighbour with the longest border.
-        simplify_px: distance, in pixels, by which an outline may move; 0 = follows the pixels.
-        options: what is seldom asked for.
-        progress: told how far the work is.
+        raster: any georeferenced class raster.
+        min_area_m2: polygons below this area are merged with the neighbour of the longest border.
+        simplify_px: distance, in pixels, by which an outline may move; 0 = follow the pixels.
+        options: further options.
+        progress: called with the fraction done.
 
     Returns:
         class_id, class_name, area_m2, perim_m, conf_mean where there is a confidence raster, and
-        geometry; in order of the polygons' last rows, then their first pixels.
+        geometry; ordered by the polygons' last rows, then their first pixels.
 
     Raises:
-        SceneError: the raster cannot be read, or is no georeferenced class raster.
-        LegendError: a class is asked for that the raster has not.
+        SceneError: the raster cannot be read, or is not a georeferenced class raster.
+        LegendError: the raster has no such class.
         GridError: a size below 0.
     """
-    import geopandas  # noqa: PLC0415 (costs 60 MB that writing a file does without)
+    import geopandas  # noqa: PLC0415 (60 MB that writing a file does not need)
 
     source = _opened(raster)
     stream = PolygonStream.of(
@@ -85,8 +74,8 @@ def polygonize(
 
 
 def write_polygons(
-    raster: RasterSource,
-    output: str | os.PathLike[str],
+    raster: PathLike | ClassRaster,
+    output: PathLike,
     *,
     min_area_m2: float = 0.0,
     simplify_px: float = 0.0,
@@ -94,23 +83,23 @@ def write_polygons(
     overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> Path:
-    """Write the polygons of a class raster, without ever holding all of them.
+    """Write the polygons of a class raster as a stream, never holding all of them in memory.
 
     Args:
-        raster: a class raster, ours or another's.
-        output: file to write; its ending says the format.
-        min_area_m2: polygons below this area go to the neighbour with the longest border.
-        simplify_px: distance, in pixels, by which an outline may move; 0 = follows the pixels.
-        options: what is seldom asked for.
-        overwrite: whether a file that is there may be replaced.
-        progress: told how far the work is.
+        raster: any georeferenced class raster.
+        output: file to write; the suffix selects the format.
+        min_area_m2: polygons below this area are merged with the neighbour of the longest border.
+        simplify_px: distance, in pixels, by which an outline may move; 0 = follow the pixels.
+        options: further options.
+        overwrite: whether an existing file may be replaced.
+        progress: called with the fraction done.
 
     Returns:
         The file.
 
     Raises:
-        SceneError: the raster cannot be read, or is no georeferenced class raster.
-        LegendError: a class is asked for that the raster has not.
+        SceneError: the raster cannot be read, or is not a georeferenced class raster.
+        LegendError: the raster has no such class.
         GridError: a size below 0.
         OutputError: the output cannot be written, or its format cannot hold the polygons.
     """
@@ -132,16 +121,8 @@ def write_polygons(
         return write_batches(batches, target, layer=layer)
 
 
-def _opened(raster: RasterSource) -> ClassRaster:
+def _opened(raster: PathLike | ClassRaster) -> ClassRaster:
     source = raster if isinstance(raster, ClassRaster) else open_class_raster(raster)
-    geobox = source.geobox
-    check_place(source.path, geobox)
-    stretch = geobox.areal_scale
-    if abs(stretch - 1) > _STRETCH_WARNED:
-        _LOG.warning(
-            "%s: areas are in units of the map, %.2f times those on the ground; for true areas, "
-            "warp the raster to an equal-area or local CRS first.",
-            source.path,
-            stretch,
-        )
+    check_place(source.path, source.geobox)
+    warn_of_stretched_areas(source.path, source.geobox)
     return source

@@ -1,4 +1,4 @@
-"""From a class raster to batches of polygons: what is asked for, checked, and run band by band."""
+"""From a class raster to batches of polygons: options checked, then traced band by band."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from geodinoseg.polygons.bands import (
     OpenRasters,
     Outside,
     cut_bands,
-    opened_rasters,
+    open_rasters,
     outside_of,
     read_rows,
     regroup_rows,
@@ -32,36 +32,36 @@ from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _CHUNK_PX = 2_000_000
-"""Pixels traced at once: arrays of some tens of megabytes, and few cuts."""
+"""Pixels traced at once: arrays of tens of megabytes, and few cuts."""
 _SIMPLIFIED_BAND_PX = 4_000_000
-"""Pixels of the bands within which boundaries are simplified; more would only cost memory."""
+"""Pixels of the bands within which boundaries are simplified; more would only take memory."""
 _LOWEST_SIMPLIFIED_BAND = 64
-"""Rows of such a band at least, however wide the raster."""
+"""Fewest rows of such a band, however wide the raster."""
 _AREA_SLACK = 1 - 1e-9
-"""A polygon of exactly the least area is not small, though 25 / 0.1**2 is a little over 2500."""
+"""A polygon of exactly the minimum area stays, although 25 / 0.1**2 is a little over 2500."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonOptions:
-    """What is seldom asked for."""
+    """Further options of `polygonize` and `write_polygons`."""
 
     classes: Sequence[int | str] | None = None
-    """Class ids or names to make polygons of; None = all. A number that is no id may be a name."""
+    """Class ids or names to make polygons of; None = all. A number may also be a class name."""
     keep_classes: Sequence[int | str] = ()
-    """Class ids or names whose polygons stay however small."""
+    """Class ids or names whose polygons stay, however small."""
     fill_holes_m2: float = 0.0
-    """Holes of nodata below this area are filled like small polygons are given away."""
+    """Holes of nodata below this area are filled as small polygons are merged."""
     simplify_m: float | None = None
-    """The tolerance in metres, in place of simplify_px."""
+    """The tolerance in metres; replaces simplify_px."""
     dissolve: bool = False
-    """One multipolygon a class, ordered by class id. All of them are held in memory."""
+    """One multipolygon per class, ordered by class id; all are held in memory."""
     chunk_rows: int | None = None
-    """Rows traced at once; None = about 2 million pixels. The result is the same for any."""
+    """Rows traced at once; None = about 2 million pixels. The result does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonStream:
-    """A raster and what is to be made of it, checked and in pixels."""
+    """A raster and how its polygons are made, checked and in pixels."""
 
     raster: ClassRaster
     table: PolygonTable
@@ -69,7 +69,7 @@ class PolygonStream:
     size_rule: SizeRule | None
     """None = every region stays."""
     left_out: NDArray[np.int64] | None
-    """Class ids that become no polygons."""
+    """Class ids without polygons; None = no class is left out."""
     simplify_px: float
     dissolve: bool
     chunk_rows: int
@@ -84,19 +84,7 @@ class PolygonStream:
         simplify_px: float,
         options: PolygonOptions,
     ) -> PolygonStream:
-        """Check what is asked for.
-
-        Args:
-            raster: the raster.
-            crs: of the coordinates that come out.
-            min_area_m2: polygons below this area go to a neighbour.
-            simplify_px: distance by which an outline may move.
-            options: the rest.
-
-        Raises:
-            LegendError: a class is asked for that the raster has not.
-            GridError: a size below 0.
-        """
+        """Check the options of `polygonize`; `crs` is that of the coordinates that come out."""
         _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
         _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)
         if options.chunk_rows is not None and options.chunk_rows < 1:
@@ -123,11 +111,11 @@ class PolygonStream:
         )
 
     def batches(self, progress: Progress) -> Generator[pa.RecordBatch, None, None]:
-        """The polygons in the order in which they become whole: a batch a band, or one in all.
+        """The polygons in the order in which they are completed: a batch per band, or one in all.
 
-        The rasters are open while it runs: it is to be closed in the thread that runs it.
+        Close the generator in the thread that runs it, as the rasters are open meanwhile.
         """
-        with opened_rasters(self.raster) as rasters:
+        with open_rasters(self.raster) as rasters:
             finished = self._polygons(rasters, progress)
             if self.dissolve:
                 yield self.table.dissolved(finished)
@@ -160,8 +148,7 @@ class PolygonStream:
             above = self.table.weights.above
             rows = MinimumArea(self.size_rule, height=height, weights_above=above).run(rows)
         if self.simplify_px:
-            # Cuts are fixed points of a simplified boundary: they lie where the raster says, not
-            # where the memory does.
+            # Cuts are fixed points of a simplified boundary, so they must not depend on chunk_rows.
             chunk_rows = max(_LOWEST_SIMPLIFIED_BAND, _SIMPLIFIED_BAND_PX // self.raster.width)
         return regroup_rows(rows, chunk_rows=chunk_rows, height=height)
 
@@ -173,11 +160,11 @@ def _check_sizes(**sizes: float) -> None:
 
 
 def _class_ids(raster: ClassRaster, classes: Sequence[int | str]) -> NDArray[np.int64]:
-    """Ids of classes that are given by id or by name."""
+    """Ids of classes given by id or by name."""
     known: dict[int | str, LegendClass] = {}
     for entry in raster.legend:
         known |= {entry.class_id: entry, entry.name: entry}
-    found = [known.get(asked) or known.get(str(asked)) for asked in classes]
+    found = [known.get(wanted) or known.get(str(wanted)) for wanted in classes]
     if None in found:
         raise LegendError(
             f"{raster.path}: has no class {classes[found.index(None)]!r}; it has "
@@ -187,7 +174,7 @@ def _class_ids(raster: ClassRaster, classes: Sequence[int | str]) -> NDArray[np.
 
 
 def _left_out(raster: ClassRaster, classes: Sequence[int | str] | None) -> NDArray[np.int64] | None:
-    """Ids of the legend's other classes; ids that it lacks stay in, so that they are found."""
+    """Ids of the other classes of the legend; ids that it lacks stay, so that they are reported."""
     if classes is None:
         return None
     return np.setdiff1d(raster.legend.class_ids, _class_ids(raster, classes))
@@ -199,6 +186,6 @@ def _listed(legend: Legend) -> str:
 
 
 def _pixel_side_m(raster: ClassRaster) -> float:
-    """Side of a square of a pixel's area: on the map, or on the ground where that is in degrees."""
+    """Side of a square of a pixel's area, on the map; on the ground where the CRS is in degrees."""
     areas = raster.geobox.row_areas_m2
     return math.sqrt(float(areas[len(areas) // 2]))

@@ -17,7 +17,7 @@ from geodinoseg.polygons.coverage.chains import ragged_range
 from geodinoseg.polygons.coverage.join import LatticePolygons
 from geodinoseg.polygons.coverage.paths import segment_ends
 from geodinoseg.polygons.ground import AreaWeights, segment_lengths_m
-from geodinoseg.polygons.wkb import MapPolygons, encode_multipolygons, encode_polygons
+from geodinoseg.polygons.wkb import RaggedPolygons, encode_multipolygons, encode_polygons
 from geodinoseg.rasters.class_raster import ClassRaster
 
 GEOMETRY = "geometry"
@@ -41,14 +41,14 @@ def polygon_schema(*, has_confidence: bool) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonTable:
-    """Turns traced polygons of one raster into record batches."""
+    """Converts traced polygons of one raster into record batches."""
 
     raster: ClassRaster
-    """Where they were traced."""
+    """The raster that was traced."""
     weights: AreaWeights
-    """The pixel areas that they were traced with."""
+    """The pixel areas used in tracing."""
     crs: CRS | None
-    """Of the coordinates in the batches; the raster's, unless the file's format has its own."""
+    """Of the coordinates in the batches; the raster's, unless the file format prescribes one."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -57,15 +57,11 @@ class PolygonTable:
 
     @property
     def measures(self) -> int:
-        """How many measures the polygons need to be traced with."""
+        """Number of measures to trace: area, and with a confidence raster its sum and count."""
         return 1 if self.raster.confidence_path is None else 3
 
     def batch(self, polygons: LatticePolygons) -> pa.RecordBatch:
-        """One row a polygon, in the same order.
-
-        Raises:
-            SceneError: a class id that the legend lacks.
-        """
+        """One row per polygon, in the same order."""
         geobox = self.raster.geobox
         return self._rows(
             polygons.class_ids,
@@ -75,11 +71,7 @@ class PolygonTable:
         )
 
     def dissolved(self, finished: Iterable[LatticePolygons]) -> pa.RecordBatch:
-        """One multipolygon a class, by ascending class id.
-
-        Raises:
-            SceneError: a class id that the legend lacks.
-        """
+        """One multipolygon per class, by ascending class id."""
         geobox = self.raster.geobox
         many = [
             (one.class_ids, one.measures, _perimeters_m(one, geobox), self._encoded(one))
@@ -116,10 +108,10 @@ class PolygonTable:
         return pa.record_batch([*columns, geometries], schema=self.schema)
 
     def _encoded(self, polygons: LatticePolygons) -> pa.Array:
-        return encode_polygons(self._reprojected(map_polygons(polygons, self.raster.geobox)))
+        return encode_polygons(self._reprojected(_in_map_coordinates(polygons, self.raster.geobox)))
 
-    def _reprojected(self, polygons: MapPolygons) -> MapPolygons:
-        """The polygons in the CRS asked for; points that neighbours share stay shared."""
+    def _reprojected(self, polygons: RaggedPolygons) -> RaggedPolygons:
+        """The polygons in `crs`; points that neighbours share stay shared."""
         source = self.raster.geobox.crs
         if self.crs == source:
             return polygons
@@ -129,8 +121,8 @@ class PolygonTable:
         xs, ys = transformer.transform(polygons.xs, polygons.ys)
         if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
             raise SceneError(
-                f"{self.raster.path}: has pixels that do not lie on the earth in {self.crs}; "
-                f"write a .gpkg, which keeps the raster's own CRS."
+                f"{self.raster.path}: has pixels without coordinates in {self.crs}; write a .gpkg, "
+                f"which keeps the raster's own CRS."
             )
         return replace(polygons, xs=xs, ys=ys)
 
@@ -138,34 +130,34 @@ class PolygonTable:
         legend = self.raster.legend
         order = np.argsort(legend.class_ids)
         known = legend.class_ids[order]
-        places = np.searchsorted(known, class_ids).clip(max=len(known) - 1)
-        lacking = known[places] != class_ids
+        positions = np.searchsorted(known, class_ids).clip(max=len(known) - 1)
+        lacking = known[positions] != class_ids
         if lacking.any():
             raise SceneError(
-                f"{self.raster.path}: has pixels of value {class_ids[lacking][0]}, which is no "
+                f"{self.raster.path}: has pixels of value {class_ids[lacking][0]}, which is not a "
                 f"class of its legend ({_listed(known)}); set them to the nodata value, or give "
                 f"the raster a legend with this class."
             )
-        return pa.array(np.array(legend.names, dtype=object)[order]).take(pa.array(places))
+        return pa.array(np.array(legend.names, dtype=object)[order]).take(pa.array(positions))
 
 
-def map_polygons(polygons: LatticePolygons, geobox: GeoBox) -> MapPolygons:
+def _in_map_coordinates(polygons: LatticePolygons, geobox: GeoBox) -> RaggedPolygons:
     """The polygons in coordinates of the CRS, exteriors counter-clockwise as seen on a map."""
     rings = polygons.rings
     cols, rows = rings.cols, rings.rows
-    if geobox.transform.determinant > 0:  # south-up: walked the other way round
+    if geobox.transform.determinant > 0:  # south-up: the rings run the other way
         lengths = rings.lengths
         backwards = np.repeat(rings.offsets[:-1] + rings.offsets[1:] - 1, lengths)
         backwards -= ragged_range(rings.offsets[:-1], lengths)
         cols, rows = cols[backwards], rows[backwards]
     xs, ys = geobox.transform @ (cols.astype(np.float64), rows.astype(np.float64))
-    return MapPolygons(
+    return RaggedPolygons(
         xs=xs, ys=ys, ring_offsets=rings.offsets, polygon_offsets=polygons.polygon_offsets
     )
 
 
 def _perimeters_m(polygons: LatticePolygons, geobox: GeoBox) -> NDArray[np.float64]:
-    """Length of all rings of each polygon, holes counted."""
+    """Length of all rings of each polygon, holes included."""
     rings = polygons.rings
     lengths = segment_lengths_m(geobox, rings.cols, rings.rows, segment_ends(rings.offsets))
     if not len(polygons):
@@ -174,7 +166,7 @@ def _perimeters_m(polygons: LatticePolygons, geobox: GeoBox) -> NDArray[np.float
 
 
 def _mean(sums: NDArray[np.int64], counts: NDArray[np.int64]) -> pa.Array:
-    """Null where nothing was counted."""
+    """Null where the count is 0."""
     means = sums / np.maximum(counts, 1)
     return pa.array(means, mask=counts == 0)
 

@@ -1,4 +1,4 @@
-"""Polygons as well-known binary, many at once, straight from coordinate arrays."""
+"""Encodes many polygons at once as well-known binary (WKB), from coordinate arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POINT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MapPolygons:
+class RaggedPolygons:
     """Polygons in coordinates of a CRS; rings do not repeat their first point."""
 
     xs: NDArray[np.float64]
@@ -32,12 +32,8 @@ class MapPolygons:
     """(polygons + 1,): polygon i has the rings polygon_offsets[i] to polygon_offsets[i + 1]."""
 
 
-def encode_polygons(polygons: MapPolygons) -> pa.Array:
-    """Write polygons as WKB; each ring is closed with its first point.
-
-    Returns:
-        (polygons,) large_binary.
-    """
+def encode_polygons(polygons: RaggedPolygons) -> pa.Array:
+    """Polygons as WKB, (polygons,) large_binary; each ring is closed with its first point."""
     points = np.diff(polygons.ring_offsets) + 1
     rings = np.diff(polygons.polygon_offsets)
     ring_bytes = 4 + _POINT_BYTES * points
@@ -54,24 +50,21 @@ def encode_polygons(polygons: MapPolygons) -> pa.Array:
 
 
 def encode_multipolygons(polygons: pa.Array, counts: NDArray[np.integer[Any]]) -> pa.Array:
-    """Gather polygons in WKB into multipolygons.
+    """Collect polygons into multipolygons, as WKB, (multipolygons,) large_binary.
 
     Args:
-        polygons: large_binary, those of the first multipolygon first.
-        counts: (multipolygons,) how many belong to each.
-
-    Returns:
-        (multipolygons,) large_binary.
+        polygons: WKB, those of the first multipolygon first.
+        counts: (multipolygons,) number of polygons of each.
     """
     offsets, source = _offsets_and_data(polygons)
     bounds = offsets[offsets_of(counts)]
     lengths = np.diff(bounds) + _HEADER_BYTES
-    places = offsets_of(lengths)
-    data = np.empty(places[-1], dtype=np.uint8)
-    _write_headers(data, places[:-1], _MULTIPOLYGON, counts)
-    for place, start, end in zip(places[1:], bounds[:-1], bounds[1:], strict=True):
-        data[place - (end - start) : place] = source[start:end]
-    return _binary_array(data, places)
+    starts = offsets_of(lengths)
+    data = np.empty(starts[-1], dtype=np.uint8)
+    _write_headers(data, starts[:-1], _MULTIPOLYGON, counts)
+    for end, first, last in zip(starts[1:], bounds[:-1], bounds[1:], strict=True):
+        data[end - (last - first) : end] = source[first:last]
+    return _binary_array(data, starts)
 
 
 def _write_headers(
@@ -87,23 +80,23 @@ def _write_headers(
 
 
 def _write_points(
-    data: NDArray[np.uint8], ring_starts: NDArray[np.int64], polygons: MapPolygons
+    data: NDArray[np.uint8], ring_starts: NDArray[np.int64], polygons: RaggedPolygons
 ) -> None:
-    """Write the rings' points, and each ring's first one again after its last."""
+    """Write the points of the rings, closing each ring with its first point."""
     lengths = np.diff(polygons.ring_offsets)
-    # A point is two doubles side by side: one complex number.
+    # A point is two adjacent doubles: one complex number.
     points = np.empty(len(polygons.xs), dtype="<c16")
     points.real, points.imag = polygons.xs, polygons.ys
-    places = _at_any_byte(data, points.dtype)
+    view = _at_any_byte(data, points.dtype)
     index = np.arange(len(points), dtype=np.int64)
     shift = ring_starts - _POINT_BYTES * polygons.ring_offsets[:-1]
-    places[_POINT_BYTES * index + np.repeat(shift, lengths)] = points
+    view[_POINT_BYTES * index + np.repeat(shift, lengths)] = points
     closing = ring_starts + _POINT_BYTES * lengths
-    places[closing] = points[polygons.ring_offsets[:-1]]
+    view[closing] = points[polygons.ring_offsets[:-1]]
 
 
 def _at_any_byte(data: NDArray[np.uint8], dtype: Any) -> NDArray[Any]:
-    """A view whose element i is the value that begins at byte i: WKB knows no alignment."""
+    """A view whose element i is the value that begins at byte i, as WKB is not aligned."""
     kind = np.dtype(dtype).newbyteorder("<")
     count = max(len(data) - kind.itemsize + 1, 0)
     return np.ndarray((count,), dtype=kind, buffer=data, strides=(1,))

@@ -1,7 +1,7 @@
-"""The one writer of polygon files: the format by the suffix, streamed, with a style for QGIS.
+"""The writer of polygon files: the format by the suffix, streamed, with a style for QGIS.
 
-A file appears at its name only when it is whole. A GeoPackage holds its style, the other formats
-have a `.qml` of the same stem beside them.
+A file appears under its name only when it is complete. A GeoPackage contains its style, the other
+formats have a `.qml` file of the same stem.
 """
 
 from __future__ import annotations
@@ -30,63 +30,18 @@ from geodinoseg.polygons.formats import (
 from geodinoseg.qgis.geopackage import add_layer_style, check_layer_name
 from geodinoseg.qgis.styles import vector_qml
 
-_VECTOR_STYLE = b"<renderer-v2"
-"""What every `.qml` of a vector layer holds, and no raster's."""
-
-
-def find_parts(target: Path, endings: Iterable[str]) -> list[Path]:
-    """The files of a target's folder that have its stem and one of these endings.
-
-    Args:
-        target: the main file; need not be there.
-        endings: what follows the stem, lower case, such as `.dbf` or `.gpkg-wal`; files are found
-            whatever their case.
-    """
-    stem, wanted = target.stem, set(endings)
-    return [
-        entry
-        for entry in target.parent.iterdir()
-        if entry.name.startswith(stem) and entry.name[len(stem) :].lower() in wanted
-    ]
-
-
-def check_parts(target: Path, endings: Iterable[str]) -> None:
-    """Refuse to replace a part of another file unasked: a table `x.dbf` where `x.shp` shall be.
-
-    Raises:
-        OutputExistsError: such a part is there.
-    """
-    for part in find_parts(target, endings):
-        raise OutputExistsError(
-            f"{target}: {part.name} is there already and would be replaced; give another name, "
-            f"or --overwrite."
-        )
-
-
-def check_style_file(target: Path) -> None:
-    """Refuse to replace a raster's style: QGIS looks for that of every layer in `<stem>.qml`.
-
-    Raises:
-        OutputError: the file is there, and is no vector layer's style.
-    """
-    style = target.with_suffix(".qml")
-    if style.exists() and not (style.is_file() and _VECTOR_STYLE in style.read_bytes()):
-        raise OutputError(
-            f"{target}: its style would replace {style.name}, which is that of a raster or of "
-            f"something else; give another name, or write a .gpkg, which holds its style."
-        )
-
-
 GEOJSON_CRS = CRS.from_epsg(4326)
-"""The one CRS that GeoJSON has (RFC 7946)."""
-
+"""The only CRS of GeoJSON (RFC 7946)."""
+WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
+"""Raised by pyogrio when a file cannot be written."""
+_VECTOR_STYLE = b"<renderer-v2"
+"""In every `.qml` of a vector layer, and in none of a raster."""
 _LARGEST_INDEX_BYTES = 8_000_000
-_WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorFormat:
-    """A file format and how GDAL is told to write it."""
+    """A file format and GDAL's options for writing it."""
 
     driver: str
     """GDAL's name; pyarrow writes Parquet."""
@@ -94,35 +49,24 @@ class VectorFormat:
     """GDAL's layer creation options."""
     dataset_options: dict[str, str] = field(default_factory=dict)
     """Its dataset creation options."""
-    parts: tuple[str, ...] = ()
-    """Endings of further files that readers take for a part of it; some are made by others."""
+    sidecars: tuple[str, ...] = ()
+    """Endings of further files that readers treat as part of it; other programs make some."""
 
 
-_GEOPACKAGE = VectorFormat(
+GEOPACKAGE = VectorFormat(
     driver="GPKG",
     layer_options={"GEOMETRY_NAME": "geom"},
-    # Nothing later is used, and GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
+    # No later feature is used, and GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
     dataset_options={"VERSION": "1.2"},
-    # What was not written before a crash: SQLite would write an old file's into the new one.
-    parts=(".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
+    # Left over from a crash; SQLite would replay the old file's into the new one.
+    sidecars=(".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
 )
 _SHAPEFILE = VectorFormat(
     driver="ESRI Shapefile",
-    # The header holds a day; today's would make tomorrow's file another.
+    # The header holds a date; without a fixed one the same map gives other bytes every day.
     layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
-    # Indexes of old features among them (.qix, .sbn, .idm), by which readers would miss new ones.
-    parts=(
-        ".shx",
-        ".dbf",
-        ".prj",
-        ".cpg",
-        ".qix",
-        ".sbn",
-        ".sbx",
-        ".idm",
-        ".ind",
-        ".shp.xml",
-    ),
+    # Among them indexes of old features (.qix, .sbn, .idm), by which readers would miss new ones.
+    sidecars=(".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".shp.xml"),
 )
 _PARQUET = VectorFormat(driver="Parquet", layer_options={})
 _GEOJSON = VectorFormat(
@@ -131,7 +75,7 @@ _GEOJSON = VectorFormat(
     layer_options={"RFC7946": "YES", "COORDINATE_PRECISION": "9"},
 )
 VECTOR_FORMATS = {
-    ".gpkg": _GEOPACKAGE,
+    ".gpkg": GEOPACKAGE,
     ".shp": _SHAPEFILE,
     ".fgb": VectorFormat(driver="FlatGeobuf", layer_options={}),
     ".geojson": _GEOJSON,
@@ -144,7 +88,7 @@ VECTOR_FORMATS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonLayer:
-    """What a polygon file says besides its features."""
+    """A polygon file's metadata."""
 
     crs: CRS | None
     """Of the coordinates."""
@@ -156,23 +100,54 @@ class PolygonLayer:
     """Polygon or MultiPolygon."""
 
 
+def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
+    """The files beside a target that have its stem and one of these endings.
+
+    Args:
+        target: the main file; need not exist.
+        endings: what follows the stem, lower case, such as `.dbf` or `.gpkg-wal`; files match in
+            any case.
+    """
+    stem, wanted = target.stem, set(endings)
+    return [
+        entry
+        for entry in target.parent.iterdir()
+        if entry.name.startswith(stem) and entry.name[len(stem) :].lower() in wanted
+    ]
+
+
+def check_sidecars(target: Path, endings: Iterable[str]) -> None:
+    """Refuse to replace a sidecar without --overwrite: an `x.dbf` when writing `x.shp`."""
+    for sidecar in find_sidecars(target, endings):
+        raise OutputExistsError(
+            f"{target}: {sidecar.name} exists already and would be replaced; give another name, "
+            f"or --overwrite."
+        )
+
+
+def _check_style_file(target: Path) -> None:
+    """Refuse to replace a raster's style: QGIS reads the style of every layer from `<stem>.qml`."""
+    style = target.with_suffix(".qml")
+    if style.exists() and not (style.is_file() and _VECTOR_STYLE in style.read_bytes()):
+        raise OutputError(
+            f"{target}: its style would replace {style.name}, which is not the style of a vector "
+            f"layer; give another name, or write a .gpkg, which contains its style."
+        )
+
+
 def format_of(path: PathLike) -> VectorFormat:
-    """The format that a path's suffix says; `check_vector_output` refuses others."""
+    """The format of a path's suffix; `check_vector_output` refuses others."""
     return VECTOR_FORMATS[Path(path).suffix.lower()]
 
 
 def crs_in_file(path: PathLike, crs: CRS | None) -> CRS | None:
-    """The CRS that coordinates must have in a file of this format.
-
-    Raises:
-        OutputError: a GeoJSON of a raster without CRS.
-    """
+    """The CRS of the coordinates in a file of this format."""
     if format_of(path) is not _GEOJSON:
         return crs
     if crs is None:
         raise OutputError(
-            f"{path}: GeoJSON is in longitude and latitude, and the raster has no CRS to come "
-            f"from; write a .gpkg, or give the raster its CRS."
+            f"{path}: GeoJSON is in longitude and latitude, and the raster has no CRS to transform "
+            f"from; write a .gpkg, or assign the raster's CRS."
         )
     return GEOJSON_CRS
 
@@ -180,41 +155,24 @@ def crs_in_file(path: PathLike, crs: CRS | None) -> CRS | None:
 def check_vector_output(
     path: PathLike, *, legend: Legend, overwrite: bool, inputs: Iterable[PathLike]
 ) -> Path:
-    """Say before any work whether polygons of these classes can be written at a path.
-
-    Raises:
-        OutputError: the path cannot be written, the format cannot hold the class names, or the
-            style would replace a raster's.
-    """
+    """Check before any work whether polygons of these classes can be written to a path."""
     target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
     kind = format_of(target)
     if not overwrite:
-        check_parts(target, kind.parts)
-    if kind is _GEOPACKAGE:
+        check_sidecars(target, kind.sidecars)
+    if kind is GEOPACKAGE:
         check_layer_name(target)
     else:
-        check_style_file(target)
+        _check_style_file(target)
     if kind is _SHAPEFILE:
         check_shapefile_names(target, legend)
     return target
 
 
 def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: PolygonLayer) -> Path:
-    """Write features as they come.
-
-    Args:
-        batches: the features.
-        target: the file, checked by `check_vector_output`.
-        layer: what the file says besides.
-
-    Returns:
-        The file.
-
-    Raises:
-        OutputError: the disk is full, or the format cannot hold as much.
-    """
+    """Write features as they arrive; the target was checked by `check_vector_output`."""
     kind = format_of(target)
-    with atomic_file(target, stale_sidecars=find_parts(target, kind.parts)) as path:
+    with atomic_file(target, stale_sidecars=find_sidecars(target, kind.sidecars)) as path:
         if kind is _SHAPEFILE:
             batches = within_shapefile_limits(batches, target, layer.legend)
         if kind is _PARQUET:
@@ -224,7 +182,7 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
         else:
             _write_with_gdal(batches, path, target, kind, layer)
         qml = vector_qml(layer.legend)
-        if kind is _GEOPACKAGE:
+        if kind is GEOPACKAGE:
             add_layer_style(path, qml, target=target)
         else:
             path.with_suffix(".qml").write_text(qml, encoding="utf-8")
@@ -239,7 +197,7 @@ def _write_with_gdal(
     layer: PolygonLayer,
 ) -> None:
     source = _Source(batches)
-    # GDAL writes a Shapefile's ending in lower case, whatever it is told.
+    # GDAL always writes a Shapefile's suffix in lower case.
     written = path.with_suffix(path.suffix.lower())
     try:
         with warnings.catch_warnings(), _spatial_index_on_disk():
@@ -256,7 +214,7 @@ def _write_with_gdal(
                 layer_options=kind.layer_options,
             )
         written.replace(path)
-    except (*_WRITE_ERRORS, RuntimeError, OSError) as error:
+    except (*WRITE_ERRORS, RuntimeError, OSError) as error:
         if source.error is not None:
             raise source.error from error
         raise OutputError(
@@ -266,9 +224,9 @@ def _write_with_gdal(
 
 @contextmanager
 def _spatial_index_on_disk() -> Iterator[None]:
-    """Let GDAL build a GeoPackage's index in pieces: in one it holds 40 MB a million polygons.
+    """Let GDAL build a GeoPackage's index in pieces: at once it takes 40 MB per million polygons.
 
-    The setting goes to the GDAL that pyogrio brings, which is not the one that rasterio brings.
+    Set for the GDAL of pyogrio, which is not that of rasterio.
     """
     name = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
     before = pyogrio.get_gdal_config_option(name)
@@ -280,12 +238,12 @@ def _spatial_index_on_disk() -> Iterator[None]:
 
 
 class _Source:
-    """Batches on their way through Arrow's C interface, which turns an error into a text."""
+    """Batches on their way through Arrow's C interface, which turns exceptions into text."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
         self.error: BaseException | None = None
-        """What was raised while a batch was made."""
+        """Raised while a batch was made."""
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:

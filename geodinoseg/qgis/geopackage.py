@@ -1,4 +1,4 @@
-"""Rows of ours in a GeoPackage: the style by which QGIS opens a layer, and the note of a sample."""
+"""Our rows in a GeoPackage: the default style of a layer in QGIS, and the note of a sample."""
 
 from __future__ import annotations
 
@@ -11,40 +11,51 @@ from typing import Any
 from geodinoseg.errors import OutputError, one_line
 
 NO_TIME = "1970-01-01T00:00:00.000Z"
-"""Stands where the format wants the time of making, so that the same map gives the same bytes."""
+"""Takes the place of the creation time, so that the same map gives the same bytes."""
 
 _STYLES = "layer_styles"
 """QGIS's table of styles."""
 _RESERVED = ("gpkg", "sqlite_", _STYLES)
-"""What a layer's name may not begin with: such tables are the format's and ours."""
+"""Prefixes that a layer's name must not have: such tables belong to the format or to QGIS."""
+_URI = "urn:geodinoseg:sample"
+"""Distinguishes our note from other metadata."""
+# The tables as the standard defines them (OGC 12-128r15, F.8), and their registration.
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS gpkg_extensions (table_name TEXT, column_name TEXT, "
+    "extension_name TEXT NOT NULL, definition TEXT NOT NULL, scope TEXT NOT NULL, "
+    "CONSTRAINT ge_tce UNIQUE (table_name, column_name, extension_name))",
+    "CREATE TABLE IF NOT EXISTS gpkg_metadata ("
+    "id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL, "
+    "md_scope TEXT NOT NULL DEFAULT 'dataset', md_standard_uri TEXT NOT NULL, "
+    "mime_type TEXT NOT NULL DEFAULT 'text/xml', metadata TEXT NOT NULL DEFAULT '')",
+    "CREATE TABLE IF NOT EXISTS gpkg_metadata_reference (reference_scope TEXT NOT NULL, "
+    "table_name TEXT, column_name TEXT, row_id_value INTEGER, timestamp DATETIME NOT NULL "
+    "DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')), md_file_id INTEGER NOT NULL, "
+    "md_parent_id INTEGER, "
+    "CONSTRAINT crmr_mfi_fk FOREIGN KEY (md_file_id) REFERENCES gpkg_metadata(id), "
+    "CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id))",
+)
+_EXTENSION = "http://www.geopackage.org/spec120/#extension_metadata"
 
 
 def check_layer_name(target: Path) -> None:
-    """Refuse a file whose stem cannot be the name of its layer.
-
-    Raises:
-        OutputError: a table of the format has or may have this name.
-    """
+    """Refuse a file whose stem cannot be the name of its layer."""
     if target.stem.lower().startswith(_RESERVED):
         raise OutputError(
-            f"{target}: the layer takes its name from the file, and in a GeoPackage names that "
-            f"begin with {', '.join(_RESERVED)} are taken; give another."
+            f"{target}: the layer is named after the file, and in a GeoPackage names that begin "
+            f"with {', '.join(_RESERVED)} are reserved; give another name."
         )
 
 
 def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
     """Write QGIS's table of styles into a GeoPackage.
 
-    QGIS finds the row only where the schema is '' (not NULL) and the geometry column is the true
-    one.
+    QGIS finds the row only if the schema is '' (not NULL) and the geometry column is correct.
 
     Args:
-        path: the file, with one layer of its stem's name and geometry column `geom`.
-        qml: the style, as a `.qml` file would hold it.
-        target: what the file will be called, for messages.
-
-    Raises:
-        OutputError: the disk is full.
+        path: the file, with one layer named after its stem and the geometry column `geom`.
+        qml: the content of a `.qml` file.
+        target: the final path, for messages.
     """
     try:
         with closing(sqlite3.connect(path)) as database, database:
@@ -77,27 +88,6 @@ def _write(database: sqlite3.Connection, *, layer: str, qml: str) -> None:
     database.execute("UPDATE gpkg_contents SET last_change = ?", (NO_TIME,))
 
 
-_URI = "urn:geodinoseg:sample"
-"""What tells our note from others' metadata."""
-# The tables as the standard defines them (OGC 12-128r15, F.8), and their registration.
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS gpkg_extensions (table_name TEXT, column_name TEXT, "
-    "extension_name TEXT NOT NULL, definition TEXT NOT NULL, scope TEXT NOT NULL, "
-    "CONSTRAINT ge_tce UNIQUE (table_name, column_name, extension_name))",
-    "CREATE TABLE IF NOT EXISTS gpkg_metadata ("
-    "id INTEGER CONSTRAINT m_pk PRIMARY KEY ASC NOT NULL, "
-    "md_scope TEXT NOT NULL DEFAULT 'dataset', md_standard_uri TEXT NOT NULL, "
-    "mime_type TEXT NOT NULL DEFAULT 'text/xml', metadata TEXT NOT NULL DEFAULT '')",
-    "CREATE TABLE IF NOT EXISTS gpkg_metadata_reference (reference_scope TEXT NOT NULL, "
-    "table_name TEXT, column_name TEXT, row_id_value INTEGER, timestamp DATETIME NOT NULL "
-    "DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')), md_file_id INTEGER NOT NULL, "
-    "md_parent_id INTEGER, "
-    "CONSTRAINT crmr_mfi_fk FOREIGN KEY (md_file_id) REFERENCES gpkg_metadata(id), "
-    "CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id))",
-)
-_EXTENSION = "http://www.geopackage.org/spec120/#extension_metadata"
-
-
 def add_note(path: Path, facts: dict[str, Any]) -> None:
     """Write plain values into a GeoPackage.
 
@@ -125,13 +115,13 @@ def add_note(path: Path, facts: dict[str, Any]) -> None:
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """What `add_note` wrote.
+    """Read what `add_note` wrote.
 
     Raises:
-        sqlite3.Error: the file is no GeoPackage, or has no metadata.
+        sqlite3.Error: the file is not a GeoPackage, or has no metadata.
         ValueError: it has no note of ours.
     """
-    # Only to read, as a path that is no database would otherwise become one.
+    # Read-only, as a path that is not a database would otherwise become one.
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
         row = database.execute(
             "SELECT metadata FROM gpkg_metadata WHERE md_standard_uri = ?", (_URI,)

@@ -1,22 +1,23 @@
-"""How maps look in QGIS: `.qml` styles, and the attribute table that names a raster's classes.
+"""Styles for QGIS: `.qml` files, and the attribute table that names a raster's classes.
 
-Text in, text out; where the files go is for others. QGIS reads the `.qml` of a layer's stem before
-anything else; from 3.30 on it reads the raster attribute table where there is none.
+The functions return text. QGIS reads the `.qml` of a layer's stem first; from 3.30 on it reads the
+raster attribute table where there is none.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 
 from geodinoseg.legend import Legend, LegendClass
 
-# The oldest version the styles were tried on; later ones read them too.
+# The oldest version that the styles were tested with; later ones read them too.
 _QGIS_VERSION = "3.22"
 _QML_DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-# Viridis at quarters: even steps, in grey and to colour-blind readers too.
+# Viridis at quarters: perceptually even, in grey and to colour-blind readers too.
 _CONFIDENCE_RAMP = {0: "#440154", 25: "#3b528b", 50: "#21918c", 75: "#5ec962", 100: "#fde725"}
 _CONFIDENCE_NODATA = 255
-# Category names are a list by position, so that ids past this would cost megabytes of blanks.
+# Category names are a list by position: larger ids would take megabytes of blanks.
 _LARGEST_NAMED_POSITION = 255
 # name, type (0 integer, 2 string), usage (GDALRATFieldUsage: 5 value, 2 name, 6 to 9 RGBA).
 _TABLE_COLUMNS = (
@@ -30,11 +31,7 @@ _TABLE_COLUMNS = (
 
 
 def raster_qml(legend: Legend) -> str:
-    """The style of a class raster: one named colour a class, everything else transparent.
-
-    Returns:
-        The text of a `.qml` file. It holds the whole palette, since a style in part wipes the rest.
-    """
+    """The `.qml` of a class raster: one named colour per class, everything else transparent."""
     root = _qgis_root()
     renderer = _raster_renderer(root, "paletted")
     palette = ET.SubElement(renderer, "colorPalette")
@@ -47,16 +44,13 @@ def raster_qml(legend: Legend) -> str:
             alpha="255",
             label=entry.name,
         )
-    return _qml_text(root)
+    return qml_text(root)
 
 
 def confidence_qml() -> str:
-    """The style of a confidence raster: a ramp from 0 to 100 percent; nodata (255) transparent.
+    """The `.qml` of a confidence raster: a ramp from 0 to 100 percent; nodata (255) transparent.
 
     Without it QGIS stretches the values of each raster differently, in grey.
-
-    Returns:
-        The text of a `.qml` file.
     """
     low, high = str(min(_CONFIDENCE_RAMP)), str(max(_CONFIDENCE_RAMP))
     root = _qgis_root()
@@ -79,47 +73,85 @@ def confidence_qml() -> str:
     for percent, color in _CONFIDENCE_RAMP.items():
         label = f"{percent} %"
         ET.SubElement(shader, "item", value=str(percent), color=color, alpha="255", label=label)
-    return _qml_text(root)
+    return qml_text(root)
 
 
 def vector_qml(legend: Legend) -> str:
-    """The style of a polygon layer, by its field `class_name`: one fill a class.
-
-    Returns:
-        The text of a `.qml` file, which is also what the `layer_styles` table of a GPKG holds.
-    """
+    """The `.qml` of a polygon layer, by its field `class_name`: one fill per class."""
     root = _qgis_root()
+    symbols = [(entry.name, _fill_properties(entry)) for entry in legend]
+    add_categorized_renderer(root, "class_name", symbols, kind="fill", layer_class="SimpleFill")
+    return qml_text(root)
+
+
+def add_categorized_renderer(
+    root: ET.Element,
+    attribute: str,
+    symbols: Iterable[tuple[str, dict[str, str]]],
+    *,
+    kind: str,
+    layer_class: str,
+) -> None:
+    """Add a renderer with one symbol per value of an attribute.
+
+    Args:
+        root: the `qgis` element.
+        attribute: a field or an expression.
+        symbols: values, which are their own labels, and the properties of their symbols.
+        kind: of the symbols: fill or marker.
+        layer_class: of their one layer: SimpleFill or SimpleMarker.
+    """
     renderer = ET.SubElement(
         root,
         "renderer-v2",
         type="categorizedSymbol",
-        attr="class_name",
+        attr=attribute,
         symbollevels="0",
         enableorderby="0",
         forceraster="0",
     )
     categories = ET.SubElement(renderer, "categories")
-    symbols = ET.SubElement(renderer, "symbols")
-    for index, entry in enumerate(legend):
+    parent = ET.SubElement(renderer, "symbols")
+    for index, (value, properties) in enumerate(symbols):
         ET.SubElement(
             categories,
             "category",
             symbol=str(index),
-            value=entry.name,
-            label=entry.name,
+            value=value,
+            label=value,
             type="string",
             render="true",
         )
-        _add_fill_symbol(symbols, str(index), entry)
-    return _qml_text(root)
+        symbol = ET.SubElement(
+            parent,
+            "symbol",
+            name=str(index),
+            type=kind,
+            alpha="1",
+            clip_to_extent="1",
+            force_rhr="0",
+        )
+        _add_symbol_layer(symbol, layer_class, properties)
+
+
+def _add_symbol_layer(symbol: ET.Element, layer_class: str, properties: dict[str, str]) -> None:
+    layer = ET.SubElement(
+        symbol, "layer", {"class": layer_class, "enabled": "1", "locked": "0", "pass": "0"}
+    )
+    # QGIS reads options from 3.26 on, and only `prop` before.
+    options = ET.SubElement(layer, "Option", type="Map")
+    for key, value in properties.items():
+        ET.SubElement(options, "Option", name=key, type="QString", value=value)
+    for key, value in properties.items():
+        ET.SubElement(layer, "prop", k=key, v=value)
 
 
 def raster_attribute_table(legend: Legend) -> str:
-    """The names and colours of band 1 for GDAL, QGIS from 3.30 and readers in ArcGIS's manner.
+    """The `.aux.xml` with names and colours of band 1, for GDAL, QGIS from 3.30 on and ArcGIS.
 
     Returns:
-        The text of an `.aux.xml` file: a thematic attribute table and, where every class id fits a
-        byte, the category names, with blanks for ids that are no class.
+        A thematic attribute table and, where every class id fits in a byte, the category names,
+        with blanks for ids that are not classes.
     """
     root = ET.Element("PAMDataset")
     band = ET.SubElement(root, "PAMRasterBand", band="1")
@@ -147,30 +179,14 @@ def _add_category_names(band: ET.Element, legend: Legend) -> None:
         ET.SubElement(categories, "Category").text = names.get(class_id, "")
 
 
-def _add_fill_symbol(symbols: ET.Element, name: str, entry: LegendClass) -> None:
-    symbol = ET.SubElement(
-        symbols, "symbol", name=name, type="fill", alpha="1", clip_to_extent="1", force_rhr="0"
-    )
-    layer = ET.SubElement(
-        symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"}
-    )
-    properties = _fill_properties(entry)
-    # QGIS reads options from 3.26 on, and only `prop` before.
-    options = ET.SubElement(layer, "Option", type="Map")
-    for key, value in properties.items():
-        ET.SubElement(options, "Option", name=key, type="QString", value=value)
-    for key, value in properties.items():
-        ET.SubElement(layer, "prop", k=key, v=value)
-
-
 def _fill_properties(entry: LegendClass) -> dict[str, str]:
     red, green, blue = entry.rgb
     return {
         "color": f"{red},{green},{blue},255",
         "style": "solid",
         "joinstyle": "bevel",
-        # A darker tone of the class's own colour: neighbours of one class stay apart, and the
-        # map does not turn grey with outlines when it is zoomed out.
+        # A darker tone of the class's own colour: adjacent polygons of one class stay distinct, and
+        # outlines do not turn the map grey when zoomed out.
         "outline_color": f"{red * 2 // 3},{green * 2 // 3},{blue * 2 // 3},255",
         "outline_style": "solid",
         "outline_width": "0.1",
@@ -195,6 +211,7 @@ def _raster_renderer(root: ET.Element, kind: str, **attributes: str) -> ET.Eleme
     )
 
 
-def _qml_text(root: ET.Element) -> str:
+def qml_text(root: ET.Element) -> str:
+    """The text of a `.qml` file."""
     ET.indent(root)
     return _QML_DOCTYPE + ET.tostring(root, encoding="unicode") + "\n"

@@ -189,10 +189,10 @@ def prepare_peer(way: str, raster: Path) -> Callable[[], int]:
 
 def bands_in_memory(stream) -> Iterator:
     """The bands that the tracer is given, read beforehand."""
-    from geodinoseg.polygons.bands import cut_bands, opened_rasters, read_rows, regroup_rows
+    from geodinoseg.polygons.bands import cut_bands, open_rasters, read_rows, regroup_rows
 
     raster = stream.raster
-    with opened_rasters(raster) as rasters:
+    with open_rasters(raster) as rasters:
         chunks = regroup_rows(
             read_rows(raster, rasters.classes, chunk_rows=stream.chunk_rows),
             chunk_rows=stream.chunk_rows,

@@ -284,8 +284,8 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
     no_crs = write_raster(tmp_path / "no_crs.tif", pixels, crs=None)
     crs_only = write_raster(tmp_path / "crs_only.tif", pixels, transform=None)
     for path, name, text in (
-        (lost, "p.gpkg", "lost.tif: does not say where it lies"),
-        (crs_only, "p.gpkg", "crs_only.tif: does not say where it lies"),
+        (lost, "p.gpkg", "lost.tif: is not georeferenced"),
+        (crs_only, "p.gpkg", "crs_only.tif: is not georeferenced"),
         (no_crs, "p.geojson", "p.geojson: GeoJSON is in longitude and latitude"),
         (no_crs, "p.kml", "p.kml: the name must end in"),
     ):

@@ -70,7 +70,7 @@ def test_pixels_are_met_where_the_distance_transform_says_so(both, distance):
     expected = np.argwhere(edges[0])
     assert_array_equal(np.column_stack([found.rows, found.cols]), expected)
     for row, col, channel, met in zip(
-        found.rows, found.cols, found.channels, found.met, strict=True
+        found.rows, found.cols, found.class_indices, found.is_matched, strict=True
     ):
         assert channel == reference[row, col]
         other = edges[1] & (mapped == channel)
@@ -91,9 +91,9 @@ def test_a_window_with_its_halo_knows_all_that_the_whole_knows(both, cut, distan
         left, right = max(0, start - reach.halo_px), min(width, end + reach.halo_px)
         core = (slice(0, height), slice(start - left, end - left))
         part = boundary_pixels(*both[:, :, left:right], core, reach)
-        found += zip(part.rows, part.cols + start, part.channels, part.met, strict=True)
+        found += zip(part.rows, part.cols + start, part.class_indices, part.is_matched, strict=True)
     assert sorted(found) == sorted(
-        zip(whole.rows, whole.cols, whole.channels, whole.met, strict=True)
+        zip(whole.rows, whole.cols, whole.class_indices, whole.is_matched, strict=True)
     )
 
 
@@ -111,8 +111,8 @@ def test_a_map_that_is_shifted_is_met_from_that_distance_on():
     core = (slice(0, 30), slice(0, 40))
     for distance, met in ((2.9, False), (3, True), (8, True)):
         found = boundary_pixels(reference, mapped, core, pixels(distance))
-        assert len(found.met) == 60
-        assert (found.met == met).all()
+        assert len(found.is_matched) == 60
+        assert (found.is_matched == met).all()
 
 
 def test_metres_reach_further_along_the_shorter_side_of_a_pixel():
@@ -146,9 +146,9 @@ def test_metres_on_the_ground_follow_the_latitude_and_the_projection():
     [
         (101, "px", "more than 100"),
         (500, "m", "more than 100"),
-        (-1, "px", "no distance"),
-        (math.nan, "px", "no distance"),
-        (math.inf, "m", "no distance"),
+        (-1, "px", "not a distance"),
+        (math.nan, "px", "not a distance"),
+        (math.inf, "m", "not a distance"),
     ],
 )
 def test_a_tolerance_that_cannot_be_is_said_in_a_line(distance, unit, said):
@@ -159,9 +159,9 @@ def test_a_tolerance_that_cannot_be_is_said_in_a_line(distance, unit, said):
 def test_scores_are_those_of_the_paper_and_nan_where_the_reference_has_no_border():
     agreement = BoundaryAgreement(
         reference=np.array([10, 0, 4, 0]),
-        reference_met=np.array([5, 0, 0, 0]),
+        reference_matched=np.array([5, 0, 0, 0]),
         mapped=np.array([20, 7, 0, 0]),
-        mapped_met=np.array([15, 0, 0, 0]),
+        mapped_matched=np.array([15, 0, 0, 0]),
     )
     assert agreement.f_score[0] == pytest.approx(2 * 0.75 * 0.5 / 1.25)
     assert np.isnan(agreement.f_score[1])

@@ -148,7 +148,7 @@ def test_the_result_is_the_same_in_windows_of_any_size(
     cut = compare(raster, **parts, window_px=(rows, cols))
     for one, other in zip((whole.whole, *whole.regions), (cut.whole, *cut.regions), strict=True):
         assert_array_equal(one.accuracy.matrix, other.accuracy.matrix)
-        for side in ("reference", "reference_met", "mapped", "mapped_met"):
+        for side in ("reference", "reference_matched", "mapped", "mapped_matched"):
             assert_array_equal(getattr(one.boundary, side), getattr(other.boundary, side))
         assert_array_equal(one.reliability.count, other.reliability.count)
         assert_array_equal(one.reliability.accuracy, other.reliability.accuracy)
@@ -229,13 +229,13 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
         (["--labels", tmp_path / "none.gpkg"], "no such file"),
         (["--labels", labels, "--class-field", "crop"], "has no column 'crop'"),
         (["--labels", elsewhere], "lies outside the scene"),
-        (["--labels", labels, "--regions", unnamed], "say which holds the regions' names"),
+        (["--labels", labels, "--regions", unnamed], "name the column of the regions' names"),
         (["--labels", labels, "--regions", labels, "--region-field", "zone"], "'zone'"),
         (["--labels", labels, "--regions", far, "--region-field", "class"], "reaches the map"),
         (["--labels", labels, "--confidence", small], "has another grid"),
         (["--labels", labels, "--confidence", tmp_path / "n.tif"], "no such file"),
         (["--labels", labels, "--boundary-tolerance", "2000"], "more than 100"),
-        (["--sample", labels], "is no sample that geodinoseg drew"),
+        (["--sample", labels], "is not a sample drawn by geodinoseg"),
     ):
         assert said in one_line_error("evaluate", class_map, *arguments, "-o", output)
     assert "whole ones" in one_line_error("evaluate", float_map, "--labels", labels)

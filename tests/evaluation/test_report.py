@@ -18,9 +18,8 @@ from sampled_maps import fill, map_classes, patches, write_map
 from geodinoseg.errors import OutputExistsError
 from geodinoseg.evaluation.agreement import Agreement
 from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
-from geodinoseg.evaluation.report.figures import agreement_colors
-from geodinoseg.evaluation.report.html_charts import _round_step
-from geodinoseg.evaluation.report.report_labels import _without_folders
+from geodinoseg.evaluation.report.figures import _round_step, agreement_colors
+from geodinoseg.evaluation.report.page import _without_folders
 from geodinoseg.evaluation.report.write import write_report
 from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
 from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
@@ -104,7 +103,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path, found):
 
 def test_names_stand_on_the_page_as_they_are(tmp_path, found):
     page = Page(write_report(tmp_path / "r.html", *found).read_text("utf-8"))
-    for name in (*NAMES.values(), "<u>west</u>", "How right is map & <i>.tif?"):
+    for name in (*NAMES.values(), "<u>west</u>", "Accuracy of map & <i>.tif"):
         assert name in page.text
 
 

@@ -22,9 +22,8 @@ from sampled_maps import NAMES, fill, map_classes, patches, read_layer, write_ma
 
 from geodinoseg.cli import main
 from geodinoseg.errors import GeodinosegError, LabelError, SceneError
-from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
+from geodinoseg.evaluation.sampling.draw import SampleOptions, allocate, draw_sample, sample_size
 from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
-from geodinoseg.evaluation.sampling.sampling_design import allocate, sample_size
 from geodinoseg.evaluation.sampling.strata import SQUARE_PX, count_strata, draw_pixels
 from geodinoseg.progress import no_progress
 from geodinoseg.qgis.geopackage import add_note, read_note
@@ -216,7 +215,9 @@ def test_answers_come_back_as_the_error_matrix(folder, class_map):
         answers[number] = said
         expected[rows[class_id], column] += 1
     fill(path, answers)
-    with pytest.raises(LabelError, match=r"reference holds what is no class: 'snow' \(\d+\)"):
+    with pytest.raises(
+        LabelError, match=r"reference holds values that are not classes: 'snow' \(\d+\)"
+    ):
         evaluate_sample(class_map, path)
     found = evaluate_sample(class_map, path, further_classes=("snow",))
     assert_array_equal(found.estimates.counts, expected)
@@ -330,30 +331,30 @@ def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map, 
     rare = [number for number, class_id in map_classes(few).items() if class_id == 9]
     fill(few, {number: "water" for number in map_classes(few) if number not in rare[1:]})
     assert "class field <&> has 1 answered of its 50 points" in refused(class_map, few)
-    assert "holds what is no class: 'huose' (159), 'x' (1)" in refused(
+    assert "holds values that are not classes: 'huose' (159), 'x' (1)" in refused(
         class_map,
         copied(
             "typing",
             "UPDATE points SET reference = CASE point_id WHEN 7 THEN 'x' ELSE 'huose' END",
         ),
     )
-    assert "no column 'reference'" in refused(
+    assert "no longer has a column 'reference'" in refused(
         class_map,
         copied("gone", "ALTER TABLE points RENAME COLUMN reference TO ref"),
     )
-    assert "not drawn but added later, 1 in all (point_id 999)" in refused(
+    assert "not drawn but added later, 1 in total (point_id 999)" in refused(
         class_map,
         copied("more", "UPDATE points SET point_id = 999 WHERE point_id = 3"),
     )
-    assert "point 4 is there twice" in refused(
+    assert "point 4 occurs twice" in refused(
         class_map,
         copied("twice", "UPDATE points SET point_id = 4 WHERE point_id = 3"),
     )
-    assert "holds something that is no point" in refused(
+    assert "holds a geometry that is not a point" in refused(
         class_map,
         copied("lost", "UPDATE points SET geom = NULL WHERE point_id = 3"),
     )
-    assert "is no sample that geodinoseg drew" in refused(
+    assert "is not a sample drawn by geodinoseg" in refused(
         class_map, copied("bare", "DELETE FROM gpkg_metadata")
     )
     for name, field, value in (
@@ -367,10 +368,10 @@ def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map, 
         with closing(sqlite3.connect(broken)) as database, database:
             database.execute("DELETE FROM gpkg_metadata")
         add_note(broken, note)
-        assert "is no sample that geodinoseg drew" in refused(class_map, broken)
+        assert "is not a sample drawn by geodinoseg" in refused(class_map, broken)
     text = tmp_path / "text.gpkg"
     text.write_text("point_id,reference\n")
-    assert "is no sample that geodinoseg drew" in refused(class_map, text)
+    assert "is not a sample drawn by geodinoseg" in refused(class_map, text)
     assert "no such file" in refused(class_map, tmp_path / "none.gpkg")
 
 
@@ -400,13 +401,13 @@ def test_a_map_that_gives_no_sample_is_refused_in_a_line_and_nothing_is_left(tmp
         (class_map, {"points": 100}, "give --points 150 or more"),
         (class_map, {"expected_by_class": {"sea": 0.5}}, "has no class 'sea'"),
         (tmp_path / "none.tif", {}, "no such file"),
-        (nowhere, {}, "does not say where it lies"),
+        (nowhere, {}, "is not georeferenced"),
         (numbers, {}, "has 1,200 classes, more than 1,000; give a raster of classes"),
     ):
         with pytest.raises(GeodinosegError, match=said) as caught:
             draw_sample(raster, output, options=SampleOptions(**options))
         assert "\n" not in str(caught.value)
-    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are taken")):
+    for name, said in (("points.shp", "must end in .gpkg"), ("layer_styles.gpkg", "are reserved")):
         with pytest.raises(GeodinosegError, match=said):
             draw_sample(class_map, tmp_path / name)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [

@@ -25,10 +25,10 @@ from geodinoseg.errors import OutputError, OutputExistsError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import MapPage
-from geodinoseg.plots.map_figure import side_by_side
+from geodinoseg.plots.map_figure import plot_map
 from geodinoseg.plots.preview import (
+    area_fractions,
     class_colors,
-    class_shares,
     decimated,
     scene_colors,
     small_class_ids,
@@ -105,7 +105,7 @@ def test_a_picture_holds_the_colours_of_the_scene_and_of_every_class(tmp_path, s
     write_scene(tmp_path / "scene.tif", scene, crs=crs, transform=transform)
     raster = write_map(tmp_path / "map.tif", class_ids, crs=crs, transform=transform)
 
-    path = side_by_side(
+    path = plot_map(
         tmp_path / "scene.tif", raster, tmp_path / "p.png", caption="Imagery: A. Nobody, CC BY 4.0"
     )
 
@@ -127,7 +127,7 @@ def test_scene_and_map_stand_side_by_side_the_same_way_up(tmp_path):
     write_scene(tmp_path / "scene.tif", scene, transform=ROTATED)
     class_ids = np.where(bright, 7, 0).astype(np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids, transform=ROTATED)
-    pixels = pixels_of(side_by_side(tmp_path / "scene.tif", raster, tmp_path / "p.png"))
+    pixels = pixels_of(plot_map(tmp_path / "scene.tif", raster, tmp_path / "p.png"))
 
     # The swatches of the legend lie right of both panels.
     panels = pixels[:, : pixels.shape[1] * 3 // 4]
@@ -173,18 +173,18 @@ def test_shares_are_those_of_the_mapped_pixels(tmp_path):
     raster = write_map(tmp_path / "map.tif", class_ids)
     small = decimated(raster.geobox, longest_px=1000)
     assert_array_equal(small_class_ids(raster, small), class_ids)
-    shares = class_shares(class_ids, raster, small)
+    fractions = area_fractions(class_ids, raster, small)
     mapped = (class_ids != 255).sum()
-    assert shares == pytest.approx({i: (class_ids == i).sum() / mapped for i in (0, 3, 7)})
+    assert fractions == pytest.approx({i: (class_ids == i).sum() / mapped for i in (0, 3, 7)})
 
 
 def test_shares_of_a_map_without_a_class_are_nought(tmp_path):
     class_ids = np.full((5, 9), 255, dtype=np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids)
-    shares = class_shares(class_ids, raster, raster.geobox)
-    assert shares == {0: 0.0, 3: 0.0, 7: 0.0}
+    fractions = area_fractions(class_ids, raster, raster.geobox)
+    assert fractions == {0: 0.0, 3: 0.0, 7: 0.0}
     write_scene(tmp_path / "scene.tif", np.zeros((1, 5, 9), dtype=np.uint8))
-    side_by_side(tmp_path / "scene.tif", raster, tmp_path / "p.png")
+    plot_map(tmp_path / "scene.tif", raster, tmp_path / "p.png")
 
 
 @settings(deadline=None)
@@ -242,7 +242,7 @@ def test_bands_called_red_green_and_blue_are_taken_as_such(tmp_path):
     assert tuple(see(path, raster)[0, 0]) == (30, 20, 10)
     assert tuple(see(path, raster, bands=(4, 1, 2))[0, 0]) == (40, 10, 20)
     assert tuple(see(path, raster, bands=(4,))[0, 0]) == (40, 40, 40)
-    with pytest.raises(SceneError, match="2 bands make no picture"):
+    with pytest.raises(SceneError, match="2 bands cannot be drawn"):
         see(path, raster, bands=(1, 2))
     with pytest.raises(SceneError, match="band 5 was asked for"):
         see(path, raster, bands=(5,))
@@ -276,7 +276,7 @@ def test_a_scene_elsewhere_is_refused(tmp_path):
     write_scene(tmp_path / "scene.tif", np.zeros((1, 50, 80), dtype=np.uint8))
     elsewhere = NORTH_UP @ Affine.translation(80, 0)
     raster = write_map(tmp_path / "map.tif", classes_of(45, 60), transform=elsewhere)
-    with pytest.raises(SceneError, match=r"scene\.tif: holds nothing where .*map\.tif lies"):
+    with pytest.raises(SceneError, match=r"scene\.tif: has no data in the area of .*map\.tif"):
         see(tmp_path / "scene.tif", raster)
 
 
@@ -286,7 +286,7 @@ def test_a_damaged_scene_is_one_line_and_leaves_no_picture(tmp_path):
     path.write_bytes(path.read_bytes()[:-9000])
     raster = write_map(tmp_path / "map.tif", classes_of(200, 300))
     with pytest.raises(SceneError, match=r"scene\.tif: rows 0 to 199 cannot be read") as caught:
-        side_by_side(path, raster, tmp_path / "p.png")
+        plot_map(path, raster, tmp_path / "p.png")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "p.png").exists()
 
@@ -296,11 +296,11 @@ def test_a_picture_replaces_another_only_when_asked(tmp_path):
     write_map(tmp_path / "map.tif", classes_of(9, 12))
     (tmp_path / "p.png").write_text("old")
     with pytest.raises(OutputExistsError):
-        side_by_side(scene, tmp_path / "map.tif", tmp_path / "p.png")
+        plot_map(scene, tmp_path / "map.tif", tmp_path / "p.png")
     with pytest.raises(OutputError, match=r"must end in \.png"):
-        side_by_side(scene, tmp_path / "map.tif", tmp_path / "p.jpg")
+        plot_map(scene, tmp_path / "map.tif", tmp_path / "p.jpg")
     assert (tmp_path / "p.png").read_text() == "old"
-    side_by_side(scene, tmp_path / "map.tif", tmp_path / "p.png", overwrite=True)
+    plot_map(scene, tmp_path / "map.tif", tmp_path / "p.png", overwrite=True)
     assert imread(tmp_path / "p.png").ndim == 3
 
 
@@ -309,7 +309,7 @@ def test_a_long_legend_sums_its_smallest_classes_up(tmp_path):
     class_ids = np.minimum(np.arange(60 * 40).reshape(40, 60) // 7, 59).astype(np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids, legend=legend)
     scene = write_scene(tmp_path / "scene.tif", np.zeros((1, 40, 60), dtype=np.uint8))
-    height = imread(side_by_side(scene, raster, tmp_path / "p.png")).shape[0]
+    height = imread(plot_map(scene, raster, tmp_path / "p.png")).shape[0]
     assert height < 2000
 
 

@@ -285,7 +285,7 @@ def test_what_the_progress_raises_ends_the_work_and_reaches_the_caller(tmp_path)
 
 def test_a_raster_without_a_place_is_refused(tmp_path):
     path = write_raster(tmp_path / "map.tif", blobs(9, 8)[None], transform=None, crs=None)
-    with pytest.raises(SceneError, match=r"map.tif: does not say where it lies"):
+    with pytest.raises(SceneError, match=r"map.tif: is not georeferenced"):
         polygonize(path)
 
 
@@ -293,7 +293,7 @@ def test_degrees_past_the_poles_are_refused(tmp_path):
     path = write_class_raster(
         tmp_path / "map.tif", blobs(9, 8), transform=NORTH_UP, crs="EPSG:4326"
     )
-    with pytest.raises(SceneError, match=r"map.tif: lies past the poles"):
+    with pytest.raises(SceneError, match=r"map.tif: lies beyond the poles"):
         polygonize(path, min_area_m2=3)
 
 
@@ -313,7 +313,7 @@ def test_a_class_id_that_the_legend_lacks_is_named(tmp_path):
     array = blobs(40, 31)
     array[20, 20] = 77
     path = write_class_raster(tmp_path / "map.tif", array)
-    with pytest.raises(SceneError, match=r"map.tif: has pixels of value 77, which is no class"):
+    with pytest.raises(SceneError, match=r"map.tif: has pixels of value 77, which is not a class"):
         write_polygons(path, tmp_path / "map.gpkg")
     assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
 

@@ -291,7 +291,7 @@ def test_what_belonged_to_an_old_file_goes_with_it(tmp_path, raster):
 @pytest.mark.parametrize("name", ["table.dbf", "table.SHX", "table.prj"])
 def test_a_part_of_another_file_is_not_replaced_unasked(tmp_path, raster, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputExistsError, match=f"table.shp: {name} is there already"):
+    with pytest.raises(OutputExistsError, match=f"table.shp: {name} exists already"):
         write_polygons(raster, tmp_path / "table.shp")
     assert (tmp_path / name).read_text() == "mine"
 
@@ -306,7 +306,7 @@ def test_endings_in_capitals_are_the_same_formats(tmp_path, raster, suffix):
 
 @pytest.mark.parametrize("stem", ["layer_styles", "GPKG_contents", "sqlite_master"])
 def test_a_name_that_a_geopackage_keeps_for_itself_is_refused(tmp_path, raster, stem):
-    with pytest.raises(OutputError, match="the layer takes its name from the file"):
+    with pytest.raises(OutputError, match="the layer is named after the file"):
         write_polygons(raster, tmp_path / f"{stem}.gpkg")
     assert [entry.name for entry in tmp_path.iterdir()] == ["raster"]
 

@@ -21,7 +21,7 @@ from rasters import ConstantModel, IdentityModel, write_raster
 import geodinoseg
 from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
-from geodinoseg.polygons.bands import opened_rasters
+from geodinoseg.polygons.bands import open_rasters
 from geodinoseg.rasters.class_raster import open_confidence
 from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
@@ -29,7 +29,7 @@ from geodinoseg.rasters.scene import open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact, redact_name, redact_path
 from geodinoseg.segmentation.plan import make_plan
-from geodinoseg.segmentation.settings import SegmentationSettings
+from geodinoseg.segmentation.settings import SegmentSettings
 from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 410, 333
@@ -256,7 +256,7 @@ def confidence_of(raster, window):
 
 def test_a_map_is_read_in_one_thread_whoever_reads_it(served):
     raster = geodinoseg.open_class_raster(served.url("ok", "map.tif"))
-    with opened_rasters(raster):
+    with open_rasters(raster):
         assert rasterio.env.getenv()["GDAL_NUM_THREADS"] == "1"
         assert rasterio.env.getenv()["GDAL_HTTP_ENABLE_ADVISE_READ"] is False
 
@@ -342,7 +342,7 @@ def test_a_signed_scene_is_read_and_its_signature_kept_to_oneself(served, tmp_pa
     with caplog.at_level(logging.DEBUG, logger="geodinoseg"):
         raster = geodinoseg.segment_scene(url, IdentityModel(), tmp_path / "map.tif")
     assert raster.tags["GEODINOSEG_SCENE"] == "classes.tif"
-    plan, _ = make_plan(url, IdentityModel(), SegmentationSettings())
+    plan, _ = make_plan(url, IdentityModel(), SegmentSettings())
     facts = CliRunner().invoke(main, ["info", url, "--json"])
     for text in (str(plan), json.dumps(raster.tags), caplog.text, facts.output):
         assert "s3cr3t" not in text

@@ -1,1 +1,1 @@
-"""The report of an evaluation as HTML, JSON or CSV."""
+"""Reports of an evaluation as HTML, JSON or CSV."""

@@ -1,114 +1,201 @@
-"""Pictures of a report: the map, where it is right, and the points of a sample on it."""
+"""Pictures and charts of a report as plain values, which the template draws."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+import base64
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from geodinoseg.evaluation.agreement import LONGEST_PX, Agreement
 from geodinoseg.evaluation.boundaries import pixel_step_m
-from geodinoseg.evaluation.report.html_elements import add, add_picture
-from geodinoseg.evaluation.sampling.evaluate import SampleAssessment
+from geodinoseg.evaluation.calibration import BINS, Reliability
+from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.geobox import GeoBox
-from geodinoseg.legend import LegendClass
 from geodinoseg.plots.preview import class_colors, decimated, small_class_ids
 from geodinoseg.rasters.class_raster import ClassRaster
 
-# Blue and red differ to colour-blind readers too; what was not compared stays pale.
-_RIGHT, _WRONG, _UNKNOWN = (143, 184, 222), (203, 24, 29), (240, 242, 244)
+# Blue and red are distinct to colour-blind readers too; pixels not compared stay pale.
+_RIGHT, _WRONG, _NOT_COMPARED = (143, 184, 222), (203, 24, 29), (240, 242, 244)
 _LONGEST_KEY = 16
+_M2_IN_HA = 10_000
 
 
-def add_map_figure(parent: ET.Element, raster: ClassRaster) -> ET.Element:
-    """The map in its colours, with a key; returns the picture's box.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A raster picture that is part of the page."""
 
-    Raises:
-        SceneError: the map cannot be read.
-    """
-    figure = add(parent, "figure")
+    source: str
+    """A PNG as a `data:` URL."""
+    aspect: float
+    """Width over height on the ground."""
+    key: tuple[tuple[str, str], ...]
+    """Names and their colours, such as #1b9e4b."""
+
+
+def map_picture(raster: ClassRaster) -> Picture:
+    """The map in its colours."""
     small = decimated(raster.geobox, longest_px=LONGEST_PX)
     colors = class_colors(small_class_ids(raster, small), raster.legend, nodata=raster.nodata)
-    box = add_picture(figure, colors, alt="The map", aspect=_aspect(raster.geobox))
-    caption = add(figure, "figcaption")
-    _add_key(caption, _shown_classes(raster.legend.classes))
-    return box
+    key = [(entry.name, entry.color) for entry in raster.legend.classes[:_LONGEST_KEY]]
+    further = len(raster.legend) - len(key)
+    if further:
+        key.append((f"and {further} more", "#ffffff"))
+    return Picture(source=_png_url(colors), aspect=_aspect(raster.geobox), key=tuple(key))
 
 
-def add_agreement_figure(parent: ET.Element, agreement: Agreement) -> None:
-    """Where the map has the label's class: blue where right, the redder the more is wrong."""
-    figure = add(parent, "figure")
-    colors = agreement_colors(agreement)
-    alt = "Where the map is right and where it is wrong"
-    add_picture(figure, colors, alt=alt, aspect=_aspect(agreement.geobox))
-    caption = add(figure, "figcaption")
-    keys = (("right", _RIGHT), ("wrong", _WRONG), ("not compared", _UNKNOWN))
-    _add_key(caption, [(name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in keys])
-    if agreement.compared.max(initial=0) > 1:
-        add(
-            caption,
-            "div",
-            "A pixel of the picture stands for several of the map: the redder, the "
-            "more of them are wrong.",
-        )
+def agreement_picture(agreement: Agreement) -> Picture:
+    """Where the map has the label's class: blue = correct, the redder the more is incorrect."""
+    keys = (("correct", _RIGHT), ("incorrect", _WRONG), ("not compared", _NOT_COMPARED))
+    return Picture(
+        source=_png_url(agreement_colors(agreement)),
+        aspect=_aspect(agreement.geobox),
+        key=tuple((name, "#{:02x}{:02x}{:02x}".format(*color)) for name, color in keys),
+    )
 
 
 def agreement_colors(agreement: Agreement) -> NDArray[np.uint8]:
     """(height, width, 3) uint8."""
     compared = agreement.compared > 0
-    share = np.zeros(compared.shape, dtype=np.float64)
-    np.divide(agreement.wrong, agreement.compared, out=share, where=compared)
-    # The root lifts small shares: on a large map a pixel stands for thousands.
-    blend = np.sqrt(share)[..., None]
+    fraction = np.zeros(compared.shape, dtype=np.float64)
+    np.divide(agreement.wrong, agreement.compared, out=fraction, where=compared)
+    # The root lifts small fractions: on a large map a pixel covers thousands.
+    blend = np.sqrt(fraction)[..., None]
     colors = np.rint((1 - blend) * np.array(_RIGHT) + blend * np.array(_WRONG))
-    colors[~compared] = _UNKNOWN
+    colors[~compared] = _NOT_COMPARED
     return np.asarray(colors, dtype=np.uint8)
 
 
-def add_points(box: ET.Element, assessment: SampleAssessment, raster: ClassRaster) -> None:
-    """The answered points over the picture of the map; those that are wrong lie on top."""
-    width, height = 100 * _aspect(raster.geobox), 100.0
-    box.set("class", "picture pale")
-    svg = add(
-        box,
-        "svg",
-        viewBox=f"0 0 {width:.2f} {height:g}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label="Points of the sample",
-    )
-    order = np.argsort(~assessment.right, kind="stable")
-    for index in order.tolist():
-        row, col = assessment.pixels[index].tolist()
-        add(
-            svg,
-            "circle",
-            class_="right" if assessment.right[index] else "wrong",
-            cx=f"{width * (col + 0.5) / raster.width:.2f}",
-            cy=f"{height * (row + 0.5) / raster.height:.2f}",
-            r="0.9",
-            stroke="#fff",
-            stroke_width="0.25",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointMark:
+    """A point of a sample on the picture of the map."""
+
+    across: float
+    """0 at the left edge of the map to 1 at the right one."""
+    down: float
+    """0 at its upper edge to 1 at the lower one."""
+    right: bool
+    """Whether the map has the reference class there."""
+
+
+def point_marks(evaluation: SampleEvaluation, raster: ClassRaster) -> list[PointMark]:
+    """The answered points, those that are right first, so that wrong ones are drawn over them."""
+    return [
+        PointMark(across=(col + 0.5) / raster.width, down=(row + 0.5) / raster.height, right=right)
+        for right in (True, False)
+        for row, col in evaluation.pixels[evaluation.right == right].tolist()
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBar:
+    """A bin of confidence that holds pixels."""
+
+    start: float
+    """Lowest confidence of the bin, 0 to 1."""
+    accuracy: float
+    """Fraction of its pixels that are right."""
+    opacity: float
+    """0.35 to 1; pale where the bin holds few pixels."""
+    pixels: int
+    confidence: float
+    """Mean of its pixels."""
+
+
+def reliability_bars(reliability: Reliability) -> list[ReliabilityBar]:
+    """The bins that hold pixels, from low confidence to high."""
+    most = int(reliability.count.max())
+    return [
+        ReliabilityBar(
+            start=index / BINS,
+            accuracy=float(reliability.accuracy[index]),
+            opacity=0.35 + 0.65 * math.sqrt(pixels / most),
+            pixels=pixels,
+            confidence=float(reliability.confidence[index]),
         )
+        for index, pixels in enumerate(reliability.count.tolist())
+        if pixels
+    ]
 
 
-def _shown_classes(classes: Sequence[LegendClass]) -> list[tuple[str, str]]:
-    keys = [(entry.name, entry.color) for entry in classes[:_LONGEST_KEY]]
-    further = len(classes) - len(keys)
-    return keys + ([(f"and {further} more", "#ffffff")] if further else [])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaLine:
+    """The areas of a class along an axis: 0 at its start to 1 at its end."""
+
+    name: str
+    color: str
+    low: float
+    """Lower end of the 95% interval."""
+    high: float
+    estimate: float
+    mapped: float | None
+    """None where the class is not on the map."""
 
 
-def _add_key(caption: ET.Element, entries: Iterable[tuple[str, str]]) -> None:
-    key = add(caption, "span", class_="key")
-    for name, color in entries:
-        entry = add(key, "span")
-        add(entry, "span", class_="swatch", style=f"background:{color}")
-        add(entry, "span", name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AreaChart:
+    """Areas of all classes on one axis."""
+
+    ticks: tuple[tuple[float, str], ...]
+    """Positions along the axis, and hectares."""
+    lines: tuple[AreaLine, ...]
+
+
+def area_chart(evaluation: SampleEvaluation) -> AreaChart:
+    """Estimated areas with their intervals, and mapped areas."""
+    areas = evaluation.estimates.areas_m2.times(1 / _M2_IN_HA)
+    mapped = evaluation.estimates.mapped_area_m2 / _M2_IN_HA
+    high = areas.value + areas.margin
+    longest = float(max(high.max(), mapped.max()))
+    step = _round_step(longest / 4)
+    end = step * math.ceil(longest / step - 1e-9)
+
+    def along(hectares: NDArray[np.float64]) -> list[float]:
+        positions: list[float] = np.clip(hectares / end, 0.0, 1.0).tolist()
+        return positions
+
+    estimated = zip(*map(along, (areas.value - areas.margin, high, areas.value)), strict=True)
+    on_map = [*along(mapped), *[None] * (len(evaluation.classes) - len(mapped))]
+    ticks = np.arange(round(end / step) + 1) * step
+    return AreaChart(
+        ticks=tuple((tick / end, f"{tick:,.6g}") for tick in ticks.tolist()),
+        lines=tuple(
+            AreaLine(
+                name=entry.name,
+                color=entry.color,
+                low=lowest,
+                high=highest,
+                estimate=estimate,
+                mapped=position,
+            )
+            for entry, (lowest, highest, estimate), position in zip(
+                evaluation.classes, estimated, on_map, strict=True
+            )
+        ),
+    )
+
+
+def _round_step(least: float) -> float:
+    """The next of 1, 2, 5, 10, ... times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= least * (1 - 1e-9))
+
+
+def _png_url(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (height, width, 3 or 4) as a `data:` URL."""
+    buffer = io.BytesIO()
+    # Without it the file names the library's version: the same pixels give the same bytes.
+    unnamed: dict[str, Any] = {"Software": None}
+    imsave(buffer, pixels, format="png", metadata=unnamed)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _aspect(geobox: GeoBox) -> float:
-    """Width to height on the ground, whatever the number of pixels."""
+    """Width over height on the ground, whatever the number of pixels."""
     across, down = np.linalg.norm(pixel_step_m(geobox), axis=0)
     return float(geobox.width * across / (geobox.height * down))

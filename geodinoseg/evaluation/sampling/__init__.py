@@ -1,1 +1,1 @@
-"""Random samples of points, and the areas that follow from them."""
+"""Random samples of points, and area estimates from them."""

@@ -1,8 +1,8 @@
 """Accuracy and area with standard errors, from a stratified random sample of a map.
 
 Olofsson, Foody, Herold, Stehman, Woodcock, Wulder (2014), "Good practices for estimating area and
-assessing accuracy of land change", Remote Sensing of Environment 148; numbers of equations are
-theirs. Strata are the map's classes.
+assessing accuracy of land change", Remote Sensing of Environment 148; equations are numbered as
+there. Strata are the map's classes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from geodinoseg.evaluation.accuracy import ratio
 
-CONFIDENCE_LEVEL = 0.95
-"""Of the intervals."""
 Z = 1.96
-"""Standard errors from an estimate to the end of its interval, as the paper has it."""
+"""Standard errors in half a 95% interval, as in the paper."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Estimate:
-    """Estimates of one kind; NaN where the sample has nothing to say."""
+    """Estimates of one kind; NaN where the sample gives none."""
 
     value: NDArray[np.float64]
     """(classes,), or () for a measure of the whole map."""
@@ -43,11 +41,11 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AreaEstimates:
-    """What a stratified random sample says of a map. Made by `estimate_areas`."""
+    """Accuracy and area estimates from a stratified random sample. Made by `estimate_areas`."""
 
     counts: NDArray[np.int64]
-    """(strata, classes) points by mapped class and reference class; class i of the first ones is
-    stratum i, further ones are not on the map."""
+    """(strata, classes) points by mapped class and reference class; the first classes are the
+    strata, in the same order, further ones are not on the map."""
     mapped_area_m2: NDArray[np.float64]
     """(strata,) area of each class on the map, square metres."""
 
@@ -58,18 +56,18 @@ class AreaEstimates:
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """W_i, the share of each stratum in the map's area, (strata,)."""
+        """W_i, the fraction of the map's area in each stratum, (strata,)."""
         return np.asarray(self.mapped_area_m2 / self.mapped_area_m2.sum(), dtype=np.float64)
 
     @cached_property
     def proportions(self) -> NDArray[np.float64]:
-        """The error matrix in shares of the area, (strata, classes): W_i n_ij / n_i+ (eq. 4)."""
-        return np.asarray(self.weights[:, None] * self._shares, dtype=np.float64)
+        """The error matrix in fractions of the area, (strata, classes): W_i n_ij / n_i+ (eq. 4)."""
+        return np.asarray(self.weights[:, None] * self._row_fractions, dtype=np.float64)
 
     @cached_property
     def overall(self) -> Estimate:
         """Overall accuracy, (): sum of p_ii (eq. 1), variance by eq. 5."""
-        users = self._shares.diagonal()
+        users = self._row_fractions.diagonal()
         variance = (self.weights**2 * users * (1 - users) / self._freedom).sum()
         return Estimate(
             value=np.asarray(self.proportions.trace()), standard_error=np.asarray(np.sqrt(variance))
@@ -81,7 +79,7 @@ class AreaEstimates:
 
         NaN for classes that are not on the map.
         """
-        users = self._shares.diagonal()
+        users = self._row_fractions.diagonal()
         errors = np.sqrt(users * (1 - users) / self._freedom)
         return Estimate(value=self._padded(users), standard_error=self._padded(errors))
 
@@ -89,36 +87,36 @@ class AreaEstimates:
     def producers(self) -> Estimate:
         """Producer's accuracy, (classes,): p_jj / p_+j (eq. 3), variance by eq. 7.
 
-        0 for classes that are not on the map; NaN for those that no point has as its reference.
+        0 for classes that are not on the map; NaN for classes that no point has as its reference.
         """
         strata = len(self.counts)
         columns = self.proportions.sum(axis=0)
         value = ratio(self._on_diagonal(self.proportions), columns)
-        spread = self.weights[:, None] ** 2 * self._shares * (1 - self._shares)
+        spread = self.weights[:, None] ** 2 * self._row_fractions * (1 - self._row_fractions)
         spread = spread / self._freedom[:, None]
         own = self._on_diagonal(spread)
         others = spread.sum(axis=0) - own
         variance = ratio((1 - value) ** 2 * own + value**2 * others, columns**2)
-        # Of a class that is not on the map the accuracy is 0, whatever the sample.
+        # A class that is not on the map has accuracy 0, whatever the sample.
         variance[strata:] = np.where(np.isnan(value[strata:]), np.nan, 0.0)
         return Estimate(value=value, standard_error=np.sqrt(variance))
 
     @cached_property
     def areas_m2(self) -> Estimate:
         """Area of each class by the reference, (classes,) square metres (eq. 9 to 11)."""
-        variance = self.weights[:, None] ** 2 * self._shares * (1 - self._shares)
+        variance = self.weights[:, None] ** 2 * self._row_fractions * (1 - self._row_fractions)
         errors = np.sqrt((variance / self._freedom[:, None]).sum(axis=0))
-        share = Estimate(value=self.proportions.sum(axis=0), standard_error=errors)
-        return share.times(self.total_area_m2)
+        fraction = Estimate(value=self.proportions.sum(axis=0), standard_error=errors)
+        return fraction.times(self.total_area_m2)
 
     @cached_property
-    def _shares(self) -> NDArray[np.float64]:
+    def _row_fractions(self) -> NDArray[np.float64]:
         """n_ij / n_i+, (strata, classes)."""
         return np.asarray(self.counts / self.counts.sum(axis=1, keepdims=True), dtype=np.float64)
 
     @cached_property
     def _freedom(self) -> NDArray[np.int64]:
-        """n_i+ - 1; a stratum of one pixel has no variance, whatever it is divided by."""
+        """n_i+ - 1; at least 1, as a stratum of one pixel has no variance to divide."""
         return np.asarray(np.maximum(self.counts.sum(axis=1) - 1, 1), dtype=np.int64)
 
     def _padded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -138,9 +136,9 @@ def estimate_areas(counts: Any, mapped_area_m2: Any) -> AreaEstimates:
     """Estimate accuracy and area from a stratified random sample.
 
     Args:
-        counts: (strata, classes) points of each mapped class (rows) that have each class as their
-            reference (columns). Column i is the class of row i; columns past the rows are classes
-            that the map does not have.
+        counts: (strata, classes) points by mapped class (rows) and reference class (columns).
+            Column i is the class of row i; columns beyond the rows are classes that the map does
+            not have.
         mapped_area_m2: (strata,) area of each mapped class, square metres.
 
     Returns:
@@ -148,7 +146,7 @@ def estimate_areas(counts: Any, mapped_area_m2: Any) -> AreaEstimates:
 
     Raises:
         ValueError: the shapes do not fit, a stratum has no point or no area, or a number is
-            negative or no number.
+            negative or not finite.
     """
     matrix = np.asarray(counts, dtype=np.int64)
     areas = np.asarray(mapped_area_m2, dtype=np.float64)
@@ -158,7 +156,7 @@ def estimate_areas(counts: Any, mapped_area_m2: Any) -> AreaEstimates:
             f"classes as strata or more, and (strata,)."
         )
     if not (np.isfinite(areas) & (areas > 0)).all() or (matrix < 0).any():
-        raise ValueError("areas are above 0, and counts not below.")
+        raise ValueError("areas must be above 0, and counts 0 or more.")
     if not matrix.sum(axis=1).all():
-        raise ValueError("a stratum without a point says nothing; leave it out of the map.")
+        raise ValueError("a stratum has no point; leave it out of the map.")
     return AreaEstimates(counts=matrix, mapped_area_m2=areas)

@@ -1,39 +1,38 @@
-"""From a map to a stratified random sample of its pixels."""
+"""A stratified random sample of a map's pixels: how many points, and which.
+
+After Olofsson et al. (2014), Remote Sensing of Environment 148, section 5.1; sample sizes after
+Cochran (1977), Sampling Techniques, eq. 5.25.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-from geodinoseg.evaluation.accuracy import aligned
-from geodinoseg.evaluation.sampling.points import PARTS, Stratum, check_point_output, write_points
-from geodinoseg.evaluation.sampling.sampling_design import (
-    EXPECTED_ACCURACY,
-    FEWEST_PER_CLASS,
-    MIN_PER_CLASS,
-    STANDARD_ERROR,
-    Allocation,
-    allocate,
-    sample_size,
-)
+from geodinoseg.evaluation.accuracy import format_table
+from geodinoseg.evaluation.sampling.points import Stratum, check_point_output, write_points
 from geodinoseg.evaluation.sampling.strata import (
-    FilePath,
     Strata,
     count_strata,
     draw_pixels,
     hectares,
     open_with_areas,
 )
-from geodinoseg.files.atomic import check_output
-from geodinoseg.polygons.writer import check_parts
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
 
+Allocation = Literal["balanced", "proportional", "equal"]
+"""How points are allocated to classes; see `allocate`."""
+FEWEST_PER_CLASS = 2
+"""Points below which a class has no variance."""
 _COUNTING = 0.9
 
 
@@ -42,31 +41,31 @@ class SampleOptions:
     """How a sample is drawn."""
 
     points: int | None = None
-    """In all; None takes as many as `standard_error` needs."""
-    standard_error: float = STANDARD_ERROR
-    """Wanted of overall accuracy, 0 to 1."""
-    expected_accuracy: float = EXPECTED_ACCURACY
-    """User's accuracy as it is guessed, 0 to 1."""
+    """In total; None = as many as `standard_error` needs."""
+    standard_error: float = 0.02
+    """Target standard error of overall accuracy, 0 to 1."""
+    expected_accuracy: float = 0.8
+    """User's accuracy expected of all classes, 0 to 1."""
     expected_by_class: Mapping[str, float] = field(default_factory=dict)
-    """The same by name, of classes where it differs."""
+    """The same by class name, where it differs."""
     allocation: Allocation = "balanced"
-    """How points are given to classes."""
-    min_per_class: int = MIN_PER_CLASS
-    """Points of a class at least, in the balanced allocation."""
+    """How points are allocated to classes."""
+    min_per_class: int = 50
+    """Fewest points of a class in the balanced allocation; the paper advises 50 to 100."""
     seed: int = 0
     """Of the random numbers, 0 or more; the same seed draws the same points."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no size of a sample.
+        """Check the values.
 
         Raises:
-            ValueError: a share outside 0 to 1, or a number below its least.
+            ValueError: a fraction is outside 0 to 1, or a number below its minimum.
         """
-        shares = (self.expected_accuracy, *self.expected_by_class.values())
-        if not 0 < self.standard_error < 1 or not all(0 <= share <= 1 for share in shares):
-            raise ValueError("standard error and expected accuracy are shares, 0 to 1.")
+        fractions = (self.expected_accuracy, *self.expected_by_class.values())
+        if not 0 < self.standard_error < 1 or not all(0 <= value <= 1 for value in fractions):
+            raise ValueError("standard error and expected accuracy must be fractions, 0 to 1.")
         if self.seed < 0 or self.min_per_class < FEWEST_PER_CLASS or (self.points or 1) < 1:
-            raise ValueError("a seed is 0 or more, a class has 2 points or more, a sample 1.")
+            raise ValueError("give a seed of 0 or more, 2 points per class or more, and 1 in all.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,27 +79,27 @@ class SampleDesign:
 
     @property
     def points(self) -> int:
-        """In all."""
+        """In total."""
         return sum(stratum.points for stratum in self.strata)
 
     def table(self) -> str:
         """The design as text for a terminal."""
         total = sum(stratum.area_m2 for stratum in self.strata)
         areas = hectares([stratum.area_m2 for stratum in self.strata])
-        lines = [("class", "area ha", "share", "points")]
+        lines = [("class", "area ha", "fraction", "points")]
         lines += [
             (s.name, area, f"{s.area_m2 / total:.1%}", f"{s.points:,}")
             for s, area in zip(self.strata, areas, strict=True)
         ]
-        return aligned(lines)
+        return format_table(lines)
 
 
 _DEFAULTS = SampleOptions()
 
 
 def draw_sample(
-    class_raster: FilePath | ClassRaster,
-    output: FilePath,
+    class_raster: PathLike | ClassRaster,
+    output: PathLike,
     *,
     options: SampleOptions = _DEFAULTS,
     overwrite: bool = False,
@@ -109,56 +108,38 @@ def draw_sample(
     """Draw a stratified random sample of a map's pixels; strata are its classes.
 
     Each pixel of a class has the same chance; in degrees, one in proportion to its area. Points
-    lie at the centres of pixels, in random order, with an empty column `reference` to fill in.
+    are the centres of pixels, in random order, with an empty column `reference` to fill in.
 
     Args:
         class_raster: the map.
         output: a `.gpkg`.
-        options: how many points, and how they are shared out.
-        overwrite: whether a file that is there may be replaced.
-        progress: told how far the work is.
+        options: the number of points and their allocation.
+        overwrite: whether an existing file may be replaced.
+        progress: called with the fraction done.
 
     Raises:
-        SceneError: the map cannot be read, has no place, or cannot give as many points.
+        SceneError: the map cannot be read, is not georeferenced, or has too few pixels.
         OutputError: the file cannot be written there.
     """
     raster = open_with_areas(class_raster)
-    target = check_output(output, overwrite=overwrite, suffixes=(".gpkg",), inputs=[raster.path])
-    check_point_output(target)
-    if not overwrite:
-        check_parts(target, PARTS)
+    target = check_point_output(output, overwrite=overwrite, inputs=[raster.path])
     expected = _expected_accuracy(raster, options)
     strata = count_strata(raster, progress=part_of(progress, 0, _COUNTING))
-    present = np.flatnonzero(strata.pixels)
-    if not len(present):
-        raise SceneError(f"{raster.path}: holds no class, every pixel is nodata; nothing to draw.")
-    weights = strata.areas_m2[present] / strata.areas_m2.sum()
-    points = np.zeros(len(strata.pixels), dtype=np.int64)
-    try:
-        points[present] = allocate(
-            _wanted_points(options, weights, expected[present], strata.pixels[present]),
-            weights=weights,
-            pixels=strata.pixels[present],
-            allocation=options.allocation,
-            min_per_class=options.min_per_class,
-        )
-    except SceneError as error:
-        raise SceneError(f"{raster.path}: {error}") from error
-    drawn = draw_pixels(
-        strata, points, seed=options.seed, progress=part_of(progress, _COUNTING, 1.0)
-    )
-    described = tuple(_stratum(strata, points, int(channel)) for channel in present)
+    points = _points_by_class(strata, expected, options)
+    drawing = part_of(progress, _COUNTING, 1.0)
+    pixels = np.concatenate(draw_pixels(strata, points, seed=options.seed, progress=drawing))
     class_ids = np.repeat(raster.legend.class_ids, points)
     # Shuffled, so that the order does not tell the class.
     order = np.random.default_rng([options.seed, len(class_ids)]).permutation(len(class_ids))
+    design = SampleDesign(path=target, strata=_described(strata, points))
     write_points(
         target,
-        _centres(raster, np.concatenate(drawn)[order]),
+        _centres(raster, pixels[order]),
         class_ids[order],
         crs=raster.geobox.crs,
-        strata=described,
+        strata=design.strata,
     )
-    return SampleDesign(path=target, strata=described)
+    return design
 
 
 def _expected_accuracy(raster: ClassRaster, options: SampleOptions) -> NDArray[np.float64]:
@@ -174,6 +155,30 @@ def _expected_accuracy(raster: ClassRaster, options: SampleOptions) -> NDArray[n
     return np.array(values, dtype=np.float64)
 
 
+def _points_by_class(
+    strata: Strata, expected: NDArray[np.float64], options: SampleOptions
+) -> NDArray[np.int64]:
+    """(classes,) of the legend; 0 for classes that the map does not show."""
+    path = strata.raster.path
+    present = np.flatnonzero(strata.pixels)
+    if not len(present):
+        raise SceneError(f"{path}: holds no class, every pixel is nodata; nothing to draw.")
+    weights = strata.areas_m2[present] / strata.areas_m2.sum()
+    pixels = strata.pixels[present]
+    points = np.zeros(len(strata.pixels), dtype=np.int64)
+    try:
+        points[present] = allocate(
+            _wanted_points(options, weights, expected[present], pixels),
+            weights=weights,
+            pixels=pixels,
+            allocation=options.allocation,
+            min_per_class=options.min_per_class,
+        )
+    except SceneError as error:
+        raise SceneError(f"{path}: {error}") from error
+    return points
+
+
 def _wanted_points(
     options: SampleOptions,
     weights: NDArray[np.float64],
@@ -187,14 +192,94 @@ def _wanted_points(
     return int(np.clip(needed, np.minimum(least, pixels).sum(), pixels.sum()))
 
 
-def _stratum(strata: Strata, points: NDArray[np.int64], channel: int) -> Stratum:
-    entry = strata.raster.legend.classes[channel]
-    return Stratum(
-        class_id=entry.class_id,
-        name=entry.name,
-        pixels=int(strata.pixels[channel]),
-        area_m2=float(strata.areas_m2[channel]),
-        points=int(points[channel]),
+def sample_size(
+    weights: NDArray[np.float64], expected_accuracy: NDArray[np.float64], standard_error: float
+) -> int:
+    """Points for a standard error of overall accuracy: (sum_i W_i S_i / S(O))^2, rounded up.
+
+    S_i = sqrt(U_i (1 - U_i)); maps have so many pixels that the finite population correction is
+    left out.
+
+    Args:
+        weights: (classes,) W_i, fraction of the map's area.
+        expected_accuracy: (classes,) U_i, expected user's accuracy, 0 to 1.
+        standard_error: S(O), above 0.
+    """
+    spread = np.sqrt(expected_accuracy * (1 - expected_accuracy))
+    return math.ceil(float((weights * spread).sum() / standard_error) ** 2)
+
+
+def allocate(
+    points: int,
+    *,
+    weights: NDArray[np.float64],
+    pixels: NDArray[np.int64],
+    allocation: Allocation,
+    min_per_class: int,
+) -> NDArray[np.int64]:
+    """Allocate points to classes.
+
+    `proportional`: by area, at least 2. `equal`: the same number each. `balanced`, between the
+    two as the paper advises: rare classes get `min_per_class`, and the rest goes to the others by
+    area. A class gets no more points than it has pixels; others then get more.
+
+    Args:
+        points: in total.
+        weights: (classes,) fraction of the map's area.
+        pixels: (classes,) pixels of each class, at least 1.
+        allocation: the rule.
+        min_per_class: of `balanced`.
+
+    Returns:
+        (classes,) points; their sum is `points`.
+    """
+    least = np.minimum(min_per_class if allocation == "balanced" else FEWEST_PER_CLASS, pixels)
+    if points < least.sum():
+        raise SceneError(
+            f"{points} points are too few for {len(pixels)} classes with at least {least.max()} "
+            f"each; give --points {least.sum()} or more, or lower --min-per-class."
+        )
+    if points > pixels.sum():
+        raise SceneError(f"{points} points are more than the {pixels.sum()} pixels of the map.")
+    shares = np.ones(len(weights)) if allocation == "equal" else weights
+    return _rounded(_filled(points, shares, least, pixels), points, pixels)
+
+
+def _filled(points: int, shares: Any, least: Any, most: Any) -> NDArray[np.float64]:
+    """Shares times the one factor by which, clipped to least and most, they sum to the points."""
+    low, high = 0.0, float((most / shares).max()) + 1
+    for _ in range(200):
+        factor = (low + high) / 2
+        if np.clip(factor * shares, least, most).sum() < points:
+            low = factor
+        else:
+            high = factor
+    return np.asarray(np.clip(high * shares, least, most), dtype=np.float64)
+
+
+def _rounded(
+    wanted: NDArray[np.float64], points: int, most: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Integers that sum to the points: rounded down, then up where the remainder is largest."""
+    # The search ends slightly off whole numbers.
+    whole: NDArray[np.int64] = np.floor(wanted + 1e-6).astype(np.int64)
+    order = np.argsort(-np.where(whole < most, wanted - whole, -np.inf), kind="stable")
+    whole[order[: points - int(whole.sum())]] += 1
+    return whole
+
+
+def _described(strata: Strata, points: NDArray[np.int64]) -> tuple[Stratum, ...]:
+    """The classes that the map shows."""
+    return tuple(
+        Stratum(
+            class_id=entry.class_id,
+            name=entry.name,
+            pixels=int(strata.pixels[index]),
+            area_m2=float(strata.areas_m2[index]),
+            points=int(points[index]),
+        )
+        for index, entry in enumerate(strata.raster.legend)
+        if strata.pixels[index]
     )
 
 

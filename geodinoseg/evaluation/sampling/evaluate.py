@@ -1,4 +1,4 @@
-"""From a filled-in sample to accuracy and areas."""
+"""Accuracy and areas from a sample that was filled in."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
-from geodinoseg.evaluation.accuracy import aligned, shown
+from geodinoseg.evaluation.accuracy import format_measure, format_table
 from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estimate_areas
+from geodinoseg.evaluation.sampling.draw import FEWEST_PER_CLASS
 from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
-from geodinoseg.evaluation.sampling.sampling_design import FEWEST_PER_CLASS
-from geodinoseg.evaluation.sampling.strata import FilePath, hectares, open_with_areas, read_pixels
+from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, read_pixels
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.pixel_space import PixelSpace
 from geodinoseg.legend import PALETTE, Legend, LegendClass
 from geodinoseg.rasters.class_raster import ClassRaster
@@ -28,25 +29,25 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class SampleAssessment:
-    """What a filled-in sample says of a map. Made by `evaluate_sample`."""
+class SampleEvaluation:
+    """Estimates from a sample that was filled in. Made by `evaluate_sample`."""
 
     path: Path | str
     """The class raster; text where it is an address."""
     points_path: str
     """The file of points."""
     classes: tuple[LegendClass, ...]
-    """Of the columns of the error matrix; the first are those on the map, its strata."""
+    """Columns of the error matrix; the first ones are those on the map, its strata."""
     estimates: AreaEstimates
-    """The error matrix and what follows from it."""
+    """The error matrix and the estimates from it."""
     drawn: NDArray[np.int64]
     """(strata,) points that were drawn."""
     pixels: NDArray[np.int64]
     """(answered, 2) row and column of each answered point on the map."""
     right: NDArray[np.bool_]
-    """(answered,) whether the map has its reference class there."""
+    """(answered,) True = the map has the reference class there."""
     allow_external: bool = False
-    """Whether the class raster may be of a kind that reaches further; see `open_class_raster`."""
+    """Whether the class raster may refer to other files; see `open_class_raster`."""
 
     @property
     def unanswered(self) -> NDArray[np.int64]:
@@ -54,14 +55,13 @@ class SampleAssessment:
         return np.asarray(self.drawn - self.estimates.counts.sum(axis=1), dtype=np.int64)
 
     def areas_ha(self) -> list[list[str]]:
-        """Areas of the classes for a person: mapped, estimated, margin and standard error."""
+        """Areas of the classes as text: mapped, estimated, margin and standard error."""
         areas, mapped = self.estimates.areas_m2, self.estimates.mapped_area_m2
         padded = np.full(len(self.classes), np.nan, dtype=np.float64)
         padded[: len(mapped)] = mapped
         kinds = (padded, areas.value, areas.margin, areas.standard_error)
-        shown_areas = hectares(np.concatenate(kinds))
-        classes = len(self.classes)
-        return [shown_areas[start : start + classes] for start in range(0, 4 * classes, classes)]
+        texts, classes = hectares(np.concatenate(kinds)), len(self.classes)
+        return [texts[start : start + classes] for start in range(0, 4 * classes, classes)]
 
     def table(self) -> str:
         """The estimates as text for a terminal."""
@@ -77,30 +77,30 @@ class SampleAssessment:
             area = f"{areas[index]} ± {margins[index]}"
             lines.append((entry.name, *accuracies, mapped[index], area, points))
         overall = f"overall accuracy {with_margin(estimates.overall, ())} (95% intervals)"
-        return f"{aligned(lines)}\n{overall}"
+        return f"{format_table(lines)}\n{overall}"
 
 
 def evaluate_sample(
-    class_raster: FilePath | ClassRaster,
-    points: FilePath,
+    class_raster: PathLike | ClassRaster,
+    points: PathLike,
     *,
     further_classes: Sequence[str] = (),
-) -> SampleAssessment:
-    """Estimate accuracy and areas from a sample that a person filled in.
+) -> SampleEvaluation:
+    """Estimate accuracy and areas from a sample that was filled in.
 
-    Points without an answer are left out, with a warning: the others of their class stand for
-    them. What was filled in is a class of the map's legend, by name or id, or one of the further
+    Points without an answer are left out, with a warning: the other points of their class stand
+    for them. An answer is a class of the map's legend, by name or id, or one of the further
     classes.
 
     Args:
         class_raster: the map that the sample was drawn from.
         points: the file that `draw_sample` wrote.
-        further_classes: names of classes that are there on the ground and not in the legend.
+        further_classes: names of classes that occur on the ground but not in the legend.
 
     Raises:
         SceneError: the map cannot be read.
-        LabelError: the file is no such sample, another map's, or hardly answered, or an answer is
-            no class.
+        LabelError: the file is not a sample, is of another map or has too few answers, or an
+            answer is not a class.
     """
     raster = open_with_areas(class_raster)
     path = os.fspath(points)
@@ -116,7 +116,7 @@ def evaluate_sample(
     np.add.at(counts, (rows.astype(np.intp), columns[answered]), 1)
     drawn = np.array([stratum.points for stratum in sample.strata], dtype=np.int64)
     _check_answered(path, sample.strata, drawn, counts.sum(axis=1))
-    return SampleAssessment(
+    return SampleEvaluation(
         path=raster.path,
         points_path=path,
         classes=classes,
@@ -129,9 +129,9 @@ def evaluate_sample(
 
 
 def with_margin(estimate: Estimate, index: Any) -> str:
-    """An estimate for a person, with half its 95% interval; a dash where there is none."""
+    """An estimate as text, with half its 95% interval; a dash where there is none."""
     value, margin = float(estimate.value[index]), float(estimate.margin[index])
-    return f"{shown(value)} ± {shown(margin)}" if math.isfinite(value) else "-"
+    return f"{format_measure(value)} ± {format_measure(margin)}" if math.isfinite(value) else "-"
 
 
 def _columns(
@@ -143,7 +143,7 @@ def _columns(
         if stratum.class_id not in by_id or by_id[stratum.class_id].name != stratum.name:
             raise LabelError(
                 f"{path}: was drawn from a map with the class {stratum.class_id} {stratum.name}, "
-                f"which this one has not; give the map that the sample was drawn from."
+                f"which this map does not have; give the map that the sample was drawn from."
             )
     sampled = [stratum.class_id for stratum in strata]
     known = [by_id[class_id] for class_id in sampled]
@@ -157,15 +157,11 @@ def _columns(
 
 
 def _pixels_of(path: str, sample: PointSample, raster: ClassRaster) -> NDArray[np.int64]:
-    """(points, 2) row and column of each point.
-
-    Raises:
-        LabelError: one lies outside the map.
-    """
+    """(points, 2) row and column of each point; refuses points outside the map."""
     space = PixelSpace.for_labels(path, sample.crs, raster.geobox)
     positions = space.to_pixels(sample.coordinates)
     limits = (raster.width, raster.height)
-    outside = ~((positions >= 0) & (positions < limits)).all(axis=1)  # also of what is no number
+    outside = ~((positions >= 0) & (positions < limits)).all(axis=1)  # NaN included
     if outside.any():
         raise LabelError(
             f"{path}: {int(outside.sum())} of the points lie outside {raster.path}, such as point "
@@ -177,9 +173,9 @@ def _pixels_of(path: str, sample: PointSample, raster: ClassRaster) -> NDArray[n
 def _check_map_classes(
     path: str, sample: PointSample, pixels: NDArray[np.int64], raster: ClassRaster
 ) -> None:
-    channels = read_pixels(raster, [(row, col) for row, col in pixels.tolist()])
+    indices = read_pixels(raster, [(row, col) for row, col in pixels.tolist()])
     drawn = [sample.map_class_ids[number] for number in sample.point_ids.tolist()]
-    ids = np.append(raster.legend.class_ids, -1)[channels]
+    ids = np.append(raster.legend.class_ids, -1)[indices]
     other = np.flatnonzero(ids != drawn)
     if len(other):
         names = {entry.class_id: entry.name for entry in raster.legend} | {-1: "no class"}
@@ -187,20 +183,16 @@ def _check_map_classes(
         raise LabelError(
             f"{path}: at {len(other)} points the map has another class than the one they were "
             f"drawn from (point {sample.point_ids[first]}: {names[int(ids[first])]} instead of "
-            f"{names[drawn[first]]}); give the map that the sample was drawn from, with the "
-            f"points where they were."
+            f"{names[drawn[first]]}); give the map that the sample was drawn from, and do not move "
+            f"the points."
         )
 
 
 def _answers(path: str, sample: PointSample, classes: Sequence[LegendClass]) -> NDArray[np.int64]:
-    """(points,) column of each answer, -1 where there is none.
-
-    Raises:
-        LabelError: an answer is no class, or there is none at all.
-    """
+    """(points,) column of each answer, -1 where there is none; refuses answers of no class."""
     by_name = {entry.name: column for column, entry in enumerate(classes)}
     by_id = {str(entry.class_id): column for column, entry in enumerate(classes)}
-    # A class that is called 2 is meant before the one whose id is 2.
+    # A class named 2 takes precedence over the class with id 2.
     columns = by_id | {name.casefold(): column for name, column in by_name.items()} | by_name
     strange = Counter(
         answer
@@ -210,9 +202,9 @@ def _answers(path: str, sample: PointSample, classes: Sequence[LegendClass]) -> 
     if strange:
         listed = ", ".join(f"{answer!r} ({count})" for answer, count in strange.most_common(8))
         raise LabelError(
-            f"{path}: reference holds what is no class: {listed}; classes are "
-            f"{', '.join(by_name)}. Correct them, or say --further-class where the ground has a "
-            f"class that the map lacks."
+            f"{path}: reference holds values that are not classes: {listed}; classes are "
+            f"{', '.join(by_name)}. Correct them, or name a class that the map lacks with "
+            f"--further-class."
         )
     if not any(sample.references):
         raise LabelError(
@@ -232,7 +224,7 @@ def _check_answered(
         if count < min(FEWEST_PER_CLASS, stratum.pixels):
             raise LabelError(
                 f"{path}: class {stratum.name} has {count} answered of its {stratum.points} "
-                f"points, and fewer than {FEWEST_PER_CLASS} say nothing; fill in more of them."
+                f"points, and at least {FEWEST_PER_CLASS} are needed; fill in more of them."
             )
     open_points = int((drawn - answered).sum())
     if open_points:

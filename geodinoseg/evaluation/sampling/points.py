@@ -1,7 +1,7 @@
-"""A sample of points as a GeoPackage: a layer for the interpreter, and a note out of sight.
+"""A sample of points as a GeoPackage: a layer for the interpreter, and a note in the metadata.
 
-The layer says nothing of the map's class at a point, since who knows it sees it there: points come
-in random order, and what `evaluate` needs lies in the file's metadata.
+The layer does not tell the map's class at a point, as the interpretation would be biased towards
+it: points are in random order, and what `evaluate` needs is in the file's metadata.
 """
 
 from __future__ import annotations
@@ -23,25 +23,20 @@ import pyogrio
 import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError, OutputError, one_line
-from geodinoseg.files.atomic import atomic_file
+from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-from geodinoseg.polygons.writer import find_parts
+from geodinoseg.polygons.writer import GEOPACKAGE, WRITE_ERRORS, check_sidecars, find_sidecars
 from geodinoseg.qgis.geopackage import add_layer_style, add_note, check_layer_name, read_note
 from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
-
-PARTS = (".gpkg-wal", ".gpkg-shm", ".gpkg-journal")
-"""Endings of files that belong to an open or broken GeoPackage."""
-_WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stratum:
-    """A class of a map as it was sampled."""
+    """A class of a map and its points in a sample."""
 
     class_id: int
     """In the raster."""
@@ -57,29 +52,29 @@ class Stratum:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class PointSample:
-    """What a file of sampled points holds."""
+    """The contents of a file of sampled points."""
 
     strata: tuple[Stratum, ...]
     """The classes."""
     crs: pyproj.CRS | None
     """Of the coordinates."""
     point_ids: NDArray[np.int64]
-    """(points,) numbers of the points that are in the layer."""
+    """(points,) numbers of the points in the layer."""
     coordinates: NDArray[np.float64]
     """(points, 2), x and y."""
     references: tuple[str, ...]
-    """(points,) what was filled in, without blanks round it; empty where nothing was."""
+    """(points,) answers without surrounding blanks; empty where there is none."""
     map_class_ids: dict[int, int]
-    """Class id of the map at each point that was drawn, by its number."""
+    """Class id of the map at each point drawn, by its number."""
 
 
-def check_point_output(target: Path) -> None:
-    """Refuse a name that a layer cannot have.
-
-    Raises:
-        OutputError: the stem of the file is that of a table of the format.
-    """
+def check_point_output(output: PathLike, *, overwrite: bool, inputs: Sequence[PathLike]) -> Path:
+    """Check before any work whether a sample can be written."""
+    target = check_output(output, overwrite=overwrite, suffixes=(".gpkg",), inputs=inputs)
     check_layer_name(target)
+    if not overwrite:
+        check_sidecars(target, GEOPACKAGE.sidecars)
+    return target
 
 
 def write_points(
@@ -89,18 +84,15 @@ def write_points(
     *,
     crs: CRS | None,
     strata: Sequence[Stratum],
-) -> Path:
-    """Write a sample; a file of this name is replaced.
+) -> None:
+    """Write a sample; an existing file is replaced.
 
     Args:
         target: a `.gpkg`.
         coordinates: (points, 2), x and y, in the order of their numbers.
         class_ids: (points,) class of the map at each.
         crs: of the coordinates.
-        strata: the classes, in the order of the list to choose from.
-
-    Raises:
-        OutputError: the disk is full.
+        strata: the classes, in the order of the list of answers.
     """
     numbers = np.arange(1, len(coordinates) + 1, dtype=np.int64)
     frame = geopandas.GeoDataFrame(
@@ -108,39 +100,33 @@ def write_points(
         geometry=shapely.points(coordinates),
         crs=None if crs is None else crs.to_wkt(),
     )
-    with atomic_file(target, stale_sidecars=find_parts(target, PARTS)) as path:
+    with atomic_file(target, stale_sidecars=find_sidecars(target, GEOPACKAGE.sidecars)) as path:
         try:
             _write_layer(frame, path)
             add_note(path, _note(strata, numbers, class_ids))
-        except (*_WRITE_ERRORS, sqlite3.Error, RuntimeError) as error:
+        except (*WRITE_ERRORS, sqlite3.Error, RuntimeError) as error:
             raise OutputError(
                 f"{target}: could not be written; is the disk full? ({one_line(error)})."
             ) from error
         qml = sample_points_qml([stratum.name for stratum in strata])
         add_layer_style(path, qml, target=target)
-    return target
 
 
 def read_points(path: str) -> PointSample:
-    """Read a sample that `write_points` wrote and a person filled in.
-
-    Raises:
-        LabelError: the file is missing, damaged or none of ours, or its points are not those that
-            were drawn.
-    """
+    """Read a sample that `write_points` wrote and a person filled in."""
     strata, map_class_ids = _read_note(path)
     layer = open_vector_layer(path)
     missing = [name for name in (POINT_FIELD, REFERENCE_FIELD) if name not in layer.columns]
     if missing:
         raise LabelError(
-            f"{path}: has no column {missing[0]!r} any more; draw the sample again, or give the "
-            f"column its name back."
+            f"{path}: no longer has a column {missing[0]!r}; draw the sample again, or restore the "
+            f"column's name."
         )
     frame = layer.read([POINT_FIELD, REFERENCE_FIELD])
     geometries = np.array(frame.geometry.array, dtype=object)
     kinds = shapely.get_type_id(geometries)  # -1 where there is none
     if (kinds != shapely.GeometryType.POINT).any() or shapely.is_empty(geometries).any():
-        raise LabelError(f"{path}: holds something that is no point; draw the sample again.")
+        raise LabelError(f"{path}: holds a geometry that is not a point; draw the sample again.")
     return PointSample(
         strata=strata,
         crs=crs_of(frame),
@@ -158,11 +144,10 @@ def _write_layer(frame: Any, path: Path) -> None:
             frame,
             os.fspath(path),
             layer=path.stem,
-            driver="GPKG",
+            driver=GEOPACKAGE.driver,
             geometry_type="Point",
-            # As for polygons: GDAL before 3.7 (QGIS 3.22 on Debian 12) warns of 1.4.
-            dataset_options={"VERSION": "1.2"},
-            layer_options={"GEOMETRY_NAME": "geom"},
+            dataset_options=GEOPACKAGE.dataset_options,
+            layer_options=GEOPACKAGE.layer_options,
         )
 
 
@@ -180,21 +165,17 @@ def _read_note(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
     if not file.is_file():
         raise LabelError(f"{path}: no such file; draw a sample with geodinoseg sample.")
     try:
-        return _understood(read_note(file))
+        return _parse_note(read_note(file))
     except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
         raise LabelError(
-            f"{path}: is no sample that geodinoseg drew: what it noted of the map's classes is "
+            f"{path}: is not a sample drawn by geodinoseg: its note on the map's classes is "
             f"missing. Give the .gpkg that geodinoseg sample wrote, filled in, not a copy "
             f"exported from it ({one_line(error)})."
         ) from error
 
 
-def _understood(note: dict[str, Any]) -> tuple[tuple[Stratum, ...], dict[int, int]]:
-    """The strata, and the class id of each point.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is not what `_note` makes.
-    """
+def _parse_note(note: dict[str, Any]) -> tuple[tuple[Stratum, ...], dict[int, int]]:
+    """The strata, and the class id of each point; refuses a note that `_note` cannot have made."""
     strata = tuple(
         Stratum(
             class_id=int(stratum["class_id"]),
@@ -207,11 +188,11 @@ def _understood(note: dict[str, Any]) -> tuple[tuple[Stratum, ...], dict[int, in
     )
     points = {int(number): int(class_id) for number, class_id in note["points"]}
     counts = Counter(points.values())
-    sound = all(
+    is_sound = all(
         s.pixels > 0 and 0 < s.area_m2 < math.inf and counts[s.class_id] == s.points for s in strata
     )
-    if not sound or sum(stratum.points for stratum in strata) != len(points):
-        raise ValueError("points and classes do not fit each other")
+    if not is_sound or sum(stratum.points for stratum in strata) != len(points):
+        raise ValueError("points and classes do not match")
     return strata, points
 
 
@@ -220,12 +201,12 @@ def _point_ids(path: str, column: Any, drawn: dict[int, int]) -> NDArray[np.int6
     strange = [value for value in values if value not in drawn]
     if strange:
         raise LabelError(
-            f"{path}: holds points that were not drawn but added later, {len(strange)} in all "
+            f"{path}: holds points that were not drawn but added later, {len(strange)} in total "
             f"(point_id {strange[0]}); remove them, as only points drawn at random count."
         )
     if len(set(values)) < len(values):
         twice = next(value for value in values if values.count(value) > 1)
-        raise LabelError(f"{path}: point {twice:.0f} is there twice; remove one of them.")
+        raise LabelError(f"{path}: point {twice:.0f} occurs twice; remove one of them.")
     return np.array(values, dtype=np.int64)
 
 

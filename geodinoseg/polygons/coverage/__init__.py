@@ -1,1 +1,1 @@
-"""Polygons as a coverage: tracing, joining over cuts, simplifying, minimum area. Plain numpy."""
+"""Polygons as a coverage: tracing, joining across cuts, simplification, minimum area."""

@@ -1,4 +1,4 @@
-"""Arcs: the boundaries of a band between its fixed points, each once; and stretches of them."""
+"""Arcs: the boundaries of a band between its fixed points, each once, and stretches of them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from geodinoseg.polygons.coverage.lattice import Edges, Lattice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arcs:
-    """Arcs, each once, as points one after the other, both ends counted."""
+    """Arcs, each once, as consecutive points, both ends included."""
 
     vertices: NDArray[np.int32]
     """(points,) vertex of the lattice."""
     cols: NDArray[np.int64]
     """(points,) lattice columns."""
     rows: NDArray[np.int64]
-    """(points,) lattice rows within the band; a port's is the cut's."""
+    """(points,) lattice rows within the band; that of a port is the cut's."""
     offsets: NDArray[np.int64]
     """(arcs + 1,): arc i has the points offsets[i] to offsets[i + 1]."""
     way_px: NDArray[np.int64]
-    """(points,) length of the boundary from the first point of all to each."""
+    """(points,) length along the boundaries from the very first point to each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Stretches:
     first: NDArray[np.int64]
     """(stretches,) point where the chord begins."""
     last: NDArray[np.int64]
-    """(stretches,) point where it ends; at least two further on."""
+    """(stretches,) point where it ends; at least two points later."""
     may_have_twin: NDArray[np.bool_]
     """(stretches,) True = another stretch may have the same two ends."""
 
@@ -54,9 +54,9 @@ class Stretches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideBounds:
-    """How far the points of each stretch lie to the side of its chord and along it.
+    """Extents of each stretch across its chord and along it.
 
-    In units of the chord's length: products of integers, exact.
+    In units of the chord's length: exact, as products of integers.
     """
 
     side_min: NDArray[np.int64]
@@ -64,7 +64,7 @@ class SideBounds:
     along_min: NDArray[np.int64]
     along_max: NDArray[np.int64]
     farthest: NDArray[np.int64]
-    """(stretches,) the point farthest to the side; from the end, where the chord has no length."""
+    """(stretches,) the point farthest from the chord; from its ends, where it has no length."""
 
     def take(self, chosen: NDArray[Any]) -> SideBounds:
         """Those of the chosen stretches."""
@@ -92,14 +92,14 @@ def find_arcs(
     cols = lattice.cols[vertices].astype(np.int64)
     rows = np.maximum(lattice.rows[vertices], 0).astype(np.int64)
     way = np.zeros(len(vertices), dtype=np.int64)
-    # The step from one arc to the next counts for nothing: only differences within arcs are used.
+    # The step from one arc to the next is irrelevant: only differences within arcs are used.
     np.cumsum(np.abs(np.diff(cols)) + np.abs(np.diff(rows)), out=way[1:])
     arcs = Arcs(vertices=vertices, cols=cols, rows=rows, offsets=offsets, way_px=way)
     return arcs, chains.closed[chosen]
 
 
 def _is_first_way(edges: Edges, chains: Chains) -> NDArray[np.bool_]:
-    """Whether a chain is the one of its arc that is taken: the arc is walked from both sides."""
+    """Which chains to keep: each arc is followed from both sides, and only one of them counts."""
     first = chains.order[chains.offsets[:-1]]
     last = chains.order[chains.offsets[1:] - 1]
     back = (edges.direction[last] + 2) & 3

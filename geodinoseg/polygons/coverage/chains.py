@@ -1,4 +1,4 @@
-"""Linked elements put in order, and sets joined: the pointer work of tracing, in whole arrays."""
+"""Linked elements put in order, and sets joined: the linked lists of tracing, as whole arrays."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Chains:
 def follow(successor: NDArray[np.int32]) -> Chains:
     """Put the elements of a successor array in order.
 
-    From every local minimum (an element smaller than the one before it and the one after it) the
-    chain is walked to the next one, all at once; the stretches so found are elements again, about
-    a third as many, and are put in order in the same way. Each element is visited once a level:
-    the work is linear, where pointer doubling takes the logarithm of the longest ring times it.
+    From every local minimum (an element smaller than its predecessor and its successor) the chain
+    is followed to the next one, all at once; the resulting stretches are elements again, about a
+    third as many, and are put in order in the same way. Each element is visited once per level,
+    so the work is linear; pointer doubling would multiply it by the logarithm of the longest ring.
 
     Args:
         successor: (elements,) the next element or END; at most one element leads to each.
@@ -85,7 +85,7 @@ def connected_sets(
         low, high = np.minimum(root[first], root[second]), np.maximum(root[first], root[second])
         apart = low != high
         first, second = first[apart], second[apart]
-        # Every higher root hooks on to the lowest root that a pair offers it, so no cycle can be.
+        # Each higher root is attached to the lowest root that a pair offers, so no cycle can form.
         np.minimum.at(root, high[apart], low[apart])
         while not np.array_equal(further := root[root], root):
             root = further
@@ -116,7 +116,7 @@ def _stretch_starts(successor: NDArray[np.int32]) -> NDArray[np.int32]:
     falls = leads_on & (successor <= elements)
     reached_falling = np.zeros(len(successor), dtype=bool)
     reached_falling[successor[falls]] = True
-    # An element that ends its chain starts nothing: it would be a stretch of its own for ever.
+    # An element that ends its chain starts no stretch: it would stay one of its own forever.
     lowest = leads_on & reached_falling & (~falls | (successor == elements))
     return np.flatnonzero(lowest | ~has_predecessor).astype(np.int32)
 
@@ -134,7 +134,7 @@ def _walk(
     rank = np.empty(len(successor), dtype=np.int32)
     lengths = np.empty(len(starts), dtype=np.int64)
     ends_at = np.empty(len(starts), dtype=np.int32)
-    # The last place stands for END, so that -1 reads it.
+    # The last element represents END, as index -1 reads it.
     stops = np.zeros(len(successor) + 1, dtype=bool)
     stops[starts] = True
     stops[END] = True

@@ -1,4 +1,4 @@
-"""Points that are in a ring only because a cut ran through its boundary, taken out again."""
+"""Removes points that are in a ring only because a cut ran through its boundary."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from geodinoseg.polygons.coverage.paths import CUT_POINT, Paths
 
 
 def straighten_cut_points(rings: Paths) -> Paths:
-    """Leave out the points that are in rings only because a cut ran through them.
+    """Remove the points that are in rings only because a cut ran through them.
 
-    Such a point goes where it lies on a straight line, or where the boundary passes within half a
-    pixel of it without it, and no other lattice point comes to lie on another side. Both
-    neighbours see the same three points, so they decide alike.
+    Such a point is removed where it lies on a straight line, or where the boundary without it
+    passes within half a pixel and no other lattice point changes sides. Both adjacent polygons
+    see the same three points, so they decide alike.
     """
     is_cut = (rings.flags & CUT_POINT) != 0
     if not is_cut.any():
         return rings
     for step in (1, -1):
-        # A chain's end and the next one's start, or a vertex that lies on the cut itself.
+        # A chain's end and the next one's start, or a vertex on the cut itself.
         beside = _neighbours(rings, step)
         same = (rings.cols == rings.cols[beside]) & (rings.rows == rings.rows[beside])
         rings = rings.without(same & ((rings.flags & CUT_POINT) != 0))
@@ -65,7 +65,7 @@ def _can_go(
     goes = np.zeros(len(points), dtype=bool)
     upper, middle, lower = upper[crosses], points[crosses], lower[crosses]
     height = rows[lower] - rows[upper]
-    # Twice the distance along the row, times the chord's height: all whole numbers.
+    # Twice the distance along the row, times the chord's height: integers throughout.
     off = 2 * np.abs(
         (cols[middle] - cols[upper]) * height
         - (cols[lower] - cols[upper]) * (rows[middle] - rows[upper])
@@ -93,7 +93,7 @@ def _line_at(
     end: NDArray[np.int64],
     at_row: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where lines from point to point pass a row: whole column and remainder, over the height."""
+    """Columns where lines from point to point cross a row, as numerator and denominator."""
     height = rows[end] - rows[start]
     numerator = cols[start] * height + (cols[end] - cols[start]) * (at_row - rows[start])
     return numerator, height
@@ -103,7 +103,7 @@ def _lattice_points_between(
     bent: tuple[NDArray[np.int64], NDArray[np.int64]],
     chord: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> NDArray[np.int64]:
-    """Lattice points of a row between two places on it, the chord's counted, the other's not."""
+    """Number of lattice points in a row between two columns; that of the chord is included."""
     west = chord[0] // chord[1] - bent[0] // bent[1]
     east = -(-bent[0] // bent[1]) + (-chord[0] // chord[1])
     return np.maximum(west, 0) + np.maximum(east, 0)

@@ -1,4 +1,4 @@
-"""Boundary pieces of one band after the other, joined into polygons as soon as these are whole."""
+"""Joins the boundary pieces of successive bands into polygons as soon as these are complete."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LatticePolygons:
     """Polygons whose vertices are lattice points, in order of their last row, then first pixel."""
 
     rings: Paths
-    """Rings with the polygon on their left as seen with rows going down; a polygon's exterior
-    first, then its holes in reading order of their first points."""
+    """Rings with the polygon on their left, rows going down; a polygon's exterior first, then its
+    holes in reading order of their first points."""
     polygon_offsets: NDArray[np.int64]
     """(polygons + 1,): polygon i has the rings polygon_offsets[i] to polygon_offsets[i + 1]."""
     class_ids: NDArray[np.int64]
@@ -48,11 +48,11 @@ class LatticePolygons:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OpenChains:
-    """Chains that both come from below the last cut and go on below it."""
+    """Chains that both start and end at the last cut and continue below it."""
 
     paths: Paths
     from_port: NDArray[np.int32]
-    """(chains,) port of the cut where the chain comes in."""
+    """(chains,) port of the cut where the chain enters."""
     to_port: NDArray[np.int32]
     """(chains,) port where it leaves."""
     regions: NDArray[np.int64]
@@ -72,9 +72,9 @@ class _Rings:
 
 
 class CoverageJoin:
-    """Takes the pieces of each band, top to bottom, and gives back the polygons that are whole.
+    """Takes the pieces of each band, top to bottom, and returns the polygons that are complete.
 
-    It holds the boundaries of the polygons that the last cut runs through, and nothing else.
+    It holds only the boundaries of the polygons that the last cut runs through.
     """
 
     def __init__(self, *, measures: int) -> None:
@@ -93,10 +93,10 @@ class CoverageJoin:
 
         Args:
             pieces: the band's pieces; the ports of its upper cut are those of the lower cut of
-                the band before.
+                the previous band.
 
         Returns:
-            The polygons that no cut runs through any more and that were not given before.
+            The polygons completed by this band.
         """
         regions = self._join_regions(pieces)
         rings = [self._close_chains(pieces, regions), _closed_pieces(pieces, regions)]
@@ -109,7 +109,7 @@ class CoverageJoin:
         return polygons
 
     def _join_regions(self, pieces: Pieces) -> NDArray[np.int64]:
-        """Number the regions anew, those that the new pieces connect as one.
+        """Renumber the regions, merging those that the new pieces connect.
 
         Returns:
             (pieces,) the region of each piece.
@@ -139,7 +139,7 @@ class CoverageJoin:
         return region_of[known:]
 
     def _renumber(self, region_of: NDArray[np.int64]) -> None:
-        """Give the regions of everything kept their new numbers."""
+        """Apply the new region numbers to everything that is kept."""
         self._open = _OpenChains(
             paths=self._open.paths,
             from_port=self._open.from_port,
@@ -151,7 +151,7 @@ class CoverageJoin:
         ]
 
     def _close_chains(self, pieces: Pieces, regions: NDArray[np.int64]) -> _Rings:
-        """Lengthen the open chains by the new pieces, and take out those that became rings."""
+        """Extend the open chains by the new pieces, and take out those that became rings."""
         fresh = np.flatnonzero(~pieces.closed)
         items = concatenate([self._open.paths, pieces.paths.take(fresh)])
         item_regions = np.concatenate([self._open.regions, regions[fresh]])
@@ -176,7 +176,7 @@ class CoverageJoin:
         return _whole_rings(joined.take(rings), item_regions[heads[rings]])
 
     def _successors(self, pieces: Pieces, fresh: NDArray[np.int64]) -> NDArray[np.int32]:
-        """What follows each open chain, then each new open piece, among both."""
+        """The successor of each open chain, then of each new open piece, among both."""
         known = len(self._open.regions)
         successor = np.full(known + len(fresh), END, dtype=np.int32)
         from_above, to_above = pieces.from_above[fresh], pieces.to_above[fresh]
@@ -186,7 +186,7 @@ class CoverageJoin:
         return successor
 
     def _take_rings(self, is_open: NDArray[np.bool_]) -> _Rings:
-        """Take the rings of finished regions out of those that wait."""
+        """Take out the waiting rings of finished regions."""
         finished: list[_Rings] = []
         waiting: list[_Rings] = []
         for rings in self._waiting:
@@ -206,7 +206,7 @@ class CoverageJoin:
         )
 
     def _forget(self, is_open: NDArray[np.bool_]) -> None:
-        """Drop the finished regions' classes and measures."""
+        """Drop the classes and measures of finished regions."""
         self._class_ids, self._measures = self._class_ids[is_open], self._measures[is_open]
         self._renumber(np.cumsum(is_open) - 1)
 
@@ -217,7 +217,7 @@ def _closed_pieces(pieces: Pieces, regions: NDArray[np.int64]) -> _Rings:
 
 
 def _whole_rings(paths: Paths, regions: NDArray[np.int64]) -> _Rings:
-    """Rings in the one form that they have however they were cut."""
+    """Rings in their canonical form, independent of the cuts."""
     if not len(paths):
         return _Rings(paths=paths, regions=regions)
     whole, parents = split_at_self_touches(straighten_cut_points(paths))
@@ -227,7 +227,7 @@ def _whole_rings(paths: Paths, regions: NDArray[np.int64]) -> _Rings:
 def _polygons(
     rings: _Rings, class_ids: NDArray[np.int64], measures: NDArray[np.int64]
 ) -> LatticePolygons:
-    """Put finished regions in order by last row, then first pixel; in each the exterior first."""
+    """Sort finished regions by last row, then first pixel; in each the exterior comes first."""
     paths, starts = rings.paths, rings.paths.offsets[:-1]
     first_rows, first_cols = paths.rows[starts], paths.cols[starts]
     by_region = np.lexsort((first_cols, first_rows, are_holes(paths), rings.regions))
@@ -248,7 +248,7 @@ def _polygons(
 
 
 def _inverse(ports: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The place of each port number in an array of them, (largest port + 1,)."""
+    """The index of each port number in an array of them, (largest port + 1,)."""
     places = np.zeros(int(ports.max(initial=-1)) + 1, dtype=np.int64)
     places[ports] = np.arange(len(ports), dtype=np.int64)
     return places

@@ -1,9 +1,9 @@
-"""The lattice of a band of class rows: where boundaries turn or fork, and how edges link up.
+"""The lattice of a band of class rows: where boundaries turn or fork, and how edges connect.
 
-A boundary is walked with its region on the left, as seen with rows going down. A directed edge
-is known by the vertex it leaves and by the cell round that vertex which it has on its left:
-north has NW, east NE, south SE, west SW. The next edge is then a rule on the four cells round
-the vertex where it arrives; no labelling is needed.
+A boundary is followed with its region on the left, rows going down. A directed edge is identified
+by the vertex it leaves and by the cell around that vertex on its left: north has NW, east NE,
+south SE, west SW. The next edge then depends only on the four cells around the vertex where it
+arrives; no labelling is needed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from geodinoseg.polygons.coverage.chains import END
 
 NW, NE, SE, SW = range(4)
-"""The cells round a lattice point, clockwise; also the edges that have them on their left.
+"""The cells around a lattice point, clockwise; also the edges that have them on their left.
 
-These go north, east, south and west.
+Those edges go north, east, south and west.
 """
 
 _BITS = np.array([1, 2, 4, 8], dtype=np.uint8)
@@ -27,14 +27,14 @@ _BITS = np.array([1, 2, 4, 8], dtype=np.uint8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lattice:
-    """The vertices of a band in reading order, its ports among them as a row above and below."""
+    """The vertices of a band in reading order, including its ports as a row above and below."""
 
     cols: NDArray[np.int32]
     """(vertices,) lattice columns."""
     rows: NDArray[np.int32]
     """(vertices,) lattice rows within the band; -1 = upper ports, lattice_rows = lower ports."""
     around: NDArray[Any]
-    """(vertices, 4) the cells NW, NE, SE, SW; at a port only those on the band's side count."""
+    """(vertices, 4) the cells NW, NE, SE, SW; at a port only those on the band's side are valid."""
     pattern: NDArray[np.uint8]
     """(vertices,) bit k = a boundary edge leaves in the direction of edge k."""
     by_column: NDArray[np.int64]
@@ -45,12 +45,12 @@ class Lattice:
     """Number of lower ports: the last vertices."""
 
     def __len__(self) -> int:
-        """Number of vertices, ports counted."""
+        """Number of vertices, ports included."""
         return len(self.cols)
 
     @property
     def is_port(self) -> NDArray[np.bool_]:
-        """(vertices,) True = no vertex but a place where the cut is crossed."""
+        """(vertices,) True = not a vertex but a point where a boundary crosses the cut."""
         ports = np.zeros(len(self), dtype=bool)
         ports[: self.upper_ports] = True
         ports[len(self) - self.lower_ports :] = True
@@ -64,7 +64,7 @@ class Edges:
     leaves: NDArray[np.int32]
     """(edges,) the vertex that the edge leaves, ascending."""
     direction: NDArray[np.uint8]
-    """(edges,) NW to SW: the cell on its left, and so its direction."""
+    """(edges,) NW to SW: the cell on its left, which gives its direction."""
     reaches: NDArray[np.int32]
     """(edges,) the vertex that it arrives at."""
     successor: NDArray[np.int32]
@@ -72,17 +72,17 @@ class Edges:
     is_present: NDArray[np.bool_]
     """(4 x vertices,) True = an edge leaves vertex v in direction k, at 4 v + k."""
     index: NDArray[np.int32]
-    """(4 x vertices,) that edge; nonsense where there is none."""
+    """(4 x vertices,) that edge; undefined where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walls:
-    """The sides of pixels that part two values. Pixel row 0 is the one above the band."""
+    """The sides of pixels that separate two values. Pixel row 0 is the one above the band."""
 
     vertical: NDArray[np.bool_]
     """(1 + rows, width + 1) between a pixel and the one to its left."""
     horizontal: NDArray[np.bool_]
-    """(rows, width + 2) between a pixel and the one above it, outside columns counted."""
+    """(rows, width + 2) between a pixel and the one above it, outside columns included."""
 
     def passed_points(self) -> NDArray[np.bool_]:
         """(rows, width + 1) True = a boundary passes the lattice point."""
@@ -109,7 +109,7 @@ def find_vertices(cells: NDArray[Any], walls: Walls) -> Lattice:
 
     Args:
         cells: (1 + rows, width + 2) the pixel row above the band, then its rows.
-        walls: theirs.
+        walls: of these cells.
 
     Returns:
         The vertices in reading order.
@@ -144,16 +144,16 @@ def find_vertices(cells: NDArray[Any], walls: Walls) -> Lattice:
 def link_edges(
     lattice: Lattice, outside: int, left_out: NDArray[np.integer[Any]] | None = None
 ) -> Edges:
-    """Give every directed edge the one that follows it.
+    """Find the successor of every directed edge.
 
-    An edge that arrives keeps its region on the left: of the edges that leave, it takes the first
-    clockwise from the one with the same cell on its left. Where two cells of a region touch at a
-    corner only, this keeps their interiors apart.
+    An arriving edge keeps its region on the left: of the edges that leave, its successor is the
+    first clockwise from the one with the same cell on its left. Where two cells of a region touch
+    only at a corner, this keeps their interiors apart.
 
     Args:
         lattice: the vertices.
-        outside: value of the cells that are no region.
-        left_out: values whose regions are not wanted.
+        outside: value of the cells of no region.
+        left_out: values whose regions are left out.
 
     Returns:
         The edges that have a region on their left.
@@ -206,19 +206,19 @@ def _cells_round(
 
 
 def _cells_at_cut(cells: NDArray[Any], cols: NDArray[np.int64]) -> NDArray[Any]:
-    """The cells left and right of ports, as if both rows at the cut were the same, (ports, 4)."""
+    """The cells left and right of ports, as if both rows at the cut were equal, (ports, 4)."""
     left, right = cells[cols], cells[cols + 1]
     return np.stack([left, right, right, left], axis=1)
 
 
 def _sorted_by_column(cols: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    # numpy sorts 16-bit numbers by radix, several times faster than by comparison.
+    # NumPy sorts 16-bit numbers by radix, several times faster than by comparison.
     keys = cols.astype(np.uint16) if width < 1 << 16 else cols
     return np.argsort(keys, kind="stable")
 
 
 def _reached_vertices(lattice: Lattice) -> NDArray[np.int32]:
-    """Where the edges of each vertex arrive, (vertices, 4); nonsense where there is no edge."""
+    """Where the edges of each vertex arrive, (vertices, 4); undefined where there is no edge."""
     vertices = np.arange(len(lattice), dtype=np.int32)
     reached = np.empty((len(lattice), 4), dtype=np.int32)
     reached[:, NE] = vertices + 1

@@ -1,7 +1,7 @@
-"""The minimum mapping unit on a stream of rows: rows in, the same rows without small regions out.
+"""The minimum mapping unit on a stream of rows: removes small regions from the rows.
 
-The rule is in `region_merging`. A row comes out as soon as the class of everything in it is sure,
-so what is held is a few rows: those that a region can need to grow large.
+The rule is in `regions`. A row is returned as soon as the class of every region in it is decided,
+so that only a few rows are held: as many as a region may need to grow large.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from geodinoseg.polygons.coverage.regions import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeRule:
-    """What counts as small."""
+    """Which regions are small."""
 
     least_weight: float
-    """Area weight from which on a region keeps its class."""
+    """Area weight at which a region keeps its class."""
     least_gap_weight: float
-    """Area weight from which on a hole of nodata stays one; 0 = all stay."""
+    """Area weight at which a hole of nodata is kept; 0 = all are kept."""
     kept_classes: NDArray[np.int64]
-    """Class ids that keep their regions however small."""
+    """Class ids whose regions are kept, however small."""
     outside: int
     """Value of nodata."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Regions:
-    """The regions of the rows that are held, and those next to undecided ones."""
+    """The regions of the rows held, and those next to undecided ones."""
 
     values: NDArray[np.int64]
-    """(regions,) class as read, or as taken."""
+    """(regions,) class as read, or as assigned."""
     weights: NDArray[np.int64]
     """(regions,) area so far."""
     waves: NDArray[np.int64]
@@ -52,7 +52,7 @@ class _Regions:
     at_edge: NDArray[np.bool_]
     """(regions,) True = touches the raster's edge."""
     goes_on: NDArray[np.bool_]
-    """(regions,) True = reaches the last row read, and may go on below."""
+    """(regions,) True = reaches the last row read and may continue below."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -60,7 +60,7 @@ class _Regions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _HeldRows:
-    """Rows that wait: their runs and the regions of these."""
+    """Rows not yet decided: their runs, and the regions of these."""
 
     lengths: NDArray[np.int64]
     regions: NDArray[np.int64]
@@ -69,26 +69,26 @@ class _HeldRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NewRows:
-    """Rows just read, as runs, and the regions that these and the known ones make together."""
+    """Rows just read, as runs, and the regions that they form with the known ones."""
 
     runs: Runs
-    """Those of the last row known come first: there the new ones touch the old."""
+    """Those of the last known row come first: there new rows touch known ones."""
     rows: NDArray[np.int64]
     """(runs,) row of the raster."""
     repeated: int
-    """Runs of the last row known."""
+    """Runs of the last known row."""
     borders: Contacts
-    """Those of the new rows with each other, and with the last row known."""
+    """Between the new rows, and with the last known row."""
     regions: int
-    """How many there are, old and new."""
+    """Number of regions, known and new."""
     of_known: NDArray[np.int64]
-    """(known regions,) the region that each is now a part of."""
+    """(known regions,) the region that each now belongs to."""
     of_runs: NDArray[np.int64]
     """(runs,) the region of each."""
 
 
 class MinimumArea:
-    """Takes chunks of rows top to bottom, gives back rows whose classes are sure."""
+    """Takes chunks of rows, top to bottom, and returns rows whose classes are decided."""
 
     def __init__(self, rule: SizeRule, *, height: int, weights_above: NDArray[np.int64]) -> None:
         self._rule = rule
@@ -106,11 +106,7 @@ class MinimumArea:
         )
 
     def run(self, chunks: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Rows without small regions, in chunks of any number of rows.
-
-        Args:
-            chunks: (rows, width) each.
-        """
+        """Rows without small regions, in chunks of any number of rows; chunks are (rows, width)."""
         for chunk in chunks:
             self._add(chunk)
             self._decide()
@@ -118,7 +114,7 @@ class MinimumArea:
             self._forget()
 
     def _add(self, chunk: NDArray[Any]) -> None:
-        """Join the regions of new rows to those known."""
+        """Merge the regions of new rows with the known ones."""
         new = self._arrived(chunk)
         self._regions = self._joined_regions(new)
         self._borders = self._joined_borders(new)
@@ -135,7 +131,7 @@ class MinimumArea:
         self._last_regions = new.of_runs[new.rows == self._next_row - 1]
 
     def _arrived(self, chunk: NDArray[Any]) -> _NewRows:
-        """Find the runs of new rows, and which of them and of the known regions belong together."""
+        """Find the runs of new rows, and which of them form a region with known ones."""
         cells = chunk if self._last_row is None else np.vstack([self._last_row, chunk])
         runs = find_runs(cells)
         contacts = find_contacts(runs, cells)
@@ -158,7 +154,7 @@ class MinimumArea:
         )
 
     def _joined_regions(self, new: _NewRows) -> _Regions:
-        """The regions that known ones and new runs make together."""
+        """The regions formed by known regions and new runs."""
         old, runs = self._regions, new.runs
         values = np.empty(new.regions, dtype=np.int64)
         values[new.of_runs] = runs.values
@@ -181,7 +177,7 @@ class MinimumArea:
         )
 
     def _joined_borders(self, new: _NewRows) -> NDArray[np.int64]:
-        """The lengths of borders between regions, old and new ones summed."""
+        """Border lengths between regions, known and new ones summed."""
         first = np.concatenate([new.of_known[self._borders[0]], new.of_runs[new.borders.first]])
         second = np.concatenate([new.of_known[self._borders[1]], new.of_runs[new.borders.second]])
         pairs = np.minimum(first, second) * new.regions + np.maximum(first, second)

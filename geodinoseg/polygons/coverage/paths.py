@@ -1,4 +1,4 @@
-"""Many lists of lattice points at once: the chains and rings of which polygons are made."""
+"""Many lists of lattice points at once: the chains and rings that make up polygons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from geodinoseg.polygons.coverage.chains import follow, offsets_of, ragged_range
 
 SELF_TOUCH = np.uint8(1)
-"""Flag of a vertex where a region has the cells of one diagonal only: a ring may pass it twice."""
+"""Flag of a vertex where a region has only the cells of a diagonal: a ring may pass it twice."""
 CUT_POINT = np.uint8(2)
-"""Flag of a point that is there only because a boundary was simplified up to a cut there."""
+"""Flag of a point that exists only because a boundary was simplified up to a cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    """Lists of lattice points, one after the other; a ring does not repeat its first point."""
+    """Consecutive lists of lattice points; a ring does not repeat its first point."""
 
     cols: NDArray[np.int32]
     """(points,) lattice columns of the whole raster."""
@@ -54,7 +54,7 @@ class Paths:
         return self.reordered(ragged_range(self.offsets[selection], lengths), offsets_of(lengths))
 
     def reordered(self, points: NDArray[np.int64], offsets: NDArray[np.int64]) -> Paths:
-        """Paths made of some of the points, in the order given."""
+        """Paths of some of the points, in the order given."""
         return Paths(
             cols=self.cols[points],
             rows=self.rows[points],
@@ -89,7 +89,7 @@ def concatenate(many: Sequence[Paths]) -> Paths:
 
 
 def segment_ends(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The index of the point that follows each point of a ring, the first after the last."""
+    """The index of the next point of each point of a ring; the first follows the last."""
     following = np.arange(1, offsets[-1] + 1, dtype=np.int64)
     filled = np.diff(offsets) > 0
     following[offsets[1:][filled] - 1] = offsets[:-1][filled]
@@ -97,7 +97,7 @@ def segment_ends(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def start_at_first(rings: Paths) -> Paths:
-    """Turn each ring so that it starts at its first point in reading order.
+    """Rotate each ring so that it starts at its first point in reading order.
 
     Args:
         rings: closed; none passes a point twice.
@@ -117,7 +117,7 @@ def start_at_first(rings: Paths) -> Paths:
 def are_holes(rings: Paths) -> NDArray[np.bool_]:
     """Which rings have their region outside; each starts at its first point in reading order.
 
-    No other point of a ring lies before that one, so the way it turns there is the way it runs.
+    No other point of a ring precedes that one, so the turn there gives the orientation.
     """
     at = rings.offsets[:-1]
     before, after = rings.offsets[1:] - 1, at + 1
@@ -128,10 +128,10 @@ def are_holes(rings: Paths) -> NDArray[np.bool_]:
 
 
 def split_at_self_touches(rings: Paths) -> tuple[Paths, NDArray[np.int64]]:
-    """Split rings that touch themselves into rings that touch each other, as OGC's rules ask.
+    """Split rings that touch themselves into rings that touch each other, as OGC requires.
 
     Where a ring passes a point twice it does not cross itself, so the passes are nested like
-    brackets, and all can be cut at once: each pass goes on where the other one went.
+    brackets and can all be cut at once: each pass continues where the other one did.
 
     Args:
         rings: closed.

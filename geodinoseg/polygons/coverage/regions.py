@@ -1,10 +1,10 @@
-"""Which class small regions take: the rule of the minimum mapping unit, on a graph of regions.
+"""The rule of the minimum mapping unit on a graph of regions: which class small regions take.
 
 A region is a 4-connected area of one class. Wave by wave, a small region takes the class with
-which it shares the longest border, counted over its neighbours that are large or took their class
-in the wave before; between equals the smaller class id. So each small region joins a large one,
-by the shortest way through small ones, whatever was read first. Regions that no large one can
-reach so stay as they are; nodata is never taken.
+which it shares the longest border, summed over its neighbours that are large or took their class
+in the previous wave; a tie goes to the smaller class id. So each small region joins a large one by
+the shortest path through small ones, independent of the order of reading. Regions that no large
+one can reach stay unchanged; nodata is never taken.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def find_contacts(runs: Runs, cells: NDArray[Any]) -> Contacts:
     rows = runs.rows
     beside = np.flatnonzero(rows[1:] == rows[:-1])
     begins = _begins(cells)
-    # Below one run lies one run up to where either of them ends.
+    # One run is above one other up to where either of them ends.
     stretches = np.flatnonzero(begins[1:] | begins[:-1])
     lengths = np.diff(stretches, append=cells.size - runs.width)
     run_of_pixel = np.cumsum(begins, dtype=np.int64) - 1
@@ -95,17 +95,17 @@ def _begins(cells: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 NO_WAVE = -1
-"""Wave of a region whose class is not known yet."""
+"""Wave of a region whose class is not yet decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionGraph:
-    """Regions and their borders, as far as the raster was read."""
+    """Regions and their borders in the rows read so far."""
 
     values: NDArray[np.int64]
-    """(regions,) the class that each region has, or took."""
+    """(regions,) the class that each region has or took."""
     waves: NDArray[np.int64]
-    """(regions,) 0 = keeps its class; n = took it in wave n; NO_WAVE = not known yet."""
+    """(regions,) 0 = keeps its class; n = took it in wave n; NO_WAVE = not yet decided."""
     is_unsure: NDArray[np.bool_]
     """(regions,) True = may still grow large; its wave is NO_WAVE."""
     gives_class: NDArray[np.bool_]
@@ -119,16 +119,16 @@ class RegionGraph:
 
 
 def decide_classes(graph: RegionGraph) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Decide what can be decided whatever the rest of the raster holds.
+    """Decide what does not depend on the rest of the raster.
 
     Returns:
-        (regions,) values and waves, those of decided regions changed. A region stays undecided
-        where one that may still grow, or one that waits for such, could give it its class.
+        (regions,) values and waves, updated for decided regions. A region stays undecided where
+        one that may still grow, or one that waits for such a region, could give it its class.
     """
     values, waves = graph.values.copy(), graph.waves.copy()
     undecided = (waves == NO_WAVE) & ~graph.is_unsure
     borders = _Borders.of(graph)
-    # Each wave looks at the neighbours of the regions that the wave before changed, no others.
+    # Each wave looks only at the neighbours of the regions that the previous wave changed.
     newly_waiting = np.flatnonzero(graph.is_unsure)
     wave, last_wave = 0, int(waves.max(initial=NO_WAVE))
     while len(newly_waiting) or wave <= last_wave:
@@ -180,7 +180,7 @@ class _Borders:
 def _longest_border(
     regions: NDArray[np.int64], values: NDArray[np.int64], length_px: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each region the value with the longest border in all, between equals the smallest."""
+    """For each region the value with the longest total border; a tie goes to the smallest."""
     order = np.lexsort((values, regions))
     regions, values, length_px = regions[order], values[order], length_px[order]
     is_new = np.ones(len(order), dtype=bool)

@@ -1,18 +1,18 @@
-"""Boundaries with fewer vertices, and still a coverage: which vertices of a band may go.
+"""Simplification that keeps a coverage: which vertices of a band may be removed.
 
 An arc (boundary between two fixed points: a vertex where three or more edges meet, a corner of the
-raster, or a place where a cut is crossed) is simplified as Douglas and Peucker do, on both sides at
-once, since both sides have the same vertices. A chord may replace a stretch of an arc only where
+raster, or a crossing with a cut) is simplified by the algorithm of Douglas and Peucker, on both
+sides at once, as both sides have the same vertices. A chord may replace a stretch of an arc only if
 
 1. no vertex of the stretch is farther from the chord than the tolerance, nor beyond its ends;
-2. the convex hull of the stretch holds no other boundary, but at the chord's ends.
+2. the convex hull of the stretch contains no other boundary, except at the chord's ends.
 
-The second rule keeps the coverage valid whatever the tolerance: if two chords crossed, one of
-their stretches would have to pass through the other's hull. It looks at the boundaries as they
-were traced, so no chord depends on another, and no order of work matters.
+The second rule keeps the coverage valid for any tolerance: if two chords crossed, one of their
+stretches would have to pass through the other's hull. It applies to the boundaries as traced, so
+chords do not depend on each other or on the order of processing.
 
-Two stretches with the same two ends would fall on each other. Only whole arcs and the halves of a
-closed boundary can be such, so these keep a vertex between their ends.
+Two stretches with the same two ends would coincide. Only whole arcs and the halves of a closed
+boundary can be such, so these keep a vertex between their ends.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def kept_vertices(
     frame_rows: Sequence[int],
     tolerance_px: float,
 ) -> NDArray[np.bool_]:
-    """Which vertices of a band a simplified coverage keeps.
+    """Which vertices of a band the simplified coverage keeps.
 
     Args:
         lattice: the vertices.
         edges: the directed edges between them.
         network: (lattice rows, width + 1) True = a boundary passes the lattice point.
         frame_rows: lattice rows that are the raster's upper or lower edge.
-        tolerance_px: distance to the simplified boundary that no vertex exceeds.
+        tolerance_px: largest distance of a vertex to the simplified boundary.
 
     Returns:
         (vertices,) True = stays; ports stay.
     """
-    # Maps of neighbouring rasters meet without a gap: each keeps its four corners.
+    # Each raster keeps its four corners, so that maps of adjacent rasters meet without a gap.
     is_side = (lattice.cols == 0) | (lattice.cols == network.shape[1] - 1)
     keep = _is_fixed(lattice)
     keep |= is_side & np.isin(lattice.rows, frame_rows)
@@ -70,7 +70,7 @@ def kept_vertices(
     stretches = stretches.take(last - first >= 2)
     while len(stretches):
         bounds = side_bounds(arcs, stretches)
-        # What lies on the lower cut between two of its ports, only the next band knows.
+        # Only the next band knows what is on the lower cut between two of its ports.
         hangs = arcs.rows[stretches.first] + arcs.rows[stretches.last] == 2 * len(network)
         straight = np.flatnonzero(~hangs & _is_near(arcs, stretches, bounds, tolerance_px))
         alone = holds_no_other(arcs, stretches.take(straight), bounds.take(straight), passed)
@@ -90,7 +90,7 @@ def _is_fixed(lattice: Lattice) -> NDArray[np.bool_]:
 def _is_near(
     arcs: Arcs, stretches: Stretches, bounds: SideBounds, tolerance_px: float
 ) -> NDArray[np.bool_]:
-    """Rule 1, of stretches without a twin."""
+    """Rule 1, for stretches without a twin."""
     dx, dy = chords(arcs, stretches)
     squared = dx * dx + dy * dy
     farthest = np.maximum(-bounds.side_min, bounds.side_max)
@@ -100,7 +100,7 @@ def _is_near(
 
 
 def _halves(arcs: Arcs, stretches: Stretches, at: NDArray[np.int64]) -> Stretches:
-    """Both parts of stretches that were split, those with a vertex inside."""
+    """Both parts of split stretches, if they have a vertex inside."""
     dx, dy = chords(arcs, stretches)
     closed = (dx == 0) & (dy == 0)
     halves = Stretches(
@@ -114,22 +114,22 @@ def _halves(arcs: Arcs, stretches: Stretches, at: NDArray[np.int64]) -> Stretche
 def holds_no_other(
     arcs: Arcs, stretches: Stretches, bounds: SideBounds, passed: NDArray[np.int32]
 ) -> NDArray[np.bool_]:
-    """Rule 2: a box along the chord, with the hull in it, holds the stretch's own points alone.
+    """Rule 2: a box along the chord, around the hull, holds only the stretch's own points.
 
-    That no lattice point of another boundary lies in the hull is enough: an edge that crossed the
-    hull between two lattice points would have one of them in it, since the stretch passes its
-    column (or row) at a lattice point too.
+    It suffices that no lattice point of another boundary is in the hull: an edge that crossed the
+    hull between two lattice points would have one of them in it, as the stretch passes its column
+    (or row) at a lattice point too.
 
     Args:
         arcs: the points.
         stretches: those that satisfy rule 1.
-        bounds: theirs.
-        passed: (lattice rows, width + 2) points with a boundary left of each, in its row.
+        bounds: of these stretches.
+        passed: (lattice rows, width + 2) number of boundary points left of each, in its row.
     """
     if not len(stretches):
         return np.zeros(0, dtype=bool)
     boxes = _boxes(arcs, stretches)
-    # The lower cut's row belongs to the next band; the hull meets it in a port at the most.
+    # The lower cut's row belongs to the next band; the hull meets it in at most a port.
     heights = np.minimum(boxes.row_max, passed.shape[0] - 1) - boxes.row_min + 1
     rows, low, high = _columns_in_boxes(arcs, stretches, bounds, boxes, heights)
     high = np.maximum(high, low - 1)
@@ -143,7 +143,7 @@ def holds_no_other(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Boxes:
-    """Lattice rows and columns that stretches lie in, ends counted; (stretches,) each."""
+    """Lattice rows and columns of stretches, ends included; (stretches,) each."""
 
     row_min: NDArray[np.int64]
     row_max: NDArray[np.int64]
@@ -171,10 +171,10 @@ def _columns_in_boxes(
     boxes: _Boxes,
     heights: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The lattice rows of each box, and the first and last column in its oblong along the chord.
+    """The lattice rows of each box, and the first and last column in its rectangle along the chord.
 
-    The oblong holds what is between the chord's ends and no farther to its sides than the stretch
-    goes. Where the last column is before the first, it holds nothing of the row.
+    The rectangle spans the chord's length and the stretch's extents to both sides. A last column
+    before the first one means that it does not meet the row.
     """
     of_stretch = np.repeat(np.arange(len(stretches), dtype=np.int64), heights)
     rows = ragged_range(boxes.row_min, heights)
@@ -200,7 +200,7 @@ def _columns_in_boxes(
 def _quotients(
     factor: NDArray[np.int64], least: NDArray[np.int64], most: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The smallest and largest whole u with least <= factor u <= most; any where factor is 0."""
+    """The smallest and largest integer u with least <= factor u <= most; any where factor is 0."""
     size = np.maximum(np.abs(factor), 1)
     low, high = np.where(factor < 0, -most, least), np.where(factor < 0, -least, most)
     return -(-low // size), high // size

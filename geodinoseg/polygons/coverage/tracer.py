@@ -1,8 +1,8 @@
 """The boundaries of a class raster, traced as one coverage, a band of rows at a time.
 
-A vertex stands at every corner and at every lattice point where three or more boundary edges
+There is a vertex at every corner and at every lattice point where three or more boundary edges
 meet, so neighbours share every vertex of the border between them. Regions are 4-connected. All
-coordinates are lattice points (col, row) of the whole raster; the affine is applied by others.
+coordinates are lattice points (col, row) of the whole raster, without its affine transform.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_PORT = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """Class ids of some whole rows of a raster, with what lies round them."""
+    """Class ids of some whole rows of a raster, with their surroundings."""
 
     cells: NDArray[Any]
     """(1 + rows, width + 2) integer: the row above, then the rows; outside columns on each side.
@@ -44,13 +44,13 @@ class Band:
     row_off: int
     """Row of the raster that cells[1] is."""
     outside: int
-    """Value of what is no region: nodata and what lies round the raster."""
+    """Value of pixels of no region: nodata and the surroundings of the raster."""
     weights_above: NDArray[np.int64]
-    """(1 + rows,) weight of a pixel's area, summed over the rows above each lattice row."""
+    """(1 + rows,) sum of the pixel area weights of the rows above each lattice row."""
     left_out: NDArray[np.integer[Any]] | None = None
-    """Values whose regions are not wanted; they part the others all the same."""
+    """Values whose regions are left out; they still separate the others."""
     simplify_px: float = 0.0
-    """Distance to the simplified boundary that no vertex may exceed; 0 = every vertex stays."""
+    """Largest distance of a vertex to the simplified boundary; 0 = all vertices stay."""
     integrals: tuple[NDArray[np.int64], ...] = ()
     """(1 + rows, width + 1) each: the sum of some pixel value over the band's pixels above and to
     the left of each lattice point."""
@@ -70,32 +70,32 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pieces:
-    """Boundary chains of one band: closed rings, and open chains that go on in another band.
+    """Boundary chains of one band: closed rings, and open chains that continue in another band.
 
     A chain crosses the cut between two bands at a port: a column where the cut's lattice row is
     crossed by a boundary. Ports are numbered by ascending column.
     """
 
     paths: Paths
-    """The vertices of each piece, in the direction of walking; may be none."""
+    """The vertices of each piece, in the direction of the boundary; may be none."""
     class_ids: NDArray[np.int64]
     """(pieces,) class of the region on the left."""
     closed: NDArray[np.bool_]
     """(pieces,) True = a ring; it starts at its first vertex in reading order."""
     from_above: NDArray[np.int32]
-    """(pieces,) port of the upper cut where the chain comes in, or NO_PORT."""
+    """(pieces,) port of the upper cut where the chain enters, or NO_PORT."""
     to_above: NDArray[np.int32]
     """(pieces,) port of the upper cut where it leaves, or NO_PORT."""
     from_below: NDArray[np.int32]
-    """(pieces,) port of the lower cut where it comes in, or NO_PORT."""
+    """(pieces,) port of the lower cut where it enters, or NO_PORT."""
     to_below: NDArray[np.int32]
     """(pieces,) port of the lower cut where it leaves, or NO_PORT."""
     links: NDArray[np.int32]
-    """(links, 2) pieces of one region that no walk connects: a hole's, and one further up."""
+    """(links, 2) pieces of one region that no chain connects: a hole's, and one further up."""
     measures: NDArray[np.int64]
     """(pieces, 1 + integrals) area weight, then the sum of each integral's pixel value.
 
-    Each is the piece's share: those of all pieces of a region add up to the region's sum.
+    The contributions of all pieces of a region add up to the region's sum.
     """
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ def trace_band(band: Band) -> Pieces:
 
 
 def _paths(band: Band, walls: Walls, lattice: Lattice, edges: Edges, chains: Chains) -> Paths:
-    """The vertices of each chain; with its ports, as cut points, where it is simplified."""
+    """The vertices of each chain; if simplified, with its ports as cut points."""
     if not band.simplify_px:
         vertices, offsets = edges.leaves[chains.order], chains.offsets
         kept = ~lattice.is_port
@@ -160,7 +160,7 @@ def _port_numbers(vertices: NDArray[np.int32], first: int, past: int) -> NDArray
 
 
 def _flags(lattice: Lattice) -> NDArray[np.uint8]:
-    """CUT_POINT for ports; SELF_TOUCH where the cells of a diagonal have one class of their own."""
+    """CUT_POINT for ports; SELF_TOUCH where only the cells of a diagonal have the same class."""
     around = lattice.around
     diagonal = (around[:, NW] == around[:, SE]) | (around[:, NE] == around[:, SW])
     flags = np.where(diagonal & (lattice.pattern == 15), SELF_TOUCH, np.uint8(0))
@@ -171,11 +171,11 @@ def _flags(lattice: Lattice) -> NDArray[np.uint8]:
 def _link_holes(
     boundary: NDArray[np.bool_], lattice: Lattice, edges: Edges, chains: Chains
 ) -> NDArray[np.int32]:
-    """Pairs of pieces of one region: each hole, and the boundary to the left of the pixel over it.
+    """Pairs of pieces of one region: each hole, and the boundary to the left of the pixel above it.
 
-    The first vertex of a hole in reading order is left eastwards, with the region above. The run
-    of the region's pixels that passes over it begins, further left, at a boundary that reaches
-    further up than the hole: link by link, every hole so finds its way to the exterior.
+    The boundary leaves the first vertex of a hole, in reading order, eastwards, with the region
+    above. The run of the region's pixels above it starts, further left, at a boundary that reaches
+    further up than the hole: link by link, every hole is connected to the exterior.
     """
     first_edges, pieces = _first_edges(lattice, edges, chains)
     over_hole = edges.direction[first_edges] == NE
@@ -226,13 +226,13 @@ def _vertex_above(
 
 
 def _measure(band: Band, lattice: Lattice, edges: Edges, chains: Chains) -> NDArray[np.int64]:
-    """Sums over each region's pixels by Green's theorem, as the shares of the pieces.
+    """Sums over each region's pixels by Green's theorem, as contributions of the pieces.
 
-    The sum of f over a region is that of F[start] - F[end] over its vertical edges, walked with
+    The sum of f over a region is that of F[start] - F[end] over its vertical edges, followed with
     the region on the left, where F is the integral of f above and to the left.
     """
     vertical = (edges.direction & 1) == 0  # NW and SE: north and south
-    # At the upper cut the band's share of an edge begins on its first lattice row.
+    # At the upper cut the band's part of an edge begins on its first lattice row.
     rows = np.maximum(lattice.rows, 0)
     starts, ends = edges.leaves[vertical], edges.reaches[vertical]
     above = band.weights_above[rows]
