@@ -29,7 +29,7 @@ from geodinoseg.rasters.scene import open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact, redact_name, redact_path
 from geodinoseg.segmentation.plan import make_plan
-from geodinoseg.segmentation.settings import SegmentSettings
+from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.windows import Window
 
 HEIGHT, WIDTH = 410, 333
@@ -342,7 +342,7 @@ def test_a_signed_scene_is_read_and_its_signature_kept_to_oneself(served, tmp_pa
     with caplog.at_level(logging.DEBUG, logger="geodinoseg"):
         raster = geodinoseg.segment_scene(url, IdentityModel(), tmp_path / "map.tif")
     assert raster.tags["GEODINOSEG_SCENE"] == "classes.tif"
-    plan, _ = make_plan(url, IdentityModel(), SegmentSettings())
+    plan, _ = make_plan(url, IdentityModel(), SegmentationSettings())
     facts = CliRunner().invoke(main, ["info", url, "--json"])
     for text in (str(plan), json.dumps(raster.tags), caplog.text, facts.output):
         assert "s3cr3t" not in text
