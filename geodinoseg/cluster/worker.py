@@ -21,8 +21,8 @@ from geodinoseg.progress import no_progress
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.outputs import MapFiles
-from geodinoseg.segmentation.parts.location import store_at
 from geodinoseg.segmentation.parts.run import Run, join_parts
+from geodinoseg.segmentation.parts.store import store_at
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.settings import SegmentationSettings
 

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from geodinoseg.errors import OutputError, one_line
@@ -23,6 +24,7 @@ OURS = ".geodinoseg-"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL, errno.ENOSYS}
 
 
+@lru_cache(maxsize=64)
 def temporary_prefix(target: Path) -> str:
     """Prefix of the temporary files of one target.
 

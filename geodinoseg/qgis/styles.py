@@ -35,7 +35,7 @@ def raster_qml(legend: Legend) -> str:
     root = _qgis_root()
     renderer = _raster_renderer(root, "paletted")
     palette = ET.SubElement(renderer, "colorPalette")
-    for entry in legend:
+    for entry in legend.classes:
         ET.SubElement(
             palette,
             "paletteEntry",
@@ -79,7 +79,7 @@ def confidence_qml() -> str:
 def vector_qml(legend: Legend) -> str:
     """The `.qml` of a polygon layer, by its field `class_name`: one fill per class."""
     root = _qgis_root()
-    symbols = [(entry.name, _fill_properties(entry)) for entry in legend]
+    symbols = [(entry.name, _fill_properties(entry)) for entry in legend.classes]
     add_categorized_renderer(root, "class_name", symbols, kind="fill", layer_class="SimpleFill")
     return qml_text(root)
 
@@ -171,7 +171,7 @@ def raster_attribute_table(legend: Legend) -> str:
 
 
 def _add_category_names(band: ET.Element, legend: Legend) -> None:
-    names = {entry.class_id: entry.name for entry in legend}
+    names = {entry.class_id: entry.name for entry in legend.classes}
     if max(names) > _LARGEST_NAMED_POSITION:
         return
     categories = ET.SubElement(band, "CategoryNames")

@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geodinoseg.errors import OutputError, one_line
 from geodinoseg.geobox import GeoBox
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
-from geodinoseg.rasters.gdal_env import gdal_settings
+from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 
 # CPU ms per million pixels of a map of 8 classes, and bytes per pixel (made again by

@@ -19,9 +19,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, read_geobox
-from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import retry
-from geodinoseg.rasters.source import RasterSource
+from geodinoseg.rasters.source import RasterSource, bounded_settings
 from geodinoseg.rasters.untrusted import (
     PLAIN_DRIVERS,
     check_local,
@@ -126,8 +125,7 @@ def unreadable(source: RasterSource, window: Window, error: Exception) -> SceneE
 def _opened(source: RasterSource) -> rasterio.DatasetReader:
     _check_is_there(source)
     drivers = _drivers(source)
-    with source.settings():
-        dataset = _open(source, drivers)
+    dataset = _open(source, drivers)
     try:
         if drivers is not None:
             check_opened(source.path, dataset)

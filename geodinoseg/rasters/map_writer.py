@@ -210,7 +210,7 @@ def _class_layout(
     if confidence_path:
         own[CONFIDENCE_TAG] = Path(os.path.relpath(confidence_path, path.parent)).as_posix()
     # A colour table of 65,536 entries makes QGIS 3.22 list them all.
-    colors = {entry.class_id: entry.rgb for entry in legend if legend.dtype == np.uint8}
+    colors = {entry.class_id: entry.rgb for entry in legend.classes if legend.dtype == np.uint8}
     return CogLayout(
         geobox=geobox,
         dtype=legend.dtype,

@@ -21,8 +21,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
 from geodinoseg.rasters.dataset import RasterReader, geobox_of, open_dataset, open_reader
-from geodinoseg.rasters.gdal_env import CACHE_BYTES
-from geodinoseg.rasters.source import RasterSource
+from geodinoseg.rasters.source import CACHE_BYTES, RasterSource
 from geodinoseg.windows import Window
 
 Validity = Literal["nodata", "mask", "alpha"]

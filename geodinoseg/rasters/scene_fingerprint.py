@@ -149,13 +149,13 @@ def _digest_of_blocks(scene: Scene) -> str:
     digest = hashlib.sha256()
     with scene.reader() as reader:
         for share in np.linspace(0, 1, _SAMPLED_BLOCKS):
-            row_off = int(share * (scene.height - 1)) // rows * rows
-            col_off = int(share * (scene.width - 1)) // cols * cols
+            row_off = int(share * (scene.geobox.height - 1)) // rows * rows
+            col_off = int(share * (scene.geobox.width - 1)) // cols * cols
             window = Window(
                 col_off=col_off,
                 row_off=row_off,
-                width=min(cols, scene.width - col_off),
-                height=min(rows, scene.height - row_off),
+                width=min(cols, scene.geobox.width - col_off),
+                height=min(rows, scene.geobox.height - row_off),
             )
             pixels, valid = reader.read(window)
             digest.update(pixels.tobytes() + valid.tobytes())

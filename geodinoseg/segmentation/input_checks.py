@@ -158,7 +158,7 @@ def far_values(
 
 
 def _windows(scene: Scene, rng: np.random.Generator) -> Iterator[Window]:
-    width, height = min(_WINDOW_PX, scene.width), min(_WINDOW_PX, scene.height)
+    width, height = min(_WINDOW_PX, scene.geobox.width), min(_WINDOW_PX, scene.geobox.height)
     cells = _PLACES_A_SIDE**2
     order = rng.permutation(cells)
     places = rng.random((cells, 2))
@@ -166,8 +166,8 @@ def _windows(scene: Scene, rng: np.random.Generator) -> Iterator[Window]:
         row, col = divmod(cell, _PLACES_A_SIDE)
         down, across = (np.array((row, col)) + places[cell]) / _PLACES_A_SIDE
         yield Window(
-            col_off=int(across * (scene.width - width)),
-            row_off=int(down * (scene.height - height)),
+            col_off=int(across * (scene.geobox.width - width)),
+            row_off=int(down * (scene.geobox.height - height)),
             width=width,
             height=height,
         )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from geodinoseg.errors import GridError, SceneError
 from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.gdal_env import CACHE_BYTES
 from geodinoseg.rasters.map_writer import Layer
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.source import CACHE_BYTES
 from geodinoseg.segmentation.parts.part_file import PIECE_BYTES
 from geodinoseg.segmentation.tile_grid import TileGrid
 
@@ -67,7 +67,7 @@ class HostMemory:
         1 where a block row of the panel would take more than a quarter of the memory; then GDAL's
         cache has to hold it.
         """
-        rows = min(self.scene.block_shape[0], self.scene.height)
+        rows = min(self.scene.block_shape[0], self.scene.geobox.height)
         return rows if rows * halo_px * self._pixel_bytes <= self.limit // 4 else 1
 
     def _halo_px(self, panel_px: int) -> int:

@@ -130,8 +130,8 @@ def make_plan(
     model = _at_resolution(model, opened, settings)
     tile_px = _tile_px(model, opened, settings)
     grid = TileGrid(
-        height=opened.height,
-        width=opened.width,
+        height=opened.geobox.height,
+        width=opened.geobox.width,
         tile_px=tile_px,
         overlap_px=_overlap_px(model, tile_px, settings),
     )
@@ -206,7 +206,7 @@ def _tile_px(
             f"resolution that was given; that is too far from the model's. Correct --resolution."
         )
     # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.
-    needed = -(-max(scene.height, scene.width) // multiple) * multiple
+    needed = -(-max(scene.geobox.height, scene.geobox.width) // multiple) * multiple
     return min(wanted, needed)
 
 

@@ -22,12 +22,10 @@ from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.rasters.scene import Scene, open_scene
-from geodinoseg.redaction import redact_name
 from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.outputs import MapFiles
-from geodinoseg.segmentation.parts.location import part_store
 from geodinoseg.segmentation.parts.run import (
     Parts,
     check_parts,
@@ -35,12 +33,14 @@ from geodinoseg.segmentation.parts.run import (
     open_parts,
     recorded_batch_size,
 )
-from geodinoseg.segmentation.parts.store import PartStore
+from geodinoseg.segmentation.parts.store import PartStore, part_store
 from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)
+
+_DEFAULTS = SegmentationSettings()
 
 _RASTER_FRACTION = 0.9
 """Of the progress, where polygons follow."""
@@ -101,7 +101,7 @@ def segment_scene(
             beside parts of another run.
         ClusterError: the workers cannot do it.
     """
-    settings = settings or SegmentationSettings()
+    settings = settings or _DEFAULTS
     files = MapFiles.named(
         output, confidence=confidence, probabilities=probabilities, polygons=polygons
     )
@@ -144,7 +144,7 @@ def plan_segmentation(
     Raises:
         GeodinosegError: whatever `segment_scene` would raise before its first tile.
     """
-    settings = settings or SegmentationSettings()
+    settings = settings or _DEFAULTS
     files = MapFiles.named(
         output, confidence=confidence, probabilities=probabilities, polygons=polygons
     )
@@ -261,7 +261,7 @@ def _tags(plan: Plan, model: object) -> dict[str, str]:
     return {
         "GEODINOSEG_VERSION": __version__,
         "GEODINOSEG_MODEL": name,
-        "GEODINOSEG_SCENE": redact_name(plan.scene.path),
+        "GEODINOSEG_SCENE": plan.scene.source.file_name,
         "GEODINOSEG_PLAN": json.dumps(plan_facts(plan)),
     }
 
@@ -333,4 +333,5 @@ def with_recorded_batch(
     """Where no batch size is given, that of the run to resume: the bytes depend on it."""
     if settings.batch_size is not None or not resume:
         return settings
-    return dataclasses.replace(settings, batch_size=recorded_batch_size(store))
+    recorded = recorded_batch_size(store)
+    return dataclasses.replace(settings, batch_size=recorded) if recorded else settings

@@ -39,7 +39,7 @@ def read_tile_rows(
         chunk: whose tile rows.
         read_rows: whose multiples are read at once; rows of a block where not given.
     """
-    block_rows = min(scene.block_shape[0], scene.height)
+    block_rows = min(scene.block_shape[0], scene.geobox.height)
     with scene.reader() as reader:
         rows = _RollingRows(
             scene, reader, chunk.halo, tile_px=grid.tile_px, block_rows=read_rows or block_rows

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.prefetch import prefetch
-from geodinoseg.rasters.gdal_env import gdal_settings
 from geodinoseg.rasters.scene import Scene, SceneReader
+from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.split.split import SplitScene

@@ -25,8 +25,8 @@ from rasterio.crs import CRS
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.rasters import cog
-from geodinoseg.rasters.gdal_env import gdal_settings
 from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import windows_over
 
 HEIGHT, WIDTH, CLASSES, ROWS = 6000, 8000, 8, 384

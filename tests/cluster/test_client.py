@@ -140,8 +140,8 @@ def test_a_worker_that_sees_another_scene_says_so(scene, two_workers, tmp_path):
         open_scene(scene), KnownModel(), targets(tmp_path), SETTINGS, device="cpu"
     )
     folder = tmp_path / "map.tif.parts"
-    from geodinoseg.segmentation.parts.location import part_store
     from geodinoseg.segmentation.parts.run import open_parts
+    from geodinoseg.segmentation.parts.store import part_store
 
     request = request_of(scene, tmp_path, job)
     with (

@@ -23,10 +23,9 @@ from geodinoseg.cli import main
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.polygons.bands import open_rasters
 from geodinoseg.rasters.class_raster import open_confidence
-from geodinoseg.rasters.gdal_env import bounded_settings
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
 from geodinoseg.rasters.scene import open_scene
-from geodinoseg.rasters.source import RasterSource
+from geodinoseg.rasters.source import RasterSource, bounded_settings
 from geodinoseg.redaction import redact, redact_name, redact_path
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.settings import SegmentationSettings

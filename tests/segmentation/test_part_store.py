@@ -22,8 +22,8 @@ from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import OutputError
 from geodinoseg.files.locks import lock_output
 from geodinoseg.rasters.retry import DEADLINE_VARIABLE
-from geodinoseg.segmentation.parts.location import part_store, store_at
 from geodinoseg.segmentation.parts.part_file import PartWriter
+from geodinoseg.segmentation.parts.store import part_store, store_at
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
