@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.warp import transform_bounds
-from rasterio.windows import Window as RioWindow
-from rasterio.windows import from_bounds
+from rasterio.windows import Window as RioWindow, from_bounds
 
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend

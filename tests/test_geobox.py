@@ -6,8 +6,7 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from numpy.testing import assert_allclose
 from rasters import ROTATED, SOUTH_UP
 

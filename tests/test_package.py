@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import subprocess
@@ -33,24 +34,36 @@ def test_choosing_settings_loads_no_torch():
     assert "torch" not in loaded_by(code, HEAVY).split()
 
 
-def test_the_public_names_are_those_of_the_lazy_table():
-    assert sorted([*geodinoseg._HOMES, "__version__"]) == geodinoseg.__all__
-    assert dir(geodinoseg) == geodinoseg.__all__
+def homes() -> dict[str, str]:
+    """The module of each public name, as the stub has it."""
+    stub = ast.parse(Path(geodinoseg.__file__).with_suffix(".pyi").read_text())
+    return {
+        alias.name: node.module or ""
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def test_the_public_names_are_those_of_the_stub():
+    assert sorted(homes()) == sorted(geodinoseg.__all__)
+    assert dir(geodinoseg) == sorted(geodinoseg.__all__)
+    assert {"errors", "segment_scene", "__version__"} <= set(geodinoseg.__all__)
 
 
 @pytest.mark.parametrize("name", geodinoseg.__all__)
 def test_every_public_name_is_there_and_says_what_it_is(name):
     value = getattr(geodinoseg, name)
     assert value is getattr(geodinoseg, name)
-    if name != "__version__":
-        home = importlib.import_module(f"geodinoseg.{geodinoseg._HOMES[name]}")
+    if name not in {"__version__", "errors"}:
+        home = importlib.import_module(f"geodinoseg.{homes()[name]}")
         assert value is getattr(home, name)
-        assert value.__module__ == home.__name__, "the table names where it is defined"
+        assert value.__module__ == home.__name__, "the stub names where it is defined"
         assert value.__doc__
 
 
 def test_another_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="has no attribute 'segment'"):
+    with pytest.raises(AttributeError, match="No geodinoseg attribute segment"):
         geodinoseg.segment  # noqa: B018
 
 

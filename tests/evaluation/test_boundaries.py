@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
 from rasters import ROTATED

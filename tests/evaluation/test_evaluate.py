@@ -8,8 +8,7 @@ import geopandas
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_array_equal
 from rasters import ROTATED, IdentityModel, write_raster
 from shapely.affinity import affine_transform

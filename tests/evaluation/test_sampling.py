@@ -13,8 +13,7 @@ import pytest
 import shapely
 from affine import Affine
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from olofsson import COUNTS, PIXELS
 from rasters import ROTATED, write_raster

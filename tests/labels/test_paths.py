@@ -6,8 +6,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from label_files import BOX, HEIGHT, UTM, WIDTH, square, write
 from numpy.testing import assert_array_equal
 from rasterio.features import rasterize

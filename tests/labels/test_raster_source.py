@@ -5,8 +5,7 @@ import pyproj
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
 from rasterio.enums import Resampling

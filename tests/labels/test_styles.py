@@ -11,8 +11,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError

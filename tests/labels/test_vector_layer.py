@@ -8,8 +8,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from label_files import BOX, HEIGHT, UTM, WIDTH, ground, square, write
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from geodinoseg.errors import DeviceError, DeviceMemoryError
 from geodinoseg.model.devices import (

@@ -5,8 +5,7 @@ import inspect
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from model_fixtures import HIDDEN, KINDS, backbone_folder, randomize_lora, small_network
 from torch.testing import assert_close
 

@@ -12,8 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.image import imread
 from numpy.testing import assert_allclose, assert_array_equal

@@ -6,8 +6,7 @@ from collections import Counter
 
 import numpy as np
 from coverages import NODATA, blobs, class_arrays
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from geodinoseg.polygons.coverage.minimum_area import MinimumArea, SizeRule
 

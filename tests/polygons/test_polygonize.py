@@ -12,8 +12,7 @@ import rasterio.features
 import shapely
 from affine import Affine
 from coverages import NODATA, blobs, class_arrays, write_class_raster
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from rasters import NORTH_UP, ROTATED, SOUTH_UP, write_raster
 
 from geodinoseg.errors import GeodinosegError, GridError, LegendError, SceneError

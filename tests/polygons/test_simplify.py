@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import shapely
 from coverages import NODATA, blobs, class_arrays, trace
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 TOLERANCES = st.sampled_from([0.5, 0.8, 1.0, 1.5, 3.0, 8.0])
 

@@ -14,8 +14,7 @@ from coverages import (
     reference_polygons,
     trace,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from geodinoseg.polygons.coverage.chains import connected_sets, follow
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from numpy.testing import assert_array_equal
 from range_server import range_server
 from rasters import ConstantModel, IdentityModel, write_raster

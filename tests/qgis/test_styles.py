@@ -9,8 +9,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import (

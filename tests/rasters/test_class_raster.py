@@ -14,8 +14,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning

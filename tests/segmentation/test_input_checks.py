@@ -6,8 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from numpy.testing import assert_array_equal
 from rasters import write_raster
 from trainings import color_channels, color_pixels, small_segmentor

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rasters import ROTATED, SmoothModel, parts_folder, read_raster, write_raster
 
 from geodinoseg.errors import OutputError, SceneError

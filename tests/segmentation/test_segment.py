@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from rasters import (
     NORTH_UP,

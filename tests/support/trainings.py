@@ -120,8 +120,7 @@ def quick(**changes: object) -> TrainingSettings:
 
 def no_pictures(monkeypatch: object) -> None:
     """Let trainings draw nothing: a file with the picture's name and nothing in it."""
-    from geodinoseg.training import curves
-    from geodinoseg.training import figures as training_figures
+    from geodinoseg.training import curves, figures as training_figures
 
     def nothing(*arguments: object) -> None:
         Path(str(arguments[-1])).touch()

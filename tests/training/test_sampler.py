@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from arrays import ArrayLabels, ArrayScene, patchy
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError

@@ -8,8 +8,7 @@ import pytest
 import shapely
 from affine import Affine
 from arrays import ArrayLabels, ArrayScene, patchy, squares
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from rasters import ROTATED, write_raster
 

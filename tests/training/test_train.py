@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import shapely
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from rasters import ROTATED, read_raster, write_raster
 from safetensors.torch import load_file
