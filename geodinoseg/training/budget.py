@@ -51,26 +51,26 @@ class Budget:
         """Of the time that is used; 0 without a bound."""
         return self.used_s / self.total_s
 
-    def of_stage_one(self, *, is_last: bool) -> Allowance:
+    def of_stage_one(self, *, is_last: bool) -> TimeSlice:
         """From now to a third of all, or to the end where nothing follows."""
         return self._until((1.0 if is_last else STAGE_ONE_SHARE) * self.total_s)
 
-    def of_caching(self, *, is_last: bool) -> Allowance:
+    def of_caching(self, *, is_last: bool) -> TimeSlice:
         """From now on, for the features of stage one."""
         stage_s = (1.0 if is_last else STAGE_ONE_SHARE) * self.total_s
         return self._until(_CACHING_SHARE * stage_s)
 
-    def of_the_rest(self) -> Allowance:
+    def of_the_rest(self) -> TimeSlice:
         """From now to the end."""
         return self._until(self.total_s)
 
-    def _until(self, end_s: float) -> Allowance:
+    def _until(self, end_s: float) -> TimeSlice:
         last_s = (1 - _SAVING_SHARE) * self.total_s
-        return Allowance(budget=self, from_s=self.used_s, until_s=min(end_s, last_s))
+        return TimeSlice(budget=self, from_s=self.used_s, until_s=min(end_s, last_s))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allowance:
+class TimeSlice:
     """A stretch of the time."""
 
     budget: Budget
@@ -88,7 +88,7 @@ class Allowance:
         length_s = max(self.until_s - self.from_s, 1e-9)
         return min((self.budget.used_s - self.from_s) / length_s, 1.0)
 
-    def first(self, part: float) -> Allowance:
+    def first(self, part: float) -> TimeSlice:
         """The first part of it, such as a half."""
         length_s = self.until_s - self.from_s
         return replace(self, until_s=self.from_s + part * length_s)
@@ -105,7 +105,7 @@ _FORWARD, _TRAINED, _HEAD_ALONE = 1.0, 3.0, 0.05
 _ALL = 1.0
 
 
-class Meter:
+class TrainingProgress:
     """Counts work, and tells how much of it is done."""
 
     def __init__(self, settings: TrainingSettings, budget: Budget, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
-from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.crops import Crop
 from geodinoseg.training.feature_cache import (
@@ -34,8 +34,8 @@ def cache_crops(
     record: TrainingRecord,
     *,
     place: CachePlace,
-    allowance: Allowance,
-    meter: Meter,
+    time_slice: TimeSlice,
+    progress: TrainingProgress,
 ) -> CachedCrops:
     """Features of validation crops and of training crops number 0 to K - 1.
 
@@ -48,18 +48,18 @@ def cache_crops(
         validation: left at the pieces that there was time for.
         record: says how many there were before an interruption, and is told how many there are.
         place: memory or file.
-        allowance: half of it for each of the two.
-        meter: told every batch.
+        time_slice: half of it for each of the two.
+        progress: told every batch.
 
     Raises:
         OutputError: the disk has no room for them.
     """
-    cacher = _Cacher(network=network, source=source, place=place, meter=meter)
-    held_out, fold_of = cacher.validation(validation, record, allowance.first(0.5))
+    cacher = _Cacher(network=network, source=source, place=place, progress=progress)
+    held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
     folds = max(source.data.folds, 1)
-    meter.expect_validation(len(fold_of), heads=folds)
+    progress.expect_validation(len(fold_of), heads=folds)
     wanted = source.settings.crops_to_cache if record.cached_crops is None else record.cached_crops
-    training = cacher.training(wanted, allowance, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
+    training = cacher.training(wanted, time_slice, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
     count = record.cached_crops = len(training)
     return CachedCrops(
         training=training,
@@ -77,13 +77,13 @@ class _Cacher:
     network: DinoV2Segmentor
     source: CropSource
     place: CachePlace
-    meter: Meter
+    progress: TrainingProgress
 
     def validation(
-        self, crops: ValidationCrops, record: TrainingRecord, allowance: Allowance
+        self, crops: ValidationCrops, record: TrainingRecord, time_slice: TimeSlice
     ) -> tuple[FeatureCache | None, NDArray[np.int64]]:
         """Features of validation crops, and the fold of each."""
-        began_s = allowance.budget.used_s
+        began_s = time_slice.budget.used_s
         seen: list[HeldOutPiece] = []
 
         def batches() -> Iterator[list[Crop]]:
@@ -91,17 +91,17 @@ class _Cacher:
                 seen.extend(piece for piece, _ in batch)
                 yield [crop for _, crop in batch]
 
-        cache = self._cached(batches(), room=len(crops.pieces), allowance=allowance)
-        if cache is not None and not allowance.has_room_for(0):
+        cache = self._cached(batches(), room=len(crops.pieces), time_slice=time_slice)
+        if cache is not None and not time_slice.has_room_for(0):
             crops.keep(crops.pieces.index(seen[-1]) + 1)
             record.validation_pieces = len(crops.pieces)
-        record.validation_s = allowance.budget.used_s - began_s
+        record.validation_s = time_slice.budget.used_s - began_s
         return cache, np.array([piece.fold for piece in seen], dtype=np.int64)
 
-    def training(self, count: int, allowance: Allowance, *, spare: int) -> FeatureCache:
+    def training(self, count: int, time_slice: TimeSlice, *, spare: int) -> FeatureCache:
         """Features of training crops, with room for a few more."""
         batches = self._training_batches(self.source.training_fold, count)
-        cache = self._cached(batches, room=count + spare, allowance=allowance)
+        cache = self._cached(batches, room=count + spare, time_slice=time_slice)
         assert cache is not None
         return cache
 
@@ -142,7 +142,7 @@ class _Cacher:
         *,
         room: int = 0,
         into: FeatureCache | None = None,
-        allowance: Allowance | None = None,
+        time_slice: TimeSlice | None = None,
     ) -> FeatureCache | None:
         """Features of batches, after those that are there already, until time is over."""
         cache = into
@@ -154,7 +154,7 @@ class _Cacher:
                     room, features_BDhw, side_px=side, classes=self.source.classes, place=self.place
                 )
             cache.append(features_BDhw, crops)
-            self.meter.caching(len(crops))
-            if allowance is not None and not allowance.has_room_for(0):
+            self.progress.caching(len(crops))
+            if time_slice is not None and not time_slice.has_room_for(0):
                 break
         return cache

@@ -27,7 +27,7 @@ from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.history import EpochScore, best_of
 from geodinoseg.training.optimizer import Tensors, copied
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 from geodinoseg.version import __version__
 
 _KEY = "geodinoseg"
@@ -70,15 +70,15 @@ class TrainingRecord:
     """Seconds so far."""
 
     @property
-    def stage(self) -> Stage | None:
+    def stage(self) -> StageName | None:
         """The running stage; None before the first epoch."""
         return self.history[-1].stage if self.history else None
 
-    def epochs_of(self, stage: Stage) -> list[EpochScore]:
+    def epochs_of(self, stage: StageName) -> list[EpochScore]:
         """The epochs of a stage so far."""
         return [score for score in self.history if score.stage == stage]
 
-    def best_score(self, stage: Stage | None = None) -> EpochScore | None:
+    def best_score(self, stage: StageName | None = None) -> EpochScore | None:
         """The epoch to keep, of one stage or of all."""
         return best_of(self.history, stage)
 

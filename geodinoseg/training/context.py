@@ -16,7 +16,7 @@ from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.progress import Progress
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.budget import Budget, Meter
+from geodinoseg.training.budget import Budget, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord, training_fingerprint
 from geodinoseg.training.data import TrainingData
 from geodinoseg.training.epochs import EpochLoop
@@ -26,7 +26,7 @@ from geodinoseg.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSetup:
+class TrainingContext:
     """All that a training is made of, before its first step."""
 
     data: TrainingData
@@ -59,7 +59,7 @@ class TrainingSetup:
             record=record,
             checkpoint=checkpoint,
             budget=budget,
-            meter=Meter(self.settings, budget, progress),
+            progress=TrainingProgress(self.settings, budget, progress),
             on_epoch=on_epoch,
         )
         return TrainingRun(
@@ -67,12 +67,12 @@ class TrainingSetup:
         )
 
 
-def set_up(
+def build_context(
     data: TrainingData,
     settings: TrainingSettings,
     arguments: dict[str, Any],
     device: torch.device,
-) -> TrainingSetup:
+) -> TrainingContext:
     """Build the network and look at some crops.
 
     Args:
@@ -91,7 +91,7 @@ def set_up(
     network = build()
     statistics = _statistics(network, data, settings)
     source = CropSource(data, statistics, settings, device)
-    return TrainingSetup(
+    return TrainingContext(
         data=data,
         settings=settings,
         statistics=statistics,

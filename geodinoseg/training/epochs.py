@@ -10,11 +10,11 @@ from typing import Protocol
 
 from geodinoseg.errors import LabelError
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.budget import Budget, Meter
+from geodinoseg.training.budget import Budget, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import Scorer, Tensors, restore
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
 _FEWEST_IDLE_EPOCHS = 10
 """Without a gain before a stage ends; half of its epochs where that is more."""
@@ -22,10 +22,10 @@ _CHECKPOINT_S = 20.0
 """Between checkpoints in stage one, whose epochs are short."""
 
 
-class Learner(Protocol):
+class Stage(Protocol):
     """What a stage does; see `HeadStage` and `FineTuning`."""
 
-    name: Stage
+    name: StageName
 
     def has_time(self) -> bool:
         """Whether another epoch ends in time."""
@@ -58,54 +58,54 @@ class EpochLoop:
     """Where the record is kept."""
     budget: Budget
     """Time."""
-    meter: Meter
+    progress: TrainingProgress
     """Told how far it is."""
     on_epoch: Callable[[EpochScore], None] = lambda _: None
     """Told every epoch."""
     _written_s: float = field(init=False, default=-math.inf)
 
-    def run(self, learner: Learner, epochs: int) -> None:
+    def run(self, stage: Stage, epochs: int) -> None:
         """The epochs of a stage that are still to be done.
 
         Args:
-            learner: of the stage.
+            stage: of the stage.
             epochs: how many there are at most, those of an interrupted run included.
         """
-        done = self.record.epochs_of(learner.name)
+        done = self.record.epochs_of(stage.name)
         if done:
-            self._take_up(learner)
-        while len(done) < epochs and not self._is_over(learner, done, epochs):
-            self.meter.begin_epoch(learner.name, len(done), epochs)
-            loss = learner.train_epoch(len(done))
-            self._end_epoch(learner, loss)
-            done = self.record.epochs_of(learner.name)
+            self._take_up(stage)
+        while len(done) < epochs and not self._is_over(stage, done, epochs):
+            self.progress.begin_epoch(stage.name, len(done), epochs)
+            loss = stage.train_epoch(len(done))
+            self._end_epoch(stage, loss)
+            done = self.record.epochs_of(stage.name)
         if not self.record.is_stage_over:
             self.record.is_stage_over = True
             self._write(at_once=True)
 
-    def _is_over(self, learner: Learner, done: list[EpochScore], epochs: int) -> bool:
+    def _is_over(self, stage: Stage, done: list[EpochScore], epochs: int) -> bool:
         if not done:
             return False
-        return self.record.is_stage_over or stalled(done, epochs) or not learner.has_time()
+        return self.record.is_stage_over or stalled(done, epochs) or not stage.has_time()
 
-    def _take_up(self, learner: Learner) -> None:
+    def _take_up(self, stage: Stage) -> None:
         record = self.record
-        restore(learner.tensors(), record.weights)
-        learner.load_optimizer_state(record.optimizer)
+        restore(stage.tensors(), record.weights)
+        stage.load_optimizer_state(record.optimizer)
         set_random_state(record.random, self.source.device)
-        self.meter.skip_epochs(learner.name, len(record.epochs_of(learner.name)))
+        self.progress.skip_epochs(stage.name, len(record.epochs_of(stage.name)))
 
-    def _end_epoch(self, learner: Learner, loss: float) -> None:
+    def _end_epoch(self, stage: Stage, loss: float) -> None:
         """Score the epoch; its weights are kept if they are the best of their stage."""
         if loss == 0:  # Label smoothing leaves it out of reach where a pixel is labelled.
             raise LabelError(
                 f"{self.source.data.splits[0].scene.path}: holds no data where it is labelled, so "
                 f"there is nothing to learn; label other places, or check which value means nodata."
             )
-        scorer = learner.validate()
+        scorer = stage.validate()
         score = EpochScore(
             epoch=len(self.record.history) + 1,
-            stage=learner.name,
+            stage=stage.name,
             train_loss=loss,
             val_loss=scorer.loss,
             accuracy=scorer.accuracy,
@@ -113,14 +113,14 @@ class EpochLoop:
         # In one go: an interrupt may come between any two lines.
         self.record = self.record.after_epoch(
             score,
-            learner.tensors(),
-            learner.optimizer_state(),
+            stage.tensors(),
+            stage.optimizer_state(),
             random_state(self.source.device),
         )
-        self.record.validation_s = getattr(learner, "validation_s", self.record.validation_s)
-        self.meter.end_epoch(score, self.record.best_score(learner.name))
+        self.record.validation_s = getattr(stage, "validation_s", self.record.validation_s)
+        self.progress.end_epoch(score, self.record.best_score(stage.name))
         self.on_epoch(score)
-        self._write(at_once=learner.name != "head")
+        self._write(at_once=stage.name != "head")
 
     def _write(self, *, at_once: bool) -> None:
         self.record.used_s = self.budget.used_s

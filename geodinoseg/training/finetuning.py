@@ -11,11 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.training.batches import CropSource, ValidationCrops
-from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.crops import Crop
 from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.optimizer import (
-    Descent,
+    Optimizer,
     Scorer,
     Tensors,
     head_tensors,
@@ -23,9 +23,9 @@ from geodinoseg.training.optimizer import (
     segmentation_loss,
 )
 from geodinoseg.training.sampler import read_ahead
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
-BACKBONE_RATES: dict[Stage, float] = {"lora": 5e-4, "full": 1e-4}
+BACKBONE_RATES: dict[StageName, float] = {"lora": 5e-4, "full": 1e-4}
 """Learning rates where none is given. LoRA's updates begin at 0, and with the rate of a whole
 backbone they stay near it for hundreds of steps."""
 
@@ -39,8 +39,8 @@ class FineTuning:
         source: CropSource,
         validation: ValidationCrops,
         *,
-        allowance: Allowance,
-        meter: Meter,
+        time_slice: TimeSlice,
+        progress: TrainingProgress,
         validation_s: float = 0.0,
     ) -> None:
         """Make the optimizer; nothing runs yet.
@@ -49,24 +49,24 @@ class FineTuning:
             network: on its device.
             source: crops and recipe.
             validation: those of stage one.
-            allowance: bounds the schedule and the steps.
-            meter: told every step.
+            time_slice: bounds the schedule and the steps.
+            progress: told every step.
             validation_s: seconds that a validation takes, as far as is known.
         """
         settings = source.settings
-        self.name: Stage = settings.stage
+        self.name: StageName = settings.stage
         self.validation_s = validation_s
         self._network = network
         self._source = source
         self._validation = validation
-        self._allowance = allowance
-        self._meter = meter
+        self._time_slice = time_slice
+        self._progress = progress
         self._step_s = 0.0
         rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.stage]
         # A head that stage one has trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
         head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate
-        self._descent = Descent(
+        self._optimizer = Optimizer(
             [(network.head, head_rate), (network.backbone, rate)],
             weight_decay=settings.weight_decay,
             device=source.device,
@@ -75,7 +75,7 @@ class FineTuning:
 
     def has_time(self) -> bool:
         """Whether a step and its validation end in time, the report on the model included."""
-        return self._allowance.has_room_for(self._step_s + 2 * self.validation_s)
+        return self._time_slice.has_room_for(self._step_s + 2 * self.validation_s)
 
     def train_epoch(self, epoch: int) -> float:
         """Train for an epoch, or for as many steps as there is time for, at least one.
@@ -91,7 +91,7 @@ class FineTuning:
             LabelError: the labels cannot be read.
             SceneError: a scene cannot be read.
         """
-        settings, budget = self._source.settings, self._allowance.budget
+        settings, budget = self._source.settings, self._time_slice.budget
         self._network.train()
         losses: list[float] = []
         # Other crops than those of stage one.
@@ -108,7 +108,7 @@ class FineTuning:
                 began_s = budget.used_s
                 losses.append(self._step(crops, epoch * settings.steps_per_epoch + step))
                 self._step_s = max(self._step_s, budget.used_s - began_s)
-                self._meter.step(losses)
+                self._progress.step(losses)
                 if not self.has_time():
                     break
         return float(np.mean(losses))
@@ -116,7 +116,7 @@ class FineTuning:
     @torch.no_grad()
     def validate(self) -> Scorer:
         """Score the network on the validation crops."""
-        began_s = self._allowance.budget.used_s
+        began_s = self._time_slice.budget.used_s
         self._network.eval()
         scorer = Scorer(self._source.classes)
         for batch in self._validation.batches():
@@ -124,8 +124,8 @@ class FineTuning:
             with self._source.autocast():
                 logits = self._network(values)
             scorer.add(logits.float(), labels)
-            self._meter.validated(len(batch))
-        self.validation_s = self._allowance.budget.used_s - began_s
+            self._progress.validated(len(batch))
+        self.validation_s = self._time_slice.budget.used_s - began_s
         return scorer
 
     def tensors(self) -> Tensors:
@@ -135,11 +135,11 @@ class FineTuning:
 
     def optimizer_state(self) -> Tensors:
         """Of AdamW."""
-        return self._descent.state()
+        return self._optimizer.state()
 
     def load_optimizer_state(self, state: Tensors) -> None:
         """Take up what `optimizer_state` gave."""
-        self._descent.load_state(state)
+        self._optimizer.load_state(state)
 
     def _step(self, crops: Sequence[Crop], step: int) -> float:
         settings = self._source.settings
@@ -148,7 +148,7 @@ class FineTuning:
             logits = logits_in_parts(self._network, values, settings.accumulate)
         loss = segmentation_loss(logits.float(), labels)
         steps = settings.epochs * settings.steps_per_epoch
-        return self._descent.step(loss, rate_share(step, steps, self._allowance.share))
+        return self._optimizer.step(loss, rate_share(step, steps, self._time_slice.share))
 
 
 def logits_in_parts(

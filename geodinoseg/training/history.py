@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodinoseg.evaluation.accuracy import Accuracy
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class EpochScore:
 
     epoch: int
     """From 1, over all stages."""
-    stage: Stage
+    stage: StageName
     """What was trained in it."""
     train_loss: float
     """Mean over the steps of the epoch."""
@@ -50,7 +50,7 @@ class EpochScore:
         }
 
 
-def best_of(history: Sequence[EpochScore], stage: Stage | None = None) -> EpochScore | None:
+def best_of(history: Sequence[EpochScore], stage: StageName | None = None) -> EpochScore | None:
     """The epoch to keep, of one stage or of all; None where there is none.
 
     Args:

@@ -23,7 +23,7 @@ _LARGEST_GRADIENT = 1.0
 Tensors = dict[str, torch.Tensor]
 
 
-class Descent:
+class Optimizer:
     """AdamW over some modules, each with a learning rate of its own."""
 
     def __init__(

@@ -16,11 +16,11 @@ from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
 from geodinoseg.files.atomic import folder_written_beside
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.training.context import TrainingSetup
+from geodinoseg.training.context import TrainingContext
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
 from geodinoseg.training.run import TrainingRun
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 from geodinoseg.training.validation_report import ValidationReport, validation_report
 from geodinoseg.version import __version__
 
@@ -31,13 +31,13 @@ _NOT_RECORDED = ("cache_bytes", "minutes")
 
 
 def trained_model(
-    run: TrainingRun, setup: TrainingSetup
+    run: TrainingRun, context: TrainingContext
 ) -> tuple[Segmentor, ValidationReport | None]:
     """The finished model, calibrated, and what validation pixels say of it.
 
     Args:
         run: with the best weights in its network.
-        setup: what it started from.
+        context: what it started from.
     """
     logger.info("%s", run.outcome)
     run.network.requires_grad_(requires_grad=False).eval()
@@ -52,8 +52,8 @@ def trained_model(
         )
         return logits
 
-    report = validation_report(setup.source, run.validation, predict)
-    return _segmentor(run, setup, report, finished=True), report
+    report = validation_report(context.source, run.validation, predict)
+    return _segmentor(run, context, report, finished=True), report
 
 
 def write_trained_model(
@@ -67,7 +67,7 @@ def write_trained_model(
 
 
 @contextmanager
-def best_so_far_kept(run: TrainingRun, setup: TrainingSetup, target: Path) -> Iterator[None]:
+def best_so_far_kept(run: TrainingRun, context: TrainingContext, target: Path) -> Iterator[None]:
     """An interrupt or a fault in the block leaves checkpoint and best model, and says where.
 
     What it says is a note on the exception, a sentence for people.
@@ -82,14 +82,14 @@ def best_so_far_kept(run: TrainingRun, setup: TrainingSetup, target: Path) -> It
             "the device's memory does not hold a batch; give --gradient-checkpointing, "
             "--accumulate 2 or more, or a smaller --batch-size."
         )
-        _keep(run, setup, target, fault)
+        _keep(run, context, target, fault)
         raise fault from error
     except (KeyboardInterrupt, GeodinosegError) as error:
-        _keep(run, setup, target, error)
+        _keep(run, context, target, error)
         raise
 
 
-def _keep(run: TrainingRun, setup: TrainingSetup, target: Path, error: BaseException) -> None:
+def _keep(run: TrainingRun, context: TrainingContext, target: Path, error: BaseException) -> None:
     """Write what there is of a training that ends early, and say so on its exception."""
     best = run.record.best_score()
     if best is None:
@@ -102,7 +102,7 @@ def _keep(run: TrainingRun, setup: TrainingSetup, target: Path, error: BaseExcep
         run.record.write(run.epochs.checkpoint)
         if not holds_other_model(target):
             run.load_best()
-            model = _segmentor(run, setup, None, finished=False)
+            model = _segmentor(run, context, None, finished=False)
             with folder_written_beside(target) as folder:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
@@ -111,36 +111,38 @@ def _keep(run: TrainingRun, setup: TrainingSetup, target: Path, error: BaseExcep
 
 
 def _segmentor(
-    run: TrainingRun, setup: TrainingSetup, report: ValidationReport | None, *, finished: bool
+    run: TrainingRun, context: TrainingContext, report: ValidationReport | None, *, finished: bool
 ) -> Segmentor:
     """The model with all that its predictions depend on, ready to segment."""
     run.network.requires_grad_(requires_grad=False).eval()
     return Segmentor(
         network=run.network,
-        legend=setup.data.legend,
-        statistics=setup.statistics,
-        bands=setup.data.bands,
-        trained_tile_px=setup.settings.crop_px,
-        pixel_size_m=setup.data.pixel_size_m,
+        legend=context.data.legend,
+        statistics=context.statistics,
+        bands=context.data.bands,
+        trained_tile_px=context.settings.crop_px,
+        pixel_size_m=context.data.pixel_size_m,
         temperature=1.0 if report is None else report.temperature,
-        training=_training_facts(run, setup, finished=finished),
+        training=_training_facts(run, context, finished=finished),
         scores=_scores(run, report),
     )
 
 
-def _training_facts(run: TrainingRun, setup: TrainingSetup, *, finished: bool) -> dict[str, Any]:
+def _training_facts(
+    run: TrainingRun, context: TrainingContext, *, finished: bool
+) -> dict[str, Any]:
     best = run.record.best_score(run.kept)
     assert best is not None
-    recipe = asdict(setup.settings)
+    recipe = asdict(context.settings)
     return {
-        **setup.data.facts,
+        **context.data.facts,
         "kept": run.kept,
         "outcome": run.outcome,
         "best_epoch": best.epoch,
         "finished": finished,
         "geodinoseg": __version__,
         **{name: value for name, value in recipe.items() if name not in _NOT_RECORDED},
-        "fingerprint": setup.fingerprint,
+        "fingerprint": context.fingerprint,
     }
 
 
@@ -150,7 +152,7 @@ def _scores(run: TrainingRun, report: ValidationReport | None) -> dict[str, Any]
         return {}
     folds = run.source.data.folds
     on = f"leave-one-block-out cross-validation, {folds} folds" if folds > 1 else _ON_FIXED_PART
-    best_of_stages = [run.record.best_score(stage) for stage in get_args(Stage)]
+    best_of_stages = [run.record.best_score(stage) for stage in get_args(StageName)]
     stages = {score.stage: score.mean_iou for score in best_of_stages if score is not None}
     found = {} if report is None else report.to_json()
     return {"on": on, **best.accuracy.to_json(), "mean_iou_by_stage": stages, **found}

@@ -23,7 +23,7 @@ from geodinoseg.training.finetuning import FineTuning
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import head_tensors, restore
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class TrainingRun:
         return self.epochs.record
 
     @property
-    def kept(self) -> Stage:
+    def kept(self) -> StageName:
         """The stage whose weights are kept: the later one where nothing tells which is better."""
         head, tuned = self.record.best_score("head"), self._tuned_score
         if tuned is None or (head is not None and head.mean_iou >= tuned.mean_iou):
@@ -132,14 +132,14 @@ class TrainingRun:
             return
         crops = self._cached_crops()
         is_last = self._ends_with_head
-        allowance = self.epochs.budget.of_stage_one(is_last=is_last)
+        time_slice = self.epochs.budget.of_stage_one(is_last=is_last)
         folds = len(crops.training_of)
         stage = HeadStage(
             self.network.head,
             self.source,
             crops,
-            allowance=allowance.first(folds / (folds + 1)) if self._is_crossed else allowance,
-            meter=self.epochs.meter,
+            time_slice=time_slice.first(folds / (folds + 1)) if self._is_crossed else time_slice,
+            progress=self.epochs.progress,
             kept_s=self.record.validation_s if is_last else 0.0,
         )
         self._seed(1)
@@ -158,8 +158,8 @@ class TrainingRun:
             place=CachePlace(
                 memory_bytes=self.source.settings.cache_bytes, folder=self.epochs.checkpoint.parent
             ),
-            allowance=self.epochs.budget.of_caching(is_last=self._ends_with_head),
-            meter=self.epochs.meter,
+            time_slice=self.epochs.budget.of_caching(is_last=self._ends_with_head),
+            progress=self.epochs.progress,
         )
 
     def _train_head_on_all(self, crops: CachedCrops) -> None:
@@ -170,12 +170,12 @@ class TrainingRun:
             self.network.head,
             self.source,
             crops.undivided(),
-            allowance=self.epochs.budget.of_the_rest(),
-            meter=self.epochs.meter,
+            time_slice=self.epochs.budget.of_the_rest(),
+            progress=self.epochs.progress,
         )
         self._seed(2)
         for epoch in range(best.epoch):
-            self.epochs.meter.begin_epoch("head", epoch, best.epoch)
+            self.epochs.progress.begin_epoch("head", epoch, best.epoch)
             stage.train_epoch(epoch)
         self.record.best["final"] = stage.tensors()
 
@@ -188,12 +188,12 @@ class TrainingRun:
             logger.warning(
                 "too few labelled places to keep a part for validation for good, so %s is not "
                 "tried; the head alone is trained. Label more places.",
-                STAGE_NAMES[settings.stage],
+                STAGE_TITLES[settings.stage],
             )
             return False
         if not self.epochs.budget.of_the_rest().has_room_for(2 * self.record.validation_s):
             logger.warning(
-                "no time is left for %s; give more --minutes.", STAGE_NAMES[settings.stage]
+                "no time is left for %s; give more --minutes.", STAGE_TITLES[settings.stage]
             )
             return not settings.stage_one_epochs
         return True
@@ -211,8 +211,8 @@ class TrainingRun:
             self.network,
             self.source,
             self.validation,
-            allowance=self.epochs.budget.of_the_rest(),
-            meter=self.epochs.meter,
+            time_slice=self.epochs.budget.of_the_rest(),
+            progress=self.epochs.progress,
             validation_s=self.record.validation_s,
         )
         self.epochs.run(stage, settings.epochs)
@@ -232,7 +232,7 @@ class TrainingRun:
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
 
 
-STAGE_NAMES: dict[Stage, str] = {
+STAGE_TITLES: dict[StageName, str] = {
     "head": "the head alone",
     "lora": "LoRA",
     "full": "fine-tuning all weights",
@@ -249,7 +249,7 @@ def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
     """
     if tuned is None:
         return "the head alone was trained"
-    name = STAGE_NAMES[tuned.stage]
+    name = STAGE_TITLES[tuned.stage]
     if head is None or math.isnan(tuned.mean_iou) or math.isnan(head.mean_iou):
         return f"{name} is kept"
     gain = tuned.mean_iou - head.mean_iou

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from geodinoseg.errors import ModelError
 
-Stage = Literal["head", "lora", "full"]
+StageName = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
 
 
@@ -48,7 +48,7 @@ class Augmentation:
 class TrainingSettings:
     """The recipe."""
 
-    stage: Stage = "lora"
+    stage: StageName = "lora"
     """How far training goes. The head comes first in any case, on a frozen backbone; the better of
     the stages is kept."""
     epochs: int = 30
@@ -103,8 +103,8 @@ class TrainingSettings:
         Raises:
             ModelError: one of them, named.
         """
-        if self.stage not in get_args(Stage):
-            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(Stage))}.")
+        if self.stage not in get_args(StageName):
+            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(StageName))}.")
         counts = ("epochs", "steps_per_epoch", "batch_size", "crop_px", "accumulate")
         for name in (*counts, "cached_crops"):
             _check_whole(name, getattr(self, name), least=1)

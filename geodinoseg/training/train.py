@@ -21,7 +21,7 @@ from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
 from geodinoseg.training.checkpoint import TrainingRecord, read_record
-from geodinoseg.training.context import TrainingSetup, own_random_numbers, set_up
+from geodinoseg.training.context import TrainingContext, build_context, own_random_numbers
 from geodinoseg.training.data import LabelPaths, ScenePaths, read_training_data
 from geodinoseg.training.output import (
     check_training_output,
@@ -101,42 +101,44 @@ def train_model(
         own_random_numbers(where, settings),
         opened_event_log(tensorboard, data.legend) as on_epoch,
     ):
-        setup = set_up(data, settings, network or {}, where)
+        context = build_context(data, settings, network or {}, where)
         for warning in data.warnings:
             logger.warning("%s", warning)
-        if resume and _is_finished(target, setup):
+        if resume and _is_finished(target, context):
             logger.warning("%s: this training is finished already; nothing was done.", target)
             return load_model(target, device=device)
-        record = _record(target, setup, overwrite=overwrite, resume=resume)
-        run = setup.run(record, budget, checkpoint_path(target), progress, on_epoch)
-        with best_so_far_kept(run, setup, target):
+        record = _record(target, context, overwrite=overwrite, resume=resume)
+        run = context.run(record, budget, checkpoint_path(target), progress, on_epoch)
+        with best_so_far_kept(run, context, target):
             run.fit()
-            model, report = trained_model(run, setup)
+            model, report = trained_model(run, context)
             with folder_written_beside(target) as folder:
                 write_trained_model(model, run, report, folder)
     run.epochs.checkpoint.unlink(missing_ok=True)
-    run.epochs.meter.finish()
+    run.epochs.progress.finish()
     return model
 
 
-def _is_finished(target: Any, setup: TrainingSetup) -> bool:
+def _is_finished(target: Any, context: TrainingContext) -> bool:
     """Whether the model of this very training is there."""
     facts = training_facts(target) or {}
-    return facts.get("fingerprint") == setup.fingerprint and facts.get("finished") is True
+    return facts.get("fingerprint") == context.fingerprint and facts.get("finished") is True
 
 
-def _record(target: Any, setup: TrainingSetup, *, overwrite: bool, resume: bool) -> TrainingRecord:
+def _record(
+    target: Any, context: TrainingContext, *, overwrite: bool, resume: bool
+) -> TrainingRecord:
     """What an interrupted training left, where it is to go on; an empty one otherwise."""
     path = checkpoint_path(target)
     if resume and path.exists():
         record = read_record(path)
-        if record.fingerprint != setup.fingerprint:
+        if record.fingerprint != context.fingerprint:
             raise ModelFolderError(
                 f"{path}: is that of another training: scenes, labels, settings or version differ. "
                 f"Give those of then, or start over with --overwrite."
             )
     else:
-        record = TrainingRecord(fingerprint=setup.fingerprint)
+        record = TrainingRecord(fingerprint=context.fingerprint)
     if holds_other_model(target) and not overwrite:
         raise OutputExistsError(
             f"{target}: a model of another training is there; give another name, or --overwrite."

@@ -457,10 +457,10 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
     arguments = train_arguments(color_field, backbone, output)
     once = FineTuning.train_epoch
 
-    def stopped(learner, epoch):
+    def stopped(stage, epoch):
         if epoch == 1:
             os.kill(os.getpid(), number)
-        return once(learner, epoch)
+        return once(stage, epoch)
 
     monkeypatch.setattr(FineTuning, "train_epoch", stopped)
     result = cli(*arguments)

@@ -170,8 +170,8 @@ def tell_scores(monkeypatch, stage, scores):
     """Let a stage be scored with these, and collect the head's weights at each."""
     told, seen = iter(scores), []
 
-    def validate(learner):
-        weights = [t for name, t in learner.tensors().items() if name.endswith("classify.weight")]
+    def validate(stage):
+        weights = [t for name, t in stage.tensors().items() if name.endswith("classify.weight")]
         seen.append(weights[0].detach().clone())
         return ToldScorer(next(told))
 
