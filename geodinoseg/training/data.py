@@ -93,7 +93,7 @@ def read_training_data(
         opened,
         found,
         crop_px=settings.crop_px,
-        share=settings.validation_share,
+        fraction=settings.validation_share,
         seed=settings.seed,
     )
     splits = split.scenes
