@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from geodinoseg.labels.options import LabelOptions
     from geodinoseg.legend import Legend, LegendClass
     from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-    from geodinoseg.model.folder import load_model
+    from geodinoseg.model.folder import load_model, save_model
     from geodinoseg.model.segmentor import Segmentor
     from geodinoseg.model.tile_model import TileModel
     from geodinoseg.plots.map_figure import side_by_side
@@ -84,6 +84,7 @@ _HOMES = {
     "open_scene": "rasters.scene",
     "plan_training": "training.plan",
     "polygonize": "polygons.polygonize",
+    "save_model": "model.folder",
     "segment_scene": "segmentation.segment",
     "segment_scenes": "batch.segment_scenes",
     "side_by_side": "plots.map_figure",
@@ -126,6 +127,7 @@ __all__ = [
     "open_scene",
     "plan_training",
     "polygonize",
+    "save_model",
     "segment_scene",
     "segment_scenes",
     "side_by_side",

@@ -15,7 +15,7 @@ from typing import Literal
 from geodinoseg.batch.journal import Journal, file_facts, opened_journal
 from geodinoseg.batch.scenes import ListedScene, MapFiles, OutputNames, planned_files
 from geodinoseg.errors import GeodinosegError, OutputError, OutputExistsError, SchedulerError
-from geodinoseg.model.fingerprint import model_identity
+from geodinoseg.model.fingerprint import model_fingerprint
 from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
@@ -143,7 +143,7 @@ class _Orders:
         facts = [
             __version__,
             scene_identity(self.opened(scene)),
-            model_identity(self.model),
+            model_fingerprint(self.model),
             dataclasses.asdict(self.settings),
             [path.name for path in files.paths],
         ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-from geodinoseg.model.normalization import BandStatistics
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import printable

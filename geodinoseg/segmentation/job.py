@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import check_output
-from geodinoseg.model.fingerprint import model_identity
+from geodinoseg.model.fingerprint import model_fingerprint
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
@@ -128,18 +128,20 @@ def decide(
     return plan, model
 
 
-def run_of(plan: Plan, model: TileModel, *, identity: Mapping[str, Any]) -> Run:
+def run_of(plan: Plan, model: TileModel, *, fingerprint: Mapping[str, Any]) -> Run:
     """What the bytes of a map depend on.
 
     Args:
         plan: of the segmentation.
         model: as it computes.
-        identity: of the model; see `model_identity`.
+        fingerprint: of the model; see `model_fingerprint`.
 
     Raises:
         SceneError: the scene cannot be read.
     """
-    return Run(scene=scene_identity(plan.scene), model=identity, settings=_settings_of(plan, model))
+    return Run(
+        scene=scene_identity(plan.scene), model=fingerprint, settings=_settings_of(plan, model)
+    )
 
 
 def _settings_of(plan: Plan, model: TileModel) -> dict[str, Any]:
@@ -223,7 +225,7 @@ class ThisProcess:
             told = TileProgress(chunks, progress, found=pixels - left)
             ChunkSegmenter(plan, loaded, told, watch).write(chunks, parts)
 
-        run = run_of(plan, loaded, identity=model_identity(model))
+        run = run_of(plan, loaded, fingerprint=model_fingerprint(model))
         return Job(plan=plan, run=run, write_parts=write_parts)
 
     def _model(
@@ -232,11 +234,11 @@ class ThisProcess:
         if not isinstance(model, str | Path):
             return model
         source = (str(model), settings.precision, device)
-        if self._held is None or self._held[:2] != (source, model_identity(model)):
+        if self._held is None or self._held[:2] != (source, model_fingerprint(model)):
             # Before the next is loaded: two may be more than a GPU holds.
             self._held = None
             loaded = loaded_model(model, settings, device=device)
-            self._held = (source, model_identity(model), loaded)
+            self._held = (source, model_fingerprint(model), loaded)
         return self._held[2]
 
 

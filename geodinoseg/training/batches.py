@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.devices import autocast, pick_precision, to_device
-from geodinoseg.model.normalization import BandStatistics, normalize
+from geodinoseg.model.segmentor import normalize
 from geodinoseg.prefetch import in_background
 from geodinoseg.training.crops import Crop, jittered
 from geodinoseg.training.data import TrainingData

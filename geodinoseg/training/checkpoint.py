@@ -22,8 +22,8 @@ from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.files.atomic import written_beside
 from geodinoseg.model.backbone import patch_embedding
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.history import EpochScore, best_of
 from geodinoseg.training.optimizer import Tensors, copied

@@ -12,8 +12,8 @@ import torch
 
 from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import pretrained_rgb
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.progress import Progress
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.budget import Budget, TrainingProgress

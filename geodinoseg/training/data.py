@@ -14,7 +14,7 @@ from geodinoseg.errors import LabelError
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
-from geodinoseg.model.normalization import BandStatistics, measure_statistics
+from geodinoseg.model.band_statistics import BandStatistics, measure_statistics
 from geodinoseg.redaction import printable_name
 from geodinoseg.training.scenes import (
     LabelPaths,

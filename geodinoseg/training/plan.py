@@ -8,7 +8,8 @@ from typing import Any
 
 from geodinoseg.errors import ModelError
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.backbone import HUB_NAMES, read_backbone_config
+from geodinoseg.model.backbone import read_backbone_config
+from geodinoseg.model.parameters import HUB_NAMES
 from geodinoseg.training.data import LabelPaths, ScenePaths, TrainingData, read_training_data
 from geodinoseg.training.settings import TrainingSettings
 

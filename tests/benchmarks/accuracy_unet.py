@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
-from geodinoseg.model.normalization import normalize
+from geodinoseg.model.segmentor import normalize
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.data import TrainingData
 from geodinoseg.training.optimizer import Optimizer, segmentation_loss

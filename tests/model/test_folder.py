@@ -248,7 +248,7 @@ def test_a_loaded_model_can_be_saved_over_itself(tmp_path, quantize):
     model = model_with_lora(quantize=quantize)
     folder = save_model(model, tmp_path / "a.model")
     loaded = dataclasses.replace(load_model(folder), scores={"mean_iou": 0.75})
-    assert loaded.save(folder, overwrite=True) == folder
+    assert save_model(loaded, folder, overwrite=True) == folder
     again = load_model(folder)
     assert again.scores == {"mean_iou": 0.75}
     assert_close(probabilities(again), probabilities(model), rtol=1e-4, atol=1e-5)

@@ -21,7 +21,7 @@ import geodinoseg.training.epochs
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
-from geodinoseg.model.folder import load_model
+from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.finetuning import FineTuning
 from geodinoseg.training.train import train_model
@@ -201,7 +201,7 @@ def test_an_interrupt_before_the_first_epoch_leaves_nothing(train, tmp_path):
 
 
 def test_a_finished_model_stays_until_the_new_one_is_whole(train, tmp_path, small_model):
-    old = load_model(small_model, device="cpu").save(tmp_path / "a.model")
+    old = save_model(load_model(small_model, device="cpu"), tmp_path / "a.model")
     before = contents(old)
     with pytest.raises(KeyboardInterrupt) as stop:
         train(overwrite=True, progress=StopAt(14))

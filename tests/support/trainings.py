@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.legend import Legend
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.training.settings import TrainingSettings
 

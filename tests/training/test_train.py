@@ -39,7 +39,7 @@ from geodinoseg.errors import (
 )
 from geodinoseg.labels.open import IGNORE
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.folder import load_model
+from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.optimizer import LABEL_SMOOTHING, rate_share, segmentation_loss
@@ -249,7 +249,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
         lambda logits, _: logits.sum() * (math.nan if next(calls) == 2 else 1.0),
     )
     small = load_model(small_model, device="cpu")
-    old = small.save(tmp_path / "field.model")
+    old = save_model(small, tmp_path / "field.model")
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     with pytest.raises(ModelError, match="no longer a number; give a smaller"):
         train(overwrite=True, settings=quick(steps_per_epoch=8))
@@ -406,7 +406,7 @@ def test_what_cannot_be_trained_is_refused_before_the_training(
 
 
 def test_a_model_that_is_there_is_kept_unless_it_may_be_replaced(train, tmp_path, small_model):
-    load_model(small_model, device="cpu").save(tmp_path / "field.model")
+    save_model(load_model(small_model, device="cpu"), tmp_path / "field.model")
     with pytest.raises(OutputExistsError, match="exists already"):
         train()
     train(overwrite=True, settings=quick(epochs=1, steps_per_epoch=1))
