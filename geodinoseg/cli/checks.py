@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from geodinoseg.batch.scenes import OutputNames
-from geodinoseg.errors import LabelError, OutputError, SceneError
+from geodinoseg.errors import OutputError, SceneError
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.scene import Scene
 
@@ -67,76 +67,6 @@ def check_many_outputs(folder: Path, names: OutputNames) -> None:
 def _check_suffix(name: str | None, suffixes: tuple[str, ...]) -> None:
     if name is not None and not name.lower().endswith(suffixes):
         raise OutputError(f"{name}: the name must end in {' or '.join(suffixes)}.")
-
-
-def opened_or_folder(
-    path: str, *, bands: Sequence[int] | None, allow_external: bool = False
-) -> Scene | str:
-    """A scene, or the folder of chips that was given in its place.
-
-    Raises:
-        SceneError: it is neither.
-    """
-    from geodinoseg.labels.paths import is_folder
-    from geodinoseg.rasters.scene import open_scene
-
-    if is_folder(path):
-        return path
-    return open_scene(path, bands=bands, allow_external=allow_external)
-
-
-def check_labels(paths: Iterable[str]) -> None:
-    """Refuse label files that are not there.
-
-    Raises:
-        LabelError: one of them.
-    """
-    from geodinoseg.labels.paths import label_files
-
-    label_files(list(paths))
-
-
-def check_label_options(
-    scenes: Sequence[Scene | str],
-    paths: Sequence[str],
-    *,
-    extent: str | None,
-    legend_file: str | None,
-) -> None:
-    """Refuse labels, an extent or a legend that are not there.
-
-    Args:
-        scenes: scenes, or folders of chips, which may hold their labels.
-        paths: files of labels, or folders of label chips.
-        extent: file of polygons.
-        legend_file: file with names and colours.
-
-    Raises:
-        LabelError: one of them, or there are none.
-    """
-    from geodinoseg.labels.legend_file import read_legend_file
-    from geodinoseg.labels.paths import check_is_there
-
-    if not any(isinstance(scene, str) for scene in scenes):
-        if not paths:
-            raise LabelError("no labels were given; say with --labels which file they are in.")
-        check_labels(paths)
-    if extent is not None:
-        check_is_there(extent)
-    if legend_file is not None:
-        read_legend_file(legend_file)
-
-
-def check_model_output(folder: Path, *, overwrite: bool) -> None:
-    """Say whether a model folder can be written.
-
-    Raises:
-        OutputError: it cannot, or is there already.
-    """
-    from geodinoseg.files.atomic import check_output_folder
-    from geodinoseg.model.config import is_model_folder
-
-    check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
 
 
 def check_map_outputs(

@@ -169,47 +169,44 @@ def train(**options: Any) -> None:
       geodinoseg train ortho.tif --labels tin=tin.shp --labels wood=wood.gpkg -o roofs.model
       geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.checks import check_label_options, opened_or_folder
+    import geodinoseg
     from geodinoseg.labels.paths import is_folder
-    from geodinoseg.training.output import check_training_output
 
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
         raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
-    # Before torch is loaded: a mistyped path is answered at once.
-    scenes = [
-        opened_or_folder(scene, bands=options["bands"], allow_external=options["allow_external"])
-        for scene in options["scenes"]
-    ]
-    check_label_options(
-        scenes, options["labels"], extent=options["extent"], legend_file=options["legend_file"]
-    )
-    check_training_output(
-        options["output"], overwrite=options["overwrite"], resume=options["resume"]
-    )
-    label_options, settings = _label_options(options), _settings(options)
+    labels, output = options["labels"] or None, options["output"]
+    scenes = [scene if is_folder(scene) else _opened(scene, options) for scene in options["scenes"]]
+    arguments = {
+        "label_options": _label_options(options),
+        "settings": _settings(options),
+        "network": _network(options),
+        "bands": options["bands"],
+        "overwrite": options["overwrite"],
+        "resume": options["resume"],
+    }
     if options["dry_run"]:
-        _dry_run(scenes, label_options, settings, options)
+        plan = geodinoseg.plan_training(scenes, labels, output, **arguments)
+        report_facts(plan.to_json(), json_=options["json_"])
         return
-
-    import geodinoseg
-
     with progress_bar("training", json=options["json_"]) as progress:
         segmentor = geodinoseg.train_model(
             scenes,
-            options["labels"] or None,
-            options["output"],
-            label_options=label_options,
-            settings=settings,
-            network=_network(options),
-            bands=options["bands"],
+            labels,
+            output,
             device=options["device"],
-            overwrite=options["overwrite"],
-            resume=options["resume"],
             tensorboard=options["tensorboard"],
             progress=progress,
+            **arguments,
         )
-    output: Path = options["output"]
     report_done(options["json_"], [output], _lines(output, segmentor))
+
+
+def _opened(scene: str, options: dict[str, Any]) -> Any:
+    import geodinoseg
+
+    return geodinoseg.open_scene(
+        scene, bands=options["bands"], allow_external=options["allow_external"]
+    )
 
 
 def _label_options(options: dict[str, Any]) -> Any:
@@ -248,32 +245,14 @@ def _settings(options: dict[str, Any]) -> Any:
 
 def _network(options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the network that were given; the rest keeps the method's defaults."""
-    import torch
-
-    quantize = options["quantize"]
     network = {
         "size": options["size"],
         "backbone": options["backbone"],
         "linear_head": options["head"] == "linear",
-        # 4 bit saves memory on a GPU; on a CPU it only costs time.
-        "quantize": torch.cuda.is_available() if quantize is None else quantize,
+        "quantize": options["quantize"],
     }
     given = {name: options[name] for name in ("channels", "n_features") if options[name]}
     return network | given
-
-
-def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict[str, Any]) -> None:
-    from geodinoseg.training.plan import plan_training
-
-    plan = plan_training(
-        scenes,
-        options["labels"] or None,
-        label_options=label_options,
-        settings=settings,
-        network=_network(options),
-        bands=options["bands"],
-    )
-    report_facts(plan.to_json(), json_=options["json_"])
 
 
 def _lines(output: Path, segmentor: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,9 @@ HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in get_args(Size)}
 
 DEFAULT_BLOCKS, DEFAULT_CHANNELS = 4, 512
 """Of the CNN head."""
+
+PATCH_PX = 14
+"""Of the published backbones."""
 
 _COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
 _SWITCHES = ("linear_head", "quantize", "peft")
@@ -80,6 +84,17 @@ def check_backbone_source(source: str | Path) -> None:
             f"backbone {source}: no such folder; give one that holds config.json and "
             f"model.safetensors."
         )
+
+
+def known_patch_px(backbone: str | Path | None) -> int | None:
+    """Patch size of a published backbone (None) or of a folder's; None if it cannot be told."""
+    if backbone is None:
+        return PATCH_PX
+    try:
+        patch_px = json.loads((Path(backbone) / "config.json").read_text("utf-8"))["patch_size"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return patch_px if type(patch_px) is int and patch_px > 0 else None
 
 
 def check_device_name(name: str) -> None:

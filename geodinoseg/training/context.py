@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import pretrained_rgb
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
@@ -117,13 +116,12 @@ def build_network(
     """
     chosen = {**arguments, "peft": False}
     if settings.stage == "full":
-        chosen["quantize"] = False  # 4-bit weights cannot be trained
+        chosen["quantize"] = False  # quantized weights cannot be trained
+    elif chosen.get("quantize", True) is None:
+        # It saves memory on a GPU; on a CPU it only costs time.
+        chosen["quantize"] = torch.cuda.is_available()
     network = DinoV2Segmentor(**chosen, num_classes=len(data.legend), bands=len(data.bands))
-    if settings.crop_px % network.patch_px:
-        raise ModelError(
-            f"crops of {settings.crop_px} px: give a multiple of the backbone's patch, "
-            f"{network.patch_px} px."
-        )
+    settings.check_patch(network.patch_px)
     network.backbone.requires_grad_(requires_grad=False)
     return network
 

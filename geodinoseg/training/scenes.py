@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def open_labelled_scenes(
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or contradict each other.
     """
-    given = [scenes] if isinstance(scenes, str) or not isinstance(scenes, Sequence) else scenes
+    given = listed(scenes)
     folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
     if folders and len(folders) == len(given):
         return _open_chips(folders, labels, bands, options)
@@ -64,7 +65,7 @@ def open_labelled_scenes(
         )
     if not labels:
         raise LabelError("no labels were given; say with --labels which file they are in.")
-    opened = _open_scenes(scenes, bands, allow_external=False)
+    opened = _open_scenes(given, bands, allow_external=False)
     files = _label_files(labels, opened)
     found = open_label_set(
         files,
@@ -104,7 +105,7 @@ def _open_chips(
 
 
 def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
-    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels or [])
+    paths = listed(labels or [])
     if paths and len(paths) != len(folders):
         raise LabelError(
             f"{len(paths)} folders of label chips for {len(folders)} of images: give one for each "
@@ -115,11 +116,14 @@ def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
     return joined([find_chips(folder, home) for folder, home in zip(folders, homes, strict=True)])
 
 
+def listed(given: Any) -> list[Any]:
+    """One scene or label file, or several, as a list."""
+    return [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+
+
 def _open_scenes(
-    scenes: ScenePaths, bands: Sequence[int] | None, *, allow_external: bool
+    scenes: Sequence[ScenePath | Scene], bands: Sequence[int] | None, *, allow_external: bool
 ) -> list[Scene]:
-    if isinstance(scenes, str) or not isinstance(scenes, Sequence):
-        scenes = [scenes]
     opened = [open_scene(source, bands=bands, allow_external=allow_external) for source in scenes]
     if not opened:
         raise SceneError("no scene was given to train on; give one or several.")
@@ -151,8 +155,7 @@ def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
 
 
 def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles]:
-    given = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
-    files = label_files(given)
+    files = label_files(listed(labels))
     if len(files) == 1:
         files *= len(scenes)
     if len(files) != len(scenes):

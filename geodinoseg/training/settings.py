@@ -123,6 +123,14 @@ class TrainingSettings:
                 f"{LARGEST_VALIDATION_SHARE}."
             )
 
+    def check_patch(self, patch_px: int) -> None:
+        """Refuse crops that are not a whole number of patches of the backbone."""
+        if self.crop_px % patch_px:
+            raise ModelError(
+                f"crops of {self.crop_px} px: give a multiple of the backbone's patch, "
+                f"{patch_px} px."
+            )
+
     def _check_stages(self) -> None:
         if self.head_epochs is not None:
             _check_whole("head_epochs", self.head_epochs, least=0)
