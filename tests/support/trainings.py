@@ -120,15 +120,14 @@ def quick(**changes: object) -> TrainingSettings:
 
 def no_pictures(monkeypatch: object) -> None:
     """Let trainings draw nothing: a file with the picture's name and nothing in it."""
-    from geodinoseg.plots import map_figure as figures
-    from geodinoseg.training import figures as training_figures
+    from geodinoseg.training import curves, figures
 
     def nothing(*arguments: object) -> None:
         Path(str(arguments[-1])).touch()
 
-    monkeypatch.setattr(figures, "training_curves", nothing)
-    monkeypatch.setattr(training_figures, "reliability_diagram", nothing)
-    monkeypatch.setattr(training_figures, "validation_panel", nothing)
+    monkeypatch.setattr(curves, "training_curves", nothing)
+    monkeypatch.setattr(figures, "reliability_diagram", nothing)
+    monkeypatch.setattr(figures, "validation_panel", nothing)
 
 
 def small_segmentor(backbone: Path, *, bands: int = 3) -> Segmentor:
