@@ -1,4 +1,4 @@
-"""The epochs of a stage: trained, scored, recorded, until they are done, idle or out of time."""
+"""The epochs of a stage: trained, scored and recorded until done, stalled or out of time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from geodinoseg.training.optimizer import Scorer, Tensors, restore
 from geodinoseg.training.settings import StageName
 
 _FEWEST_IDLE_EPOCHS = 10
-"""Without a gain before a stage ends; half of its epochs where that is more."""
+"""Without improvement before a stage ends; half of its epochs if that is more."""
 _CHECKPOINT_S = 20.0
 """Between checkpoints in stage one, whose epochs are short."""
 
 
 class Stage(Protocol):
-    """What a stage does; see `HeadStage` and `FineTuning`."""
+    """A stage of training: `HeadStage` or `FineTuning`."""
 
     name: StageName
 
@@ -37,43 +37,35 @@ class Stage(Protocol):
         """Score on the validation crops."""
 
     def tensors(self) -> Tensors:
-        """What is trained, not copied."""
+        """The trained tensors, not copied."""
 
     def optimizer_state(self) -> Tensors:
-        """What the optimizer remembers."""
+        """The state of the optimizer."""
 
     def load_optimizer_state(self, state: Tensors) -> None:
-        """Take up what `optimizer_state` gave."""
+        """Restore what `optimizer_state` returned."""
 
 
 @dataclass(kw_only=True)
 class EpochLoop:
-    """Runs the epochs of stages, and keeps a record that a later run can go on from."""
+    """Runs the epochs of stages, and keeps a record that a later run can resume from."""
 
     source: CropSource
-    """Data and device."""
     record: TrainingRecord
-    """How far it is; empty for a new training."""
+    """Empty for a new training."""
     checkpoint: Path
-    """Where the record is kept."""
+    """The file of the record."""
     budget: Budget
-    """Time."""
     progress: TrainingProgress
-    """Told how far it is."""
     on_epoch: Callable[[EpochScore], None] = lambda _: None
-    """Told every epoch."""
+    """Called after every epoch."""
     _written_s: float = field(init=False, default=-math.inf)
 
     def run(self, stage: Stage, epochs: int) -> None:
-        """The epochs of a stage that are still to be done.
-
-        Args:
-            stage: of the stage.
-            epochs: how many there are at most, those of an interrupted run included.
-        """
+        """Run the epochs of a stage, at most so many with those of an interrupted run."""
         done = self.record.epochs_of(stage.name)
         if done:
-            self._take_up(stage)
+            self._restore(stage)
         while len(done) < epochs and not self._is_over(stage, done, epochs):
             self.progress.begin_epoch(stage.name, len(done), epochs)
             loss = stage.train_epoch(len(done))
@@ -88,7 +80,7 @@ class EpochLoop:
             return False
         return self.record.is_stage_over or stalled(done, epochs) or not stage.has_time()
 
-    def _take_up(self, stage: Stage) -> None:
+    def _restore(self, stage: Stage) -> None:
         record = self.record
         restore(stage.tensors(), record.weights)
         stage.load_optimizer_state(record.optimizer)
@@ -96,11 +88,11 @@ class EpochLoop:
         self.progress.skip_epochs(stage.name, len(record.epochs_of(stage.name)))
 
     def _end_epoch(self, stage: Stage, loss: float) -> None:
-        """Score the epoch; its weights are kept if they are the best of their stage."""
+        """Score the epoch; keep its weights if they are the best of their stage."""
         if loss == 0:  # Label smoothing leaves it out of reach where a pixel is labelled.
             raise LabelError(
                 f"{self.source.data.splits[0].scene.path}: holds no data where it is labelled, so "
-                f"there is nothing to learn; label other places, or check which value means nodata."
+                f"there is nothing to learn; label other places, or check its nodata value."
             )
         scorer = stage.validate()
         score = EpochScore(
@@ -110,7 +102,7 @@ class EpochLoop:
             val_loss=scorer.loss,
             accuracy=scorer.accuracy,
         )
-        # In one go: an interrupt may come between any two lines.
+        # In one assignment: an interrupt may come between any two lines.
         self.record = self.record.after_epoch(
             score,
             stage.tensors(),
@@ -130,7 +122,7 @@ class EpochLoop:
 
 
 def stalled(scores: Sequence[EpochScore], epochs: int) -> bool:
-    """Whether a stage has gone on without a gain for half of its epochs, and for ten at least."""
+    """Whether a stage has not improved for half of its epochs, and for ten at least."""
     values = [score.mean_iou for score in scores]
     if any(map(math.isnan, values)):
         return False

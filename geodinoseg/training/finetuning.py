@@ -1,4 +1,4 @@
-"""Stage two: LoRA, or every weight, with a small learning rate from where stage one ended."""
+"""Stage two: LoRA, or every weight, at a small learning rate from where stage one ended."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from geodinoseg.training.optimizer import (
     Scorer,
     Tensors,
     head_tensors,
-    rate_share,
+    rate_factor,
     segmentation_loss,
 )
 from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.settings import StageName
 
 BACKBONE_RATES: dict[StageName, float] = {"lora": 5e-4, "full": 1e-4}
-"""Learning rates where none is given. LoRA's updates begin at 0, and with the rate of a whole
-backbone they stay near it for hundreds of steps."""
+"""Default learning rates. LoRA's updates begin at 0, and at the rate of a whole backbone they stay
+near it for hundreds of steps."""
 
 
 class FineTuning:
-    """Trains what of a network requires a gradient, on crops that are read as it goes."""
+    """Trains the parameters of a network that require a gradient, on crops read along the way."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ class FineTuning:
         progress: TrainingProgress,
         validation_s: float = 0.0,
     ) -> None:
-        """Make the optimizer; nothing runs yet.
+        """Make the optimizer.
 
         Args:
             network: on its device.
             source: crops and recipe.
             validation: those of stage one.
-            time_slice: bounds the schedule and the steps.
-            progress: told every step.
-            validation_s: seconds that a validation takes, as far as is known.
+            time_slice: limits the schedule and the steps.
+            progress: counts every step.
+            validation_s: seconds that a validation takes, if known.
         """
         settings = source.settings
         self.name: StageName = settings.stage
@@ -63,7 +63,7 @@ class FineTuning:
         self._progress = progress
         self._step_s = 0.0
         rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.stage]
-        # A head that stage one has trained is past its large steps.
+        # A head that stage one trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
         head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate
         self._optimizer = Optimizer(
@@ -78,19 +78,7 @@ class FineTuning:
         return self._time_slice.has_room_for(self._step_s + 2 * self.validation_s)
 
     def train_epoch(self, epoch: int) -> float:
-        """Train for an epoch, or for as many steps as there is time for, at least one.
-
-        Args:
-            epoch: from 0.
-
-        Returns:
-            The mean loss.
-
-        Raises:
-            ModelError: the loss is no longer a number.
-            LabelError: the labels cannot be read.
-            SceneError: a scene cannot be read.
-        """
+        """Train for an epoch, from 0, or for as many steps as time allows, at least one."""
         settings, budget = self._source.settings, self._time_slice.budget
         self._network.train()
         losses: list[float] = []
@@ -134,11 +122,11 @@ class FineTuning:
         return trained | head_tensors(self._network.head)
 
     def optimizer_state(self) -> Tensors:
-        """Of AdamW."""
+        """State of AdamW."""
         return self._optimizer.state()
 
     def load_optimizer_state(self, state: Tensors) -> None:
-        """Take up what `optimizer_state` gave."""
+        """Restore what `optimizer_state` returned."""
         self._optimizer.load_state(state)
 
     def _step(self, crops: Sequence[Crop], step: int) -> float:
@@ -148,24 +136,16 @@ class FineTuning:
             logits = logits_in_parts(self._network, values, settings.accumulate)
         loss = segmentation_loss(logits.float(), labels)
         steps = settings.epochs * settings.steps_per_epoch
-        return self._optimizer.step(loss, rate_share(step, steps, self._time_slice.share))
+        return self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
 
 
 def logits_in_parts(
     network: DinoV2Segmentor, values_BNHW: torch.Tensor, parts: int
 ) -> torch.Tensor:
-    """Logits of a batch whose backbone holds the activations of one part at a time.
+    """(batch, classes, side, side) logits, with activations of one part of the batch at a time.
 
-    Loss, batch norm and update are those of the whole batch: the backbone forgets what it computed
-    for a part and does it again when gradients flow back.
-
-    Args:
-        network: in training.
-        values_BNHW: (batch, bands, side, side), the side a multiple of the patch.
-        parts: how many.
-
-    Returns:
-        (batch, classes, side, side).
+    Loss, batch norm and update are those of the whole batch: the backbone recomputes the
+    activations of a part in the backward pass. The side is a multiple of the patch size.
     """
     if parts == 1:
         whole: torch.Tensor = network(values_BNHW)

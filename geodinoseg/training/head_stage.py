@@ -1,7 +1,7 @@
-"""Stage one: heads on cached features of the frozen backbone, in seconds an epoch.
+"""Stage one: heads on cached features of the frozen backbone, at seconds per epoch.
 
-One head where a part of the scenes validates. In cross-validation one for each fold, side by side,
-scored together: each on the blocks that it never saw.
+One head with a fixed validation part. In cross-validation one for each fold, trained in parallel
+and scored together: each on the blocks that it never saw.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from geodinoseg.training.optimizer import (
     Scorer,
     Tensors,
     head_tensors,
-    rate_share,
+    rate_factor,
     segmentation_loss,
 )
 from geodinoseg.training.settings import StageName
 
 HEAD_RATE = 1e-3
-"""Learning rate where none is given."""
+"""Default learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldHead:
-    """A head with what it learns from and is scored on."""
+    """A head with the cached crops that it is trained and scored on."""
 
     head: nn.Module
     optimizer: Optimizer
@@ -57,15 +57,15 @@ class HeadStage:
         progress: TrainingProgress,
         kept_s: float = 0.0,
     ) -> None:
-        """Make the optimizers; nothing runs yet.
+        """Make the optimizers.
 
         Args:
-            head: on its device; where there are folds, each takes a copy.
-            source: knows the recipe, the classes, the device.
+            head: on its device; with folds, each takes a copy.
+            source: has the recipe, the classes and the device.
             crops: features.
-            time_slice: bounds the schedule and the steps.
-            progress: told every step.
-            kept_s: seconds of the time_slice that are for something else.
+            time_slice: limits the schedule and the steps.
+            progress: counts every step.
+            kept_s: seconds of the time slice to leave for something else.
         """
         self._source = source
         self._crops = crops
@@ -76,7 +76,7 @@ class HeadStage:
         folds = len(crops.training_of)
         heads = [head] if folds == 1 else [copy.deepcopy(head) for _ in range(folds)]
         sides = zip(crops.training_of, crops.validation_of, strict=True)
-        self._heads = [
+        self._folds = [
             FoldHead(
                 head=own,
                 optimizer=self._new_optimizer(own),
@@ -89,31 +89,21 @@ class HeadStage:
     @property
     def heads(self) -> list[nn.Module]:
         """One for each fold."""
-        return [fold_head.head for fold_head in self._heads]
+        return [fold.head for fold in self._folds]
 
     def has_time(self) -> bool:
-        """Whether an epoch ends in time."""
+        """Whether another epoch ends in time."""
         return self._time_slice.has_room_for(self._epoch_s + self._kept_s)
 
     def train_epoch(self, epoch: int) -> float:
-        """Train each head for an epoch, or for as many steps as there is time for.
-
-        Args:
-            epoch: from 0.
-
-        Returns:
-            The mean loss.
-
-        Raises:
-            ModelError: the loss is no longer a number.
-        """
+        """Train each head for an epoch, from 0, or for as many steps as time allows."""
         began_s = self._time_slice.budget.used_s
         losses: list[float] = []
-        for number, fold_head in enumerate(self._heads):
-            fold_head.head.train()
-            for step, indices in enumerate(self._batches(fold_head, epoch, number)):
-                share = self._rate_share(epoch, step)
-                losses.append(fold_head.optimizer.step(self._loss(fold_head, indices), share))
+        for number, fold in enumerate(self._folds):
+            fold.head.train()
+            for step, indices in enumerate(self._batches(fold, epoch, number)):
+                loss = self._loss(fold, indices)
+                losses.append(fold.optimizer.step(loss, self._rate_factor(epoch, step)))
                 self._progress.step(losses)
                 if not self._time_slice.has_room_for(self._kept_s):
                     break
@@ -125,41 +115,36 @@ class HeadStage:
         """Score each head on the blocks of its fold."""
         scorer = Scorer(self._source.classes)
         size = self._source.settings.batch_size
-        for fold_head in self._heads:
-            fold_head.head.eval()
-            for first in range(0, len(fold_head.validation), size):
+        for fold in self._folds:
+            fold.head.eval()
+            for first in range(0, len(fold.validation), size):
+                indices = fold.validation[first : first + size]
                 assert self._crops.validation is not None
-                scorer.add(
-                    *self._logits(
-                        fold_head,
-                        self._crops.validation,
-                        fold_head.validation[first : first + size],
-                    )
-                )
+                scorer.add(*self._logits(fold, self._crops.validation, indices))
         return scorer
 
     def tensors(self) -> Tensors:
         """Weights of all heads, not copied."""
         return {
             name: tensor
-            for number, fold_head in enumerate(self._heads)
-            for name, tensor in head_tensors(fold_head.head, f"{number}").items()
+            for number, fold in enumerate(self._folds)
+            for name, tensor in head_tensors(fold.head, f"{number}").items()
         }
 
     def optimizer_state(self) -> Tensors:
-        """Of all heads."""
+        """State of the optimizers of all heads."""
         return {
             f"{number}.{name}": tensor
-            for number, fold_head in enumerate(self._heads)
-            for name, tensor in fold_head.optimizer.state().items()
+            for number, fold in enumerate(self._folds)
+            for name, tensor in fold.optimizer.state().items()
         }
 
     def load_optimizer_state(self, state: Tensors) -> None:
-        """Take up what `optimizer_state` gave."""
-        for number, fold_head in enumerate(self._heads):
+        """Restore what `optimizer_state` returned."""
+        for number, fold in enumerate(self._folds):
             prefix = f"{number}."
             own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-            fold_head.optimizer.load_state(own)
+            fold.optimizer.load_state(own)
 
     def _new_optimizer(self, head: nn.Module) -> Optimizer:
         settings = self._source.settings
@@ -170,29 +155,31 @@ class HeadStage:
             dtype=self._source.dtype,
         )
 
-    def _batches(self, fold_head: FoldHead, epoch: int, number: int) -> NDArray[np.int64]:
+    def _batches(self, fold: FoldHead, epoch: int, number: int) -> NDArray[np.int64]:
         """(steps, batch) crops in a random order that follows from seed, epoch and fold."""
         settings = self._source.settings
         rng = np.random.default_rng((settings.seed, 2, epoch, number))
         wanted = settings.steps_per_epoch * settings.batch_size
-        rounds = -(-wanted // len(fold_head.training))
-        order = np.concatenate([rng.permutation(fold_head.training) for _ in range(rounds)])
+        rounds = -(-wanted // len(fold.training))
+        order = np.concatenate([rng.permutation(fold.training) for _ in range(rounds)])
         return order[:wanted].reshape(settings.steps_per_epoch, settings.batch_size)
 
-    def _rate_share(self, epoch: int, step: int) -> float:
+    def _rate_factor(self, epoch: int, step: int) -> float:
         settings = self._source.settings
         steps = settings.stage_one_epochs * settings.steps_per_epoch
-        return rate_share(epoch * settings.steps_per_epoch + step, steps, self._time_slice.share)
+        return rate_factor(
+            epoch * settings.steps_per_epoch + step, steps, self._time_slice.fraction
+        )
 
-    def _loss(self, fold_head: FoldHead, indices: NDArray[np.int64]) -> torch.Tensor:
-        return segmentation_loss(*self._logits(fold_head, self._crops.training, indices))
+    def _loss(self, fold: FoldHead, indices: NDArray[np.int64]) -> torch.Tensor:
+        return segmentation_loss(*self._logits(fold, self._crops.training, indices))
 
     def _logits(
-        self, fold_head: FoldHead, cache: FeatureCache, indices: NDArray[Any]
+        self, fold: FoldHead, cache: FeatureCache, indices: NDArray[Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits per pixel and labels of some crops."""
         features_BDhw, labels_BHW = cache.tensors(indices, self._source.device)
         side = labels_BHW.shape[-1]
         with self._source.autocast():
-            logits_BCHW = fold_head.head(features_BDhw, (side, side))
+            logits_BCHW = fold.head(features_BDhw, (side, side))
         return logits_BCHW.float(), labels_BHW

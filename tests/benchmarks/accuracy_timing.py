@@ -15,7 +15,7 @@ import geodinoseg as gds
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.head_stage import HEAD_RATE
-from geodinoseg.training.optimizer import Optimizer, rate_share, segmentation_loss
+from geodinoseg.training.optimizer import Optimizer, rate_factor, segmentation_loss
 from geodinoseg.training.sampler import read_ahead
 
 CHANNELS = 64
@@ -80,6 +80,6 @@ def train_through(
             network.backbone.eval()
             values, labels = source.tensors(batch)
             loss = segmentation_loss(network(values), labels)
-            optimizer.step(loss, rate_share(step, steps))
+            optimizer.step(loss, rate_factor(step, steps))
             if (step + 1) % settings.steps_per_epoch == 0:
                 validated(network, source, crops)

@@ -259,7 +259,7 @@ def test_a_budget_gives_a_third_to_stage_one():
     assert budget.of_stage_one(is_last=True).has_room_for(500)
     assert not budget.of_the_rest().has_room_for(569), "saving takes time too"
     clock.now += 85
-    assert_allclose(first.share, 0.5)
+    assert_allclose(first.fraction, 0.5)
     assert Budget(None, clock).of_the_rest().has_room_for(1e9)
 
 
