@@ -1,4 +1,4 @@
-"""The crops of stage one: which are drawn, and which of them each fold may see."""
+"""The crops of stage one: their features, and which of them each fold may see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from geodinoseg.training.feature_cache import (
 from geodinoseg.training.sampler import read_ahead
 
 _FEWEST_OF_FOLD = 32
-"""Crops that show nothing of a fold; where chance leaves fewer, the fold gets some of its own."""
+"""Crops that show nothing of a fold; if there are fewer by chance, more are drawn for the fold."""
 
 
 def cache_crops(
@@ -39,20 +39,19 @@ def cache_crops(
 ) -> CachedCrops:
     """Features of validation crops and of training crops number 0 to K - 1.
 
-    K follows from the settings; only where time is bounded there may be fewer, and the record
-    remembers how many.
+    K follows from the settings; only if time is limited there may be fewer.
 
     Args:
         network: its backbone is frozen.
         source: crops and recipe.
-        validation: left at the pieces that there was time for.
-        record: says how many there were before an interruption, and is told how many there are.
+        validation: cut to the pieces that there was time for.
+        record: holds the number of crops from before an interruption, and receives it.
         place: memory or file.
         time_slice: half of it for each of the two.
-        progress: told every batch.
+        progress: counts every batch.
 
     Raises:
-        OutputError: the disk has no room for them.
+        OutputError: the disk is full.
     """
     cacher = _Cacher(network=network, source=source, place=place, progress=progress)
     held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
@@ -72,7 +71,7 @@ def cache_crops(
 
 @dataclass(frozen=True, kw_only=True)
 class _Cacher:
-    """Runs crops through the backbone."""
+    """Computes features of crops with the backbone."""
 
     network: DinoV2Segmentor
     source: CropSource
@@ -106,13 +105,7 @@ class _Cacher:
         return cache
 
     def unseen_by(self, fold: int, training: FeatureCache, count: int) -> NDArray[np.int64]:
-        """Which training crops show nothing that is held out in a fold; more where these are few.
-
-        Args:
-            fold: from 0.
-            training: the crops of all.
-            count: how many they were before folds got some of their own.
-        """
+        """Which of the first crops show nothing held out in a fold; more are drawn if few do."""
         if self.source.data.folds <= 1:
             return np.arange(count)
         splits = self.source.data.splits
@@ -144,7 +137,7 @@ class _Cacher:
         into: FeatureCache | None = None,
         time_slice: TimeSlice | None = None,
     ) -> FeatureCache | None:
-        """Features of batches, after those that are there already, until time is over."""
+        """Features of batches, after existing ones, until time is over."""
         cache = into
         for crops in batches:
             features_BDhw = features_of(self.network, self.source, crops)

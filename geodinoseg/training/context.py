@@ -1,4 +1,4 @@
-"""What a training starts from: data, network, statistics, and the fingerprint of all that."""
+"""What a training starts from: data, network, statistics, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ from geodinoseg.training.settings import TrainingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingContext:
-    """All that a training is made of, before its first step."""
+    """Everything that a training is made of, before its first step."""
 
     data: TrainingData
     """Scenes with labels, split."""
     settings: TrainingSettings
-    """The recipe."""
     statistics: BandStatistics
-    """How pixels are normalized."""
+    """For normalization."""
     source: CropSource
     """Crops as tensors."""
     network: DinoV2Segmentor
     """On its device, the backbone frozen."""
     build: Callable[[], DinoV2Segmentor]
-    """Makes another one like it."""
+    """Makes another network like it."""
     fingerprint: str
     """Of all this."""
 
@@ -51,7 +50,7 @@ class TrainingContext:
         progress: Progress,
         on_epoch: Callable[[EpochScore], None],
     ) -> TrainingRun:
-        """A run that starts where a record left off."""
+        """A run that resumes from a record."""
         budget.add(record.used_s)
         epochs = EpochLoop(
             source=self.source,
@@ -72,16 +71,10 @@ def build_context(
     arguments: dict[str, Any],
     device: torch.device,
 ) -> TrainingContext:
-    """Build the network and look at some crops.
-
-    Args:
-        data: scenes with labels.
-        settings: the recipe.
-        arguments: of `DinoV2Segmentor`.
-        device: where it shall be.
+    """Build the network on a device, and take the fingerprint.
 
     Raises:
-        ModelError: the network cannot be built.
+        ModelError: the network cannot be built with these arguments.
     """
 
     def build() -> DinoV2Segmentor:
@@ -104,16 +97,7 @@ def build_context(
 def build_network(
     arguments: dict[str, Any], data: TrainingData, settings: TrainingSettings
 ) -> DinoV2Segmentor:
-    """The network as stage one takes it: a new head on a frozen backbone.
-
-    Args:
-        arguments: of `DinoV2Segmentor`.
-        data: gives classes and bands.
-        settings: gives stage and crop.
-
-    Raises:
-        ModelError: an argument cannot be, or the crop is no multiple of the backbone's patch.
-    """
+    """The network for stage one: a new head on a frozen backbone."""
     chosen = {**arguments, "peft": False}
     if settings.stage == "full":
         chosen["quantize"] = False  # quantized weights cannot be trained
@@ -128,12 +112,7 @@ def build_network(
 
 @contextmanager
 def own_random_numbers(device: torch.device, settings: TrainingSettings) -> Iterator[None]:
-    """New weights and dropout draw from torch's own generators; the caller's are left as they were.
-
-    Args:
-        device: whose generator is used.
-        settings: gives the seed.
-    """
+    """Seed torch's generators for new weights and dropout; the caller's state is restored."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         yield
@@ -142,7 +121,7 @@ def own_random_numbers(device: torch.device, settings: TrainingSettings) -> Iter
 def _statistics(
     network: DinoV2Segmentor, data: TrainingData, settings: TrainingSettings
 ) -> BandStatistics:
-    """Those that a published backbone knows where it is kept, the scenes' own otherwise."""
+    """Those of a published backbone if it is kept, the scenes' own otherwise."""
     if settings.stage == "full" and settings.stage_one_epochs == 0:
         return data.statistics
     rgb = pretrained_rgb(network.source, revision=network.revision)

@@ -1,4 +1,4 @@
-"""From a run to a model folder: finished, or as far as it had come when it was stopped."""
+"""From a run to a model folder: finished, or the best so far of an interrupted run."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ _NOT_RECORDED = ("cache_bytes", "minutes")
 def trained_model(
     run: TrainingRun, context: TrainingContext
 ) -> tuple[Segmentor, ValidationReport | None]:
-    """The finished model, calibrated, and what validation pixels say of it.
-
-    Args:
-        run: with the best weights in its network.
-        context: what it started from.
-    """
+    """The finished model, calibrated, and its validation report."""
     logger.info("%s", run.outcome)
     run.network.requires_grad_(requires_grad=False).eval()
 
@@ -59,7 +54,7 @@ def trained_model(
 def write_trained_model(
     model: Segmentor, run: TrainingRun, report: ValidationReport | None, folder: Path
 ) -> None:
-    """Write a model with its history and, where there is validation, the pictures of it."""
+    """Write a model with its history and, if there is validation, the pictures of it."""
     write_model(model, folder)
     write_history(run.record.history, folder)
     if report is not None:
@@ -68,9 +63,9 @@ def write_trained_model(
 
 @contextmanager
 def best_so_far_kept(run: TrainingRun, context: TrainingContext, target: Path) -> Iterator[None]:
-    """An interrupt or a fault in the block leaves checkpoint and best model, and says where.
+    """On an interrupt or error keep the checkpoint and the best model, and note where.
 
-    What it says is a note on the exception, a sentence for people.
+    The note is a sentence on the exception.
 
     Raises:
         DeviceError: the device's memory is too small.
@@ -107,13 +102,13 @@ def _keep(run: TrainingRun, context: TrainingContext, target: Path, error: BaseE
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
     if run.epochs.checkpoint.exists():
-        error.add_note(f"The best so far ({said}) is kept at {where}: go on with --resume.")
+        error.add_note(f"The best so far ({said}) is kept at {where}; continue with --resume.")
 
 
 def _segmentor(
     run: TrainingRun, context: TrainingContext, report: ValidationReport | None, *, finished: bool
 ) -> Segmentor:
-    """The model with all that its predictions depend on, ready to segment."""
+    """The model with everything that its predictions depend on, ready to segment."""
     run.network.requires_grad_(requires_grad=False).eval()
     return Segmentor(
         network=run.network,

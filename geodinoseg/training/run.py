@@ -1,6 +1,6 @@
 """One training, stage by stage: the head on a frozen backbone, then LoRA or all weights.
 
-The better of the two is kept. It can be stopped after any epoch and taken up again.
+The better of the two is kept. It can be interrupted after any epoch and resumed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from geodinoseg.training.settings import StageName
 logger = logging.getLogger(__name__)
 
 _PARTS = 4
-"""Of a training that draw random numbers of their own: new weights, head, final head, stage two."""
+"""Parts of a training with their own seeds: new weights, head, final head, stage two."""
 
 
 @dataclass(kw_only=True)
@@ -38,43 +38,35 @@ class TrainingRun:
     source: CropSource
     """Data, recipe and device."""
     build: Callable[[], DinoV2Segmentor]
-    """Makes the network as it is before stage one, on the device."""
+    """Makes the untrained network, on the device."""
     epochs: EpochLoop
     """Runs epochs and keeps the record."""
     network: DinoV2Segmentor
-    """Made by `build`; trained, and after `fit` with the weights to keep."""
+    """Made by `build`; after `fit` with the weights to keep."""
     validation: ValidationCrops = field(init=False)
-    """What it is scored on."""
     fold_heads: list[nn.Module] = field(init=False, default_factory=list)
     """In cross-validation, after `fit`, the heads that were scored: one for each fold."""
     _is_tuned: bool = field(init=False, default=False)
 
     def fit(self) -> None:
-        """Train, validate after each epoch, end with the best weights.
-
-        Raises:
-            ModelError: the loss is no longer a number.
-            LabelError: no labelled pixel holds data, or the labels cannot be read.
-            SceneError: a scene cannot be read.
-            OutputError: features or checkpoint do not fit on the disk.
-        """
+        """Train, validate after each epoch, end with the best weights."""
         self.validation = ValidationCrops(self.source)
         if self.record.validation_pieces is not None:
             self.validation.keep(self.record.validation_pieces)
         if self._has_stage_one:
             self._train_head()
-        if self._goes_on():
+        if self._has_stage_two():
             self._fine_tune()
         self.load_best()
 
     @property
     def record(self) -> TrainingRecord:
-        """How far it is."""
+        """The state of the training."""
         return self.epochs.record
 
     @property
     def kept(self) -> StageName:
-        """The stage whose weights are kept: the later one where nothing tells which is better."""
+        """The stage whose weights are kept: the better one; without scores, the later one."""
         head, tuned = self.record.best_score("head"), self._tuned_score
         if tuned is None or (head is not None and head.mean_iou >= tuned.mean_iou):
             return "head"
@@ -82,14 +74,14 @@ class TrainingRun:
 
     @property
     def outcome(self) -> str:
-        """Which stage is kept, and by how much it is better: a sentence for people."""
+        """Which stage is kept, and by how much it is better: a sentence."""
         return outcome(self.record.best_score("head"), self._tuned_score)
 
     def load_best(self) -> None:
         """Put the best weights so far into the network."""
         kept = self.kept
         if kept == "head" and self._is_tuned:
-            # As if stage two had never been: exactly the backbone of the source.
+            # As without stage two: exactly the backbone of the source.
             self.network = self.build()
             self._is_tuned = False
         if kept != "head":
@@ -109,12 +101,12 @@ class TrainingRun:
 
     @property
     def _has_stage_one(self) -> bool:
-        """Whether the head is trained first, and nothing that came after was begun."""
+        """Whether the head is trained first, and stage two has not begun."""
         return bool(self.source.settings.stage_one_epochs) and self._tuned_score is None
 
     @property
     def _is_crossed(self) -> bool:
-        """Whether folds take turns in validating."""
+        """Whether it is cross-validated."""
         return self.source.data.folds > 1
 
     @property
@@ -123,7 +115,7 @@ class TrainingRun:
         settings, folds = self.source.settings, self.source.data.folds
         if settings.stage == "head":
             return True
-        # Without validation nobody would see it fall below the frozen backbone.
+        # Without validation nothing would show that it falls below the frozen backbone.
         cannot_tell = folds == 0 and settings.validation_share > 0
         return bool(settings.stage_one_epochs) and (self._is_crossed or cannot_tell)
 
@@ -163,7 +155,7 @@ class TrainingRun:
         )
 
     def _train_head_on_all(self, crops: CachedCrops) -> None:
-        """The head to keep, for as many epochs as were best for those of the folds."""
+        """Train the head to keep, for as many epochs as were best in cross-validation."""
         best = self.record.best_score("head")
         assert best is not None
         stage = HeadStage(
@@ -179,15 +171,15 @@ class TrainingRun:
             stage.train_epoch(epoch)
         self.record.best["final"] = stage.tensors()
 
-    def _goes_on(self) -> bool:
-        """Whether stage two is to be tried; where it was asked for and is not, that is said."""
+    def _has_stage_two(self) -> bool:
+        """Whether stage two is tried; warns if it was asked for and is not."""
         settings = self.source.settings
         if settings.stage == "head":
             return False
         if self._ends_with_head:
             logger.warning(
-                "too few labelled places to keep a part for validation for good, so %s is not "
-                "tried; the head alone is trained. Label more places.",
+                "too few labelled places for a fixed validation part, so %s is not tried and the "
+                "head alone is trained; label more places.",
                 STAGE_TITLES[settings.stage],
             )
             return False
@@ -218,7 +210,7 @@ class TrainingRun:
         self.epochs.run(stage, settings.epochs)
 
     def _unfreeze(self) -> None:
-        """Let stage two train LoRA or all weights."""
+        """Add LoRA, or let all weights be trained."""
         self._seed(3)
         self._is_tuned = True
         if self.source.settings.stage == "lora":
@@ -228,7 +220,7 @@ class TrainingRun:
         self.network.backbone_differs_from_source = True
 
     def _seed(self, part: int) -> None:
-        """Let new weights and dropout of a part of the training follow from the seed alone."""
+        """Seed new weights and dropout of a part of the training."""
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
 
 
@@ -237,16 +229,11 @@ STAGE_TITLES: dict[StageName, str] = {
     "lora": "LoRA",
     "full": "fine-tuning all weights",
 }
-"""For people."""
+"""In messages."""
 
 
 def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
-    """Which of two stages is kept, and by how much: a sentence for people.
-
-    Args:
-        head: the best epoch of stage one, if there was one.
-        tuned: the best epoch of stage two, if there was one.
-    """
+    """Which stage is kept, and by how much it is better, given the best epoch of each."""
     if tuned is None:
         return "the head alone was trained"
     name = STAGE_TITLES[tuned.stage]

@@ -1,4 +1,4 @@
-"""Scenes and their labels, opened together: files of either, or folders of chips of both."""
+"""Scenes and their labels, opened together: files, or folders of chips. Loads no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LabelPaths = LabelsPath | Sequence[LabelsPath]
 
 _WARN_RESOLUTION = 1.5
 _MOST_SIZES = 200
-"""Scenes whose resolution is looked at: each asks PROJ."""
+"""Scenes whose resolution is computed, which takes a call of PROJ each."""
 
 
 def open_labelled_scenes(
@@ -38,22 +38,12 @@ def open_labelled_scenes(
     bands: Sequence[int] | None,
     options: LabelOptions,
 ) -> tuple[list[Scene], list[Labels], list[str]]:
-    """Open scenes with their labels.
-
-    Args:
-        scenes: rasters with the same kind of bands, or folders of image chips.
-        labels: as in `read_training_data`.
-        bands: bands to read, from 1; all but alpha where not given.
-        options: how the labels are read.
+    """Open scenes with their labels, as given to `train_model`.
 
     Returns:
         scenes: one for each raster, or for each chip with a label.
         labels: of each; a pixel without data in its scene does not count.
         names: of the label files, without their folders.
-
-    Raises:
-        SceneError: a scene cannot be read, or they are of different kinds.
-        LabelError: labels are missing, lie elsewhere, or contradict each other.
     """
     given = listed(scenes)
     folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
@@ -64,7 +54,7 @@ def open_labelled_scenes(
             f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
         )
     if not labels:
-        raise LabelError("no labels were given; say with --labels which file they are in.")
+        raise LabelError("no labels were given; name their file with --labels.")
     opened = _open_scenes(given, bands, allow_external=False)
     files = _label_files(labels, opened)
     found = open_label_set(
@@ -138,8 +128,8 @@ def _open_scenes(
     sizes = pixel_sizes_m(opened)
     if sizes and max(sizes) > _WARN_RESOLUTION * min(sizes):
         logger.warning(
-            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m, and "
-            "would be better trained on scenes of one resolution.",
+            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m. "
+            "Prefer scenes of one resolution.",
             min(sizes),
             max(sizes),
             np.median(sizes),
@@ -148,7 +138,7 @@ def _open_scenes(
 
 
 def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
-    """Ground resolutions of those scenes that have one, metres; of thousands a sample will do."""
+    """Ground resolutions of scenes that have one, metres; a sample of thousands of scenes."""
     sampled = scenes[:: max(1, len(scenes) // _MOST_SIZES)]
     sizes = [scene.geobox.pixel_size_m for scene in sampled]
     return [size for size in sizes if size is not None]
@@ -167,7 +157,7 @@ def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles
 
 
 def _file_name(path: str) -> str:
-    """A name without the folders, which say nothing to others."""
+    """Names without their folders."""
     return ", ".join(
         f"{name}{separator}{Path(file).name}" if separator else Path(name).name
         for name, separator, file in (part.partition("=") for part in path.split(", "))
