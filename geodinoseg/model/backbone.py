@@ -35,11 +35,7 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
 
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
-    """The configuration of a backbone of a kind that we know, from a hub name or a folder.
-
-    Raises:
-        ModelError: it cannot be found, or is of another kind.
-    """
+    """The configuration of a backbone of a kind that we know, from a hub name or a folder."""
     check_backbone_source(source)
     try:
         # Not AutoConfig: for an unknown kind it offers to run the folder's own code.
@@ -105,17 +101,10 @@ def load_backbone(
     quantize: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """A backbone with its weights, giving the layer-normed maps of its last layers.
+    """A backbone with its weights, giving the layer-normed maps of its last n_features layers.
 
-    Args:
-        source: a hub name or a folder.
-        n_features: number of last layers whose feature maps come out.
-        quantize: hold the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic).
-            If that is unavailable, one warning is logged and full precision used.
-        revision: branch, tag or commit on the hub.
-
-    Raises:
-        ModelError: the backbone cannot be found or loaded, or has fewer layers.
+    quantize holds the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic); if
+    that is unavailable, one warning is logged and full precision used.
     """
     config = read_backbone_config(source, revision=revision)
     _choose_layers(config, source, n_features)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 
+_BY_BAND = ("mean", "std", "low", "high")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandStatistics:
@@ -34,26 +36,12 @@ class BandStatistics:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "low": list(self.low),
-            "high": list(self.high),
-            "dtype": self.dtype,
-        }
+        return {name: list(getattr(self, name)) for name in _BY_BAND} | {"dtype": self.dtype}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BandStatistics:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: the lists differ in length, or a number is not finite or a std not above 0.
-            KeyError: a value is missing.
-        """
-        lists = {
-            name: tuple(float(value) for value in values[name])
-            for name in ("mean", "std", "low", "high")
-        }
+        """Read what `to_json` wrote; ValueError or KeyError if it is damaged."""
+        lists = {name: tuple(float(value) for value in values[name]) for name in _BY_BAND}
         if len({len(entries) for entries in lists.values()}) != 1 or not lists["mean"]:
             raise ValueError("the statistics of the bands differ in length")
         numbers = [value for entries in lists.values() for value in entries]

@@ -45,9 +45,6 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
 
     `auto` is float32 on the CPU, where half precision is slower; on a GPU bfloat16, or float16
     if the GPU lacks bfloat16.
-
-    Raises:
-        DeviceError: the name is unknown.
     """
     if precision not in get_args(Precision):
         raise DeviceError(f"precision {precision!r}: give one of {', '.join(get_args(Precision))}.")
@@ -107,10 +104,8 @@ class FittingBatches:
     ) -> _Result:
         """compute(first, second) over slices of their first axis, joined in order.
 
-        Slices are halved from now on when memory is too small.
-
-        Raises:
-            DeviceMemoryError: a batch of one does not fit.
+        Slices are halved from now on when memory is full; DeviceMemoryError when one tile does
+        not fit.
         """
         results: list[_Result] = []
         done = 0

@@ -136,17 +136,7 @@ def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
 def normalize(
     pixels_BNHW: torch.Tensor, valid_BHW: torch.Tensor, mean_N: torch.Tensor, std_N: torch.Tensor
 ) -> torch.Tensor:
-    """(value - mean) / std in float32, invalid pixels at the band's mean, that is 0.
-
-    Args:
-        pixels_BNHW: raw pixels, (batch, bands, height, width), any dtype.
-        valid_BHW: (batch, height, width) bool, True where the scene holds data.
-        mean_N: mean of each band, (bands,) float32.
-        std_N: standard deviation of each band, (bands,) float32.
-
-    Returns:
-        (batch, bands, height, width) float32 in [-10, 10].
-    """
+    """(value - mean) / std of raw pixels as float32 in [-10, 10]; 0, the mean, where not valid."""
     values = pixels_BNHW.to(torch.float32)
     values = (values - mean_N[:, None, None]) / std_N[:, None, None]
     # `where`, not a product: 0 times NaN is NaN.

@@ -34,11 +34,7 @@ _MOST_ENTRIES = 1_000
 
 
 def plain_backbone_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a backbone's config.json that describe it, each within its range.
-
-    Raises:
-        ValueError: a size is invalid, or a value is too long.
-    """
+    """The values of a backbone's config.json, each within its range, or a ValueError."""
     kept = {key: value for key, value in values.items() if key not in _CHOSEN_HERE}
     for name, largest in _LARGEST.items():
         if name in kept and not _is_size(name, kept[name], largest):

@@ -105,8 +105,7 @@ def check_fit(
 ) -> None:
     """Compare head and LoRA with the stored tensors before any memory is taken for them.
 
-    Raises:
-        ValueError: they are those of another network.
+    Raises ValueError if they are those of another network.
     """
     with torch.device("meta"):
         head = make_head(settings, in_channels=in_channels, patch_px=patch_px)
@@ -117,11 +116,7 @@ def check_fit(
 
 
 def load_weights(network: DinoV2Segmentor, stored: Tensors) -> None:
-    """Put stored tensors into a network, in place.
-
-    Raises:
-        ValueError: they are those of another network.
-    """
+    """Load stored tensors into a network; ValueError if they are those of another network."""
     embedding = patch_embedding(network.base_backbone)
     for what, module in (("head", network.head), ("patch_embedding", embedding)):
         tensors = _part(stored, what)

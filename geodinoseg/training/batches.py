@@ -34,6 +34,7 @@ class CropSource:
     ) -> None:
         """Take what a training is made of; reads nothing yet."""
         self.data = data
+        self.statistics = statistics
         self.settings = settings
         self.device = device
         self.dtype = pick_precision("auto", device)

@@ -39,19 +39,8 @@ def cache_crops(
 ) -> CachedCrops:
     """Features of validation crops and of training crops number 0 to K - 1.
 
-    K follows from the settings; only if time is limited there may be fewer.
-
-    Args:
-        network: its backbone is frozen.
-        source: crops and recipe.
-        validation: cut to the pieces that there was time for.
-        record: holds the number of crops from before an interruption, and receives it.
-        place: memory or file.
-        time_slice: half of it for each of the two.
-        progress: counts every batch.
-
-    Raises:
-        OutputError: the disk is full.
+    K follows from the settings; only if time is limited there may be fewer, and fewer validation
+    crops. The record holds their numbers from before an interruption, and receives them.
     """
     cacher = _Cacher(network=network, source=source, place=place, progress=progress)
     held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))

@@ -22,11 +22,11 @@ from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.files.atomic import written_beside
 from geodinoseg.model.backbone import patch_embedding
-from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.history import EpochScore, best_of
-from geodinoseg.training.optimizer import Tensors, copied
+from geodinoseg.training.optimizer import copied
 from geodinoseg.training.settings import StageName
 from geodinoseg.version import __version__
 
@@ -125,11 +125,7 @@ class TrainingRecord:
 
 
 def read_record(path: Path) -> TrainingRecord:
-    """Read a checkpoint.
-
-    Raises:
-        ModelFolderError: it is damaged, or of another version.
-    """
+    """Read a checkpoint; a damaged one is a ModelFolderError."""
     try:
         with safe_open(path, framework="pt") as handle:
             facts = json.loads((handle.metadata() or {})[_KEY])
@@ -202,9 +198,7 @@ _WITHOUT_EFFECT = ("minutes", "cache_bytes")
 _CROPS = 8
 
 
-def training_fingerprint(
-    source: CropSource, network: DinoV2Segmentor, statistics: BandStatistics
-) -> str:
+def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
     """SHA-256 of settings, untrained network, split, legend, statistics, version and some crops.
 
     The crops stand for the contents of scenes and labels: a file may be touched, moved or saved
@@ -218,7 +212,7 @@ def training_fingerprint(
         "network": network.settings,
         "backbone": None if network.source_is_folder else [network.source, network.revision],
         "legend": source.data.legend.to_json(),
-        "statistics": statistics.to_json(),
+        "statistics": source.statistics.to_json(),
         "scenes": [_scene_facts(split) for split in source.data.splits],
         "folds": source.data.folds,
     }

@@ -28,13 +28,8 @@ from geodinoseg.training.settings import TrainingSettings
 class TrainingContext:
     """Everything that a training is made of, before its first step."""
 
-    data: TrainingData
-    """Scenes with labels, split."""
-    settings: TrainingSettings
-    statistics: BandStatistics
-    """For normalization."""
     source: CropSource
-    """Crops as tensors."""
+    """Data, recipe, statistics and device."""
     network: DinoV2Segmentor
     """On its device, the backbone frozen."""
     build: Callable[[], DinoV2Segmentor]
@@ -57,7 +52,7 @@ class TrainingContext:
             record=record,
             checkpoint=checkpoint,
             budget=budget,
-            progress=TrainingProgress(self.settings, budget, progress),
+            progress=TrainingProgress(self.source.settings, budget, progress),
             on_epoch=on_epoch,
         )
         return TrainingRun(
@@ -71,26 +66,18 @@ def build_context(
     arguments: dict[str, Any],
     device: torch.device,
 ) -> TrainingContext:
-    """Build the network on a device, and take the fingerprint.
-
-    Raises:
-        ModelError: the network cannot be built with these arguments.
-    """
+    """Build the network on a device, and compute the fingerprint."""
 
     def build() -> DinoV2Segmentor:
         return build_network(arguments, data, settings).to(device)
 
     network = build()
-    statistics = _statistics(network, data, settings)
-    source = CropSource(data, statistics, settings, device)
+    source = CropSource(data, _statistics(network, data, settings), settings, device)
     return TrainingContext(
-        data=data,
-        settings=settings,
-        statistics=statistics,
         source=source,
         network=network,
         build=build,
-        fingerprint=training_fingerprint(source, network, statistics),
+        fingerprint=training_fingerprint(source, network),
     )
 
 

@@ -52,9 +52,9 @@ def run_training(
             return load_model(target, device=device)
         record = _record(target, context, overwrite=overwrite, resume=resume)
         run = context.run(record, budget, checkpoint_path(target), progress, on_epoch)
-        with best_so_far_kept(run, context, target):
+        with best_so_far_kept(run, target):
             run.fit()
-            model, report = trained_model(run, context)
+            model, report = trained_model(run)
             with folder_written_beside(target) as folder:
                 write_trained_model(model, run, report, folder)
     run.epochs.checkpoint.unlink(missing_ok=True)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from geodinoseg.errors import LabelError
+from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.budget import Budget, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.optimizer import Scorer, Tensors, restore
+from geodinoseg.training.optimizer import Scorer, restore
 from geodinoseg.training.settings import StageName
 
 _FEWEST_IDLE_EPOCHS = 10

@@ -84,11 +84,7 @@ def features_of(
 def new_cache(
     room: int, features_BDhw: torch.Tensor, *, side_px: int, classes: int, place: CachePlace
 ) -> FeatureCache:
-    """An empty cache for so many crops with features of that shape.
-
-    Raises:
-        OutputError: the disk is full.
-    """
+    """An empty cache for so many crops with features of that shape."""
     features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
     labels = (room, side_px, side_px), np.min_scalar_type(-max(classes, 1))
     needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))

@@ -10,6 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.crops import Crop
@@ -17,7 +18,6 @@ from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.optimizer import (
     Optimizer,
     Scorer,
-    Tensors,
     head_tensors,
     rate_factor,
     segmentation_loss,
@@ -43,16 +43,7 @@ class FineTuning:
         progress: TrainingProgress,
         validation_s: float = 0.0,
     ) -> None:
-        """Make the optimizer.
-
-        Args:
-            network: on its device.
-            source: crops and recipe.
-            validation: those of stage one.
-            time_slice: limits the schedule and the steps.
-            progress: counts every step.
-            validation_s: seconds that a validation takes, if known.
-        """
+        """Take a network on its device; validation_s are seconds per validation, if known."""
         settings = source.settings
         self.name: StageName = settings.stage
         self.validation_s = validation_s
@@ -118,8 +109,7 @@ class FineTuning:
 
     def tensors(self) -> Tensors:
         """Trained weights and the head's batch norm statistics, not copied."""
-        trained = {n: p for n, p in self._network.named_parameters() if p.requires_grad}
-        return trained | head_tensors(self._network.head)
+        return trained_tensors(self._network)
 
     def optimizer_state(self) -> Tensors:
         """State of AdamW."""
@@ -137,6 +127,12 @@ class FineTuning:
         loss = segmentation_loss(logits.float(), labels)
         steps = settings.epochs * settings.steps_per_epoch
         return self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
+
+
+def trained_tensors(network: DinoV2Segmentor) -> Tensors:
+    """Parameters that require a gradient, and the head's batch norm statistics; not copied."""
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    return trained | head_tensors(network.head)
 
 
 def logits_in_parts(

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.feature_cache import CachedCrops, FeatureCache
 from geodinoseg.training.optimizer import (
     Optimizer,
     Scorer,
-    Tensors,
     head_tensors,
     rate_factor,
     segmentation_loss,
@@ -57,16 +57,7 @@ class HeadStage:
         progress: TrainingProgress,
         kept_s: float = 0.0,
     ) -> None:
-        """Make the optimizers.
-
-        Args:
-            head: on its device; with folds, each takes a copy.
-            source: has the recipe, the classes and the device.
-            crops: features.
-            time_slice: limits the schedule and the steps.
-            progress: counts every step.
-            kept_s: seconds of the time slice to leave for something else.
-        """
+        """Take a head, or with folds copies of it; leaves kept_s seconds of the time slice."""
         self._source = source
         self._crops = crops
         self._time_slice = time_slice

@@ -15,12 +15,11 @@ from torch.nn import functional
 from geodinoseg.errors import ModelError
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.model.weights import Tensors
 
 _WARM_UP = 1 / 20
 _LAST_RATE = 0.01
 _LARGEST_GRADIENT = 1.0
-
-Tensors = dict[str, torch.Tensor]
 
 
 class Optimizer:
@@ -34,14 +33,7 @@ class Optimizer:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Take the parameters of modules that require a gradient.
-
-        Args:
-            rates: modules and their maximum learning rates.
-            weight_decay: of matrices and kernels.
-            device: of the modules.
-            dtype: in which they compute; losses are scaled for float16.
-        """
+        """Take modules with their maximum learning rates; losses are scaled for dtype float16."""
         groups: list[dict[str, Any]] = []
         for module, rate in rates:
             trained = [p for p in module.parameters() if p.requires_grad]
@@ -103,11 +95,7 @@ class Optimizer:
 def rate_factor(step: int, steps: int, time_fraction: float = 0.0) -> float:
     """Factor of the learning rate at a step: linear warm-up, then a cosine to a hundredth.
 
-    Args:
-        step: from 0.
-        steps: of the whole stage.
-        time_fraction: of the time of the stage that is over, if it is limited; the schedule
-            follows whichever ends first.
+    The schedule follows steps or time, whichever ends first.
     """
     warm_up = max(1, int(steps * _WARM_UP))
     if step < warm_up and time_fraction < _WARM_UP:

@@ -41,11 +41,7 @@ class TrainingPlan:
     @property
     def stages(self) -> tuple[str, ...]:
         """What is trained, in order."""
-        settings, folds = self.settings, self.data.folds
-        first = ("head",) if settings.stage_one_epochs else ()
-        can_tell = folds == 1 or settings.validation_share == 0 or not first
-        second = (settings.stage,) if settings.stage != "head" and can_tell else ()
-        return first + second
+        return self.settings.stages(self.data.folds)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order in which they are read."""

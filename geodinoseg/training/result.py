@@ -16,7 +16,6 @@ from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
 from geodinoseg.files.atomic import folder_written_beside
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.training.context import TrainingContext
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
 from geodinoseg.training.run import TrainingRun
@@ -30,9 +29,7 @@ _ON_FIXED_PART = "validation blocks apart from the training windows"
 _NOT_RECORDED = ("cache_bytes", "minutes")
 
 
-def trained_model(
-    run: TrainingRun, context: TrainingContext
-) -> tuple[Segmentor, ValidationReport | None]:
+def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]:
     """The finished model, calibrated, and its validation report."""
     logger.info("%s", run.outcome)
     run.network.requires_grad_(requires_grad=False).eval()
@@ -47,8 +44,8 @@ def trained_model(
         )
         return logits
 
-    report = validation_report(context.source, run.validation, predict)
-    return _segmentor(run, context, report, finished=True), report
+    report = validation_report(run.source, run.validation, predict)
+    return _segmentor(run, report, finished=True), report
 
 
 def write_trained_model(
@@ -62,14 +59,8 @@ def write_trained_model(
 
 
 @contextmanager
-def best_so_far_kept(run: TrainingRun, context: TrainingContext, target: Path) -> Iterator[None]:
-    """On an interrupt or error keep the checkpoint and the best model, and note where.
-
-    The note is a sentence on the exception.
-
-    Raises:
-        DeviceError: the device's memory is too small.
-    """
+def best_so_far_kept(run: TrainingRun, target: Path) -> Iterator[None]:
+    """On an interrupt or error keep checkpoint and best model; a note on the error says where."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -77,14 +68,14 @@ def best_so_far_kept(run: TrainingRun, context: TrainingContext, target: Path) -
             "the device's memory does not hold a batch; give --gradient-checkpointing, "
             "--accumulate 2 or more, or a smaller --batch-size."
         )
-        _keep(run, context, target, fault)
+        _keep(run, target, fault)
         raise fault from error
     except (KeyboardInterrupt, GeodinosegError) as error:
-        _keep(run, context, target, error)
+        _keep(run, target, error)
         raise
 
 
-def _keep(run: TrainingRun, context: TrainingContext, target: Path, error: BaseException) -> None:
+def _keep(run: TrainingRun, target: Path, error: BaseException) -> None:
     """Write what there is of a training that ends early, and say so on its exception."""
     best = run.record.best_score()
     if best is None:
@@ -97,7 +88,7 @@ def _keep(run: TrainingRun, context: TrainingContext, target: Path, error: BaseE
         run.record.write(run.epochs.checkpoint)
         if not holds_other_model(target):
             run.load_best()
-            model = _segmentor(run, context, None, finished=False)
+            model = _segmentor(run, None, finished=False)
             with folder_written_beside(target) as folder:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
@@ -105,39 +96,35 @@ def _keep(run: TrainingRun, context: TrainingContext, target: Path, error: BaseE
         error.add_note(f"The best so far ({said}) is kept at {where}; continue with --resume.")
 
 
-def _segmentor(
-    run: TrainingRun, context: TrainingContext, report: ValidationReport | None, *, finished: bool
-) -> Segmentor:
+def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: bool) -> Segmentor:
     """The model with everything that its predictions depend on, ready to segment."""
     run.network.requires_grad_(requires_grad=False).eval()
     return Segmentor(
         network=run.network,
-        legend=context.data.legend,
-        statistics=context.statistics,
-        bands=context.data.bands,
-        trained_tile_px=context.settings.crop_px,
-        pixel_size_m=context.data.pixel_size_m,
+        legend=run.source.data.legend,
+        statistics=run.source.statistics,
+        bands=run.source.data.bands,
+        trained_tile_px=run.source.settings.crop_px,
+        pixel_size_m=run.source.data.pixel_size_m,
         temperature=1.0 if report is None else report.temperature,
-        training=_training_facts(run, context, finished=finished),
+        training=_training_facts(run, finished=finished),
         scores=_scores(run, report),
     )
 
 
-def _training_facts(
-    run: TrainingRun, context: TrainingContext, *, finished: bool
-) -> dict[str, Any]:
+def _training_facts(run: TrainingRun, *, finished: bool) -> dict[str, Any]:
     best = run.record.best_score(run.kept)
     assert best is not None
-    recipe = asdict(context.settings)
+    recipe = asdict(run.source.settings)
     return {
-        **context.data.facts,
+        **run.source.data.facts,
         "kept": run.kept,
         "outcome": run.outcome,
         "best_epoch": best.epoch,
         "finished": finished,
         "geodinoseg": __version__,
         **{name: value for name, value in recipe.items() if name not in _NOT_RECORDED},
-        "fingerprint": context.fingerprint,
+        "fingerprint": run.record.fingerprint,
     }
 
 

@@ -19,7 +19,7 @@ from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.epochs import EpochLoop
 from geodinoseg.training.feature_cache import CachedCrops, CachePlace
-from geodinoseg.training.finetuning import FineTuning
+from geodinoseg.training.finetuning import FineTuning, trained_tensors
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import head_tensors, restore
@@ -87,12 +87,10 @@ class TrainingRun:
         if kept != "head":
             if not self._is_tuned:
                 self._unfreeze()
-            trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-            restore(trained | head_tensors(self.network.head), self.record.best[kept])
-        elif "final" in self.record.best:
-            restore(head_tensors(self.network.head, "0"), self.record.best["final"])
+            restore(trained_tensors(self.network), self.record.best[kept])
         else:
-            restore(head_tensors(self.network.head, "0"), self.record.best["head"])
+            best = self.record.best.get("final", self.record.best["head"])
+            restore(head_tensors(self.network.head, "0"), best)
 
     @property
     def _tuned_score(self) -> EpochScore | None:
@@ -112,12 +110,7 @@ class TrainingRun:
     @property
     def _ends_with_head(self) -> bool:
         """Whether no stage two follows stage one."""
-        settings, folds = self.source.settings, self.source.data.folds
-        if settings.stage == "head":
-            return True
-        # Without validation nothing would show that it falls below the frozen backbone.
-        cannot_tell = folds == 0 and settings.validation_share > 0
-        return bool(settings.stage_one_epochs) and (self._is_crossed or cannot_tell)
+        return self.source.settings.stages(self.source.data.folds)[-1] == "head"
 
     def _train_head(self) -> None:
         if self.record.is_stage_over and not self._is_crossed:

@@ -55,13 +55,7 @@ class Sampler:
         seed: int,
         fold: int | None = 0,
     ) -> None:
-        """Take scenes with the same classes and bands; opens nothing yet.
-
-        fold is held out; None trains on everything.
-
-        Raises:
-            LabelError: no block with labels is left for training.
-        """
+        """Take scenes with the same classes; fold None trains on everything. Opens nothing yet."""
         self._scenes = scenes
         self._crop_px = crop_px
         self._augmentation = augmentation

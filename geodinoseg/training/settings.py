@@ -97,6 +97,13 @@ class TrainingSettings:
             self.cached_crops, self.stage_one_epochs * self.steps_per_epoch * self.batch_size
         )
 
+    def stages(self, folds: int) -> tuple[StageName, ...]:
+        """The stages to train with so many folds: no second one if no fixed part validates it."""
+        first: tuple[StageName, ...] = ("head",) if self.stage_one_epochs else ()
+        # Without validation nothing would show that it falls below the frozen backbone.
+        can_tell = folds == 1 or self.validation_share == 0 or not first
+        return (*first, self.stage) if self.stage != "head" and can_tell else first
+
     def __post_init__(self) -> None:
         """Refuse invalid values.
 

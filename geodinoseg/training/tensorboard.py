@@ -80,11 +80,7 @@ def _writer(folder: Path) -> Any:
 def opened_event_log(
     folder: str | os.PathLike[str] | None, legend: Legend
 ) -> Iterator[Callable[[EpochScore], None]]:
-    """A function to call after every epoch; it does nothing without a folder.
-
-    Raises:
-        ModelError: TensorBoard is not installed, or the folder cannot be written.
-    """
+    """A function to call after every epoch; it does nothing without a folder."""
     if folder is None:
         yield lambda _: None
         return

@@ -92,7 +92,7 @@ def cached(context, folder, *, memory_bytes=1 << 30):
         TrainingRecord(fingerprint=""),
         place=CachePlace(memory_bytes=memory_bytes, folder=folder),
         time_slice=budget.of_caching(is_last=True),
-        progress=TrainingProgress(context.settings, budget, lambda *_: None),
+        progress=TrainingProgress(context.source.settings, budget, lambda *_: None),
     )
     return crops, validation
 

@@ -105,11 +105,7 @@ class Blocks:
         return polygon, block, area
 
     def cut_fraction(self, folds: NDArray[np.int64]) -> float:
-        """Fraction of the labelled area in polygons that lie in training and in validation.
-
-        Args:
-            folds: (blocks,) as in `SplitScene.folds`.
-        """
+        """Fraction of the labelled area in polygons that lie in several of the (blocks,) folds."""
         polygon, block, area = self.polygon_areas
         used = folds[block] > -2
         polygon, fold, area = polygon[used], folds[block[used]], area[used]
@@ -139,14 +135,9 @@ def find_blocks(
     blocks_px: Sequence[int],
     crop_px: int,
 ) -> Blocks:
-    """Join the squares of scenes to blocks.
+    """Join the squares of scenes to blocks; a last one narrower than a crop to its neighbour.
 
-    Args:
-        scenes: the scenes.
-        labels: of each; those from polygons keep polygons together.
-        counts: for each (square rows, square columns, classes) labelled pixels.
-        blocks_px: for each the side of a square.
-        crop_px: side of a crop; a last square narrower than it is part of its neighbour's block.
+    counts are (square rows, square columns, classes) labelled pixels of each scene.
     """
     at, bounds, sums = [], [], []
     first = 0

@@ -23,13 +23,7 @@ def held_out_groups(counts: NDArray[np.int64], *, fraction: float, seed: int) ->
     a class that got nothing gets the group that takes least of the others, as long as a quarter of
     each class stays. The best of several orders counts.
 
-    Args:
-        counts: (groups, classes) labelled pixels.
-        fraction: of each class's pixels to hold out, 0 to 0.5.
-        seed: of the random orders.
-
-    Returns:
-        (groups,) bool, True for validation.
+    counts are (groups, classes) labelled pixels; the result is (groups,), True for validation.
     """
     totals = np.maximum(counts.sum(axis=0), 1)
     parts = counts / totals
@@ -51,13 +45,8 @@ def folds_of_groups(counts: NDArray[np.int64], *, most: int, seed: int) -> NDArr
     A group that alone has a class stays in training always, and so does one that would leave a
     class without training pixels in whatever fold it is.
 
-    Args:
-        counts: (groups, classes) labelled pixels.
-        most: folds at most; as many as there are groups where these are fewer.
-        seed: of the order in which groups of one size come.
-
-    Returns:
-        (groups,) fold from 0; -1 where a group is never held out.
+    counts are (groups, classes) labelled pixels, most the number of folds; the result is
+    (groups,) fold from 0, -1 where a group is never held out.
     """
     totals = counts.sum(axis=0)
     parts = counts / np.maximum(totals, 1)

@@ -24,10 +24,8 @@ def group_blocks(blocks: Blocks, *, fewest: int) -> NDArray[np.int64]:
     Blocks of several scenes that show the same land are one group; where scenes overlap like
     tiles of a roof, land is cut into square cells of several blocks instead. Then blocks that
     share polygons are joined, those first that share most, as long as `fewest` groups are left
-    and none comes to hold far more than its part.
-
-    Returns:
-        (blocks,) number of the group; -1 where nothing is labelled.
+    and none comes to hold far more than its part. The result is (blocks,) number of the group, -1
+    where nothing is labelled.
     """
     land = blocks.shared_land[blocks.is_labelled[blocks.shared_land[:, 1]]]
     groups = _numbered(blocks, _components(len(blocks.scene), land))
