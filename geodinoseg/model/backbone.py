@@ -51,7 +51,7 @@ def read_backbone_config(source: str | Path, *, revision: str | None = None) -> 
         raise ModelError(
             f"backbone {source}: is of kind {kind!r}; these are known: {', '.join(_CLASSES)}."
         )
-    values.pop("auto_map", None)  # names of code that nobody here may run, nor pass on
+    values.pop("auto_map", None)  # names of code that must not be run
     try:
         return _CLASSES[kind].config_class.from_dict(plain_backbone_values(values))
     except (TypeError, ValueError, ZeroDivisionError, StrictDataclassError) as error:
@@ -162,7 +162,7 @@ def _load(
             f"({one_line(error)[:200]})."
         ) from error
     if report["missing_keys"]:
-        # transformers fills them with random numbers and says so in a log only.
+        # transformers fills them with random numbers, and only logs it.
         raise ModelError(
             f"backbone {source}: its weights lack {len(report['missing_keys'])} tensors, such as "
             f"{min(report['missing_keys'])}; fetch the folder again."

@@ -65,10 +65,10 @@ def _training(segmentor: Segmentor) -> str:
     facts = dict(segmentor.training)
     sentence = facts.pop("outcome", None)
     listed = _facts({n: v for n, v in facts.items() if n != "fingerprint"})
-    said = [f"{sentence[:1].upper()}{sentence[1:]}."] if sentence else []
+    parts = [f"{sentence[:1].upper()}{sentence[1:]}."] if sentence else []
     if facts.get("finished") is False:
-        said.insert(0, "**Unfinished**: its training was interrupted; resume it with `--resume`.")
-    return "\n\n".join([*said, listed])
+        parts.insert(0, "**Unfinished**: its training was interrupted; resume it with `--resume`.")
+    return "\n\n".join([*parts, listed])
 
 
 def _confidence(segmentor: Segmentor) -> str:

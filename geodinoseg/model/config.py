@@ -47,7 +47,7 @@ _Check = Callable[[Any], bool]
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder's config.json says that it is a model of ours."""
+    """Whether a folder is a geodinoseg model, by its config.json."""
     try:
         values = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

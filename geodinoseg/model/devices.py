@@ -71,7 +71,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is full, and nothing else.
+    """Whether an error means that memory is full, and nothing else.
 
     The CPU allocator has no error of its own: it raises RuntimeError with this message.
     """

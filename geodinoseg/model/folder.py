@@ -45,8 +45,6 @@ from geodinoseg.model.weights import (
 )
 from geodinoseg.version import __version__
 
-__all__ = ["is_model_folder", "load_model", "read_model_config", "save_model", "write_model"]
-
 
 def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write a model folder; it appears only when it is complete.

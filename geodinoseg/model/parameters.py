@@ -87,7 +87,7 @@ def check_backbone_source(source: str | Path) -> None:
 
 
 def known_patch_px(backbone: str | Path | None) -> int | None:
-    """Patch size of a published backbone (None) or of a folder's; None if it cannot be told."""
+    """Patch size of the published backbones (for None) or of a folder; None if unknown."""
     if backbone is None:
         return PATCH_PX
     try:

@@ -15,7 +15,7 @@ from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 
-# Sun glint or a broken detector should not leave the range that the network knows.
+# Sun glint or a broken detector should not leave the range of training.
 _LARGEST = 10.0
 
 
@@ -54,10 +54,10 @@ class Segmentor:
         """Where the network is."""
         return next(self.network.head.parameters()).device
 
-    @property
+    @cached_property
     def compute_dtype(self) -> torch.dtype:
         """The dtype in which the network computes."""
-        return self._dtype
+        return pick_precision(self.precision, self.device)
 
     @property
     def patch_px(self) -> int:
@@ -95,7 +95,7 @@ class Segmentor:
         """Class probabilities, as in `TileModel.probabilities`."""
         mean_N, std_N = self._statistics_on_device
         values = normalize(pixels, valid, mean_N, std_N)
-        with autocast(self.device, self._dtype):
+        with autocast(self.device, self.compute_dtype):
             logits = self._logits(values)
         return _softmax(logits.float() / self.temperature)
 
@@ -111,10 +111,6 @@ class Segmentor:
         return functional.interpolate(
             self.network(resampled), size=size, mode="bilinear", align_corners=False, antialias=True
         )
-
-    @cached_property
-    def _dtype(self) -> torch.dtype:
-        return pick_precision(self.precision, self.device)
 
     @cached_property
     def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:

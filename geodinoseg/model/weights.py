@@ -133,7 +133,7 @@ def load_weights(network: DinoV2Segmentor, stored: Tensors) -> None:
 def _lora_of(network: DinoV2Segmentor) -> Tensors:
     from peft import get_peft_model_state_dict  # noqa: PLC0415 (slow to import)
 
-    # False: else peft asks the hub whether somebody changed the vocabulary.
+    # False: else peft asks the hub whether the vocabulary changed.
     tensors: Tensors = get_peft_model_state_dict(network.backbone, save_embedding_layers=False)
     return tensors
 

@@ -22,10 +22,10 @@ _WHOLLY_VALID = 0.999
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """A square of pixels with their labels; what lies outside the scene is not valid."""
+    """A square of pixels with their labels; pixels outside the scene are not valid."""
 
     pixels: NDArray[Any]
-    """(bands, side, side), raw, in the scene's dtype, or float32 where they were resampled."""
+    """(bands, side, side), raw, in the scene's dtype, or float32 if resampled."""
     valid: NDArray[np.bool_]
     """(side, side), True where the scene holds data."""
     labels: NDArray[np.int64]

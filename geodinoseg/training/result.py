@@ -76,13 +76,13 @@ def best_so_far_kept(run: TrainingRun, target: Path) -> Iterator[None]:
 
 
 def _keep(run: TrainingRun, target: Path, error: BaseException) -> None:
-    """Write what there is of a training that ends early, and say so on its exception."""
+    """Write what there is of a training that ends early, and note it on the error."""
     best = run.record.best_score()
     if best is None:
         return
-    said = f"epoch {best.epoch}"
+    what = f"epoch {best.epoch}"
     if not math.isnan(best.mean_iou):
-        said += f", mean IoU {best.mean_iou:.3f}"
+        what += f", mean IoU {best.mean_iou:.3f}"
     where = str(run.epochs.checkpoint)
     if not isinstance(error, OutputError):
         run.record.write(run.epochs.checkpoint)
@@ -93,7 +93,7 @@ def _keep(run: TrainingRun, target: Path, error: BaseException) -> None:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
     if run.epochs.checkpoint.exists():
-        error.add_note(f"The best so far ({said}) is kept at {where}; continue with --resume.")
+        error.add_note(f"The best so far ({what}) is kept at {where}; continue with --resume.")
 
 
 def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: bool) -> Segmentor:

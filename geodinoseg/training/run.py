@@ -165,7 +165,7 @@ class TrainingRun:
         self.record.best["final"] = stage.tensors()
 
     def _has_stage_two(self) -> bool:
-        """Whether stage two is tried; warns if it was asked for and is not."""
+        """Whether stage two is tried; warns if it was requested and is not."""
         settings = self.source.settings
         if settings.stage == "head":
             return False

@@ -84,8 +84,5 @@ def opened_event_log(
     if folder is None:
         yield lambda _: None
         return
-    log = EventLog(Path(folder), names=legend.names)
-    try:
+    with EventLog(Path(folder), names=legend.names) as log:
         yield log.epoch
-    finally:
-        log.close()

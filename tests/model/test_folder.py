@@ -26,10 +26,9 @@ from torch.testing import assert_close
 
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
 from geodinoseg.model import folder as model_folder
+from geodinoseg.model.config import is_model_folder, read_model_config
 from geodinoseg.model.folder import (
-    is_model_folder,
     load_model,
-    read_model_config,
     save_model,
 )
 from geodinoseg.model.quantization import is_quantized

@@ -1,4 +1,4 @@
-"""Blocks of scenes, each trained on or held out as a whole: where they lie and what they show.
+"""Blocks of scenes, each trained on or held out as a whole: their location and their labels.
 
 A block is a square of a scene. A last one that is narrower than a crop is part of its neighbour,
 so that a crop over any pixel of a block fits into the block.

@@ -84,7 +84,7 @@ def _is_even(blocks: Blocks, groups: NDArray[np.int64]) -> bool:
 
 
 def _cells(blocks: Blocks, fewest: int) -> NDArray[np.int64]:
-    """Groups by the square of land that the centre of a block lies in, as large as serves."""
+    """Groups by the ground cell of a block's centre; cells are as large as `fewest` allows."""
     centroids = shapely.centroid(blocks.footprints)
     middles = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
     side = float(np.sqrt(np.median(shapely.area(blocks.footprints))))
@@ -109,7 +109,7 @@ def _numbered(blocks: Blocks, keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _root(parent: list[int], node: int) -> int:
-    """The node that stands for a set; whoever is asked on the way is led there directly."""
+    """The root of a node in a union-find forest, with path halving."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -117,7 +117,7 @@ def _root(parent: list[int], node: int) -> int:
 
 
 def _components(nodes: int, edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(nodes,) the least node that edges lead to: labels run along all edges until none falls."""
+    """(nodes,) the smallest node of the connected component of each."""
     least = np.arange(nodes, dtype=np.int64)
     while True:
         lower = least.copy()

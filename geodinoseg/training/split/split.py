@@ -20,7 +20,7 @@ NEVER, NEITHER = -1, -2
 
 _NO_FOLD = np.iinfo(np.int16).min
 _FEWEST_GROUPS = 10
-"""For a fixed validation part; a split of fewer is far from the fraction that was asked for."""
+"""For a fixed validation part; a split of fewer is far from the requested fraction."""
 _MOST_FOLDS = 8
 _FEWEST_FOLDS = 2
 _WARN_CUT = 0.1
@@ -155,7 +155,7 @@ def _smaller_blocks(
     fraction: float,
     seed: int,
 ) -> Split | None:
-    """Small scenes cut into blocks of half a crop, or of a quarter; None where that is no use."""
+    """A split with small scenes in blocks of a half or a quarter of a crop; None if impossible."""
     is_small = [min(scene.height, scene.width) < 2 * crop_px for scene in scenes]
     if not any(is_small):
         return None
@@ -259,9 +259,9 @@ def _crossed_part(blocks: Blocks, _: float, seed: int) -> NDArray[np.int64] | No
 
 
 def _apart(blocks: Blocks, folds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Folds such that no land is in two: who shares most with others leaves, one by one.
+    """Folds such that no land is in two: blocks that share most with others leave, one by one.
 
-    Unlabelled land that shows land of one fold goes with it, and into neither where of several.
+    Unlabelled blocks that show land of one fold go with it, and into neither part if of several.
     """
     folds = folds.copy()
     labelled = blocks.is_labelled
@@ -272,7 +272,7 @@ def _apart(blocks: Blocks, folds: NDArray[np.int64]) -> NDArray[np.int64]:
         clash = between[(first != second) & (first != NEITHER) & (second != NEITHER)]
         if not len(clash):
             break
-        # Not who trains in every fold: it may be the only one to show a class.
+        # Not blocks that train in every fold: they may be the only ones to show a class.
         leaving = clash[folds[clash[:, 0]] >= 0, 0]
         folds[np.bincount(leaving).argmax()] = NEITHER
     for block, other in pairs[~labelled[pairs[:, 1]]].tolist():
