@@ -35,6 +35,7 @@ from .legend import (
 from .model.dinov2_segmentor import DinoV2Segmentor as DinoV2Segmentor
 from .model.folder import (
     load_model as load_model,
+    save_model as save_model,
 )
 from .model.segmentor import Segmentor as Segmentor
 from .model.tile_model import TileModel as TileModel

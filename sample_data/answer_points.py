@@ -1,6 +1,6 @@
-"""Answer a sample of points from the building polygons, in place of a person who looks.
+"""Answer a sample of points from the building polygons, in place of an interpreter.
 
-Points on roofs whose material nobody noted, or of clay tiles, stay open.
+Points on roofs of unknown material, or of clay tiles, stay open.
 
     python sample_data/answer_points.py points.gpkg
 """
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def found_at(points: geopandas.GeoDataFrame) -> dict[int, str]:
-    """What the polygons say at each point, by its number."""
+    """The class of the polygons at each point, by its number."""
     roofs = geopandas.read_file(LABELS)[["roof", "geometry"]].to_crs(points.crs)
     # Of overlapping buildings the later one counts, as in an evaluation by labels.
     joined = points[["point_id", "geometry"]].sjoin(roofs, how="left").sort_values("index_right")

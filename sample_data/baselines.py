@@ -1,12 +1,12 @@
-"""What the sample model has to beat: a random forest on pixels and neighbourhoods, and a guess.
+"""Baselines for the sample model: a random forest on pixels and neighbourhoods, and a constant.
 
 Example, once the training scene is cut into a part to learn from and one to test on:
 
     python sample_data/baselines.py train.tif test.tif sample_data/banepa_buildings.geojson \
         --class-field roof --ignore-class clay_tiles --unlabelled background -o scores.json
 
-The forest gets what makes it an honest opponent: means and spreads of several neighbourhoods,
-as many pixels of each class, and its leaf size chosen on blocks kept out of the training part.
+The forest is a fair opponent: it uses means and standard deviations of several neighbourhoods,
+equally many pixels of each class, and a leaf size chosen on blocks kept out of the training part.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ LEAVES = (2, 20, 100)
 _HALO_PX = max(NEIGHBOURHOODS_PX) // 2
 _ROWS_AT_ONCE = 256
 _TUNING_BLOCK_PX = 256
-_TUNING_SHARE = 0.25
+_TUNING_FRACTION = 0.25
 _RGB = 3
 
 
 def pixel_features(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """What the forest knows of each pixel.
+    """Features of each pixel.
 
     Args:
         pixels: (bands, height, width); red, green and blue come first where there are three.
 
     Returns:
         (features, height, width): the bands, their mean (brightness) and their range (chroma); of
-        red, green and blue also 2 g - r - b (excess green) and the shares of red and green; mean
+        red, green and blue also 2 g - r - b (excess green) and the fractions of red and green; mean
         and standard deviation of each of these, and the mean slope of brightness, in each
         neighbourhood.
     """
@@ -105,8 +105,8 @@ def _smoothed(layer: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
 class Forest:
     """A random forest whose leaf size was chosen on blocks kept out of its training.
 
-    With more than one of `weighings`, so was how much each class counts: as much as any other
-    ("even"), or as often as it occurs in the scene ("scene").
+    With more than one of `weighings`, so were the class weights: equal ("even"), or by frequency
+    in the scene ("scene").
     """
 
     def __init__(
@@ -143,20 +143,20 @@ class Forest:
         return self
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Channels (h, w) from features (features, h, w)."""
+        """Class indices (h, w) from features (features, h, w)."""
         table = features.reshape(len(features), -1).T
         return np.asarray(self._trees.predict(table)).reshape(features.shape[1:])
 
     def _drawn(
         self, scene: Scene, labels: Labels
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
-        """As many pixels of each class: (n, features), class (n,), whether for tuning (n,)."""
+        """Equally many pixels of each class: (n, features), class (n,), whether for tuning (n,)."""
         rng = np.random.default_rng(self._seed)
         side_px = self._block_px
         totals = labels.class_blocks(side_px).sum(axis=(0, 1))
         chance = np.minimum(PIXELS_PER_CLASS / np.maximum(totals, 1), 1.0)
         blocks = (scene.height // side_px + 1, scene.width // side_px + 1)
-        is_tuning = rng.random(blocks) < _TUNING_SHARE
+        is_tuning = rng.random(blocks) < _TUNING_FRACTION
         tables, classes, tuning = [], [], []
         for window, features, known in feature_rows(scene, labels):
             taken = (known >= 0) & (rng.random(known.shape) < chance[known])
@@ -199,18 +199,7 @@ def _mean_iou(
 def score_baselines(
     train: Scene, train_labels: Labels, test: Scene, test_labels: Labels, *, seed: int = 0
 ) -> dict[str, Accuracy]:
-    """Accuracy on the test scene of the forest and of always saying the commonest class.
-
-    Args:
-        train: scene to learn from, with `train_labels`.
-        train_labels: labels on its grid.
-        test: scene to be measured on; it shares no pixel with `train`.
-        test_labels: labels on its grid, with the same legend.
-        seed: of the sample and of the trees.
-
-    Returns:
-        Accuracy by the baseline's name.
-    """
+    """Accuracy on the test scene of the forest and of the commonest class everywhere, by name."""
     classes = len(train_labels.legend)
     commonest = int(train_labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1)).argmax())
     forest = Forest(seed=seed).fit(train, train_labels)
@@ -247,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Score the baselines of a scene's labels.")
     parser.add_argument("train", help="raster to learn from")
-    parser.add_argument("test", help="raster to be measured on; no pixel in common with TRAIN")
+    parser.add_argument("test", help="raster to test on; no pixel in common with TRAIN")
     parser.add_argument("labels", help="polygons or a label raster that covers both")
     parser.add_argument("--class-field")
     parser.add_argument("--ignore-class", action="append", default=[])

@@ -1,4 +1,4 @@
-"""Makes `lataseno_s2.tif` and `lataseno_classes.tif` from the files that geo2ml publishes.
+"""Make `lataseno_s2.tif` and `lataseno_classes.tif` from the files that geo2ml publishes.
 
 Example, with `s2_lataseno_ex.tif` and `clc_2018_lataseno.tif` in one folder:
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def compress(source: Path, target: Path) -> None:
-    """The same pixels, smaller."""
+    """Write the same pixels, compressed."""
     with rasterio.open(source) as scene:
         profile: dict[str, Any] = scene.profile
         profile |= {
@@ -69,7 +69,7 @@ def compress(source: Path, target: Path) -> None:
 
 
 def group(source: Path, scene_path: Path, target: Path) -> None:
-    """The four classes round the scene, as a class raster with names and colours."""
+    """Write the four classes around the scene as a class raster with names and colours."""
     with rasterio.open(source) as corine, rasterio.open(scene_path) as scene:
         bounds = transform_bounds(scene.crs, corine.crs, *scene.bounds)
         margins = (-MARGIN_M, -MARGIN_M, MARGIN_M, MARGIN_M)
@@ -99,7 +99,7 @@ def group(source: Path, scene_path: Path, target: Path) -> None:
 
 
 def whole(window: RioWindow) -> RioWindow:
-    """The smallest window of whole pixels round another."""
+    """The smallest window of whole pixels around another."""
     col, row = math.floor(window.col_off), math.floor(window.row_off)
     return RioWindow(
         col,

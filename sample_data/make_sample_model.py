@@ -1,9 +1,9 @@
-"""Trains `banepa.model` from scratch, scores it and two baselines on land it never saw.
+"""Train `banepa.model` from scratch, and score it and two baselines on held-out land.
 
 Run it with `make sample-model`. The training scene is cut in two: its western three quarters train
-the model (a part of them validates it), the eastern quarter, 64 px further on, is for the scores
-alone. No pretrained weights are used: the backbone is built from the configuration below, with
-random weights.
+and validate the model, the eastern quarter, 64 px further on, is for the scores alone. No
+pretrained weights are used: the backbone is built from the configuration below, with random
+weights.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BACKBONE = {
 }
 RECIPE = [
     "--stage=full",
-    "--head-epochs=0",  # the features of random weights are not worth a stage of their own
+    "--head-epochs=0",  # features of random weights are not worth a stage
     "--head=cnn",
     "--channels=96",
     "--n-features=2",
@@ -67,13 +67,13 @@ RECIPE = [
 
 EPOCHS = 18
 TEST_TITLE = "## Test part, and what there is to beat"
-TEST_TEXT = f"""No pretrained weights went in: the backbone was built from a configuration, with
+TEST_TEXT = f"""No pretrained weights were used: the backbone was built from a configuration, with
 random weights, and trained on columns {TRAIN_COLS[0]} to {TRAIN_COLS[1]} of banepa_train.tif
-alone. The table is measured on columns {TEST_COLS[0]} to {TEST_COLS[1]}, which nobody trained on
-or chose by. Every labelled pixel counts; roofs of clay tiles and of unknown material are left out.
-The forest sees pixel values and statistics of their neighbourhoods (`sample_data/baselines.py`).
-Labels are drawn by hand, edges are off by up to 0.5 m and some roof tags are wrong, so that 1.0 is
-not to be had."""
+alone. The table is measured on columns {TEST_COLS[0]} to {TEST_COLS[1]}, which were not used for
+training or selection. Every labelled pixel counts; roofs of clay tiles and of unknown material are
+left out. The forest uses pixel values and statistics of their neighbourhoods
+(`sample_data/baselines.py`). Labels are drawn by hand, edges are off by up to 0.5 m and some roof
+tags are wrong, so 1.0 cannot be reached."""
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=HERE / "banepa.model")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--only-score", action="store_true", help="of a model that is there")
+    parser.add_argument("--only-score", action="store_true", help="score an existing model")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

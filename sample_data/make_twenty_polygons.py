@@ -1,8 +1,8 @@
-"""Twenty polygons as somebody would digitize them in ten minutes: `banepa_twenty.geojson`.
+"""Make `banepa_twenty.geojson`: twenty polygons like those digitized by hand in ten minutes.
 
-Fourteen roofs out of `banepa_buildings.geojson`, spread over the north of the eastern quarter of
+Fourteen roofs of `banepa_buildings.geojson`, spread over the north of the eastern quarter of
 `banepa_train.tif`, and six pieces of yards and lanes between the houses. The southern half of that
-quarter stays for checking, and no part of the quarter was seen by the sample model's backbone.
+quarter is left for checking, and the sample model's backbone was trained on no part of the quarter.
 
     python sample_data/make_twenty_polygons.py
 """
@@ -49,7 +49,7 @@ def main() -> None:
 def spread(
     polygons: np.ndarray[tuple[int], np.dtype[np.object_]], count: int, rng: np.random.Generator
 ) -> list[shapely.Polygon]:
-    """The first at random, each further one as far from those before as can be."""
+    """The first at random, each further one as far as possible from those before."""
     middles = shapely.get_coordinates(shapely.centroid(polygons))
     taken = [int(rng.integers(len(polygons)))]
     while len(taken) < count:
@@ -61,7 +61,7 @@ def spread(
 def bare_land(
     area: shapely.Polygon, buildings: geopandas.GeoDataFrame, rng: np.random.Generator
 ) -> list[shapely.Polygon]:
-    """Squares without a building but close to one, where mistakes are made; far from each other."""
+    """Squares close to buildings, where mistakes are made, and far from each other."""
     built = shapely.union_all(buildings.geometry)
     west, south, east, north = area.bounds
     points = rng.uniform((west, south), (east - SIDE_M, north - SIDE_M), size=(4000, 2))

@@ -46,7 +46,10 @@ def small_model(tmp_path_factory, backbone) -> Path:
     """A model folder of three classes and three bands; its predictions mean nothing."""
     from trainings import small_segmentor
 
-    return small_segmentor(backbone).save(tmp_path_factory.mktemp("models") / "small.model")
+    from geodinoseg.model.folder import save_model
+
+    folder = tmp_path_factory.mktemp("models") / "small.model"
+    return save_model(small_segmentor(backbone), folder)
 
 
 @pytest.fixture(scope="session")

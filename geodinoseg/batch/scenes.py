@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from geodinoseg.errors import OutputError, SceneError, one_line
-from geodinoseg.segmentation.outputs import MapFiles
+from geodinoseg.files.atomic import check_folder_of
+from geodinoseg.segmentation.outputs import RASTER_SUFFIXES, MapFiles
 
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 _IS_A_PATTERN = re.compile(r"[*?[]")
@@ -187,6 +188,27 @@ def planned_files(
                 )
             seen[place] = scene.public_name
     return maps
+
+
+def check_names(folder: Path, names: OutputNames) -> None:
+    """Check that maps of these names can be written into a folder, which may not exist yet.
+
+    Raises:
+        OutputError: the folder cannot be written to, or a name has the ending of another format.
+    """
+    for name in filter(None, (names.class_raster, names.confidence, names.probabilities)):
+        _check_suffix(name, RASTER_SUFFIXES)
+    if names.polygons:
+        from geodinoseg.polygons.writer import VECTOR_FORMATS  # noqa: PLC0415 (a second GDAL)
+
+        for name in names.polygons:
+            _check_suffix(name, tuple(VECTOR_FORMATS))
+    check_folder_of(folder / "map" if folder.exists() else folder)
+
+
+def _check_suffix(name: str, suffixes: tuple[str, ...]) -> None:
+    if not name.lower().endswith(suffixes):
+        raise OutputError(f"{name}: the name must end in {' or '.join(suffixes)}.")
 
 
 def _check_not_a_scene(scenes: Sequence[ListedScene], maps: Sequence[MapFiles]) -> None:

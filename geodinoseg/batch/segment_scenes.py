@@ -7,21 +7,23 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
-from geodinoseg.batch.scenes import ListedScene, OutputNames, planned_files
+from geodinoseg.batch.scenes import ListedScene, OutputNames, check_names, planned_files
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
-from geodinoseg.model.fingerprint import model_identity
+from geodinoseg.model.description import describe_model
+from geodinoseg.model.fingerprint import model_fingerprint
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
 from geodinoseg.segmentation.job import Workers
 from geodinoseg.segmentation.outputs import MapFiles
+from geodinoseg.segmentation.plan import Plan, chosen_bands
 from geodinoseg.segmentation.segment import entered, segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
@@ -87,12 +89,13 @@ def segment_scenes(
         ModelFolderError: the model cannot be loaded.
         SchedulerError: the scheduler is lost.
     """
-    maps = planned_files(scenes, folder, names or OutputNames())
+    settings = settings or SegmentationSettings()
+    maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
     results = []
     with entered(workers) as crew, open_journal(folder) as journal:
         options = BatchOptions(
             model=model,
-            settings=settings or SegmentationSettings(),
+            settings=settings,
             device=device,
             overwrite=overwrite,
             resume=resume,
@@ -106,6 +109,50 @@ def segment_scenes(
             tell(results[-1])
     progress(1.0, "done")
     return results
+
+
+def plan_scenes(
+    scenes: Sequence[ListedScene],
+    model: str | Path,
+    folder: Path,
+    *,
+    names: OutputNames | None = None,
+    settings: SegmentationSettings | None = None,
+    device: str = "auto",
+    allow_external: bool = False,
+) -> Iterator[tuple[ListedScene, Plan | GeodinosegError]]:
+    """What `segment_scenes` would do with the same arguments: a plan, or an error, for each scene.
+
+    The model is loaded once. Existing outputs are no error, since they may be skipped.
+
+    Raises:
+        GeodinosegError: as `segment_scenes`, before its first scene.
+    """
+    settings = settings or SegmentationSettings()
+    maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
+    from geodinoseg.segmentation.engine import loaded_model  # noqa: PLC0415 (torch)
+    from geodinoseg.segmentation.trial import tried_plan  # noqa: PLC0415 (torch)
+
+    loaded = loaded_model(model, settings, device=device)
+    for scene, files in zip(scenes, maps, strict=True):
+        try:
+            opened = open_scene(scene.path, allow_external=allow_external)
+            yield scene, tried_plan(opened, loaded, settings, files=files, device=device)
+        except GeodinosegError as error:
+            yield scene, error
+
+
+def _check_batch(
+    scenes: Sequence[ListedScene],
+    model: str | Path,
+    folder: Path,
+    names: OutputNames,
+    settings: SegmentationSettings,
+) -> tuple[MapFiles, ...]:
+    """The files of each map; a mistyped model or name is refused before torch is loaded."""
+    chosen_bands(describe_model(model), settings)
+    check_names(folder, names)
+    return planned_files(scenes, folder, names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +210,7 @@ class _SceneTask:
         facts = [
             __version__,
             scene_fingerprint(self._open()),
-            model_identity(self.options.model),
+            model_fingerprint(self.options.model),
             dataclasses.asdict(self.options.settings),
             [path.name for path in self.files.paths],
         ]

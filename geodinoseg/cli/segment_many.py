@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,39 +78,31 @@ def segment_many(
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
-    from geodinoseg.batch.scenes import find_scenes, planned_files
-    from geodinoseg.cli.checks import (
-        check_bands,
-        check_many_outputs,
-        read_legend,
-    )
+    import geodinoseg as gds
 
-    # Before torch is loaded: a mistyped path is answered at once.
-    listed = find_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
-    read_legend(options["model"])
-    check_bands(options["model"], options["bands"])
-    names = _names(options)
-    check_many_outputs(options["output_dir"], names)
-    planned_files(listed, options["output_dir"], names)
+    listed = gds.find_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
+    asked = {
+        "names": _names(options),
+        "settings": settings(options),
+        "device": options["device"],
+        "allow_external": options["allow_external"],
+    }
+    model, folder, json_ = options["model"], options["output_dir"], options["json_"]
     if options["dry_run"]:
-        _dry_run(listed, options, settings(options))
-        return
-    from geodinoseg.batch.segment_scenes import segment_scenes
+        from geodinoseg.batch.segment_scenes import plan_scenes
 
-    json_ = options["json_"]
+        _report_plans(plan_scenes(listed, model, folder, **asked), json_=json_)
+        return
     with progress_bar("segmenting", json=json_) as progress:
-        results = segment_scenes(
+        results = gds.segment_scenes(
             listed,
-            options["model"],
-            options["output_dir"],
-            names=names,
-            settings=settings(options),
-            device=options["device"],
+            model,
+            folder,
+            **asked,
             overwrite=options["overwrite"],
             resume=not options["no_resume"],
             parts=options["parts"],
             workers=workers(options),
-            allow_external=options["allow_external"],
             tell=lambda result: report_scene(result, json_=json_),
             progress=progress,
         )
@@ -118,9 +110,9 @@ def segment_many(
 
 
 def _names(options: dict[str, Any]) -> Any:
-    from geodinoseg.batch.scenes import OutputNames
+    import geodinoseg as gds
 
-    return OutputNames(
+    return gds.OutputNames(
         class_raster=_template(options["name_template"] or "{stem}.tif"),
         confidence=_template(options["confidence"]),
         probabilities=_template(options["probabilities"]),
@@ -136,29 +128,14 @@ def _template(name: Path | str | None) -> Any:
     return "{stem}" + text if text[:1] in {".", "_"} else text
 
 
-def _dry_run(listed: Sequence[Any], options: dict[str, Any], settings: Any) -> None:
-    from geodinoseg.rasters.scene import open_scene
-    from geodinoseg.segmentation.engine import loaded_model
-    from geodinoseg.segmentation.outputs import MapFiles
-    from geodinoseg.segmentation.trial import tried_plan
-
-    files = MapFiles.named(
-        "map.tif",
-        confidence=options["confidence"] is not None,
-        probabilities=options["probabilities"] is not None,
-    )
-    model = loaded_model(options["model"], settings, device=options["device"])
-    total_s, total_bytes, failed = 0.0, 0, []
-    for scene in listed:
-        try:
-            opened = open_scene(scene.path, allow_external=options["allow_external"])
-            plan = tried_plan(opened, model, settings, files=files, device=options["device"])
-        except GeodinosegError as error:
-            report_unfit(scene.public_name, error, json_=options["json_"])
+def _report_plans(plans: Iterator[tuple[Any, Any]], *, json_: bool) -> None:
+    seconds, output_bytes, planned, failed = 0.0, 0, 0, []
+    for scene, plan in plans:
+        if isinstance(plan, GeodinosegError):
+            report_unfit(scene.public_name, plan, json_=json_)
             failed.append(scene.public_name)
             continue
-        report_plan(plan, json_=options["json_"])
-        total_s, total_bytes = total_s + (plan.seconds or 0), total_bytes + plan.output_bytes
-    report_totals(
-        len(listed) - len(failed), total_s, total_bytes, failed=failed, json_=options["json_"]
-    )
+        report_plan(plan, json_=json_)
+        planned += 1
+        seconds, output_bytes = seconds + plan.seconds, output_bytes + plan.output_bytes
+    report_totals(planned, seconds, output_bytes, failed=failed, json_=json_)

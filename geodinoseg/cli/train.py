@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
     "--labels",
     multiple=True,
     help="Polygons with a class column, or a label raster; once for all scenes, or once for each. "
-    "Or one file a class: NAME=FILE each, or a folder of them. Not needed where SCENE is a folder "
+    "Or one file per class: NAME=FILE each, or a folder of them. Not needed if SCENE is a folder "
     "of image chips and label chips.",
 )
 @click.option("-o", "--output", required=True, type=_FILE, help="Model folder to write.")
@@ -48,112 +49,112 @@ _RATE = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="Published DINOv2 backbone.",
 )
-@click.option("--backbone", help="In place of --size: a name on the hub, or a folder.")
+@click.option("--backbone", help="Backbone instead of --size: a name on the hub, or a folder.")
 @click.option(
     "--head",
     type=click.Choice(["linear", "cnn"]),
     default="linear",
     show_default=True,
-    help="cnn draws finer edges and takes longer.",
+    help="Segmentation head; cnn gives finer edges and takes longer.",
 )
 @click.option(
     "--channels", type=click.IntRange(min=1), help="Channels of the CNN head. [default: 512]"
 )
 @click.option(
-    "--n-features", type=click.IntRange(min=1), help="Last layers that the head sees. [default: 1]"
+    "--n-features", type=click.IntRange(min=1), help="Last layers that the head uses. [default: 1]"
 )
 @click.option(
     "--quantize/--no-quantize",
     default=None,
-    help="Hold the backbone in 4 bit. [default: where there is a GPU]",
+    help="Quantize the backbone to 4 bit. [default: if there is a GPU]",
 )
 @click.option(
     "--stage",
     type=click.Choice(["head", "lora", "full"]),
     default="lora",
     show_default=True,
-    help="How far to go after the head: no further, LoRA, or every weight. The better is kept.",
+    help="What to train after the head: nothing, LoRA, or every weight. The better one is kept.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     default=30,
     show_default=True,
-    help="Rounds of each stage; each ends with a validation.",
+    help="Epochs of each stage; each ends with a validation.",
 )
 @click.option(
     "--head-epochs",
     type=click.IntRange(min=0),
-    help="Rounds of stage one, the head; 0 for a backbone that knows nothing. [default: --epochs]",
+    help="Epochs of stage one, the head; 0 for an untrained backbone. [default: --epochs]",
 )
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
-    help="Time for all of it, such as 30; fewer rounds are made where it is short.",
+    help="Time limit, such as 30; fewer epochs are trained if it is short.",
 )
 @click.option(
     "--steps-per-epoch",
     type=click.IntRange(min=1),
     default=40,
     show_default=True,
-    help="Batches of an epoch.",
+    help="Batches per epoch.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Crops of a batch.",
+    help="Crops per batch.",
 )
 @click.option(
     "--accumulate",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Cut batches of stage two into so many parts: less memory, the same update.",
+    help="Split batches of stage two into so many parts: less memory, the same update.",
 )
 @click.option(
     "--gradient-checkpointing",
     is_flag=True,
-    help="Less memory in stage two, for more time.",
+    help="Recompute activations in stage two: less memory, more time.",
 )
 @click.option(
     "--cached-crops",
     type=click.IntRange(min=1),
     default=512,
     show_default=True,
-    help="Crops that stage one learns from, again and again.",
+    help="Crops whose features stage one reuses.",
 )
 @click.option(
     "--crop",
     type=click.IntRange(min=14),
     default=224,
     show_default=True,
-    help="Side of a training crop, px; a multiple of the backbone's patch (14 or 16).",
+    help="Side of a training crop, px; a multiple of the backbone's patch size (14 or 16).",
 )
-@click.option("--learning-rate", type=_RATE, help="Of the head. [default: 0.001]")
+@click.option("--learning-rate", type=_RATE, help="Learning rate of the head. [default: 0.001]")
 @click.option(
     "--backbone-learning-rate",
     type=_RATE,
-    help="Of stage two. [default: 0.0005 for LoRA, 0.0001 for a whole backbone]",
+    help="Learning rate of stage two. [default: 0.0005 for LoRA, 0.0001 for a whole backbone]",
 )
 @click.option(
     "--validation-share",
     type=click.FloatRange(0, 0.5),
     default=0.2,
     show_default=True,
-    help="Share of the labels kept for validation, in blocks apart.",
+    help="Fraction of the labels kept for validation, in separate blocks.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="The same seed gives the same model.",
+    help="Random seed; the same seed gives the same model.",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
-@click.option("--tensorboard", type=_FILE, help="Folder for TensorBoard, such as runs/fields.")
-@click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
+@click.option("--resume", is_flag=True, help="Resume an interrupted training.")
+@click.option("--tensorboard", type=_FILE, help="Folder for TensorBoard logs, such as runs/fields.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained, and stop.")
 @device_option
 @allow_external_option
 @overwrite_option
@@ -169,47 +170,44 @@ def train(**options: Any) -> None:
       geodinoseg train ortho.tif --labels tin=tin.shp --labels wood=wood.gpkg -o roofs.model
       geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.cli.checks import check_label_options, opened_or_folder
+    import geodinoseg
     from geodinoseg.labels.paths import is_folder
-    from geodinoseg.training.output import check_training_output
 
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
         raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
-    # Before torch is loaded: a mistyped path is answered at once.
-    scenes = [
-        opened_or_folder(scene, bands=options["bands"], allow_external=options["allow_external"])
-        for scene in options["scenes"]
-    ]
-    check_label_options(
-        scenes, options["labels"], extent=options["extent"], legend_file=options["legend_file"]
-    )
-    check_training_output(
-        options["output"], overwrite=options["overwrite"], resume=options["resume"]
-    )
-    label_options, settings = _label_options(options), _settings(options)
+    labels, output = options["labels"] or None, options["output"]
+    scenes = [scene if is_folder(scene) else _opened(scene, options) for scene in options["scenes"]]
+    arguments = {
+        "label_options": _label_options(options),
+        "settings": _settings(options),
+        "network": _network(options),
+        "bands": options["bands"],
+        "overwrite": options["overwrite"],
+        "resume": options["resume"],
+    }
     if options["dry_run"]:
-        _dry_run(scenes, label_options, settings, options)
+        plan = geodinoseg.plan_training(scenes, labels, output, **arguments)
+        report_facts(plan.to_json(), json_=options["json_"])
         return
-
-    import geodinoseg
-
     with progress_bar("training", json=options["json_"]) as progress:
         segmentor = geodinoseg.train_model(
             scenes,
-            options["labels"] or None,
-            options["output"],
-            label_options=label_options,
-            settings=settings,
-            network=_network(options),
-            bands=options["bands"],
+            labels,
+            output,
             device=options["device"],
-            overwrite=options["overwrite"],
-            resume=options["resume"],
             tensorboard=options["tensorboard"],
             progress=progress,
+            **arguments,
         )
-    output: Path = options["output"]
     report_done(options["json_"], [output], _lines(output, segmentor))
+
+
+def _opened(scene: str, options: dict[str, Any]) -> Any:
+    import geodinoseg
+
+    return geodinoseg.open_scene(
+        scene, bands=options["bands"], allow_external=options["allow_external"]
+    )
 
 
 def _label_options(options: dict[str, Any]) -> Any:
@@ -228,52 +226,20 @@ def _label_options(options: dict[str, Any]) -> Any:
 def _settings(options: dict[str, Any]) -> Any:
     from geodinoseg.training.settings import TrainingSettings
 
-    names = [
-        "stage",
-        "epochs",
-        "head_epochs",
-        "minutes",
-        "steps_per_epoch",
-        "batch_size",
-        "accumulate",
-        "gradient_checkpointing",
-        "cached_crops",
-        "learning_rate",
-        "backbone_learning_rate",
-        "validation_share",
-        "seed",
-    ]
+    names = {field.name for field in fields(TrainingSettings)} & options.keys()
     return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
 
 
 def _network(options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the network that were given; the rest keeps the method's defaults."""
-    import torch
-
-    quantize = options["quantize"]
+    """Arguments of the network; what was not given keeps its default."""
     network = {
         "size": options["size"],
         "backbone": options["backbone"],
         "linear_head": options["head"] == "linear",
-        # 4 bit saves memory on a GPU; on a CPU it only costs time.
-        "quantize": torch.cuda.is_available() if quantize is None else quantize,
+        "quantize": options["quantize"],
     }
     given = {name: options[name] for name in ("channels", "n_features") if options[name]}
     return network | given
-
-
-def _dry_run(scenes: list[Any], label_options: Any, settings: Any, options: dict[str, Any]) -> None:
-    from geodinoseg.training.plan import plan_training
-
-    plan = plan_training(
-        scenes,
-        options["labels"] or None,
-        label_options=label_options,
-        settings=settings,
-        network=_network(options),
-        bands=options["bands"],
-    )
-    report_facts(plan.to_json(), json_=options["json_"])
 
 
 def _lines(output: Path, segmentor: Any) -> list[str]:

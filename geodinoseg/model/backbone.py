@@ -20,14 +20,12 @@ from transformers import (
 )
 
 from geodinoseg.errors import ModelError, one_line
-from geodinoseg.model.quantization import four_bit_options, quiet_libraries
+from geodinoseg.model.parameters import check_backbone_source
+from geodinoseg.model.quantization import quantization_options, quiet_libraries
 from geodinoseg.model.untrusted_backbone import plain_backbone_values
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in ("small", "base", "large")}
-"""The published backbone of each size."""
 
 _CLASSES: dict[str, type[PreTrainedModel]] = {
     "dinov2": Dinov2Backbone,
@@ -37,18 +35,10 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
 
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
-    """The configuration of a backbone, checked to be one that we know.
-
-    Args:
-        source: a hub name such as `facebook/dinov2-base`, or a folder.
-        revision: branch, tag or commit on the hub.
-
-    Raises:
-        ModelError: it cannot be found, or is of another kind.
-    """
-    _check_place(source)
+    """The configuration of a backbone of a kind that we know, from a hub name or a folder."""
+    check_backbone_source(source)
     try:
-        # Not AutoConfig: for a kind that it does not know it offers to run the folder's own code.
+        # Not AutoConfig: for an unknown kind it offers to run the folder's own code.
         values, _ = PretrainedConfig.get_config_dict(str(source), revision=revision)
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(
@@ -61,7 +51,7 @@ def read_backbone_config(source: str | Path, *, revision: str | None = None) -> 
         raise ModelError(
             f"backbone {source}: is of kind {kind!r}; these are known: {', '.join(_CLASSES)}."
         )
-    values.pop("auto_map", None)  # names of code that nobody here may run, nor pass on
+    values.pop("auto_map", None)  # names of code that must not be run
     try:
         return _CLASSES[kind].config_class.from_dict(plain_backbone_values(values))
     except (TypeError, ValueError, ZeroDivisionError, StrictDataclassError) as error:
@@ -77,12 +67,7 @@ def backbone_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def published_commit(source: str | Path, revision: str | None) -> str | None:
-    """The commit of a backbone on the hub that was just loaded; None for a folder.
-
-    Args:
-        source: a hub name or a folder.
-        revision: the branch, tag or commit that was asked for.
-    """
+    """The commit of a backbone on the hub that was just loaded; None for a folder."""
     if Path(source).is_dir():
         return None
     # The hub's cache has a folder for each commit.
@@ -95,13 +80,7 @@ def pretrained_rgb(
 ) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of RGB in [0, 1] that a published backbone was trained with.
 
-    Args:
-        source: a hub name or a folder.
-        revision: branch, tag or commit on the hub.
-
-    Returns:
-        The values of its `preprocessor_config.json`; None where it has none, as a backbone that
-        was built from a configuration.
+    None without a `preprocessor_config.json`, as of a backbone built from a configuration.
     """
     try:
         values, _ = transformers.BaseImageProcessor.get_image_processor_dict(
@@ -122,21 +101,14 @@ def load_backbone(
     quantize: bool = False,
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """A backbone with its weights, giving the layer-normed maps of its last layers.
+    """A backbone with its weights, giving the layer-normed maps of its last n_features layers.
 
-    Args:
-        source: a hub name or a folder, as `read_backbone_config` takes it.
-        n_features: number of last layers whose feature maps come out.
-        quantize: hold the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic).
-            Where that cannot be done, one warning is logged and full precision used.
-        revision: branch, tag or commit on the hub.
-
-    Raises:
-        ModelError: the backbone cannot be found or loaded, or has fewer layers.
+    quantize holds the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic); if
+    that is unavailable, one warning is logged and full precision used.
     """
     config = read_backbone_config(source, revision=revision)
     _choose_layers(config, source, n_features)
-    options = four_bit_options(config, _CLASSES[config.model_type]) if quantize else {}
+    options = quantization_options(config, _CLASSES[config.model_type]) if quantize else {}
     return _load(source, config, revision, options)
 
 
@@ -157,16 +129,6 @@ def with_lora(
         return get_peft_model(backbone, config)
 
 
-def _check_place(source: str | Path) -> None:
-    """A folder that is not there is not asked for on the hub."""
-    is_path = isinstance(source, Path) or source.startswith(("/", ".", "~"))
-    if is_path and not Path(source).is_dir():
-        raise ModelError(
-            f"backbone {source}: no such folder; give one that holds config.json and "
-            f"model.safetensors."
-        )
-
-
 def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int) -> None:
     layers = int(config.num_hidden_layers)
     if n_features > layers:
@@ -175,7 +137,7 @@ def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int
             f"{layers}."
         )
     config.out_indices = list(range(layers - n_features + 1, layers + 1))
-    # As the heads take them, whatever somebody saved.
+    # As the heads expect them, whatever was saved.
     config.apply_layernorm = config.reshape_hidden_states = True
 
 
@@ -200,7 +162,7 @@ def _load(
             f"({one_line(error)[:200]})."
         ) from error
     if report["missing_keys"]:
-        # transformers fills them with random numbers and says so in a log only.
+        # transformers fills them with random numbers, and only logs it.
         raise ModelError(
             f"backbone {source}: its weights lack {len(report['missing_keys'])} tensors, such as "
             f"{min(report['missing_keys'])}; fetch the folder again."
@@ -224,10 +186,6 @@ def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
     bands; what their sum then lacks of the old sum is spread evenly over the bands. So bands stay
     distinguishable, and an input that is the same in all bands gives the tokens it gave before.
     The new weights are a start; they can be trained, under LoRA too.
-
-    Args:
-        backbone: as `load_backbone` gives it.
-        bands: bands of the input from now on.
     """
     old = patch_embedding(backbone)
     patch = (old.kernel_size[0], old.kernel_size[1])
@@ -235,7 +193,7 @@ def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
     with torch.no_grad():
         filters_DNhw = old.weight[:, torch.arange(bands) % old.in_channels]
         filters_DNhw = filters_DNhw * (old.in_channels / bands)
-        # Not 0 where bands is no multiple of own: some filters stand there once more than others.
+        # Not 0 unless bands is a multiple of own: some filters occur once more than others.
         missing_Dhw = old.weight.sum(dim=1) - filters_DNhw.sum(dim=1)
         new.weight.copy_(filters_DNhw + missing_Dhw[:, None] / bands)
         if old.bias is not None and new.bias is not None:

@@ -1,4 +1,4 @@
-"""The model card: what a person wants to know before trusting a model, as Markdown."""
+"""The model card: classes, data, recipe, scores and limits of a model, as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geodinoseg.model.segmentor import Segmentor
 
 
 def model_card(segmentor: Segmentor) -> str:
-    """A page on the model: classes, data, recipe, scores, limits."""
+    """The text of the model card."""
     sections = [
         "# A geodinoseg model",
         "Segments scenes into land-cover classes: `geodinoseg segment SCENE --model THIS_FOLDER "
@@ -43,7 +43,7 @@ def _input(segmentor: Segmentor) -> str:
     )
     return (
         f"Bands {bands} of {segmentor.statistics.dtype} scenes, {resolution}, tiles of "
-        f"{segmentor.trained_tile_px} px. Scenes of another resolution are resampled on the way."
+        f"{segmentor.trained_tile_px} px. Tiles of scenes of another resolution are resampled."
     )
 
 
@@ -61,34 +61,34 @@ def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
 
 
 def _training(segmentor: Segmentor) -> str:
-    """Which stage was kept, in a sentence; then all that is recorded."""
+    """Which stage was kept, in a sentence; then everything that is recorded."""
     facts = dict(segmentor.training)
     sentence = facts.pop("outcome", None)
     listed = _facts({n: v for n, v in facts.items() if n != "fingerprint"})
-    said = [f"{sentence[:1].upper()}{sentence[1:]}."] if sentence else []
+    parts = [f"{sentence[:1].upper()}{sentence[1:]}."] if sentence else []
     if facts.get("finished") is False:
-        said.insert(0, "**Not finished**: an interrupted training left it; `--resume` goes on.")
-    return "\n\n".join([*said, listed])
+        parts.insert(0, "**Unfinished**: its training was interrupted; resume it with `--resume`.")
+    return "\n\n".join([*parts, listed])
 
 
 def _confidence(segmentor: Segmentor) -> str:
-    """How far a probability is how often the model is right."""
+    """How well confidence matches accuracy."""
     found = segmentor.scores.get("calibration")
     if not isinstance(found, Mapping):
-        return "Not calibrated: a probability of 80% need not mean right in eight of ten."
+        return "Not calibrated: predictions of 80% confidence need not be correct in 80% of cases."
     before, after = (
         _in_words(found.get(side, {}).get("expected_calibration_error"))
         for side in ("before", "after")
     )
     return (
         f"Logits are divided by a temperature of {segmentor.temperature:.3g}, fitted on validation "
-        f"pixels. Mean distance of confidence from the share that is right there: {before} before, "
-        f"{after} after (`reliability.png`). It holds for land like theirs."
+        f"pixels. Expected calibration error there: {before} before, {after} after "
+        f"(`reliability.png`). It holds for similar land."
     )
 
 
 def _scores(segmentor: Segmentor) -> str:
-    """Single values as a list, values by class as a table, the confusion matrix beside them."""
+    """Single values as a list, values by class as a table with the confusion matrix."""
     classes = len(segmentor.legend)
     scores = dict(segmentor.scores)
     matrix = scores.pop("confusion_matrix", None)
@@ -104,11 +104,11 @@ def _scores(segmentor: Segmentor) -> str:
         columns |= {f"as {n}": v for n, v in zip(segmentor.legend.names, transposed, strict=True)}
     head = ["class", *columns]
     rows = [
-        [name, *(_in_words(values[channel]) for values in columns.values())]
-        for channel, name in enumerate(segmentor.legend.names)
+        [name, *(_in_words(values[index]) for values in columns.values())]
+        for index, name in enumerate(segmentor.legend.names)
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-    text = "The columns `as ...` count what the pixels of each class were mapped as."
+    text = "The columns `as ...` count the pixels of each class by their predicted class."
     return "\n\n".join([listed, table, text] if matrix else [listed, table])
 
 
@@ -133,7 +133,7 @@ def _in_words(value: Any) -> str:
 def _limits(segmentor: Segmentor) -> str:
     return (
         "The scores hold for land like that of the training scenes: same sensor, season and "
-        f"region. The best epoch was chosen by them, so they flatter a little; an accuracy to "
-        f"publish comes from a sample of its own. Whatever is none of the "
-        f"{len(segmentor.legend)} classes is put into one of them."
+        f"region. The best epoch was chosen by them, so they are slightly optimistic; assess an "
+        f"accuracy to publish with an independent sample. Land of none of the "
+        f"{len(segmentor.legend)} classes is mapped as one of them."
     )

@@ -1,7 +1,7 @@
-"""config.json of a model folder: what stands in it, read and checked key by key. No weights.
+"""config.json of a model folder, read and checked key by key. Loads no torch.
 
-Whatever was edited, cut off or made up is refused here, in words, before anything is built from
-it; the rest of the model may then rely on types and ranges.
+Whatever was edited, truncated or forged is refused here before anything is built from it; the rest
+of the model may then rely on types and ranges.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-# Far above any model that works, far below what would eat the memory of whoever opens it.
+# Far above any useful model, far below what would exhaust the memory of the machine.
 _LARGEST = {
     "n_block": 12,
     "channels": 16_384,
@@ -47,7 +47,7 @@ _Check = Callable[[Any], bool]
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder's config.json says that it is a model of ours."""
+    """Whether a folder is a geodinoseg model, by its config.json."""
     try:
         values = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -56,10 +56,7 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def read_model_config(folder: str | Path) -> dict[str, Any]:
-    """config.json of a model folder, after a look at the files around it. Loads no weights.
-
-    Returns:
-        The keys that `write_model` writes, each of its type and within its range.
+    """Read config.json of a model folder: the keys that `write_model` writes, each within range.
 
     Raises:
         ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
@@ -122,7 +119,7 @@ def _check_kind(place: Path, config: Any) -> None:
 
 
 def _check_links(place: Path) -> None:
-    """A link may not lead what is loaded, or hashed, out of the folder."""
+    """Refuse links out of the folder."""
     inside = place.resolve()
     for path in place.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
@@ -133,7 +130,7 @@ def _check_links(place: Path) -> None:
 
 
 def _check_keys(config: Mapping[str, Any]) -> None:
-    """Raise ValueError or LegendError for what is missing, of another type or out of range."""
+    """Raise ValueError or LegendError for a key that is missing, mistyped or out of range."""
     _check_each(config, "", _TOP)
     _check_each(config, "", {n: check for n, check in _OPTIONAL.items() if n in config})
     _check_each(config["statistics"], "statistics: ", _STATISTICS)
@@ -173,7 +170,7 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(_is_number(entry) for entry in value)
 
 
-def _deviations(value: Any) -> bool:
+def _stds(value: Any) -> bool:
     return _numbers(value) and all(entry > 0 for entry in value)
 
 
@@ -231,7 +228,7 @@ _OPTIONAL: dict[str, _Check] = {
 }
 _STATISTICS: dict[str, _Check] = {
     "mean": _numbers,
-    "std": _deviations,
+    "std": _stds,
     "low": _numbers,
     "high": _numbers,
     "dtype": _TEXT,

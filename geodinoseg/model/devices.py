@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 
 from geodinoseg.errors import DeviceError, DeviceMemoryError
+from geodinoseg.model.parameters import check_device_name
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +26,17 @@ def pick_device(name: str = "auto") -> torch.device:
     """The device of a name; `auto` is the first GPU, or the CPU without one.
 
     Raises:
-        DeviceError: the name is none, or the device is not there.
+        DeviceError: there is no such device.
     """
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device {name!r}: give auto, cpu, cuda or cuda:N.") from error
+    device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             found = f"only {count} of them" if count else "no GPU"
             raise DeviceError(f"device {name!r}: there is {found} here; give cpu or auto.")
-    elif device.type != "cpu":
-        raise DeviceError(f"device {name!r}: give auto, cpu, cuda or cuda:N.")
     return device
 
 
@@ -47,10 +44,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     """The dtype in which the network computes; weights and sums stay float32.
 
     `auto` is float32 on the CPU, where half precision is slower; on a GPU bfloat16, or float16
-    where it has no bfloat16.
-
-    Raises:
-        DeviceError: the name is none.
+    if the GPU lacks bfloat16.
     """
     if precision not in get_args(Precision):
         raise DeviceError(f"precision {precision!r}: give one of {', '.join(get_args(Precision))}.")
@@ -70,14 +64,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on the device; to a GPU by way of pinned memory, without waiting for it."""
+    """The tensor on the device; copied to a GPU from pinned memory, asynchronously."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is full, and nothing else.
+    """Whether an error means that memory is full, and nothing else.
 
     The CPU allocator has no error of its own: it raises RuntimeError with this message.
     """
@@ -87,17 +81,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_memory_back(device: torch.device) -> None:
-    """Return what PyTorch holds back for later, so that another size of piece finds room."""
+    """Free the memory that PyTorch caches, so that pieces of another size find room."""
     gc.collect()  # a traceback is a cycle, and keeps the failed attempt's tensors
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 class FittingBatches:
-    """Sends batches through a network, in pieces no larger than what has fitted so far."""
+    """Runs batches through a network, in pieces no larger than what has fitted so far."""
 
     def __init__(self, size: int, *, is_trial: bool = False) -> None:
-        """Begin with pieces of a size; a trial finds the size that fits, and says nothing."""
+        """Begin with pieces of a size; a trial finds the size that fits, without a warning."""
         self.size = size
         self._is_trial = is_trial
 
@@ -108,16 +102,10 @@ class FittingBatches:
         second: torch.Tensor,
         join: Callable[[list[_Result]], _Result],
     ) -> _Result:
-        """compute(first, second), in halves from now on where memory does not hold it.
+        """compute(first, second) over slices of their first axis, joined in order.
 
-        Args:
-            compute: takes slices of both tensors along their first axis.
-            first: (batch, ...).
-            second: (batch, ...).
-            join: puts the results of the pieces together again, in order.
-
-        Raises:
-            DeviceMemoryError: a batch of one does not fit.
+        Slices are halved from now on when memory is full; DeviceMemoryError when one tile does
+        not fit.
         """
         results: list[_Result] = []
         done = 0
@@ -135,7 +123,7 @@ class FittingBatches:
         first: torch.Tensor,
         second: torch.Tensor,
     ) -> _Result | None:
-        """The result; None where memory was full, and pieces are smaller now."""
+        """The result; None if memory was full, and pieces are smaller now."""
         try:
             return compute(first, second)
         except (RuntimeError, MemoryError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -16,17 +16,22 @@ from transformers import PreTrainedModel
 
 from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import (
-    HUB_NAMES,
     load_backbone,
     patch_embedding,
     published_commit,
     widen_patch_embedding,
     with_lora,
 )
-from geodinoseg.model.heads import Activation, CnnHead, LinearHead
-from geodinoseg.model.quantization import four_bit_layers, is_quantized
-
-Size = Literal["small", "base", "large"]
+from geodinoseg.model.heads import CnnHead, LinearHead
+from geodinoseg.model.parameters import (
+    DEFAULT_BLOCKS,
+    DEFAULT_CHANNELS,
+    HUB_NAMES,
+    Activation,
+    Size,
+    check_parameters,
+)
+from geodinoseg.model.quantization import is_quantized, quantized_layers
 
 
 class DinoV2Segmentor(nn.Module):
@@ -38,10 +43,10 @@ class DinoV2Segmentor(nn.Module):
         n_block: number of convolutional blocks of the CNN head.
         channels: channels of the CNN head's first layer.
         k_size: kernel size of the CNN head's convolutions, odd.
-        linear_head: a linear head; the CNN head where False.
+        linear_head: use the linear head; the CNN head if False.
         n_features: number of last transformer layers whose features the head sees.
         quantize: hold the backbone's linear layers in 4 bit.
-        peft: train LoRA in a frozen backbone; where False the whole backbone can be trained.
+        peft: train LoRA in a frozen backbone; if False the whole backbone can be trained.
         size: `small`, `base` or `large`, the published DINOv2 backbone of that size.
         num_classes: number of classes.
         activation: activation of the CNN head: `relu`, `leakyrelu`, `sigmoid` or `tanh`.
@@ -53,13 +58,13 @@ class DinoV2Segmentor(nn.Module):
         revision: branch, tag or commit of the backbone on the hub.
 
     Raises:
-        ModelError: a value that cannot be, or a backbone that cannot be loaded.
+        ModelError: a value is invalid, or the backbone cannot be loaded.
     """
 
     def __init__(  # noqa: PLR0917 (the method's own parameters, in its order)
         self,
-        n_block: int = 4,
-        channels: int = 512,
+        n_block: int = DEFAULT_BLOCKS,
+        channels: int = DEFAULT_CHANNELS,
         k_size: int = 3,
         linear_head: bool = True,  # noqa: FBT002 (the method's)
         n_features: int = 1,
@@ -92,7 +97,7 @@ class DinoV2Segmentor(nn.Module):
             "lora_alpha": lora_alpha,
             "lora_dropout": lora_dropout,
         }
-        _check_settings(self.settings, bands=bands)
+        check_parameters(self.settings | {"bands": bands})
         self.bands = bands
         source = HUB_NAMES[size] if backbone is None else backbone
         self.source_is_folder = Path(source).is_dir()
@@ -101,7 +106,7 @@ class DinoV2Segmentor(nn.Module):
         # The commit, so that a saved model finds these weights again when the branch has moved on.
         self.revision = published_commit(source, revision)
         self.patch_px = int(patch_embedding(loaded).kernel_size[0])
-        # Set by whoever trains or merges: then the weights must be saved, not referred to.
+        # Set after training or merging: then the weights must be saved, not referred to.
         self.backbone_differs_from_source = False
         self.backbone: Any = self._prepared(loaded)
         self.head = make_head(
@@ -120,18 +125,18 @@ class DinoV2Segmentor(nn.Module):
     def train(self, mode: bool = True) -> Self:  # noqa: FBT002 (torch's own signature)
         """Switch between training and evaluation, as any module."""
         super().train(mode)
-        # On CPUs with AVX512-BF16, bitsandbytes 0.50 packs 4-bit weights anew for the first batch
-        # in evaluation mode, and packed ones fail in training: the epoch after a validation would
+        # On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks 4-bit weights for the first batch in
+        # evaluation mode, and packed ones fail in training: the epoch after a validation would
         # raise. The mode means nothing else to these layers.
         if any(parameter.requires_grad for parameter in self.parameters()):
-            for layer in four_bit_layers(self.backbone):
+            for layer in quantized_layers(self.backbone):
                 layer.train()
         return self
 
     def add_lora(self) -> None:
-        """Put LoRA round a backbone that has none; its results stay what they were.
+        """Add LoRA to a backbone that has none; its results stay the same.
 
-        All else in the backbone is frozen but, where it was widened, the patch embedding.
+        Everything else in the backbone is frozen except a widened patch embedding.
         """
         assert not self.settings["peft"]
         where = next(self.head.parameters()).device
@@ -144,8 +149,8 @@ class DinoV2Segmentor(nn.Module):
     def merge_lora(self) -> None:
         """Add LoRA's updates to the weights: same results, no extra work per tile.
 
-        Nothing happens where there is no LoRA, or where the weights are held in 4 bit. The merged
-        weights keep their dtype, and stay frozen as they were under LoRA.
+        Does nothing without LoRA, or if the weights are quantized. The merged weights keep their
+        dtype, and stay frozen as they were under LoRA.
         """
         if not self.settings["peft"] or is_quantized(self.backbone):
             return
@@ -170,7 +175,7 @@ class DinoV2Segmentor(nn.Module):
 
         Args:
             pixels_BNHW: (batch, bands, height, width) float, normalized; height and width are
-                multiples of the patch.
+                multiples of the patch size.
 
         Returns:
             (batch, n_features * hidden size, height / patch, width / patch).
@@ -183,14 +188,14 @@ class DinoV2Segmentor(nn.Module):
 
         Args:
             pixels_BNHW: (batch, bands, height, width) float, normalized; any height and width.
-                Where these are no multiples of the patch, the last row and column are repeated
-                up to the next one and the logits cropped.
+                If these are not multiples of the patch size, the last row and column are
+                repeated up to the next multiple and the logits cropped.
 
         Returns:
             (batch, classes, height, width) logits.
 
         Raises:
-            ModelError: another number of bands or dimensions.
+            ModelError: the number of bands or dimensions is wrong.
         """
         if pixels_BNHW.ndim != 4 or pixels_BNHW.shape[1] != self.bands:
             raise ModelError(
@@ -206,7 +211,7 @@ class DinoV2Segmentor(nn.Module):
         return logits_BCHW[..., :height, :width]
 
     def _prepared(self, loaded: PreTrainedModel) -> Any:
-        """The backbone for these bands, with LoRA where it is asked for, and frozen accordingly."""
+        """The backbone for these bands, with LoRA if asked for, and frozen accordingly."""
         self._is_widened = self.bands != loaded.config.num_channels
         if self._is_widened:
             widen_patch_embedding(loaded, self.bands)
@@ -216,8 +221,8 @@ class DinoV2Segmentor(nn.Module):
         elif is_quantized(loaded):
             loaded.requires_grad_(requires_grad=False)  # 4-bit weights cannot be trained
         if self._is_widened:
-            # Its filters for these bands are a guess, so they are trained even where the rest of
-            # the backbone is frozen.
+            # Its filters for these bands are a guess, so they are trained even if the rest of the
+            # backbone is frozen.
             patch_embedding(loaded).requires_grad_(requires_grad=True)
         return prepared
 
@@ -229,15 +234,9 @@ class DinoV2Segmentor(nn.Module):
 def make_head(
     settings: Mapping[str, Any], *, in_channels: int, patch_px: int
 ) -> LinearHead | CnnHead:
-    """The head that the constructor's parameters describe.
+    """The head that `DinoV2Segmentor.settings` describe.
 
-    Args:
-        settings: `DinoV2Segmentor.settings`.
-        in_channels: channels of the features, n_features * hidden size.
-        patch_px: side of a patch.
-
-    Raises:
-        ModelError: the channels cannot be divided by the pixel shuffles.
+    in_channels are those of the features, n_features * hidden size.
     """
     if settings["linear_head"]:
         return LinearHead(in_channels, settings["num_classes"])
@@ -248,24 +247,3 @@ def make_head(
         patch_px=patch_px,
         **{name: settings[name] for name in names},
     )
-
-
-def _check_settings(settings: Mapping[str, Any], *, bands: int) -> None:
-    counts = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha")
-    for name, value in ({name: settings[name] for name in counts} | {"bands": bands}).items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ModelError(f"{name}={value!r}: give a whole number of at least 1.")
-    for name in ("linear_head", "quantize", "peft"):
-        if not isinstance(settings[name], bool):
-            raise ModelError(f"{name}={settings[name]!r}: give True or False.")
-    for name, choices in (("size", get_args(Size)), ("activation", get_args(Activation))):
-        if settings[name] not in choices:
-            raise ModelError(f"{name}={settings[name]!r}: give one of {', '.join(choices)}.")
-    if settings["k_size"] % 2 == 0:
-        raise ModelError(
-            f"k_size={settings['k_size']}: give an odd number, so that the shape is kept."
-        )
-    share = settings["lora_dropout"]
-    is_number = isinstance(share, int | float) and not isinstance(share, bool)
-    if not is_number or not 0 <= share < 1:
-        raise ModelError(f"lora_dropout={share!r}: give a share from 0 to below 1.")

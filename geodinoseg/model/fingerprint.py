@@ -1,4 +1,4 @@
-"""What a model is known by: facts that change when its predictions do."""
+"""The fingerprint of a model: it changes when its predictions do."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.model.tile_model import TileModel
 
 
-def model_identity(model: str | Path | TileModel) -> dict[str, Any]:
-    """Facts as plain JSON.
+def model_fingerprint(model: str | Path | TileModel) -> dict[str, Any]:
+    """Fingerprint as plain JSON; empty for a `TileModel` without one.
 
-    Of a model folder the digest of its config.json, which holds those of all its files, and loading
-    compares them; of a `Segmentor` in memory that of its weights; of another `TileModel` what its
-    `fingerprint` says.
-
-    Returns:
-        The facts; empty for a model that has no fingerprint: nothing tells whether it is the same.
+    For a model folder the digest of its config.json, which holds those of all its files (loading
+    compares them); for a `Segmentor` in memory that of its weights; for another `TileModel` its
+    attribute `fingerprint`.
     """
     if isinstance(model, str | Path):
         return {"config": _digest_of_config(Path(model))}

@@ -3,7 +3,7 @@
 farmland.model/
   config.json         legend, statistics, bands, tile, resolution, network, training, scores
   model.safetensors   head with its batch norm statistics, LoRA, patch embedding
-  backbone/           as transformers saves it; absent where config.json names it on the hub
+  backbone/           as transformers saves it; absent if config.json names it on the hub
   README.md           the model card
 """
 
@@ -20,6 +20,7 @@ from geodinoseg.errors import ModelError, ModelFolderError, one_line
 from geodinoseg.files.atomic import atomic_folder, check_output_folder
 from geodinoseg.legend import Legend
 from geodinoseg.model.backbone import backbone_class, read_backbone_config
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.card import model_card
 from geodinoseg.model.config import (
     BACKBONE,
@@ -32,7 +33,6 @@ from geodinoseg.model.config import (
 )
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.model.untrusted_backbone import check_backbone_weights
 from geodinoseg.model.weights import (
@@ -45,18 +45,24 @@ from geodinoseg.model.weights import (
 )
 from geodinoseg.version import __version__
 
-__all__ = ["is_model_folder", "load_model", "read_model_config", "save_model", "write_model"]
-
 
 def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a model folder; it appears only when it is whole.
+    """Write a model folder; it appears only when it is complete.
 
-    The backbone is written too, unless it is that of a name on the hub, unchanged.
+    The backbone is written too, unless it is an unchanged one from the hub.
+
+    Args:
+        segmentor: the model.
+        folder: the model folder to write.
+        overwrite: whether to replace a model that exists.
+
+    Returns:
+        The folder.
 
     Raises:
-        OutputExistsError: a model is there, and overwrite is False.
+        OutputExistsError: a model exists, and overwrite is False.
         OutputError: the folder cannot be written, or holds other things.
-        ModelError: the backbone is held in 4 bit, and the source of its full weights is gone.
+        ModelError: the backbone is quantized, and the source of its full weights is gone.
     """
     target = check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
     with atomic_folder(target) as fresh:
@@ -65,7 +71,7 @@ def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = Fa
 
 
 def write_model(segmentor: Segmentor, folder: Path) -> None:
-    """Write the files of a model into a folder that is there already."""
+    """Write the files of a model into an existing folder."""
     network = segmentor.network
     save_weights(network, folder / WEIGHTS)
     reference = _reference(network)
@@ -98,7 +104,7 @@ def write_model(segmentor: Segmentor, folder: Path) -> None:
 def load_model(folder: str | Path, *, device: str = "auto", precision: str = "auto") -> Segmentor:
     """Load a model folder for segmentation.
 
-    LoRA is merged into the weights unless these are held in 4 bit.
+    LoRA is merged into the weights unless these are quantized.
 
     Args:
         folder: as `save_model` writes it.
@@ -107,7 +113,7 @@ def load_model(folder: str | Path, *, device: str = "auto", precision: str = "au
 
     Raises:
         ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
-        DeviceError: the device is not there.
+        DeviceError: there is no such device.
     """
     place = Path(folder)
     where = pick_device(device)
@@ -131,10 +137,10 @@ def load_model(folder: str | Path, *, device: str = "auto", precision: str = "au
 
 
 def _reference(network: DinoV2Segmentor) -> dict[str, str | None] | None:
-    """Name and revision of the backbone on the hub; None where it has to be in the folder."""
+    """Name and revision of the backbone on the hub; None if it has to be in the folder."""
     if network.backbone_differs_from_source or network.source_is_folder:
         return None
-    # A loop of somebody else's may have trained the backbone without saying so.
+    # A training loop of the user's own may have trained the backbone without setting the flag.
     if not has_weights_of_source(network):
         return None
     return {"name": network.source, "revision": network.revision}
@@ -169,7 +175,7 @@ def _load_network(place: Path, config: Mapping[str, Any]) -> DinoV2Segmentor:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON knows it: NaN as null, paths and NumPy's numbers as what they stand for."""
+    """A value as plain JSON: NaN as null, paths as text, NumPy's numbers as Python's."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 from torch.nn import functional
 
-from geodinoseg.errors import ModelError
-
-Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
+from geodinoseg.model.parameters import Activation, check_channels
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -21,7 +17,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 """Activation functions of the CNN head by name."""
 
 DROPOUT = 0.1
-"""Share of channels that the CNN head drops before its last convolution while training."""
+"""Fraction of channels that the CNN head drops before its last convolution in training."""
 
 
 class LinearHead(nn.Module):
@@ -33,14 +29,9 @@ class LinearHead(nn.Module):
         self.classify = nn.Conv2d(in_channels, num_classes, kernel_size=1)
 
     def forward(self, features_BDhw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
-        """Logits at pixel resolution.
+        """(batch, classes, rows, columns) logits of (batch, channels, patch rows, patch columns).
 
-        Args:
-            features_BDhw: (batch, channels, rows of patches, columns of patches).
-            size_px: rows and columns of pixels of the input.
-
-        Returns:
-            (batch, classes, rows, columns) logits.
+        size_px are rows and columns of pixels of the input.
         """
         logits_BChw = _pointwise(self.classify, self.norm(features_BDhw))
         return _upsampled(logits_BChw, size_px)
@@ -53,7 +44,7 @@ class CnnHead(nn.Module):
     upsampling and the second half a pixel shuffle (a quarter of the channels each); activation,
     dropout, a last convolution. The first upsampling is by patch / 8, the others by 2: with four
     blocks and patches of 14 px the factors are 1.75, 2, 2, 2 = 14. Where the result is not the
-    input's size, since 1.75 times the patches is not whole or n_block is another, the logits are
+    input's size, since 1.75 times the patches is not whole or n_block differs, the logits are
     resized last.
     """
 
@@ -69,17 +60,12 @@ class CnnHead(nn.Module):
         activation: Activation,
     ) -> None:
         super().__init__()
-        shuffles = n_block // 2
-        if channels % 4**shuffles:
-            raise ModelError(
-                f"channels={channels}: {shuffles} pixel shuffles take a quarter each; with "
-                f"n_block={n_block} give a multiple of {4**shuffles}."
-            )
+        check_channels(channels, n_block)
         self.enter = nn.Conv2d(in_channels, channels, k_size, padding="same")
         self.blocks = nn.ModuleList()
         for index in range(n_block):
             factor = patch_px / 8 if index == 0 else 2.0
-            shuffled = index >= n_block - shuffles
+            shuffled = index >= n_block - n_block // 2
             upsample = nn.PixelShuffle(2) if shuffled else BicubicUpsample(factor)
             channels //= 4 if shuffled else 1
             block = ResidualBlock(channels, k_size=k_size, activation=activation)
@@ -89,7 +75,7 @@ class CnnHead(nn.Module):
         self.classify = nn.Conv2d(channels, num_classes, k_size, padding="same")
 
     def forward(self, features_BDhw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
-        """Logits at pixel resolution; arguments and result as in `LinearHead.forward`."""
+        """Logits at pixel resolution, as in `LinearHead.forward`."""
         maps = self.enter(features_BDhw)
         for block in self.blocks:
             maps = block(maps)
@@ -134,9 +120,8 @@ class BicubicUpsample(nn.Module):
         )
 
 
-# On CPUs some of PyTorch's operations add up or round in another way with every number of threads,
-# and the bytes of a map would depend on the machine. The heads take others, of the same value, that
-# do not; the backbone needs none of them.
+# On CPUs the rounding of some operations of PyTorch depends on the number of threads, and so would
+# the bytes of a map. The heads use equivalent operations that do not; the backbone needs none.
 
 
 def _pointwise(conv: nn.Conv2d, maps_BDhw: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Weights in 4 bit: whether they are to be had, how to ask for them, where they are.
+"""4-bit quantization of the backbone: whether it is available, its options, its layers.
 
 bitsandbytes and peft are slow to import and not always needed, so they are imported in functions,
-and kept from talking to the user.
+and their messages are suppressed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _BLOCK = 64
 """Weights that share a scale, bitsandbytes' default."""
 
 
-def four_bit_options(
+def quantization_options(
     config: PretrainedConfig, backbone_class: type[PreTrainedModel]
 ) -> dict[str, Any]:
-    """What `from_pretrained` needs for 4 bit; nothing, and a warning, where that cannot be done."""
+    """Arguments of `from_pretrained` for 4 bit; none, and a warning, if it is unavailable."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fault = _why_not_in_blocks(config, backbone_class) or _why_not_4_bit(device)
+    fault = _why_not_in_blocks(config, backbone_class) or _why_not_on(device)
     if fault:
-        logger.warning("4-bit is not to be had here, full precision instead: %s.", fault)
+        logger.warning("4-bit quantization is unavailable here (%s); using full precision.", fault)
         return {}
     quantization = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
@@ -46,10 +46,10 @@ def four_bit_options(
 
 def is_quantized(backbone: nn.Module) -> bool:
     """Whether any weight is held in 4 bit."""
-    return bool(four_bit_layers(backbone))
+    return bool(quantized_layers(backbone))
 
 
-def four_bit_layers(backbone: nn.Module) -> list[nn.Module]:
+def quantized_layers(backbone: nn.Module) -> list[nn.Module]:
     """The layers of bitsandbytes, without importing it; peft's wrappers have the same name."""
     return [
         module
@@ -60,7 +60,7 @@ def four_bit_layers(backbone: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """No bar per weight file, no line about what a user cannot change."""
+    """Suppress bars per weight file and messages about what a user cannot change."""
     had_bars = transformers_logging.is_progress_bar_enabled()
     bitsandbytes_logger = logging.getLogger("bitsandbytes")
     level = bitsandbytes_logger.level
@@ -82,15 +82,15 @@ def quiet_libraries() -> Iterator[None]:
 def _why_not_in_blocks(
     config: PretrainedConfig, backbone_class: type[PreTrainedModel]
 ) -> str | None:
-    """4-bit weights share a scale by the block, and on a CPU a block may not cross a row."""
+    """Weights share a scale by the block, and on a CPU a block may not cross a row."""
     with torch.device("meta"):
         layers = backbone_class(config).modules()
     widths = {layer.in_features for layer in layers if isinstance(layer, nn.Linear)}
     odd = sorted(width for width in widths if width % _BLOCK)
-    return f"a layer of width {odd[0]} is no multiple of {_BLOCK}" if odd else None
+    return f"the width of a layer, {odd[0]}, is not a multiple of {_BLOCK}" if odd else None
 
 
-def _why_not_4_bit(device: str) -> str | None:
+def _why_not_on(device: str) -> str | None:
     """Try it on one small layer: the only test that holds for every device and version."""
     try:
         with quiet_libraries():

@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from geodinoseg.legend import Legend
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics, normalize
+
+# Sun glint or a broken detector should not leave the range of training.
+_LARGEST = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentor:
     """From raw pixels to class probabilities: a `TileModel`.
 
-    Made by training or by `load_model`; `save` writes the model folder.
+    Made by `train_model` or `load_model`; `save_model` writes its folder.
     """
 
     network: DinoV2Segmentor
@@ -35,11 +37,11 @@ class Segmentor:
     trained_tile_px: int
     """Side of the tiles that it was trained on, in pixels of its own ground resolution."""
     pixel_size_m: float | None = None
-    """Ground resolution of the training scenes, metres; None where they had no CRS."""
+    """Ground resolution of the training scenes, metres; None if they had no CRS."""
     scale: float = 1.0
     """Pixels of its own per pixel of the scene; see `at_pixel_size`."""
     temperature: float = 1.0
-    """By which logits are divided, so that its confidence is how often it is right."""
+    """Divides the logits, so that confidence equals accuracy."""
     precision: str = "auto"
     """`auto`, `float32`, `bfloat16` or `float16`; see `devices.pick_precision`."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -49,13 +51,13 @@ class Segmentor:
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives."""
+        """Where the network is."""
         return next(self.network.head.parameters()).device
 
-    @property
+    @cached_property
     def compute_dtype(self) -> torch.dtype:
-        """In which the network computes."""
-        return self._dtype
+        """The dtype in which the network computes."""
+        return pick_precision(self.precision, self.device)
 
     @property
     def patch_px(self) -> int:
@@ -64,7 +66,7 @@ class Segmentor:
 
     @property
     def tile_multiple(self) -> int:
-        """Side of a patch in pixels of the scene; any side will do where tiles are resampled."""
+        """Side of a patch in pixels of the scene; 1 if tiles are resampled."""
         return self.patch_px if self.scale == 1.0 else 1
 
     @property
@@ -76,12 +78,12 @@ class Segmentor:
     def at_pixel_size(self, pixel_size_m: float | None) -> Segmentor:
         """The same model for scenes of another ground resolution.
 
-        Its tiles cover proportionally more or fewer pixels; they are resampled on the device on
-        the way in and the logits on the way out. Differences below a twentieth are left alone, as
-        the scale augmentation covers them.
+        Its tiles cover proportionally more or fewer pixels; the device resamples them on the way
+        in and the logits on the way out. Differences below a twentieth are ignored, as the scale
+        augmentation covers them.
 
         Args:
-            pixel_size_m: of the scene, metres; None where it is not known.
+            pixel_size_m: of the scene, metres; None if unknown.
         """
         if pixel_size_m is None or self.pixel_size_m is None:
             return self
@@ -90,18 +92,12 @@ class Segmentor:
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Class probabilities; shapes and values as in `TileModel.probabilities`."""
+        """Class probabilities, as in `TileModel.probabilities`."""
         mean_N, std_N = self._statistics_on_device
         values = normalize(pixels, valid, mean_N, std_N)
-        with autocast(self.device, self._dtype):
+        with autocast(self.device, self.compute_dtype):
             logits = self._logits(values)
         return _softmax(logits.float() / self.temperature)
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model folder; see `model_folder.save_model`."""
-        from geodinoseg.model.folder import save_model  # noqa: PLC0415 (it builds Segmentors)
-
-        return save_model(self, folder, overwrite=overwrite)
 
     def _logits(self, values_BNHW: torch.Tensor) -> torch.Tensor:
         if self.scale == 1.0:
@@ -115,10 +111,6 @@ class Segmentor:
         return functional.interpolate(
             self.network(resampled), size=size, mode="bilinear", align_corners=False, antialias=True
         )
-
-    @cached_property
-    def _dtype(self) -> torch.dtype:
-        return pick_precision(self.precision, self.device)
 
     @cached_property
     def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,3 +127,14 @@ def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
     if logits_BCHW.device.type != "cpu":
         return torch.softmax(logits_BCHW, dim=1)
     return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()
+
+
+def normalize(
+    pixels_BNHW: torch.Tensor, valid_BHW: torch.Tensor, mean_N: torch.Tensor, std_N: torch.Tensor
+) -> torch.Tensor:
+    """(value - mean) / std of raw pixels as float32 in [-10, 10]; 0, the mean, where not valid."""
+    values = pixels_BNHW.to(torch.float32)
+    values = (values - mean_N[:, None, None]) / std_N[:, None, None]
+    # `where`, not a product: 0 times NaN is NaN.
+    values = torch.where(valid_BHW[:, None], values, torch.zeros((), device=values.device))
+    return values.clamp_(-_LARGEST, _LARGEST)

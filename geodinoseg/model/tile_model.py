@@ -1,4 +1,4 @@
-"""What the engine asks of a model: class probabilities of a batch of tiles. Nothing else."""
+"""What segmentation needs of a model: class probabilities of a batch of tiles. Nothing else."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class TileModel(Protocol):
-    """Any network that the engine can run; `Segmentor` is ours, others need only this.
+    """A model that can segment scenes; `Segmentor` is ours, others need only this.
 
-    A model may also have `tile_px: int`, the side of the tiles that it likes best, and
-    `fingerprint: str`, which changes when its answers do: without one, an interrupted run cannot be
-    resumed, since nothing tells whether the model is the same.
+    A model may also have `tile_px: int`, its preferred side of tiles, and `fingerprint: str`, which
+    changes when its predictions do. Without a fingerprint an interrupted run cannot be resumed,
+    since nothing tells whether the model is the same.
     """
 
     @property
@@ -28,11 +28,11 @@ class TileModel(Protocol):
 
     @property
     def tile_multiple(self) -> int:
-        """Sides of tiles that it takes are multiples of this many pixels."""
+        """Sides of tiles must be multiples of this many pixels."""
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors live."""
+        """Where its tensors are."""
 
     def probabilities(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Class probabilities of every pixel of a batch of tiles.
@@ -42,6 +42,6 @@ class TileModel(Protocol):
             valid: (n, T, T) bool, True where the scene holds data.
 
         Returns:
-            (n, classes, T, T) float32, 0 to 1, summing to 1 over the classes; also where valid
-            is False, where the values are not used.
+            (n, classes, T, T) float32, 0 to 1, summing to 1 over the classes; where valid is
+            False they are ignored.
         """

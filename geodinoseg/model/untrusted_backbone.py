@@ -1,4 +1,4 @@
-"""The backbone's own files, checked before anything is built from them: sizes, types, numbers."""
+"""The backbone's own files, checked before anything is built from them: sizes, types, values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geodinoseg.errors import ModelFolderError, one_line
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-# Far above any backbone that was published, far below what would eat the memory of a machine.
+# Far above any published backbone, far below what would exhaust the memory of a machine.
 _LARGEST = {
     "hidden_size": 16_384,
     "num_hidden_layers": 256,
@@ -27,18 +27,14 @@ _LARGEST = {
     "num_register_tokens": 4_096,
 }
 _MAY_BE_0 = {"num_register_tokens"}
-# Which layers come out is for the head to choose, whatever somebody saved.
+# The head chooses which layers to use, whatever was saved.
 _CHOSEN_HERE = ("stage_names", "out_features", "out_indices", "_out_features", "_out_indices")
 _LONGEST_TEXT = 1_000
 _MOST_ENTRIES = 1_000
 
 
 def plain_backbone_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a backbone's config.json that describe it, each within its range.
-
-    Raises:
-        ValueError: a size that is none or absurd, or a value of no plain type.
-    """
+    """The values of a backbone's config.json, each within its range, or a ValueError."""
     kept = {key: value for key, value in values.items() if key not in _CHOSEN_HERE}
     for name, largest in _LARGEST.items():
         if name in kept and not _is_size(name, kept[name], largest):
@@ -64,14 +60,7 @@ def check_backbone_weights(
 ) -> None:
     """Compare the weights with the configuration before memory is taken, and look for NaN.
 
-    Args:
-        place: the model folder, for the message.
-        folder: holds the backbone's safetensors files.
-        config: what they shall fill.
-        kind: the class that they shall fill.
-
-    Raises:
-        ModelFolderError: the configuration is that of a larger backbone, or a weight is not finite.
+    place is the model folder, for messages; folder holds the backbone's safetensors files.
     """
     stored = sum(_finite_elements(place, path) for path in sorted(folder.glob("*.safetensors")))
     wanted = _elements_of(place, folder, config, kind)
@@ -86,7 +75,7 @@ def check_backbone_weights(
 def _elements_of(
     place: Path, folder: Path, config: PretrainedConfig, kind: type[PreTrainedModel]
 ) -> int:
-    """Number of weights that a configuration asks for; built without memory for them."""
+    """Number of weights that a configuration needs; built without memory for them."""
     try:
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in kind(config).parameters())
@@ -98,7 +87,7 @@ def _elements_of(
         TypeError,
         ValueError,
     ) as error:
-        # Whatever a made-up value leads to in the code that builds the layers.
+        # Whatever a forged value leads to in the code that builds the layers.
         raise ModelFolderError(
             f"{place}: cannot be loaded: {folder.name}/config.json describes no backbone; copy the "
             f"folder again ({type(error).__name__}: {one_line(error)[:160]})."

@@ -1,4 +1,4 @@
-"""The tensors of a model folder: to and from safetensors, never more than the network asks for."""
+"""The tensors of a model folder, to and from safetensors."""
 
 from __future__ import annotations
 
@@ -37,15 +37,11 @@ def save_weights(network: DinoV2Segmentor, path: Path) -> None:
 
 
 def save_backbone(network: DinoV2Segmentor, folder: Path) -> None:
-    """The backbone in full precision and without LoRA, as transformers saves it.
-
-    Raises:
-        ModelError: its weights are held in 4 bit, and the source of the full ones is gone.
-    """
+    """Write the backbone in full precision and without LoRA, as transformers saves it."""
     base = network.base_backbone
     with quiet_libraries():
         if is_quantized(base):
-            # Frozen, so the source still has these weights in full precision.
+            # Frozen, so the source has these weights in full precision.
             fresh = load_backbone(
                 network.source,
                 n_features=network.settings["n_features"],
@@ -66,10 +62,10 @@ def save_backbone(network: DinoV2Segmentor, folder: Path) -> None:
 
 
 def has_weights_of_source(network: DinoV2Segmentor) -> bool:
-    """Whether the backbone is that of its source, but for patch embedding and LoRA.
+    """Whether the backbone is that of its source, apart from patch embedding and LoRA.
 
-    Where LoRA or 4 bit froze the weights it is; else they are compared. A source that is no longer
-    there counts as different.
+    It is if LoRA or quantization froze the weights; else they are compared. A missing source counts
+    as different.
     """
     if network.settings["peft"] or is_quantized(network.backbone):
         return True
@@ -89,15 +85,7 @@ def has_weights_of_source(network: DinoV2Segmentor) -> bool:
 
 
 def read_weights(place: Path, path: Path) -> Tensors:
-    """The tensors of a file, checked to be finite.
-
-    Args:
-        place: the model folder, for the message.
-        path: the safetensors file.
-
-    Raises:
-        ModelFolderError: the file is damaged, or holds NaN or infinity.
-    """
+    """The tensors of a safetensors file, checked to be finite; place is the model folder."""
     try:
         stored: Tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -117,8 +105,7 @@ def check_fit(
 ) -> None:
     """Compare head and LoRA with the stored tensors before any memory is taken for them.
 
-    Raises:
-        ValueError: they are those of another network.
+    Raises ValueError if they are those of another network.
     """
     with torch.device("meta"):
         head = make_head(settings, in_channels=in_channels, patch_px=patch_px)
@@ -129,11 +116,7 @@ def check_fit(
 
 
 def load_weights(network: DinoV2Segmentor, stored: Tensors) -> None:
-    """Put stored tensors into a network, in place.
-
-    Raises:
-        ValueError: they are those of another network.
-    """
+    """Load stored tensors into a network; ValueError if they are those of another network."""
     embedding = patch_embedding(network.base_backbone)
     for what, module in (("head", network.head), ("patch_embedding", embedding)):
         tensors = _part(stored, what)
@@ -150,7 +133,7 @@ def load_weights(network: DinoV2Segmentor, stored: Tensors) -> None:
 def _lora_of(network: DinoV2Segmentor) -> Tensors:
     from peft import get_peft_model_state_dict  # noqa: PLC0415 (slow to import)
 
-    # False: else peft asks the hub whether somebody changed the vocabulary.
+    # False: else peft asks the hub whether the vocabulary changed.
     tensors: Tensors = get_peft_model_state_dict(network.backbone, save_embedding_layers=False)
     return tensors
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from geodinoseg.model.fingerprint import model_identity
+from geodinoseg.model.fingerprint import model_fingerprint
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
@@ -61,7 +61,7 @@ class ThisProcess(Workers):
 
         scene_facts = scene_fingerprint(plan.scene, watch.files)
         settings_facts = _settings_facts(plan, loaded)
-        run = Run(scene=scene_facts, model=model_identity(model), settings=settings_facts)
+        run = Run(scene=scene_facts, model=model_fingerprint(model), settings=settings_facts)
         return Job(plan=plan, run=run, write_parts=write_parts)
 
     def _model(
@@ -70,11 +70,11 @@ class ThisProcess(Workers):
         if not isinstance(model, str | Path):
             return model
         source = (str(model), settings.precision, device)
-        if self._held is None or self._held[:2] != (source, model_identity(model)):
+        if self._held is None or self._held[:2] != (source, model_fingerprint(model)):
             # Before the next is loaded: two may be more than a GPU holds.
             self._held = None
             loaded = loaded_model(model, settings, device=device)
-            self._held = (source, model_identity(model), loaded)
+            self._held = (source, model_fingerprint(model), loaded)
         return self._held[2]
 
 

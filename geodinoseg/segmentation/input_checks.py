@@ -8,19 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.windows import Window
-
-if TYPE_CHECKING:
-    from geodinoseg.model.normalization import BandStatistics
 
 logger = logging.getLogger(__name__)
 

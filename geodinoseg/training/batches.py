@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.devices import autocast, pick_precision, to_device
-from geodinoseg.model.normalization import BandStatistics, normalize
+from geodinoseg.model.segmentor import normalize
 from geodinoseg.prefetch import prefetch
 from geodinoseg.training.crops import Crop, jittered
 from geodinoseg.training.data import TrainingData
@@ -22,7 +23,7 @@ from geodinoseg.windows import Window
 
 
 class CropSource:
-    """Gives samplers of a training, and their crops as tensors."""
+    """Makes the samplers of a training, and tensors of their crops."""
 
     def __init__(
         self,
@@ -31,15 +32,9 @@ class CropSource:
         settings: TrainingSettings,
         device: torch.device,
     ) -> None:
-        """Reads nothing yet.
-
-        Args:
-            data: scenes with labels.
-            statistics: how pixels are normalized.
-            settings: the recipe.
-            device: where the network is.
-        """
+        """Take what a training is made of; reads nothing yet."""
         self.data = data
+        self.statistics = statistics
         self.settings = settings
         self.device = device
         self.dtype = pick_precision("auto", device)
@@ -53,7 +48,7 @@ class CropSource:
 
     @property
     def training_fold(self) -> int | None:
-        """The fold that no training crop shows; None in cross-validation and without validation."""
+        """The fold that no training crop shows; None unless a fixed part validates."""
         return 0 if self.data.folds == 1 else None
 
     def sampler(self, fold: int | None) -> Sampler:
@@ -67,14 +62,13 @@ class CropSource:
         )
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The precision in which the network computes."""
+        """The precision of the network."""
         return autocast(self.device, self.dtype)
 
     def tensors(self, crops: Sequence[Crop]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Crops as the network takes them, training crops in their own light.
+        """Normalized crops (batch, bands, side, side) float32, labels (batch, side, side) int64.
 
-        Returns:
-            values (batch, bands, side, side) float32, and labels (batch, side, side) int64.
+        Training crops are jittered.
         """
         valid = self._stacked([crop.valid for crop in crops])
         pixels = self._stacked([crop.pixels for crop in crops])
@@ -89,7 +83,7 @@ class CropSource:
 
 
 _MOST_PIECES = 1024
-"""Of all labelled ones, drawn at random: 51 million pixels where crops have 224 px."""
+"""Drawn at random from all labelled ones: 51 million pixels with crops of 224 px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,40 +93,32 @@ class HeldOutPiece:
     fold: int
     """In which its block is held out."""
     scene: int
-    """Number of the scene."""
+    """Index of the scene."""
     window: Window
     """No larger than a crop."""
 
 
 class ValidationCrops:
-    """Crops of held-out blocks as they are, in an order of their own."""
+    """Unchanged crops of held-out blocks, in random order."""
 
     def __init__(self, source: CropSource) -> None:
-        """Choose the pieces; reads no pixels.
-
-        Args:
-            source: gives samplers.
-        """
+        """Choose the pieces; reads no pixels."""
         self._source = source
         pieces = [
             HeldOutPiece(fold=fold, scene=scene, window=window)
             for fold in range(source.data.folds)
             for scene, window in source.sampler(fold).validation_pieces()
         ]
-        # Shuffled, so that the first of them speak for all where there is no time for all.
+        # Shuffled, so that the first of them represent all if time is short.
         order = np.random.default_rng((source.settings.seed, 1)).permutation(len(pieces))
         self.pieces = [pieces[index] for index in order[:_MOST_PIECES].tolist()]
 
     def keep(self, count: int) -> None:
-        """Leave it at the first pieces."""
+        """Keep only the first pieces."""
         self.pieces = self.pieces[:count]
 
     def batches(self, *, most: int | None = None) -> Iterator[list[tuple[HeldOutPiece, Crop]]]:
-        """Labelled crops with their pieces, read in a thread of their own.
-
-        Args:
-            most: pieces to look at.
-        """
+        """Labelled crops with their pieces, read ahead in a thread; of at most so many pieces."""
         size = self._source.settings.batch_size
 
         def read() -> Generator[list[tuple[HeldOutPiece, Crop]], None, None]:

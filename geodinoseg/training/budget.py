@@ -1,4 +1,4 @@
-"""The time that a training may take, and its progress."""
+"""The time limit of a training, and its progress."""
 
 from __future__ import annotations
 
@@ -13,32 +13,27 @@ from geodinoseg.training.history import EpochScore
 from geodinoseg.training.settings import TrainingSettings
 
 Clock = Callable[[], float]
-"""Seconds since some moment, never falling; `time.monotonic` is one."""
+"""Seconds, never decreasing, such as `time.monotonic`."""
 
-STAGE_ONE_SHARE = 1 / 3
-"""Of the time, where a stage two follows; caching of features included."""
-_CACHING_SHARE = 2 / 3
-"""Of the time of stage one: for features, the rest is for the head."""
-_SAVING_SHARE = 0.03
-"""Of all the time, kept for writing the model and its pictures."""
+_STAGE_ONE = 1 / 3
+"""Fraction of the time for stage one, its features included, if a stage two follows."""
+_CACHING = 2 / 3
+"""Fraction of the time of stage one for features; the rest is for the head."""
+_SAVING = 0.03
+"""Fraction of the time for writing the model and its pictures."""
 
 
 class Budget:
-    """Time from the start of a training, what an interrupted run had used before included."""
+    """Time since the start of a training, including that of an interrupted run."""
 
     def __init__(self, minutes: float | None, clock: Clock) -> None:
-        """Start to count.
-
-        Args:
-            minutes: what there is; None for no bound.
-            clock: tells the time.
-        """
+        """Start to count; None minutes are no limit."""
         self._clock = clock
         self._began = clock()
         self.total_s = math.inf if minutes is None else 60 * minutes
 
     def add(self, used_s: float) -> None:
-        """Count seconds that an interrupted run had used before."""
+        """Count seconds that an interrupted run has used."""
         self._began -= used_s
 
     @property
@@ -47,79 +42,70 @@ class Budget:
         return self._clock() - self._began
 
     @property
-    def share(self) -> float:
-        """Of the time that is used; 0 without a bound."""
+    def fraction(self) -> float:
+        """Fraction of the time that is used; 0 without a limit."""
         return self.used_s / self.total_s
 
-    def of_stage_one(self, *, is_last: bool) -> Allowance:
-        """From now to a third of all, or to the end where nothing follows."""
-        return self._until((1.0 if is_last else STAGE_ONE_SHARE) * self.total_s)
+    def of_stage_one(self, *, is_last: bool) -> TimeSlice:
+        """From now to a third of the time, or to the end if nothing follows."""
+        return self._until((1.0 if is_last else _STAGE_ONE) * self.total_s)
 
-    def of_caching(self, *, is_last: bool) -> Allowance:
+    def of_caching(self, *, is_last: bool) -> TimeSlice:
         """From now on, for the features of stage one."""
-        stage_s = (1.0 if is_last else STAGE_ONE_SHARE) * self.total_s
-        return self._until(_CACHING_SHARE * stage_s)
+        stage_s = (1.0 if is_last else _STAGE_ONE) * self.total_s
+        return self._until(_CACHING * stage_s)
 
-    def of_the_rest(self) -> Allowance:
+    def of_the_rest(self) -> TimeSlice:
         """From now to the end."""
         return self._until(self.total_s)
 
-    def _until(self, end_s: float) -> Allowance:
-        last_s = (1 - _SAVING_SHARE) * self.total_s
-        return Allowance(budget=self, from_s=self.used_s, until_s=min(end_s, last_s))
+    def _until(self, end_s: float) -> TimeSlice:
+        last_s = (1 - _SAVING) * self.total_s
+        return TimeSlice(budget=self, from_s=self.used_s, until_s=min(end_s, last_s))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allowance:
-    """A stretch of the time."""
+class TimeSlice:
+    """A part of the time, in seconds of the budget."""
 
     budget: Budget
-    """What it is a part of."""
     from_s: float
-    """Its begin, in seconds of the budget."""
     until_s: float
-    """Its end; infinite without a bound."""
+    """Infinite without a limit."""
 
     @property
-    def share(self) -> float:
-        """Of the stretch that is over, 0 to 1; 0 without a bound."""
+    def fraction(self) -> float:
+        """Fraction of the slice that is over, 0 to 1; 0 without a limit."""
         if math.isinf(self.until_s):
             return 0.0
         length_s = max(self.until_s - self.from_s, 1e-9)
         return min((self.budget.used_s - self.from_s) / length_s, 1.0)
 
-    def first(self, part: float) -> Allowance:
-        """The first part of it, such as a half."""
+    def first(self, part: float) -> TimeSlice:
+        """Its first part, such as 0.5."""
         length_s = self.until_s - self.from_s
         return replace(self, until_s=self.from_s + part * length_s)
 
     def has_room_for(self, seconds: float) -> bool:
-        """Whether something that takes so long ends in time."""
+        """Whether something that takes these seconds ends in time."""
         return self.budget.used_s + seconds <= self.until_s
 
 
 _WORDS = {"head": "head", "lora": "LoRA", "full": "all weights"}
-# Work by the crop, as multiples of one pass through the backbone: backwards it takes twice as long
-# as forwards, and a head is small beside it.
+# Work per crop, as multiples of one forward pass of the backbone: the backward pass takes twice as
+# long, and a head is small beside it.
 _FORWARD, _TRAINED, _HEAD_ALONE = 1.0, 3.0, 0.05
-_ALL = 1.0
 
 
-class Meter:
-    """Counts work, and tells how much of it is done."""
+class TrainingProgress:
+    """Counts work, and reports the fraction done."""
 
     def __init__(self, settings: TrainingSettings, budget: Budget, progress: Progress) -> None:
-        """Start at nothing.
-
-        Args:
-            settings: how much there is to do.
-            budget: where time is bounded, it counts as well.
-            progress: is told.
-        """
+        """Start at 0; if time is limited, the fraction used counts as well."""
         self._settings = settings
         self._budget = budget
         self._progress = progress
-        self._done = self._told = 0.0
+        self._done = self._reported = 0.0
         self._where = ""
         self._last = ""
         step = settings.batch_size
@@ -133,11 +119,9 @@ class Meter:
         )
 
     def expect_validation(self, crops: int, *, heads: int) -> None:
-        """Say how many crops a validation has, and how many heads are trained side by side.
+        """Account for crops that stage two validates on, and for heads trained in parallel.
 
-        Args:
-            crops: stage two reads them after each epoch.
-            heads: more than one where folds take turns, and no stage two follows.
+        There is more than one head in cross-validation, which no stage two follows.
         """
         settings = self._settings
         if heads == 1:
@@ -148,40 +132,40 @@ class Meter:
         self._all += (heads + 1) * steps * self._of["head"]
 
     def caching(self, crops: int) -> None:
-        """Features of crops were computed."""
+        """Count crops whose features were computed."""
         self._add(_FORWARD * crops, "features of the frozen backbone")
 
     def validated(self, crops: int) -> None:
-        """Crops went through the network after an epoch."""
+        """Count crops that were validated on after an epoch."""
         self._done += _FORWARD * crops
 
     def begin_epoch(self, stage: str, epoch: int, epochs: int) -> None:
-        """An epoch begins; from 0."""
+        """Begin an epoch, from 0."""
         self._step = self._of[stage]
         self._where = f"{_WORDS[stage]}, epoch {epoch + 1}/{epochs}"
 
     def step(self, losses: Sequence[float]) -> None:
-        """A step was made; losses are those of the epoch so far."""
+        """Count a step; losses are those of the epoch so far."""
         self._add(self._step, f"{self._where}, loss {float(np.mean(losses)):.3f}{self._last}")
 
     def end_epoch(self, score: EpochScore, best: EpochScore | None) -> None:
-        """An epoch has its score."""
+        """Report the score of an epoch."""
         if best is not None and not math.isnan(best.mean_iou):
             self._last = f", mean IoU {score.mean_iou:.3f} (best {best.mean_iou:.3f})"
         self._add(0.0, f"{self._where}, loss {score.train_loss:.3f}{self._last}")
 
     def skip_epochs(self, stage: str, epochs: int) -> None:
-        """Epochs were done before an interruption."""
+        """Count epochs from before an interruption."""
         self._done += epochs * self._settings.steps_per_epoch * self._of[stage]
 
     def finish(self) -> None:
-        """All is done."""
-        self._told = _ALL
-        self._progress(_ALL, f"{self._where}{self._last}" or "done")
+        """Report the end."""
+        self._reported = 1.0
+        self._progress(1.0, f"{self._where}{self._last}" or "done")
 
     def _add(self, work: float, message: str) -> None:
         self._done += work
-        share = max(self._done / self._all if self._all else 0.0, self._budget.share)
-        # Never back, and 1 only when all is written.
-        self._told = max(self._told, min(share, 0.99))
-        self._progress(self._told, message)
+        fraction = max(self._done / self._all if self._all else 0.0, self._budget.fraction)
+        # Never back, and 1 only when everything is written.
+        self._reported = max(self._reported, min(fraction, 0.99))
+        self._progress(self._reported, message)

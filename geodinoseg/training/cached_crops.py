@@ -1,4 +1,4 @@
-"""The crops of stage one: which are drawn, and which of them each fold may see."""
+"""The crops of stage one: their features, and which of them each fold may see."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
-from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.crops import Crop
 from geodinoseg.training.feature_cache import (
@@ -24,7 +24,7 @@ from geodinoseg.training.feature_cache import (
 from geodinoseg.training.sampler import read_ahead
 
 _FEWEST_OF_FOLD = 32
-"""Crops that show nothing of a fold; where chance leaves fewer, the fold gets some of its own."""
+"""Crops that show nothing of a fold; if there are fewer by chance, more are drawn for the fold."""
 
 
 def cache_crops(
@@ -34,32 +34,20 @@ def cache_crops(
     record: TrainingRecord,
     *,
     place: CachePlace,
-    allowance: Allowance,
-    meter: Meter,
+    time_slice: TimeSlice,
+    progress: TrainingProgress,
 ) -> CachedCrops:
     """Features of validation crops and of training crops number 0 to K - 1.
 
-    K follows from the settings; only where time is bounded there may be fewer, and the record
-    remembers how many.
-
-    Args:
-        network: its backbone is frozen.
-        source: crops and recipe.
-        validation: left at the pieces that there was time for.
-        record: says how many there were before an interruption, and is told how many there are.
-        place: memory or file.
-        allowance: half of it for each of the two.
-        meter: told every batch.
-
-    Raises:
-        OutputError: the disk has no room for them.
+    K follows from the settings; only if time is limited there may be fewer, and fewer validation
+    crops. The record holds their numbers from before an interruption, and receives them.
     """
-    cacher = _Cacher(network=network, source=source, place=place, meter=meter)
-    held_out, fold_of = cacher.validation(validation, record, allowance.first(0.5))
+    cacher = _Cacher(network=network, source=source, place=place, progress=progress)
+    held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
     folds = max(source.data.folds, 1)
-    meter.expect_validation(len(fold_of), heads=folds)
+    progress.expect_validation(len(fold_of), heads=folds)
     wanted = source.settings.crops_to_cache if record.cached_crops is None else record.cached_crops
-    training = cacher.training(wanted, allowance, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
+    training = cacher.training(wanted, time_slice, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
     count = record.cached_crops = len(training)
     return CachedCrops(
         training=training,
@@ -72,18 +60,18 @@ def cache_crops(
 
 @dataclass(frozen=True, kw_only=True)
 class _Cacher:
-    """Runs crops through the backbone."""
+    """Computes features of crops with the backbone."""
 
     network: DinoV2Segmentor
     source: CropSource
     place: CachePlace
-    meter: Meter
+    progress: TrainingProgress
 
     def validation(
-        self, crops: ValidationCrops, record: TrainingRecord, allowance: Allowance
+        self, crops: ValidationCrops, record: TrainingRecord, time_slice: TimeSlice
     ) -> tuple[FeatureCache | None, NDArray[np.int64]]:
         """Features of validation crops, and the fold of each."""
-        began_s = allowance.budget.used_s
+        began_s = time_slice.budget.used_s
         seen: list[HeldOutPiece] = []
 
         def batches() -> Iterator[list[Crop]]:
@@ -91,28 +79,22 @@ class _Cacher:
                 seen.extend(piece for piece, _ in batch)
                 yield [crop for _, crop in batch]
 
-        cache = self._cached(batches(), room=len(crops.pieces), allowance=allowance)
-        if cache is not None and not allowance.has_room_for(0):
+        cache = self._cached(batches(), room=len(crops.pieces), time_slice=time_slice)
+        if cache is not None and not time_slice.has_room_for(0):
             crops.keep(crops.pieces.index(seen[-1]) + 1)
             record.validation_pieces = len(crops.pieces)
-        record.validation_s = allowance.budget.used_s - began_s
+        record.validation_s = time_slice.budget.used_s - began_s
         return cache, np.array([piece.fold for piece in seen], dtype=np.int64)
 
-    def training(self, count: int, allowance: Allowance, *, spare: int) -> FeatureCache:
+    def training(self, count: int, time_slice: TimeSlice, *, spare: int) -> FeatureCache:
         """Features of training crops, with room for a few more."""
         batches = self._training_batches(self.source.training_fold, count)
-        cache = self._cached(batches, room=count + spare, allowance=allowance)
+        cache = self._cached(batches, room=count + spare, time_slice=time_slice)
         assert cache is not None
         return cache
 
     def unseen_by(self, fold: int, training: FeatureCache, count: int) -> NDArray[np.int64]:
-        """Which training crops show nothing that is held out in a fold; more where these are few.
-
-        Args:
-            fold: from 0.
-            training: the crops of all.
-            count: how many they were before folds got some of their own.
-        """
+        """Which of the first crops show nothing held out in a fold; more are drawn if few do."""
         if self.source.data.folds <= 1:
             return np.arange(count)
         splits = self.source.data.splits
@@ -142,9 +124,9 @@ class _Cacher:
         *,
         room: int = 0,
         into: FeatureCache | None = None,
-        allowance: Allowance | None = None,
+        time_slice: TimeSlice | None = None,
     ) -> FeatureCache | None:
-        """Features of batches, after those that are there already, until time is over."""
+        """Features of batches, after existing ones, until time is over."""
         cache = into
         for crops in batches:
             features_BDhw = features_of(self.network, self.source, crops)
@@ -154,7 +136,7 @@ class _Cacher:
                     room, features_BDhw, side_px=side, classes=self.source.classes, place=self.place
                 )
             cache.append(features_BDhw, crops)
-            self.meter.caching(len(crops))
-            if allowance is not None and not allowance.has_room_for(0):
+            self.progress.caching(len(crops))
+            if time_slice is not None and not time_slice.has_room_for(0):
                 break
         return cache

@@ -1,7 +1,7 @@
-"""What a killed training leaves beside its output, and how it is taken up again.
+"""The checkpoint beside the output of a training, from which it can be resumed.
 
-One safetensors file, `<output>.checkpoint`: tensors as they are, all else as JSON in its header.
-Never pickle. Written beside and renamed, so it is whole or absent.
+One safetensors file, `<output>.checkpoint`: tensors, and everything else as JSON in its header.
+Never pickle. Written beside its name and renamed, so it is complete or absent.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.files.atomic import atomic_file
 from geodinoseg.model.backbone import patch_embedding
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
+from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.history import EpochScore, best_of
-from geodinoseg.training.optimizer import Tensors, copied
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.optimizer import copied
+from geodinoseg.training.settings import StageName
 from geodinoseg.version import __version__
 
 _KEY = "geodinoseg"
@@ -44,64 +44,48 @@ _FACTS = (
 
 @dataclass(kw_only=True)
 class TrainingRecord:
-    """How far a training is: all that it needs to go on as if nothing had happened."""
+    """The state of a training: everything that it needs to resume."""
 
     fingerprint: str
-    """Of settings, network and data; a checkpoint of another training is not taken up."""
+    """Of settings, network and data; a checkpoint of another training is refused."""
     history: list[EpochScore] = field(default_factory=list)
     """Of all stages."""
     best: dict[str, Tensors] = field(default_factory=dict)
     """Weights of the best epoch of each stage."""
     weights: Tensors = field(default_factory=dict)
-    """Of the running stage, after its last epoch."""
+    """Of the current stage, after its last epoch."""
     optimizer: Tensors = field(default_factory=dict)
-    """What its optimizer remembers."""
+    """State of its optimizer."""
     random: Tensors = field(default_factory=dict)
     """State of torch's generators, by device."""
     is_stage_over: bool = False
-    """Whether the running stage has had its last epoch."""
+    """Whether the last epoch of the current stage is done."""
     cached_crops: int | None = None
-    """Training crops with features, where time cut them short."""
+    """Number of training crops with features."""
     validation_pieces: int | None = None
-    """Pieces that validate, where time cut them short."""
+    """Number of pieces that validate, if time cut them short."""
     validation_s: float = 0.0
     """Seconds that a validation takes."""
     used_s: float = 0.0
     """Seconds so far."""
 
-    @property
-    def stage(self) -> Stage | None:
-        """The running stage; None before the first epoch."""
-        return self.history[-1].stage if self.history else None
-
-    def epochs_of(self, stage: Stage) -> list[EpochScore]:
+    def epochs_of(self, stage: StageName) -> list[EpochScore]:
         """The epochs of a stage so far."""
         return [score for score in self.history if score.stage == stage]
 
-    def best_score(self, stage: Stage | None = None) -> EpochScore | None:
+    def best_score(self, stage: StageName | None = None) -> EpochScore | None:
         """The epoch to keep, of one stage or of all."""
         return best_of(self.history, stage)
 
     def write(self, path: Path) -> None:
-        """Replace the checkpoint.
-
-        Raises:
-            OutputError: it cannot be written; the one that was there stays.
-        """
+        """Replace the checkpoint; the old one stays if it cannot be written."""
         with atomic_file(path) as fresh:
             save_file(self._tensors(), fresh, metadata={_KEY: json.dumps(self._facts())})
 
     def after_epoch(
         self, score: EpochScore, weights: Tensors, optimizer: Tensors, random: Tensors
     ) -> TrainingRecord:
-        """The record with one more epoch: a new one, so that none is ever half of each.
-
-        Args:
-            score: of the epoch.
-            weights: what is trained; copied here.
-            optimizer: what its optimizer remembers.
-            random: state of the generators.
-        """
+        """A new record with one more epoch, so that an interrupt never leaves half of each."""
         best = dict(self.best)
         if score.is_better_than(self.best_score(score.stage)):
             best[score.stage] = copied(weights)
@@ -141,25 +125,21 @@ class TrainingRecord:
 
 
 def read_record(path: Path) -> TrainingRecord:
-    """The checkpoint of a training.
-
-    Raises:
-        ModelFolderError: it is damaged, or of another version.
-    """
+    """Read a checkpoint; a damaged one is a ModelFolderError."""
     try:
         with safe_open(path, framework="pt") as handle:
             facts = json.loads((handle.metadata() or {})[_KEY])
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
         return _record(facts, tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFolderError(
-            f"{path}: is no checkpoint that this version can read ({one_line(error)[:160]}); start "
-            f"over with --overwrite."
+            f"{path}: is not a checkpoint that this version can read ({one_line(error)[:160]}); "
+            f"start over with --overwrite."
         ) from error
 
 
 def random_state(device: torch.device) -> Tensors:
-    """State of the generators that dropout draws from."""
+    """State of torch's generators."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -167,7 +147,7 @@ def random_state(device: torch.device) -> Tensors:
 
 
 def set_random_state(state: Tensors, device: torch.device) -> None:
-    """Let the generators go on from a state."""
+    """Restore the state of torch's generators."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -214,22 +194,15 @@ def _loss(value: float | None) -> float:
 
 
 _WITHOUT_EFFECT = ("minutes", "cache_bytes")
-"""Settings that change when a training ends or where it keeps things, not what an epoch does."""
+"""Settings that change when a training ends or where it stores features, not what an epoch does."""
 _CROPS = 8
 
 
-def training_fingerprint(
-    source: CropSource, network: DinoV2Segmentor, statistics: BandStatistics
-) -> str:
-    """SHA-256 over settings, network, split, legend, statistics, version and some crops.
+def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
+    """SHA-256 of settings, untrained network, split, legend, statistics, version and some crops.
 
     The crops stand for the contents of scenes and labels: a file may be touched, moved or saved
-    again without becoming another.
-
-    Args:
-        source: data and settings.
-        network: before training.
-        statistics: how pixels are normalized.
+    again without changing the fingerprint.
     """
     digest = hashlib.sha256()
     settings = asdict(source.settings)
@@ -239,7 +212,7 @@ def training_fingerprint(
         "network": network.settings,
         "backbone": None if network.source_is_folder else [network.source, network.revision],
         "legend": source.data.legend.to_json(),
-        "statistics": statistics.to_json(),
+        "statistics": source.statistics.to_json(),
         "scenes": [_scene_facts(split) for split in source.data.splits],
         "folds": source.data.folds,
     }

@@ -1,4 +1,4 @@
-"""What a training starts from: data, network, statistics, and the fingerprint of all that."""
+"""What a training starts from: data, network, statistics, and their fingerprint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import pretrained_rgb
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.progress import Progress
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.budget import Budget, Meter
+from geodinoseg.training.budget import Budget, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord, training_fingerprint
 from geodinoseg.training.data import TrainingData
 from geodinoseg.training.epochs import EpochLoop
@@ -26,21 +25,15 @@ from geodinoseg.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSetup:
-    """All that a training is made of, before its first step."""
+class TrainingContext:
+    """Everything that a training is made of, before its first step."""
 
-    data: TrainingData
-    """Scenes with labels, split."""
-    settings: TrainingSettings
-    """The recipe."""
-    statistics: BandStatistics
-    """How pixels are normalized."""
     source: CropSource
-    """Crops as tensors."""
+    """Data, recipe, statistics and device."""
     network: DinoV2Segmentor
     """On its device, the backbone frozen."""
     build: Callable[[], DinoV2Segmentor]
-    """Makes another one like it."""
+    """Makes another network like it."""
     fingerprint: str
     """Of all this."""
 
@@ -52,14 +45,14 @@ class TrainingSetup:
         progress: Progress,
         on_epoch: Callable[[EpochScore], None],
     ) -> TrainingRun:
-        """A run that starts where a record left off."""
+        """A run that resumes from a record."""
         budget.add(record.used_s)
         epochs = EpochLoop(
             source=self.source,
             record=record,
             checkpoint=checkpoint,
             budget=budget,
-            meter=Meter(self.settings, budget, progress),
+            progress=TrainingProgress(self.source.settings, budget, progress),
             on_epoch=on_epoch,
         )
         return TrainingRun(
@@ -67,75 +60,46 @@ class TrainingSetup:
         )
 
 
-def set_up(
+def build_context(
     data: TrainingData,
     settings: TrainingSettings,
     arguments: dict[str, Any],
     device: torch.device,
-) -> TrainingSetup:
-    """Build the network and look at some crops.
-
-    Args:
-        data: scenes with labels.
-        settings: the recipe.
-        arguments: of `DinoV2Segmentor`.
-        device: where it shall be.
-
-    Raises:
-        ModelError: the network cannot be built.
-    """
+) -> TrainingContext:
+    """Build the network on a device, and compute the fingerprint."""
 
     def build() -> DinoV2Segmentor:
         return build_network(arguments, data, settings).to(device)
 
     network = build()
-    statistics = _statistics(network, data, settings)
-    source = CropSource(data, statistics, settings, device)
-    return TrainingSetup(
-        data=data,
-        settings=settings,
-        statistics=statistics,
+    source = CropSource(data, _statistics(network, data, settings), settings, device)
+    return TrainingContext(
         source=source,
         network=network,
         build=build,
-        fingerprint=training_fingerprint(source, network, statistics),
+        fingerprint=training_fingerprint(source, network),
     )
 
 
 def build_network(
     arguments: dict[str, Any], data: TrainingData, settings: TrainingSettings
 ) -> DinoV2Segmentor:
-    """The network as stage one takes it: a new head on a frozen backbone.
-
-    Args:
-        arguments: of `DinoV2Segmentor`.
-        data: gives classes and bands.
-        settings: gives stage and crop.
-
-    Raises:
-        ModelError: an argument cannot be, or the crop is no multiple of the backbone's patch.
-    """
+    """The network for stage one: a new head on a frozen backbone."""
     chosen = {**arguments, "peft": False}
     if settings.stage == "full":
-        chosen["quantize"] = False  # 4-bit weights cannot be trained
+        chosen["quantize"] = False  # quantized weights cannot be trained
+    elif chosen.get("quantize", True) is None:
+        # It saves memory on a GPU; on a CPU it only costs time.
+        chosen["quantize"] = torch.cuda.is_available()
     network = DinoV2Segmentor(**chosen, num_classes=len(data.legend), bands=len(data.bands))
-    if settings.crop_px % network.patch_px:
-        raise ModelError(
-            f"crops of {settings.crop_px} px: give a multiple of the backbone's patch, "
-            f"{network.patch_px} px."
-        )
+    settings.check_patch(network.patch_px)
     network.backbone.requires_grad_(requires_grad=False)
     return network
 
 
 @contextmanager
 def own_random_numbers(device: torch.device, settings: TrainingSettings) -> Iterator[None]:
-    """New weights and dropout draw from torch's own generators; the caller's are left as they were.
-
-    Args:
-        device: whose generator is used.
-        settings: gives the seed.
-    """
+    """Seed torch's generators for new weights and dropout; the caller's state is restored."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         yield
@@ -144,7 +108,7 @@ def own_random_numbers(device: torch.device, settings: TrainingSettings) -> Iter
 def _statistics(
     network: DinoV2Segmentor, data: TrainingData, settings: TrainingSettings
 ) -> BandStatistics:
-    """Those that a published backbone knows where it is kept, the scenes' own otherwise."""
+    """Those of a published backbone if it is kept, the scenes' own otherwise."""
     if settings.stage == "full" and settings.stage_one_epochs == 0:
         return data.statistics
     rgb = pretrained_rgb(network.source, revision=network.revision)

@@ -1,4 +1,4 @@
-"""A crop: pixels with their labels, and the ways to vary it that a map allows."""
+"""A crop: pixels with their labels, and how it is varied."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from geodinoseg.training.settings import Augmentation
 from geodinoseg.windows import Window
 
 _RGB = 3
-"""Bands of a picture; with fewer than four there is none to spare."""
+"""With no more bands than these there is none to drop."""
 _WHOLLY_VALID = 0.999
-"""Of an interpolated pixel: below that, a missing pixel had a part in it."""
+"""Interpolated validity below this means that a missing pixel contributed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crop:
-    """A square of pixels with their labels; what lies outside the scene is not valid."""
+    """A square of pixels with their labels; pixels outside the scene are not valid."""
 
     pixels: NDArray[Any]
-    """(bands, side, side), raw, in the scene's dtype, or float32 where they were resampled."""
+    """(bands, side, side), raw, in the scene's dtype, or float32 if resampled."""
     valid: NDArray[np.bool_]
     """(side, side), True where the scene holds data."""
     labels: NDArray[np.int64]
-    """(side, side), channel, or IGNORE; IGNORE where not valid."""
+    """(side, side), class index, or IGNORE; IGNORE where not valid."""
     scene: int = 0
-    """Number of the scene that it was cut from."""
+    """Index of the scene that it was cut from."""
     window: Window | None = None
     """Where it was cut."""
     jitter: NDArray[np.float32] | None = None
-    """(2, bands), gain and offset of each band in deviations; None for a crop as it is."""
+    """(2, bands), gain and offset of each band in standard deviations; None without jitter."""
 
     def without_pixels(self) -> Crop:
-        """Where it was cut, and nothing of what was there."""
+        """The crop with empty arrays: where it was cut."""
         nothing = np.zeros((0, 0), dtype=np.int64)
         # New arrays: a slice would hold on to the whole.
         return replace(self, pixels=nothing[None], valid=nothing > 0, labels=nothing)
 
 
 def padded(crop: Crop, side: int) -> Crop:
-    """The crop as a square: what lies past the scene is 0, not valid and not labelled.
+    """The crop as a square: outside the scene it is 0, not valid and not labelled.
 
-    The engine pads scenes that are smaller than a tile in the same way.
+    Segmentation pads scenes that are smaller than a tile in the same way.
     """
     height, width = crop.labels.shape
     if (height, width) == (side, side):
@@ -71,10 +71,10 @@ def resized(crop: Crop, side: int) -> Crop:
         return np.asarray(functional.interpolate(values, size=(side, side), **options)[0].numpy())
 
     smooth = {"mode": "bilinear", "antialias": True}
-    # A missing pixel bleeds into its neighbours, so these count as missing too.
+    # A missing pixel contributes to its neighbours, so these count as missing too.
     valid = interpolated(crop.valid[None], **smooth)[0] > _WHOLLY_VALID
     labels = interpolated(crop.labels[None], mode="nearest-exact")[0].astype(np.int64)
-    # 0 in place of the missing: NaN would spread however little its weight is.
+    # 0 in place of missing pixels: NaN would spread at any weight.
     return replace(
         crop,
         pixels=interpolated(np.where(crop.valid, crop.pixels, 0), **smooth),
@@ -84,7 +84,7 @@ def resized(crop: Crop, side: int) -> Crop:
 
 
 def turned(crop: Crop, rng: np.random.Generator) -> Crop:
-    """One of the eight ways to lay a square on itself."""
+    """The crop under one of the eight symmetries of a square."""
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
 
     def turn(array: NDArray[Any]) -> NDArray[Any]:
@@ -97,15 +97,9 @@ def turned(crop: Crop, rng: np.random.Generator) -> Crop:
 def draw_jitter(
     bands: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Another day's light: gain and offset of each band, and now and then a band that is missing.
+    """(2, bands): random gain and offset of each band, in standard deviations.
 
-    Args:
-        bands: of the scene.
-        augmentation: how far gain and offset go, and how often a band is missing.
-        rng: of the draws.
-
-    Returns:
-        (2, bands): gain, then offset, in deviations; 0 and 0 for a band that is put to its mean.
+    Both are 0 for a band that is dropped, that is set to its mean.
     """
     own, common = rng.uniform(-1, 1, (2, bands)), rng.uniform(-1, 1)
     jitter = np.stack([1 + augmentation.gain * own[0], augmentation.offset * (own[1] + common) / 2])
@@ -118,16 +112,7 @@ def draw_jitter(
 def jittered(
     values_BNHW: torch.Tensor, valid_BHW: torch.Tensor, jitter_B2N: torch.Tensor
 ) -> torch.Tensor:
-    """Normalized pixels in another light; missing pixels stay at the mean, as in prediction.
-
-    Args:
-        values_BNHW: (batch, bands, height, width) float32, in deviations from the mean.
-        valid_BHW: (batch, height, width) bool, True where the scene holds data.
-        jitter_B2N: (batch, 2, bands) float32, as `draw_jitter` gives it.
-
-    Returns:
-        As `values_BNHW`.
-    """
+    """Normalized pixels with gain and offset; missing pixels stay at the mean, as in prediction."""
     gain_BN11, offset_BN11 = jitter_B2N[:, 0, :, None, None], jitter_B2N[:, 1, :, None, None]
     moved_BNHW = values_BNHW * gain_BN11 + offset_BN11
     return torch.where(valid_BHW[:, None], moved_BNHW, values_BNHW)

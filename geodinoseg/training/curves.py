@@ -1,4 +1,4 @@
-"""Curves of loss and mean IoU, a stage beside the next."""
+"""Curves of loss and mean IoU, stage by stage."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from geodinoseg.plots.layout import (
     save_figure,
 )
 
+_COLUMNS = ("epoch", "train_loss", "val_loss", "mean_iou")
+_TRAINING_COLOR, _VALIDATION_COLOR = "#4477aa", "#ee7733"
+_FEW_EPOCHS = 10
+_HEADROOM = 0.1
+"""Of the height of the axes, for the names of stages."""
+
 
 def training_curves(history: PathLike | Sequence[Mapping[str, Any]], output_png: PathLike) -> Path:
     """Draw loss and validation mean IoU by epoch, with the best epoch marked.
 
-    Where rows name their stage, stages are drawn one after the other, each on a ground of its own.
+    If rows name their stage, stages are drawn one after the other on different backgrounds.
 
     Args:
-        history: one row an epoch, or a CSV file of them, with the columns epoch, train_loss,
-            val_loss and mean_iou, and maybe stage. A missing number may be NaN or empty. Epochs
-            may go on from stage to stage, or begin anew.
-        output_png: the picture; replaced where it is there.
-
-    Returns:
-        The path of the picture.
-
-    Raises:
-        OutputError: the picture cannot be written there.
+        history: one row per epoch, or a CSV file of them, with the columns epoch, train_loss,
+            val_loss and mean_iou, and optionally stage. A missing number may be NaN or empty.
+            Epochs may continue from stage to stage, or restart.
+        output_png: the picture to write or replace.
     """
     stages = _stages(history)
     figure = Figure(figsize=(9, 3.6), dpi=DPI, facecolor="white", layout="constrained")
@@ -60,29 +60,16 @@ def training_curves(history: PathLike | Sequence[Mapping[str, Any]], output_png:
     return target
 
 
-_TRAINING_COLOR, _VALIDATION_COLOR = "#4477aa", "#ee7733"
-
-
-_FEW_EPOCHS = 10
-
-
-_HEADROOM = 0.1
-"""Of an axis' height, for the names of stages."""
-
-
-_COLUMNS = ("epoch", "train_loss", "val_loss", "mean_iou")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stage:
     """The epochs of one stage."""
 
     name: str
-    """Empty where rows name none."""
+    """Empty if rows name none."""
     at: tuple[float, ...]
-    """Where each epoch stands on the axis."""
+    """The position of each epoch on the axis."""
     columns: dict[str, list[float]]
-    """By name, a number an epoch; NaN where there is none."""
+    """By name, a number per epoch; NaN if missing."""
 
 
 def _stages(history: PathLike | Sequence[Mapping[str, Any]]) -> list[_Stage]:
@@ -95,7 +82,7 @@ def _stages(history: PathLike | Sequence[Mapping[str, Any]]) -> list[_Stage]:
     for name, grouped in groupby(history, key=lambda row: str(row.get("stage") or "")):
         rows = list(grouped)
         columns = {key: [_number(row.get(key)) for row in rows] for key in _COLUMNS}
-        # Epochs that begin anew go on where the stage before ended.
+        # Epochs that restart continue where the previous stage ended.
         shift = last if stages and columns["epoch"][0] <= last else 0.0
         at = tuple(epoch + shift for epoch in columns["epoch"])
         stages.append(_Stage(name=name, at=at, columns=columns))
@@ -110,7 +97,7 @@ def _number(value: Any) -> float:
 def _plot(axes: Axes, stages: Sequence[_Stage], name: str, color: str, label: str) -> None:
     """A line for each stage, with one entry in the legend."""
     for stage in stages:
-        # A line of one epoch is invisible without its point.
+        # A line of one epoch is invisible without a marker.
         few = sum(len(other.at) for other in stages) <= _FEW_EPOCHS or len(stage.at) == 1
         axes.plot(
             stage.at,
@@ -144,7 +131,7 @@ def _mark_best(iou_axes: Axes, loss_axes: Axes, stages: Sequence[_Stage]) -> Non
 
 
 def _show_stages(axes: Axes, stages: Sequence[_Stage]) -> None:
-    """Every other stage on grey ground, with its name at the head."""
+    """Every other stage on a grey background, with its name at the top."""
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top + _HEADROOM * (top - bottom))
     low, high = axes.get_xlim()

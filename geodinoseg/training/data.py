@@ -1,4 +1,4 @@
-"""What a model is trained on: scenes with their labels, split, and what their bands hold."""
+"""The data of a training: scenes with labels, split, and statistics of their bands. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geodinoseg.errors import LabelError
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
-from geodinoseg.model.normalization import BandStatistics, measure_statistics
+from geodinoseg.model.band_statistics import BandStatistics, measure_statistics
 from geodinoseg.redaction import redact_name
 from geodinoseg.training.scenes import (
     LabelPaths,
@@ -27,13 +27,11 @@ from geodinoseg.training.split.split import Split, SplitScene, split_scenes
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["LabelPaths", "ScenePaths", "TrainingData", "read_training_data"]
-
 _FEWEST_CLASSES = 2
 _STATISTICS_WINDOWS = 64
-"""Of all scenes, at most: some 3 million pixels where crops have 224 px."""
+"""Of all scenes, at most: some 3 million pixels with crops of 224 px."""
 _MOST_NAMES = 50
-"""Of scenes that the model folder names."""
+"""Of scenes in the model folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +43,13 @@ class TrainingData:
     folds: int
     """0 without validation, 1 with a fixed part, more for cross-validation; see `Split`."""
     warnings: tuple[str, ...]
-    """What makes the scores flatter, a line each; see `Split`."""
+    """Why the scores are optimistic, a line each."""
     legend: Legend
-    """The classes; channels are in its order."""
+    """The classes, in the order of class indices."""
     statistics: BandStatistics
     """Of the bands in the labelled training blocks."""
     facts: dict[str, Any]
-    """What the model folder says of all this: file names and pixel counts, plain values."""
+    """File names and pixel counts for the model folder, plain values."""
 
     @property
     def bands(self) -> tuple[int, ...]:
@@ -60,7 +58,7 @@ class TrainingData:
 
     @property
     def pixel_size_m(self) -> float | None:
-        """Ground resolution, metres: the median over the scenes; None where none has a CRS."""
+        """Ground resolution, metres: the median over the scenes; None if none has a CRS."""
         known = pixel_sizes_m([split.scene for split in self.splits])
         return float(np.median(known)) if known else None
 
@@ -75,14 +73,7 @@ def read_training_data(
 ) -> TrainingData:
     """Open scenes and labels, choose validation blocks, measure the bands.
 
-    Args:
-        scenes: one or several rasters with the same kind of bands, or folders of image chips.
-        labels: polygons or label rasters, one for all scenes or one for each; `NAME=FILE` or a
-            folder for one file a class; for folders of chips those of the label chips, or None
-            where they lie in the same folders.
-        bands: bands to read, from 1; all but alpha where not given.
-        options: how the labels are read.
-        settings: crops, share of validation, seed.
+    Scenes, labels and bands are those of `train_model`.
 
     Raises:
         SceneError: a scene cannot be read, or they are of different kinds.
@@ -93,7 +84,7 @@ def read_training_data(
         opened,
         found,
         crop_px=settings.crop_px,
-        share=settings.validation_share,
+        fraction=settings.validation_share,
         seed=settings.seed,
     )
     splits = split.scenes
@@ -111,7 +102,7 @@ def read_training_data(
 def _check_classes(
     found: Sequence[Labels], splits: Sequence[SplitScene], settings: TrainingSettings
 ) -> None:
-    """Refuse labels that leave nothing to tell apart; warn of classes that are left out."""
+    """Refuse labels of fewer than two classes; warn of classes that are left out."""
     names = found[0].legend.names
     training, validation = (_pixels(splits, held_out=side) for side in (False, True))
     trained = [name for name, pixels in zip(names, training, strict=True) if pixels]
@@ -119,7 +110,7 @@ def _check_classes(
         _check_data_under_labels(found, splits)
         raise LabelError(
             f"{found[0].path}: fewer than two classes have labelled pixels in the scene; draw "
-            f"polygons of another class, or say --unlabelled background where all else is one."
+            f"polygons of another class, or give --unlabelled background if all else is one."
         )
     for name in names:
         if name not in trained:
@@ -128,8 +119,8 @@ def _check_classes(
         return
     if not validation.any():
         logger.warning(
-            "%s: too few labels to keep some for validation, so nothing says how good the model "
-            "is, and the last epoch is kept; label more places.",
+            "%s: too few labels to keep some for validation, so the accuracy of the model is "
+            "unknown and the last epoch is kept; label more places.",
             found[0].path,
         )
         return
@@ -151,10 +142,7 @@ def _check_data_under_labels(found: Sequence[Labels], splits: Sequence[SplitScen
 
 
 def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64]:
-    """(classes,) labelled pixels of one side of the split, over all scenes.
-
-    In cross-validation every fold is held out once, and the model learns from all of them.
-    """
+    """(classes,) labelled pixels of one side of the split; in cross-validation all on both."""
     folds = 1 + max(int(split.folds.max(initial=-1)) for split in splits)
     sides = range(folds) if held_out else [0 if folds == 1 else None]
     pixels = np.zeros(splits[0].counts.shape[-1], dtype=np.int64)
@@ -165,10 +153,7 @@ def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64
 
 
 def _statistics(split: Split, settings: TrainingSettings) -> BandStatistics:
-    """Of the bands in labelled training blocks, drawn at random where there are many.
-
-    In cross-validation every block trains some model, and all count.
-    """
+    """Of the bands in labelled training blocks, drawn at random; in cross-validation in all."""
     scenes = split.scenes
     fold = 0 if split.folds == 1 else None
 
@@ -178,7 +163,7 @@ def _statistics(split: Split, settings: TrainingSettings) -> BandStatistics:
             with scenes[index].scene.reader() as reader:
                 for _, row, col in chosen[chosen[:, 0] == index].tolist():
                     pixels, valid = reader.read(scenes[index].block(row, col))
-                    # Of a whole block, as data may lie anywhere in it, but no more than a crop.
+                    # All over a block, as data may be anywhere in it, but no more than a crop.
                     step = -(-max(valid.shape) // settings.crop_px)
                     yield pixels[:, ::step, ::step], valid[::step, ::step]
 
@@ -216,6 +201,6 @@ def _facts(label_names: Sequence[str], splits: Sequence[SplitScene]) -> dict[str
 
 
 def _cut(names: list[str]) -> list[str]:
-    """As many names as anyone reads, and how many more there are."""
+    """The first names, and how many more there are."""
     more = len(names) - _MOST_NAMES
     return [*names[:_MOST_NAMES], f"and {more} more"] if more > 0 else names

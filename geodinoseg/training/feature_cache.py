@@ -1,6 +1,6 @@
-"""Features of the frozen backbone, computed once and learnt from many times.
+"""Features of the frozen backbone, computed once and used many times.
 
-In memory up to a bound, beyond it in a file without a name, which a kill leaves nothing of.
+In memory up to a limit, beyond it in an unnamed file, of which a kill leaves nothing.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, kw_only=True)
 class CachePlace:
-    """Where features are kept."""
+    """Where features are stored."""
 
     memory_bytes: int
-    """As many are held in memory."""
+    """Size up to which they are held in memory."""
     folder: Path
-    """Of the file that holds more than that."""
+    """Of the file for larger ones."""
 
 
 @dataclass(kw_only=True)
@@ -43,9 +43,9 @@ class FeatureCache:
     features: NDArray[np.float16]
     """(room, channels, rows, columns of patches)."""
     labels: NDArray[Any]
-    """(room, side, side) channel or IGNORE, in the smallest type that holds them."""
+    """(room, side, side) class index or IGNORE, in the smallest type that holds them."""
     crops: list[Crop] = field(default_factory=list)
-    """Of each, where it was cut: without its pixels."""
+    """Where each was cut, without its pixels."""
 
     def __len__(self) -> int:
         """Crops so far."""
@@ -62,7 +62,7 @@ class FeatureCache:
     def append(self, features_BDhw: torch.Tensor, crops: Sequence[Crop]) -> None:
         """Add a batch, on any device."""
         first = len(self)
-        # Clamped: infinity would be learnt from.
+        # Clamped: float16 would overflow to infinity.
         half = features_BDhw.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
         self.features[first : first + len(crops)] = half
         for index, crop in enumerate(crops, start=first):
@@ -74,7 +74,7 @@ class FeatureCache:
 def features_of(
     network: DinoV2Segmentor, source: CropSource, crops: Sequence[Crop]
 ) -> torch.Tensor:
-    """(batch, channels, rows, columns of patches) features of crops, as prediction has them."""
+    """(batch, channels, rows, columns of patches) features of crops, as in prediction."""
     network.eval()
     values, _ = source.tensors(crops)
     with source.autocast():
@@ -84,18 +84,7 @@ def features_of(
 def new_cache(
     room: int, features_BDhw: torch.Tensor, *, side_px: int, classes: int, place: CachePlace
 ) -> FeatureCache:
-    """An empty cache.
-
-    Args:
-        room: crops that it can hold.
-        features_BDhw: some features, for their shape.
-        side_px: of a crop.
-        classes: number of classes.
-        place: memory or file.
-
-    Raises:
-        OutputError: the disk has no room for it.
-    """
+    """An empty cache for so many crops with features of that shape."""
     features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
     labels = (room, side_px, side_px), np.min_scalar_type(-max(classes, 1))
     needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))
@@ -108,7 +97,7 @@ def new_cache(
 
 
 def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> NDArray[Any]:
-    """An array in a file that has no name any more, its room taken at once.
+    """An array in an unlinked file, allocated at once.
 
     Writing to a page that a full disk cannot hold would end the process with a signal.
     """
@@ -128,16 +117,16 @@ def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class CachedCrops:
-    """What the heads learn from and are scored on."""
+    """What the heads are trained and scored on."""
 
     training: FeatureCache
-    """Crops from all training blocks, then those that folds got of their own."""
+    """Crops from all training blocks, then those drawn for single folds."""
     count: int
-    """How many the former are."""
+    """Number of the former."""
     training_of: list[NDArray[np.int64]]
     """For each fold, which of them show nothing of its blocks."""
     validation: FeatureCache | None
-    """Crops of held-out blocks; None where nothing validates."""
+    """Crops of held-out blocks; None without validation."""
     validation_of: list[NDArray[np.int64]]
     """For each fold, which of them are of its blocks."""
 

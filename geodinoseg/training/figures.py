@@ -1,6 +1,6 @@
-"""Pictures of a trained model: how far its confidence is to be trusted, and what it makes of tiles.
+"""Figures of a trained model: its reliability, and predictions of validation tiles.
 
-Figures are built by hand, without pyplot, as in `figures`.
+Built without pyplot.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -32,11 +32,8 @@ from geodinoseg.plots.layout import (
 )
 from geodinoseg.plots.preview import stretched
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 LARGEST_PANEL = 8
-"""Rows of a panel; of more samples the first are shown."""
+"""Rows of a panel at most."""
 
 _BAR, _GAP, _GAP_LINE = "#4477aa", "#f8c9ad", "#ee7733"
 _TILE_IN, _SPACE_IN, _EDGE_IN, _HEAD_IN, _LINE_IN, _FOOT_IN = 2.2, 0.08, 0.25, 0.4, 0.27, 0.55
@@ -47,7 +44,7 @@ _WHITE, _GREY, _STRIPE_GREY, _ERROR = 255, 236, 205, (20, 20, 20)
 _STRIPE_PX = 18
 """From one stripe to the next, in pixels of the picture."""
 _FADED = 0.55
-"""Share of white over predictions that no label checks."""
+"""Fraction of white over predictions without a label."""
 _CONFIDENCE_COLORS = "viridis"
 
 
@@ -60,27 +57,15 @@ class PanelSample:
     valid: NDArray[np.bool_]
     """(height, width), True where the scene holds data."""
     labels: NDArray[Any]
-    """(height, width) channel, below 0 where there is no label."""
+    """(height, width) class index, below 0 where there is no label."""
     predicted: NDArray[Any]
-    """(height, width) channel."""
+    """(height, width) class index."""
     confidence: NDArray[Any]
     """(height, width) probability of the predicted class, 0 to 1."""
 
 
 def reliability_diagram(before: Reliability, after: Reliability, output_png: PathLike) -> Path:
-    """Draw how often the model is right by how sure it is, before and after calibration.
-
-    Args:
-        before: bins of the model as it was trained.
-        after: bins with its temperature, of the same width.
-        output_png: the picture; replaced where it is there.
-
-    Returns:
-        The path of the picture.
-
-    Raises:
-        OutputError: the picture cannot be written there.
-    """
+    """Draw accuracy by confidence before and after calibration, in bins of the same width."""
     layout = ConstrainedLayoutEngine(wspace=0.06)
     figure = Figure(figsize=(8.6, 4.8), dpi=DPI, facecolor="white", layout=layout)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(4, 1))
@@ -89,10 +74,10 @@ def reliability_diagram(before: Reliability, after: Reliability, output_png: Pat
     ):
         _draw_bins(axes[0, column], title, bins)
         _draw_counts(axes[1, column], bins)
-    axes[0, 0].set_ylabel("share that is right", color=FAINT)
+    axes[0, 0].set_ylabel("fraction correct", color=FAINT)
     axes[1, 0].set_ylabel("pixels", color=FAINT)
     handles = [
-        Patch(facecolor=_BAR, label="share that is right"),
+        Patch(facecolor=_BAR, label="fraction correct"),
         Patch(facecolor=_GAP, hatch="///", edgecolor=_GAP_LINE, label="gap to confidence"),
     ]
     axes[0, 0].legend(handles=handles, frameon=False, labelcolor=INK, loc="upper left")
@@ -100,21 +85,10 @@ def reliability_diagram(before: Reliability, after: Reliability, output_png: Pat
 
 
 def validation_panel(samples: Sequence[PanelSample], legend: Legend, output_png: PathLike) -> Path:
-    """Draw tiles in rows: image, labels, prediction with its errors striped, confidence.
+    """Draw tiles in rows: image, labels, prediction with striped errors, confidence.
 
-    Predictions that no label checks are faded, what has no label is hatched in grey, and missing
-    pixels are white.
-
-    Args:
-        samples: tiles, at least one; of any size. At most 8 are shown.
-        legend: of the channels.
-        output_png: the picture; replaced where it is there.
-
-    Returns:
-        The path of the picture.
-
-    Raises:
-        OutputError: the picture cannot be written there.
+    Predictions without a label are faded, unlabelled pixels are hatched in grey, missing ones are
+    white. The first 8 samples are shown; there is at least one.
     """
     shown = samples[:LARGEST_PANEL]
     handles = _legend_handles(legend)
@@ -173,11 +147,11 @@ def _draw_bins(axes: Axes, title: str, bins: Reliability) -> None:
 
 def _draw_counts(axes: Axes, bins: Reliability) -> None:
     edges = np.linspace(0, 1, len(bins.count) + 1)
-    share = 100 * bins.count / max(int(bins.count.sum()), 1)
+    percent = 100 * bins.count / max(int(bins.count.sum()), 1)
     axes.bar(
         edges[:-1],
-        share,
-        width=1 / len(share),
+        percent,
+        width=1 / len(percent),
         align="edge",
         color=FRAME,
         edgecolor="white",
@@ -288,4 +262,4 @@ def _add_legend(figure: Figure, handles: list[Patch], upper_left: tuple[float, f
         columnspacing=1.6,
     )
     for text in drawn.get_texts():
-        text.set_parse_math(False)  # a dollar sign is no formula
+        text.set_parse_math(False)  # a dollar sign does not begin a formula

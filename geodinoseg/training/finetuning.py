@@ -1,4 +1,4 @@
-"""Stage two: LoRA, or every weight, with a small learning rate from where stage one ended."""
+"""Stage two: LoRA, or every weight, at a small learning rate from where stage one ended."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource, ValidationCrops
-from geodinoseg.training.budget import Allowance, Meter
+from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.crops import Crop
 from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.optimizer import (
-    Descent,
+    Optimizer,
     Scorer,
-    Tensors,
     head_tensors,
-    rate_share,
+    rate_factor,
     segmentation_loss,
 )
 from geodinoseg.training.sampler import read_ahead
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
-BACKBONE_RATES: dict[Stage, float] = {"lora": 5e-4, "full": 1e-4}
-"""Learning rates where none is given. LoRA's updates begin at 0, and with the rate of a whole
-backbone they stay near it for hundreds of steps."""
+BACKBONE_RATES: dict[StageName, float] = {"lora": 5e-4, "full": 1e-4}
+"""Default learning rates. LoRA's updates begin at 0, and at the rate of a whole backbone they stay
+near it for hundreds of steps."""
 
 
 class FineTuning:
-    """Trains what of a network requires a gradient, on crops that are read as it goes."""
+    """Trains the parameters of a network that require a gradient, on crops read along the way."""
 
     def __init__(
         self,
@@ -39,34 +39,25 @@ class FineTuning:
         source: CropSource,
         validation: ValidationCrops,
         *,
-        allowance: Allowance,
-        meter: Meter,
+        time_slice: TimeSlice,
+        progress: TrainingProgress,
         validation_s: float = 0.0,
     ) -> None:
-        """Make the optimizer; nothing runs yet.
-
-        Args:
-            network: on its device.
-            source: crops and recipe.
-            validation: those of stage one.
-            allowance: bounds the schedule and the steps.
-            meter: told every step.
-            validation_s: seconds that a validation takes, as far as is known.
-        """
+        """Take a network on its device; validation_s are seconds per validation, if known."""
         settings = source.settings
-        self.name: Stage = settings.stage
+        self.name: StageName = settings.stage
         self.validation_s = validation_s
         self._network = network
         self._source = source
         self._validation = validation
-        self._allowance = allowance
-        self._meter = meter
+        self._time_slice = time_slice
+        self._progress = progress
         self._step_s = 0.0
         rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.stage]
-        # A head that stage one has trained is past its large steps.
+        # A head that stage one trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
         head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate
-        self._descent = Descent(
+        self._optimizer = Optimizer(
             [(network.head, head_rate), (network.backbone, rate)],
             weight_decay=settings.weight_decay,
             device=source.device,
@@ -75,23 +66,11 @@ class FineTuning:
 
     def has_time(self) -> bool:
         """Whether a step and its validation end in time, the report on the model included."""
-        return self._allowance.has_room_for(self._step_s + 2 * self.validation_s)
+        return self._time_slice.has_room_for(self._step_s + 2 * self.validation_s)
 
     def train_epoch(self, epoch: int) -> float:
-        """Train for an epoch, or for as many steps as there is time for, at least one.
-
-        Args:
-            epoch: from 0.
-
-        Returns:
-            The mean loss.
-
-        Raises:
-            ModelError: the loss is no longer a number.
-            LabelError: the labels cannot be read.
-            SceneError: a scene cannot be read.
-        """
-        settings, budget = self._source.settings, self._allowance.budget
+        """Train for an epoch, from 0, or for as many steps as time allows, at least one."""
+        settings, budget = self._source.settings, self._time_slice.budget
         self._network.train()
         losses: list[float] = []
         # Other crops than those of stage one.
@@ -108,7 +87,7 @@ class FineTuning:
                 began_s = budget.used_s
                 losses.append(self._step(crops, epoch * settings.steps_per_epoch + step))
                 self._step_s = max(self._step_s, budget.used_s - began_s)
-                self._meter.step(losses)
+                self._progress.step(losses)
                 if not self.has_time():
                     break
         return float(np.mean(losses))
@@ -116,7 +95,7 @@ class FineTuning:
     @torch.no_grad()
     def validate(self) -> Scorer:
         """Score the network on the validation crops."""
-        began_s = self._allowance.budget.used_s
+        began_s = self._time_slice.budget.used_s
         self._network.eval()
         scorer = Scorer(self._source.classes)
         for batch in self._validation.batches():
@@ -124,22 +103,21 @@ class FineTuning:
             with self._source.autocast():
                 logits = self._network(values)
             scorer.add(logits.float(), labels)
-            self._meter.validated(len(batch))
-        self.validation_s = self._allowance.budget.used_s - began_s
+            self._progress.validated(len(batch))
+        self.validation_s = self._time_slice.budget.used_s - began_s
         return scorer
 
     def tensors(self) -> Tensors:
         """Trained weights and the head's batch norm statistics, not copied."""
-        trained = {n: p for n, p in self._network.named_parameters() if p.requires_grad}
-        return trained | head_tensors(self._network.head)
+        return trained_tensors(self._network)
 
     def optimizer_state(self) -> Tensors:
-        """Of AdamW."""
-        return self._descent.state()
+        """State of AdamW."""
+        return self._optimizer.state()
 
     def load_optimizer_state(self, state: Tensors) -> None:
-        """Take up what `optimizer_state` gave."""
-        self._descent.load_state(state)
+        """Restore what `optimizer_state` returned."""
+        self._optimizer.load_state(state)
 
     def _step(self, crops: Sequence[Crop], step: int) -> float:
         settings = self._source.settings
@@ -148,24 +126,22 @@ class FineTuning:
             logits = logits_in_parts(self._network, values, settings.accumulate)
         loss = segmentation_loss(logits.float(), labels)
         steps = settings.epochs * settings.steps_per_epoch
-        return self._descent.step(loss, rate_share(step, steps, self._allowance.share))
+        return self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
+
+
+def trained_tensors(network: DinoV2Segmentor) -> Tensors:
+    """Parameters that require a gradient, and the head's batch norm statistics; not copied."""
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    return trained | head_tensors(network.head)
 
 
 def logits_in_parts(
     network: DinoV2Segmentor, values_BNHW: torch.Tensor, parts: int
 ) -> torch.Tensor:
-    """Logits of a batch whose backbone holds the activations of one part at a time.
+    """(batch, classes, side, side) logits, with activations of one part of the batch at a time.
 
-    Loss, batch norm and update are those of the whole batch: the backbone forgets what it computed
-    for a part and does it again when gradients flow back.
-
-    Args:
-        network: in training.
-        values_BNHW: (batch, bands, side, side), the side a multiple of the patch.
-        parts: how many.
-
-    Returns:
-        (batch, classes, side, side).
+    Loss, batch norm and update are those of the whole batch: the backbone recomputes the
+    activations of a part in the backward pass. The side is a multiple of the patch size.
     """
     if parts == 1:
         whole: torch.Tensor = network(values_BNHW)

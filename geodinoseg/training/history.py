@@ -1,4 +1,4 @@
-"""How a training went, epoch by epoch: as values, as a table and as a picture."""
+"""The scores of a training by epoch: as values, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodinoseg.evaluation.accuracy import Accuracy
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochScore:
-    """What one epoch came to."""
+    """The result of one epoch."""
 
     epoch: int
     """From 1, over all stages."""
-    stage: Stage
-    """What was trained in it."""
+    stage: StageName
     train_loss: float
     """Mean over the steps of the epoch."""
     val_loss: float
@@ -33,10 +32,7 @@ class EpochScore:
         return math.nan if self.accuracy is None else self.accuracy.mean_iou
 
     def is_better_than(self, best: EpochScore | None) -> bool:
-        """Whether its weights are the ones to keep.
-
-        The first of equals; without scores, the last.
-        """
+        """Whether its weights are to be kept: the first of equals; without scores, the last."""
         return best is None or math.isnan(self.mean_iou) or self.mean_iou > best.mean_iou
 
     def row(self) -> dict[str, float | str]:
@@ -50,13 +46,8 @@ class EpochScore:
         }
 
 
-def best_of(history: Sequence[EpochScore], stage: Stage | None = None) -> EpochScore | None:
-    """The epoch to keep, of one stage or of all; None where there is none.
-
-    Args:
-        history: in order.
-        stage: which; all where not given.
-    """
+def best_of(history: Sequence[EpochScore], stage: StageName | None = None) -> EpochScore | None:
+    """The epoch to keep, of one stage or of all; None if there is none."""
     best = None
     for score in history:
         if stage in {None, score.stage} and score.is_better_than(best):
@@ -65,7 +56,7 @@ def best_of(history: Sequence[EpochScore], stage: Stage | None = None) -> EpochS
 
 
 def write_history(history: Sequence[EpochScore], folder: Path) -> None:
-    """Write `history.csv` and `curves.png` into a folder."""
+    """Write `history.csv` and `curves.png`."""
     from geodinoseg.training.curves import training_curves  # noqa: PLC0415 (matplotlib)
 
     rows = [score.row() for score in history]

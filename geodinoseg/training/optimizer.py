@@ -15,16 +15,15 @@ from torch.nn import functional
 from geodinoseg.errors import ModelError
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.model.weights import Tensors
 
 _WARM_UP = 1 / 20
 _LAST_RATE = 0.01
 _LARGEST_GRADIENT = 1.0
 
-Tensors = dict[str, torch.Tensor]
 
-
-class Descent:
-    """AdamW over some modules, each with a learning rate of its own."""
+class Optimizer:
+    """AdamW over modules, each with its own learning rate."""
 
     def __init__(
         self,
@@ -34,14 +33,7 @@ class Descent:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Take what requires a gradient.
-
-        Args:
-            rates: modules and their largest learning rates.
-            weight_decay: of matrices and kernels.
-            device: where they are.
-            dtype: in which they compute; float16 needs its losses scaled.
-        """
+        """Take modules with their maximum learning rates; losses are scaled for dtype float16."""
         groups: list[dict[str, Any]] = []
         for module, rate in rates:
             trained = [p for p in module.parameters() if p.requires_grad]
@@ -49,40 +41,33 @@ class Descent:
             matrices = {"params": [p for p in trained if p.ndim > 1], "lr": rate}
             others = {"params": [p for p in trained if p.ndim <= 1], "lr": rate}
             groups += [matrices, others | {"weight_decay": 0.0}]
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+        self._adamw = torch.optim.AdamW(groups, weight_decay=weight_decay)
         self._rates = [group["lr"] for group in groups]
         self._parameters = [p for group in groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
-    def step(self, loss: torch.Tensor, share: float) -> float:
-        """Move the weights against the gradient of a loss.
-
-        Args:
-            loss: a scalar.
-            share: of the largest learning rates; see `rate_share`.
-
-        Returns:
-            The loss.
+    def step(self, loss: torch.Tensor, rate_factor: float) -> float:
+        """Move the weights against the gradient of a loss; returns the loss.
 
         Raises:
-            ModelError: the loss or its gradient is no longer a number.
+            ModelError: the loss or its gradient is no longer finite.
         """
         _check_finite(loss)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * share
-        self._optimizer.zero_grad(set_to_none=True)
+        for group, rate in zip(self._adamw.param_groups, self._rates, strict=True):
+            group["lr"] = rate * rate_factor
+        self._adamw.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.unscale_(self._optimizer)
+        self._scaler.unscale_(self._adamw)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, _LARGEST_GRADIENT)
-        if not self._scaler.is_enabled():  # The scaler leaves such a step out by itself.
+        if not self._scaler.is_enabled():  # The scaler skips such a step by itself.
             _check_finite(norm)
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self._adamw)
         self._scaler.update()
         return float(loss.detach())
 
     def state(self) -> Tensors:
-        """What AdamW remembers of each parameter, and the scale of losses in float16."""
-        remembered: dict[int, Tensors] = self._optimizer.state_dict()["state"]
+        """State of AdamW for each parameter, and the scale of losses in float16."""
+        remembered: dict[int, Tensors] = self._adamw.state_dict()["state"]
         state = {
             f"{index}.{name}": tensor.detach().cpu().clone()
             for index, tensors in remembered.items()
@@ -92,7 +77,7 @@ class Descent:
         return state | {f"scaler.{n}": torch.tensor(v) for n, v in scale.items()}
 
     def load_state(self, state: Tensors) -> None:
-        """Take up what `state` gave."""
+        """Restore what `state` returned."""
         remembered: dict[int, Tensors] = {}
         scale = {}
         for key, tensor in state.items():
@@ -101,26 +86,22 @@ class Descent:
                 scale[name] = tensor.item()
             else:
                 remembered.setdefault(int(index), {})[name] = tensor
-        whole = self._optimizer.state_dict()
-        self._optimizer.load_state_dict(whole | {"state": remembered})
+        whole = self._adamw.state_dict()
+        self._adamw.load_state_dict(whole | {"state": remembered})
         if scale:
             self._scaler.load_state_dict(scale)
 
 
-def rate_share(step: int, steps: int, time_share: float = 0.0) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a cosine to a hundredth.
+def rate_factor(step: int, steps: int, time_fraction: float = 0.0) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then a cosine to a hundredth.
 
-    Args:
-        step: from 0.
-        steps: of the whole stage.
-        time_share: of the time of the stage that is over, where it is bounded; the schedule
-            follows whichever ends first.
+    The schedule follows steps or time, whichever ends first.
     """
     warm_up = max(1, int(steps * _WARM_UP))
-    if step < warm_up and time_share < _WARM_UP:
-        return max((step + 1) / warm_up, time_share / _WARM_UP)
+    if step < warm_up and time_fraction < _WARM_UP:
+        return max((step + 1) / warm_up, time_fraction / _WARM_UP)
     by_step = (step - warm_up) / max(1, steps - warm_up)
-    by_time = (time_share - _WARM_UP) / (1 - _WARM_UP)
+    by_time = (time_fraction - _WARM_UP) / (1 - _WARM_UP)
     done = min(max(by_step, by_time, 0.0), 1.0)
     return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
 
@@ -132,13 +113,13 @@ def head_tensors(head: nn.Module, prefix: str = "head") -> Tensors:
 
 
 def copied(tensors: Tensors) -> Tensors:
-    """The same on the CPU, apart from what goes on changing."""
+    """Copies on the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
 def restore(tensors: Tensors, values: Tensors) -> None:
-    """Put values into tensors of the same names, in place."""
+    """Copy values into tensors of the same names."""
     for name, tensor in tensors.items():
         tensor.copy_(values[name])
 
@@ -146,28 +127,28 @@ def restore(tensors: Tensors, values: Tensors) -> None:
 def _check_finite(value: torch.Tensor) -> None:
     if not torch.isfinite(value):
         raise ModelError(
-            "training: the loss is no longer a number; give a smaller --learning-rate or "
+            "training: the loss is no longer finite; give a smaller --learning-rate or "
             "--backbone-learning-rate."
         )
 
 
 LABEL_SMOOTHING = 0.05
-"""Share of the target that cross-entropy spreads over all classes: outlines are drawn by hand."""
+"""Fraction of the target that is spread over all classes: outlines are drawn by hand."""
 
 
 def segmentation_loss(logits_BCHW: torch.Tensor, labels_BHW: torch.Tensor) -> torch.Tensor:
     """Cross-entropy plus Dice.
 
     Cross-entropy is the mean over labelled pixels, with label smoothing. Dice is
-    1 - 2 |P and L| / (|P| + |L|) with probabilities for P, averaged over the classes that the
-    batch's labels hold (Milletari et al. 2016, V-Net).
+    1 - 2 |P and L| / (|P| + |L|) with probabilities for P, averaged over the classes among the
+    batch's labels (Milletari et al. 2016, V-Net).
 
     Args:
         logits_BCHW: (batch, classes, height, width) float32.
         labels_BHW: (batch, height, width) int64, IGNORE where there is no label.
 
     Returns:
-        A scalar that gradients flow through; 0 where nothing is labelled.
+        A differentiable scalar; 0 if nothing is labelled.
     """
     labelled_BHW = labels_BHW != IGNORE
     if not labelled_BHW.any():
@@ -194,7 +175,7 @@ def _dice(
 
 
 class Scorer:
-    """Takes what a network says of labelled pixels, and comes to a score."""
+    """Scores predictions of labelled pixels."""
 
     def __init__(self, classes: int) -> None:
         self._classes = classes
@@ -202,12 +183,7 @@ class Scorer:
         self._losses: list[float] = []
 
     def add(self, logits_BCHW: torch.Tensor, labels_BHW: torch.Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            logits_BCHW: (batch, classes, height, width) float32.
-            labels_BHW: (batch, height, width) int64, IGNORE where there is no label.
-        """
+        """Count a batch, with logits and labels as for `segmentation_loss`."""
         predicted = logits_BCHW.argmax(dim=1).cpu().numpy()
         self._matrix += confusion_matrix(labels_BHW.cpu().numpy(), predicted, self._classes)
         self._losses.append(float(segmentation_loss(logits_BCHW, labels_BHW)))

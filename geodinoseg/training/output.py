@@ -1,4 +1,4 @@
-"""Where a model is to appear, and what may lie there already. Loads no torch."""
+"""The output of a training: whether it can be written, and what exists there. Loads no torch."""
 
 from __future__ import annotations
 
@@ -12,37 +12,34 @@ from geodinoseg.model.config import is_model_folder, read_model_config
 
 
 def checkpoint_path(target: Path) -> Path:
-    """The file beside a model folder that an interrupted training goes on from."""
+    """The file beside a model folder that an interrupted training resumes from."""
     return target.with_name(f"{target.name}.checkpoint")
 
 
 def check_training_output(output: str | os.PathLike[str], *, overwrite: bool, resume: bool) -> Path:
-    """Say now, before any work, whether a training can write its model folder.
+    """Check, before any work, whether a training can write its model folder; returns its path.
 
     Args:
         output: the model folder.
-        overwrite: whether a model or an interrupted training that is there may be replaced.
-        resume: whether an interrupted training that is there is to go on.
-
-    Returns:
-        The path.
+        overwrite: whether an existing model or interrupted training may be replaced.
+        resume: whether an interrupted training is to be resumed.
 
     Raises:
-        OutputExistsError: something is there, and neither was said.
+        OutputExistsError: one exists, and neither was given.
         OutputError: the folder cannot be written, or holds other things.
     """
     path = Path(output)
     checkpoint = checkpoint_path(path)
     if checkpoint.exists() and not (overwrite or resume):
         raise OutputExistsError(
-            f"{path}: an interrupted training lies at {checkpoint}; go on with --resume, or start "
-            f"over with --overwrite."
+            f"{path}: an interrupted training is at {checkpoint}; continue with --resume, or "
+            f"start over with --overwrite."
         )
     return check_output_folder(path, overwrite=overwrite or resume, is_ours=is_model_folder)
 
 
 def training_facts(target: Path) -> dict[str, Any] | None:
-    """How the model that lies at a path was trained; None without one that can be read."""
+    """How the model at a path was trained; empty if it cannot be read, None if there is none."""
     if not is_model_folder(target):
         return None
     try:
@@ -53,11 +50,11 @@ def training_facts(target: Path) -> dict[str, Any] | None:
 
 
 def is_unfinished(target: Path) -> bool:
-    """Whether an interrupted training left the model that lies at a path."""
+    """Whether an interrupted training left the model at a path."""
     facts = training_facts(target)
     return facts is not None and facts.get("finished") is False
 
 
 def holds_other_model(target: Path) -> bool:
-    """Whether a model lies at a path that no interrupted training left there."""
+    """Whether there is a model at a path that no interrupted training left there."""
     return training_facts(target) is not None and not is_unfinished(target)

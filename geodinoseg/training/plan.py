@@ -1,15 +1,27 @@
-"""What a training would do, found out without weights: for `train --dry-run`."""
+"""What a training would do, and the checks before it. Loads no torch until all inputs are read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geodinoseg.errors import ModelError
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.labels.legend_file import read_legend_file
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.backbone import HUB_NAMES, read_backbone_config
-from geodinoseg.training.data import LabelPaths, ScenePaths, TrainingData, read_training_data
+from geodinoseg.labels.paths import LabelsPath, check_is_there, is_folder, label_files
+from geodinoseg.model.parameters import (
+    HUB_NAMES,
+    check_backbone_source,
+    check_device_name,
+    check_parameters,
+    known_patch_px,
+)
+from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.training.data import TrainingData, read_training_data
+from geodinoseg.training.output import check_training_output
+from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import TrainingSettings
 
 _HALF_BYTES = 2
@@ -25,16 +37,12 @@ class TrainingPlan:
     settings: TrainingSettings
     """The recipe."""
     cache_bytes: int
-    """That the features of stage one take, those of validation crops apart."""
+    """Size of the features of stage one, without those of validation crops."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """What is trained, in order."""
-        settings, folds = self.settings, self.data.folds
-        first = ("head",) if settings.stage_one_epochs else ()
-        can_tell = folds == 1 or settings.validation_share == 0 or not first
-        second = (settings.stage,) if settings.stage != "head" and can_tell else ()
-        return first + second
+        return self.settings.stages(self.data.folds)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order in which they are read."""
@@ -60,42 +68,100 @@ class TrainingPlan:
 def plan_training(
     scenes: ScenePaths,
     labels: LabelPaths | None,
+    output: str | os.PathLike[str] | None = None,
     *,
     label_options: LabelOptions | None = None,
     settings: TrainingSettings | None = None,
     network: Mapping[str, Any] | None = None,
     bands: Sequence[int] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> TrainingPlan:
-    """Read scenes and labels as `train_model` would, and stop there.
+    """Check and read what `train_model` would, and stop there. Loads no weights.
 
     Args:
-        scenes: as `train_model` takes them.
-        labels: as `train_model` takes them.
+        scenes: as for `train_model`.
+        labels: as for `train_model`.
+        output: the model folder, if it is to be checked too.
         label_options: how the labels are read.
         settings: the recipe.
         network: arguments of `DinoV2Segmentor`.
         bands: bands to read.
+        overwrite: as for `train_model`.
+        resume: as for `train_model`.
 
     Raises:
-        GeodinosegError: whatever `train_model` would say of them.
+        GeodinosegError: as `train_model`.
     """
-    settings = settings or TrainingSettings()
-    arguments = dict(network or {})
+    settings, arguments = settings or TrainingSettings(), dict(network or {})
+    if output is not None:
+        check_training_output(output, overwrite=overwrite, resume=resume)
+    data = read_inputs(
+        scenes,
+        labels,
+        bands=bands,
+        options=label_options or LabelOptions(),
+        settings=settings,
+        network=arguments,
+    )
+    from geodinoseg.model.backbone import read_backbone_config  # noqa: PLC0415 (loads torch)
+
     source = arguments.get("backbone") or HUB_NAMES[arguments.get("size", "base")]
     config = read_backbone_config(source, revision=arguments.get("revision"))
-    patch_px = int(config.patch_size)
-    if settings.crop_px % patch_px:
-        raise ModelError(
-            f"crops of {settings.crop_px} px: give a multiple of the backbone's patch, "
-            f"{patch_px} px."
-        )
-    data = read_training_data(
-        scenes, labels, bands=bands, options=label_options or LabelOptions(), settings=settings
-    )
+    settings.check_patch(int(config.patch_size))
     channels = int(config.hidden_size) * int(arguments.get("n_features", 1))
-    patches = (settings.crop_px // patch_px) ** 2
+    patches = (settings.crop_px // int(config.patch_size)) ** 2
     of_crop = _HALF_BYTES * channels * patches + settings.crop_px**2
     return TrainingPlan(data=data, settings=settings, cache_bytes=of_crop * settings.crops_to_cache)
+
+
+def read_inputs(
+    scenes: ScenePaths,
+    labels: LabelPaths | None,
+    *,
+    bands: Sequence[int] | None,
+    options: LabelOptions,
+    settings: TrainingSettings,
+    network: Mapping[str, Any],
+    device: str = "auto",
+) -> TrainingData:
+    """Check all inputs of a training, the quick checks first, and read its data.
+
+    Arguments and errors are those of `train_model`.
+    """
+    opened = [_opened_or_folder(scene, bands) for scene in listed(scenes)]
+    has_chips = any(isinstance(scene, str) for scene in opened)
+    paths = listed(labels or [])
+    _check_label_files([] if has_chips else paths, options)
+    _check_network(network, settings)
+    check_device_name(device)
+    return read_training_data(
+        opened, paths, bands=bands if has_chips else None, options=options, settings=settings
+    )
+
+
+def _opened_or_folder(source: PathLike | Scene, bands: Sequence[int] | None) -> Scene | str:
+    if isinstance(source, str | os.PathLike) and is_folder(source):
+        return os.fspath(source)
+    return open_scene(source, bands=bands)
+
+
+def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> None:
+    label_files(labels)
+    if options.legend_file is not None:
+        read_legend_file(os.fspath(options.legend_file))
+    if options.extent is not None:
+        check_is_there(os.fspath(options.extent))
+
+
+def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> None:
+    """Check the arguments of `DinoV2Segmentor` as far as is possible without torch."""
+    check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
+    if network.get("backbone") is not None:
+        check_backbone_source(network["backbone"])
+    patch_px = known_patch_px(network.get("backbone"))
+    if patch_px is not None:
+        settings.check_patch(patch_px)
 
 
 def _validation(folds: int) -> str:

@@ -1,4 +1,4 @@
-"""From a run to a model folder: finished, or as far as it had come when it was stopped."""
+"""From a run to a model folder: finished, or the best so far of an interrupted run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
 from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.training.context import TrainingSetup
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
 from geodinoseg.training.run import TrainingRun
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 from geodinoseg.training.validation_report import ValidationReport, validation_report
 from geodinoseg.version import __version__
 
@@ -30,15 +29,8 @@ _ON_FIXED_PART = "validation blocks apart from the training windows"
 _NOT_RECORDED = ("cache_bytes", "minutes")
 
 
-def trained_model(
-    run: TrainingRun, setup: TrainingSetup
-) -> tuple[Segmentor, ValidationReport | None]:
-    """The finished model, calibrated, and what validation pixels say of it.
-
-    Args:
-        run: with the best weights in its network.
-        setup: what it started from.
-    """
+def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]:
+    """The finished model, calibrated, and its validation report."""
     logger.info("%s", run.outcome)
     run.network.requires_grad_(requires_grad=False).eval()
 
@@ -52,14 +44,14 @@ def trained_model(
         )
         return logits
 
-    report = validation_report(setup.source, run.validation, predict)
-    return _segmentor(run, setup, report, finished=True), report
+    report = validation_report(run.source, run.validation, predict)
+    return _segmentor(run, report, finished=True), report
 
 
 def write_trained_model(
     model: Segmentor, run: TrainingRun, report: ValidationReport | None, folder: Path
 ) -> None:
-    """Write a model with its history and, where there is validation, the pictures of it."""
+    """Write a model with its history and, if there is validation, the pictures of it."""
     write_model(model, folder)
     write_history(run.record.history, folder)
     if report is not None:
@@ -67,14 +59,8 @@ def write_trained_model(
 
 
 @contextmanager
-def best_so_far_kept(run: TrainingRun, setup: TrainingSetup, target: Path) -> Iterator[None]:
-    """An interrupt or a fault in the block leaves checkpoint and best model, and says where.
-
-    What it says is a note on the exception, a sentence for people.
-
-    Raises:
-        DeviceError: the device's memory is too small.
-    """
+def best_so_far_kept(run: TrainingRun, target: Path) -> Iterator[None]:
+    """On an interrupt or error keep checkpoint and best model; a note on the error says where."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -82,65 +68,63 @@ def best_so_far_kept(run: TrainingRun, setup: TrainingSetup, target: Path) -> It
             "the device's memory does not hold a batch; give --gradient-checkpointing, "
             "--accumulate 2 or more, or a smaller --batch-size."
         )
-        _keep(run, setup, target, fault)
+        _keep(run, target, fault)
         raise fault from error
     except (KeyboardInterrupt, GeodinosegError) as error:
-        _keep(run, setup, target, error)
+        _keep(run, target, error)
         raise
 
 
-def _keep(run: TrainingRun, setup: TrainingSetup, target: Path, error: BaseException) -> None:
-    """Write what there is of a training that ends early, and say so on its exception."""
+def _keep(run: TrainingRun, target: Path, error: BaseException) -> None:
+    """Write what there is of a training that ends early, and note it on the error."""
     best = run.record.best_score()
     if best is None:
         return
-    said = f"epoch {best.epoch}"
+    what = f"epoch {best.epoch}"
     if not math.isnan(best.mean_iou):
-        said += f", mean IoU {best.mean_iou:.3f}"
+        what += f", mean IoU {best.mean_iou:.3f}"
     where = str(run.epochs.checkpoint)
     if not isinstance(error, OutputError):
         run.record.write(run.epochs.checkpoint)
         if not holds_other_model(target):
             run.load_best()
-            model = _segmentor(run, setup, None, finished=False)
+            model = _segmentor(run, None, finished=False)
             with atomic_folder(target) as folder:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
     if run.epochs.checkpoint.exists():
-        error.add_note(f"The best so far ({said}) is kept at {where}: go on with --resume.")
+        error.add_note(f"The best so far ({what}) is kept at {where}; continue with --resume.")
 
 
-def _segmentor(
-    run: TrainingRun, setup: TrainingSetup, report: ValidationReport | None, *, finished: bool
-) -> Segmentor:
-    """The model with all that its predictions depend on, ready to segment."""
+def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: bool) -> Segmentor:
+    """The model with everything that its predictions depend on, ready to segment."""
     run.network.requires_grad_(requires_grad=False).eval()
     return Segmentor(
         network=run.network,
-        legend=setup.data.legend,
-        statistics=setup.statistics,
-        bands=setup.data.bands,
-        trained_tile_px=setup.settings.crop_px,
-        pixel_size_m=setup.data.pixel_size_m,
+        legend=run.source.data.legend,
+        statistics=run.source.statistics,
+        bands=run.source.data.bands,
+        trained_tile_px=run.source.settings.crop_px,
+        pixel_size_m=run.source.data.pixel_size_m,
         temperature=1.0 if report is None else report.temperature,
-        training=_training_facts(run, setup, finished=finished),
+        training=_training_facts(run, finished=finished),
         scores=_scores(run, report),
     )
 
 
-def _training_facts(run: TrainingRun, setup: TrainingSetup, *, finished: bool) -> dict[str, Any]:
+def _training_facts(run: TrainingRun, *, finished: bool) -> dict[str, Any]:
     best = run.record.best_score(run.kept)
     assert best is not None
-    recipe = asdict(setup.settings)
+    recipe = asdict(run.source.settings)
     return {
-        **setup.data.facts,
+        **run.source.data.facts,
         "kept": run.kept,
         "outcome": run.outcome,
         "best_epoch": best.epoch,
         "finished": finished,
         "geodinoseg": __version__,
         **{name: value for name, value in recipe.items() if name not in _NOT_RECORDED},
-        "fingerprint": setup.fingerprint,
+        "fingerprint": run.record.fingerprint,
     }
 
 
@@ -150,7 +134,7 @@ def _scores(run: TrainingRun, report: ValidationReport | None) -> dict[str, Any]
         return {}
     folds = run.source.data.folds
     on = f"leave-one-block-out cross-validation, {folds} folds" if folds > 1 else _ON_FIXED_PART
-    best_of_stages = [run.record.best_score(stage) for stage in get_args(Stage)]
+    best_of_stages = [run.record.best_score(stage) for stage in get_args(StageName)]
     stages = {score.stage: score.mean_iou for score in best_of_stages if score is not None}
     found = {} if report is None else report.to_json()
     return {"on": on, **best.accuracy.to_json(), "mean_iou_by_stage": stages, **found}

@@ -1,6 +1,6 @@
 """One training, stage by stage: the head on a frozen backbone, then LoRA or all weights.
 
-The better of the two is kept. It can be stopped after any epoch and taken up again.
+The better of the two is kept. It can be interrupted after any epoch and resumed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.epochs import EpochLoop
 from geodinoseg.training.feature_cache import CachedCrops, CachePlace
-from geodinoseg.training.finetuning import FineTuning
+from geodinoseg.training.finetuning import FineTuning, trained_tensors
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import head_tensors, restore
-from geodinoseg.training.settings import Stage
+from geodinoseg.training.settings import StageName
 
 logger = logging.getLogger(__name__)
 
 _PARTS = 4
-"""Of a training that draw random numbers of their own: new weights, head, final head, stage two."""
+"""Parts of a training with their own seeds: new weights, head, final head, stage two."""
 
 
 @dataclass(kw_only=True)
@@ -38,43 +38,35 @@ class TrainingRun:
     source: CropSource
     """Data, recipe and device."""
     build: Callable[[], DinoV2Segmentor]
-    """Makes the network as it is before stage one, on the device."""
+    """Makes the untrained network, on the device."""
     epochs: EpochLoop
     """Runs epochs and keeps the record."""
     network: DinoV2Segmentor
-    """Made by `build`; trained, and after `fit` with the weights to keep."""
+    """Made by `build`; after `fit` with the weights to keep."""
     validation: ValidationCrops = field(init=False)
-    """What it is scored on."""
     fold_heads: list[nn.Module] = field(init=False, default_factory=list)
     """In cross-validation, after `fit`, the heads that were scored: one for each fold."""
     _is_tuned: bool = field(init=False, default=False)
 
     def fit(self) -> None:
-        """Train, validate after each epoch, end with the best weights.
-
-        Raises:
-            ModelError: the loss is no longer a number.
-            LabelError: no labelled pixel holds data, or the labels cannot be read.
-            SceneError: a scene cannot be read.
-            OutputError: features or checkpoint do not fit on the disk.
-        """
+        """Train, validate after each epoch, end with the best weights."""
         self.validation = ValidationCrops(self.source)
         if self.record.validation_pieces is not None:
             self.validation.keep(self.record.validation_pieces)
         if self._has_stage_one:
             self._train_head()
-        if self._goes_on():
+        if self._has_stage_two():
             self._fine_tune()
         self.load_best()
 
     @property
     def record(self) -> TrainingRecord:
-        """How far it is."""
+        """The state of the training."""
         return self.epochs.record
 
     @property
-    def kept(self) -> Stage:
-        """The stage whose weights are kept: the later one where nothing tells which is better."""
+    def kept(self) -> StageName:
+        """The stage whose weights are kept: the better one; without scores, the later one."""
         head, tuned = self.record.best_score("head"), self._tuned_score
         if tuned is None or (head is not None and head.mean_iou >= tuned.mean_iou):
             return "head"
@@ -82,25 +74,23 @@ class TrainingRun:
 
     @property
     def outcome(self) -> str:
-        """Which stage is kept, and by how much it is better: a sentence for people."""
+        """Which stage is kept, and by how much it is better: a sentence."""
         return outcome(self.record.best_score("head"), self._tuned_score)
 
     def load_best(self) -> None:
         """Put the best weights so far into the network."""
         kept = self.kept
         if kept == "head" and self._is_tuned:
-            # As if stage two had never been: exactly the backbone of the source.
+            # As without stage two: exactly the backbone of the source.
             self.network = self.build()
             self._is_tuned = False
         if kept != "head":
             if not self._is_tuned:
                 self._unfreeze()
-            trained = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-            restore(trained | head_tensors(self.network.head), self.record.best[kept])
-        elif "final" in self.record.best:
-            restore(head_tensors(self.network.head, "0"), self.record.best["final"])
+            restore(trained_tensors(self.network), self.record.best[kept])
         else:
-            restore(head_tensors(self.network.head, "0"), self.record.best["head"])
+            best = self.record.best.get("final", self.record.best["head"])
+            restore(head_tensors(self.network.head, "0"), best)
 
     @property
     def _tuned_score(self) -> EpochScore | None:
@@ -109,37 +99,32 @@ class TrainingRun:
 
     @property
     def _has_stage_one(self) -> bool:
-        """Whether the head is trained first, and nothing that came after was begun."""
+        """Whether the head is trained first, and stage two has not begun."""
         return bool(self.source.settings.stage_one_epochs) and self._tuned_score is None
 
     @property
     def _is_crossed(self) -> bool:
-        """Whether folds take turns in validating."""
+        """Whether it is cross-validated."""
         return self.source.data.folds > 1
 
     @property
     def _ends_with_head(self) -> bool:
         """Whether no stage two follows stage one."""
-        settings, folds = self.source.settings, self.source.data.folds
-        if settings.stage == "head":
-            return True
-        # Without validation nobody would see it fall below the frozen backbone.
-        cannot_tell = folds == 0 and settings.validation_share > 0
-        return bool(settings.stage_one_epochs) and (self._is_crossed or cannot_tell)
+        return self.source.settings.stages(self.source.data.folds)[-1] == "head"
 
     def _train_head(self) -> None:
         if self.record.is_stage_over and not self._is_crossed:
             return
         crops = self._cached_crops()
         is_last = self._ends_with_head
-        allowance = self.epochs.budget.of_stage_one(is_last=is_last)
+        time_slice = self.epochs.budget.of_stage_one(is_last=is_last)
         folds = len(crops.training_of)
         stage = HeadStage(
             self.network.head,
             self.source,
             crops,
-            allowance=allowance.first(folds / (folds + 1)) if self._is_crossed else allowance,
-            meter=self.epochs.meter,
+            time_slice=time_slice.first(folds / (folds + 1)) if self._is_crossed else time_slice,
+            progress=self.epochs.progress,
             kept_s=self.record.validation_s if is_last else 0.0,
         )
         self._seed(1)
@@ -158,42 +143,42 @@ class TrainingRun:
             place=CachePlace(
                 memory_bytes=self.source.settings.cache_bytes, folder=self.epochs.checkpoint.parent
             ),
-            allowance=self.epochs.budget.of_caching(is_last=self._ends_with_head),
-            meter=self.epochs.meter,
+            time_slice=self.epochs.budget.of_caching(is_last=self._ends_with_head),
+            progress=self.epochs.progress,
         )
 
     def _train_head_on_all(self, crops: CachedCrops) -> None:
-        """The head to keep, for as many epochs as were best for those of the folds."""
+        """Train the head to keep, for as many epochs as were best in cross-validation."""
         best = self.record.best_score("head")
         assert best is not None
         stage = HeadStage(
             self.network.head,
             self.source,
             crops.undivided(),
-            allowance=self.epochs.budget.of_the_rest(),
-            meter=self.epochs.meter,
+            time_slice=self.epochs.budget.of_the_rest(),
+            progress=self.epochs.progress,
         )
         self._seed(2)
         for epoch in range(best.epoch):
-            self.epochs.meter.begin_epoch("head", epoch, best.epoch)
+            self.epochs.progress.begin_epoch("head", epoch, best.epoch)
             stage.train_epoch(epoch)
         self.record.best["final"] = stage.tensors()
 
-    def _goes_on(self) -> bool:
-        """Whether stage two is to be tried; where it was asked for and is not, that is said."""
+    def _has_stage_two(self) -> bool:
+        """Whether stage two is tried; warns if it was requested and is not."""
         settings = self.source.settings
         if settings.stage == "head":
             return False
         if self._ends_with_head:
             logger.warning(
-                "too few labelled places to keep a part for validation for good, so %s is not "
-                "tried; the head alone is trained. Label more places.",
-                STAGE_NAMES[settings.stage],
+                "too few labelled places for a fixed validation part, so %s is not tried and the "
+                "head alone is trained; label more places.",
+                STAGE_TITLES[settings.stage],
             )
             return False
         if not self.epochs.budget.of_the_rest().has_room_for(2 * self.record.validation_s):
             logger.warning(
-                "no time is left for %s; give more --minutes.", STAGE_NAMES[settings.stage]
+                "no time is left for %s; give more --minutes.", STAGE_TITLES[settings.stage]
             )
             return not settings.stage_one_epochs
         return True
@@ -211,14 +196,14 @@ class TrainingRun:
             self.network,
             self.source,
             self.validation,
-            allowance=self.epochs.budget.of_the_rest(),
-            meter=self.epochs.meter,
+            time_slice=self.epochs.budget.of_the_rest(),
+            progress=self.epochs.progress,
             validation_s=self.record.validation_s,
         )
         self.epochs.run(stage, settings.epochs)
 
     def _unfreeze(self) -> None:
-        """Let stage two train LoRA or all weights."""
+        """Add LoRA, or let all weights be trained."""
         self._seed(3)
         self._is_tuned = True
         if self.source.settings.stage == "lora":
@@ -228,28 +213,23 @@ class TrainingRun:
         self.network.backbone_differs_from_source = True
 
     def _seed(self, part: int) -> None:
-        """Let new weights and dropout of a part of the training follow from the seed alone."""
+        """Seed new weights and dropout of a part of the training."""
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
 
 
-STAGE_NAMES: dict[Stage, str] = {
+STAGE_TITLES: dict[StageName, str] = {
     "head": "the head alone",
     "lora": "LoRA",
     "full": "fine-tuning all weights",
 }
-"""For people."""
+"""In messages."""
 
 
 def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
-    """Which of two stages is kept, and by how much: a sentence for people.
-
-    Args:
-        head: the best epoch of stage one, if there was one.
-        tuned: the best epoch of stage two, if there was one.
-    """
+    """Which stage is kept, and by how much it is better, given the best epoch of each."""
     if tuned is None:
         return "the head alone was trained"
-    name = STAGE_NAMES[tuned.stage]
+    name = STAGE_TITLES[tuned.stage]
     if head is None or math.isnan(tuned.mean_iou) or math.isnan(head.mean_iou):
         return f"{name} is kept"
     gain = tuned.mean_iou - head.mean_iou

@@ -27,17 +27,17 @@ from geodinoseg.training.split.split import SplitScene
 from geodinoseg.windows import Window, windows_over
 
 _TRIES = 20
-"""Windows drawn before one is taken that lies in the block, and so misses what is held out."""
-_SCENES_HELD = 32
-"""Scenes that are kept open: hundreds of image chips would use up the process's files."""
+"""Windows drawn before one within the block is taken, which shows nothing held out."""
+_OPEN_SCENES = 32
+"""Scenes that are kept open: hundreds of image chips would exhaust the process's file handles."""
 _CACHE_BYTES = 512 << 20
-"""For decoded blocks: those with labels are read again and again."""
-_BLOCKS_HELD = 64
-"""Blocks whose labels are kept: 0.4 MB each where crops have 224 px, and asked for again."""
+"""For decoded blocks: those with labels are read repeatedly."""
+_CACHED_BLOCKS = 64
+"""Blocks whose labels are cached: 0.4 MB each with crops of 224 px."""
 
 _READING = threading.Lock()
-"""One thread at a time opens rasters and burns polygons: rasterio keeps a warning of its own quiet
-meanwhile, and Python's filters of warnings are those of all threads."""
+"""One thread at a time opens rasters and burns polygons: rasterio suppresses a warning meanwhile,
+and all threads share Python's warning filters."""
 
 
 class Sampler:
@@ -55,18 +55,7 @@ class Sampler:
         seed: int,
         fold: int | None = 0,
     ) -> None:
-        """Take scenes with labels; opens nothing yet.
-
-        Args:
-            scenes: with the same classes and bands.
-            crop_px: side of a crop.
-            augmentation: how training crops are varied.
-            seed: of the draws.
-            fold: that is held out; None trains on everything.
-
-        Raises:
-            LabelError: no block with labels is left for training.
-        """
+        """Take scenes with the same classes; fold None trains on everything. Opens nothing yet."""
         self._scenes = scenes
         self._crop_px = crop_px
         self._augmentation = augmentation
@@ -74,11 +63,11 @@ class Sampler:
         self._fold = fold
         self._readers: OrderedDict[int, tuple[SceneReader, ExitStack]] = OrderedDict()
         self._settings = gdal_settings(cache_bytes=_CACHE_BYTES)
-        self._places = _training_places(scenes, fold)
-        self._block_labels = lru_cache(_BLOCKS_HELD)(self._read_block)
+        self._classes = _training_blocks(scenes, fold)
+        self._block_labels = lru_cache(_CACHED_BLOCKS)(self._read_block)
 
     def __enter__(self) -> Self:
-        """Scenes are opened from now on, when a crop needs them."""
+        """Open scenes from now on, when a crop needs them."""
         self._settings.__enter__()
         return self
 
@@ -91,8 +80,8 @@ class Sampler:
     def batch(self, first: int, count: int) -> list[Crop]:
         """Training crops number first to first + count - 1.
 
-        Each is drawn over a labelled pixel of a class, all classes having an equal chance, scaled,
-        turned, flipped and given another light. No pixel of a held-out block is labelled in it.
+        Each is drawn over a labelled pixel of a class, all classes being equally likely, scaled,
+        turned, flipped and jittered. No pixel of a held-out block is labelled in it.
         """
         return [self._crop(np.random.default_rng((self._seed, first + i))) for i in range(count)]
 
@@ -107,7 +96,7 @@ class Sampler:
         ]
 
     def validation_crop(self, index: int, piece: Window) -> Crop:
-        """A crop round a piece of a scene, as it is, labelled in the piece alone."""
+        """An unchanged crop around a piece of a scene, labelled in the piece alone."""
         scene, side = self._scenes[index].scene, self._crop_px
         window = _window_at(
             scene,
@@ -124,19 +113,19 @@ class Sampler:
     def _crop(self, rng: np.random.Generator) -> Crop:
         index, window, side = self._draw_window(rng)
         crop = self._read(index, window)
-        # Only where blocks are smaller than a crop: what is held out is not learnt from.
+        # Only if blocks are smaller than a crop: nothing held out is trained on.
         crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
         crop = turned(resized(padded(crop, side), self._crop_px), rng)
         return replace(crop, jitter=draw_jitter(len(crop.pixels), self._augmentation, rng))
 
     def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
-        """Scene, window, and the side of the square that it fills or, at a small scene, begins."""
-        channel, places, chances = self._places[rng.integers(len(self._places))]
+        """Scene, window, and the side of the square that it fills, or begins in a small scene."""
+        class_index, blocks, chances = self._classes[rng.integers(len(self._classes))]
         for _ in range(_TRIES):
-            index, block_row, block_col = places[rng.choice(len(places), p=chances)].tolist()
+            index, block_row, block_col = blocks[rng.choice(len(blocks), p=chances)].tolist()
             split = self._scenes[index]
             side = max(1, round(self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)))
-            row, col = self._draw_pixel(index, block_row, block_col, channel, rng)
+            row, col = self._draw_pixel(index, block_row, block_col, class_index, rng)
             window = _window_at(
                 split.scene,
                 row_off=row - int(rng.integers(side)),
@@ -156,10 +145,10 @@ class Sampler:
         return index, window, side
 
     def _draw_pixel(
-        self, index: int, row: int, col: int, channel: int, rng: np.random.Generator
+        self, index: int, row: int, col: int, class_index: int, rng: np.random.Generator
     ) -> tuple[int, int]:
-        """Row and column in the scene of a pixel of a class, of those that a block holds."""
-        at = np.flatnonzero(self._block_labels(index, row, col) == channel)
+        """Row and column in the scene of a random pixel of a class in a block."""
+        at = np.flatnonzero(self._block_labels(index, row, col) == class_index)
         block = self._scenes[index].block(row, col)
         rows, cols = divmod(int(at[rng.integers(len(at))]), block.width)
         return block.row_off + rows, block.col_off + cols
@@ -179,11 +168,11 @@ class Sampler:
         )
 
     def _reader(self, index: int) -> SceneReader:
-        """The open scene; the one that was not asked for the longest makes room."""
+        """The open scene; the least recently used one is closed for it."""
         if index in self._readers:
             self._readers.move_to_end(index)
             return self._readers[index][0]
-        if len(self._readers) == _SCENES_HELD:
+        if len(self._readers) == _OPEN_SCENES:
             self._close_oldest()
         exits = ExitStack()
         with _READING:
@@ -199,11 +188,7 @@ class Sampler:
 def read_ahead(
     sampler: Sampler, *, steps: range, batch_size: int
 ) -> Generator[list[Crop], None, None]:
-    """The batches of these steps, read in a thread of their own, two ahead of whoever takes them.
-
-    An error in the thread is raised where its batch would have come; when the batches are no
-    longer wanted, the thread ends.
-    """
+    """The batches of these steps, read two ahead in a thread."""
 
     def batches() -> Generator[list[Crop], None, None]:
         with sampler:
@@ -213,30 +198,30 @@ def read_ahead(
     yield from prefetch(batches, ahead=2)
 
 
-def _training_places(
+def _training_blocks(
     scenes: Sequence[SplitScene], fold: int | None
 ) -> list[tuple[int, NDArray[np.int64], NDArray[np.float64]]]:
-    """For each class with training labels: its channel, where it is, and each place's chance.
+    """For each class with training labels its index, its blocks, and the probability of each.
 
-    Places are (places, 3) of scene, block row and block column.
+    Blocks are (blocks, 3) of scene, block row and block column.
     """
-    places = []
-    for channel in range(scenes[0].counts.shape[-1]):
+    found = []
+    for class_index in range(scenes[0].counts.shape[-1]):
         where, weights = [], []
         for index, split in enumerate(scenes):
-            counts = np.where(split.trains(fold), split.counts[..., channel], 0)
+            counts = np.where(split.trains(fold), split.counts[..., class_index], 0)
             blocks = np.argwhere(counts > 0)
             where.append(np.insert(blocks, 0, index, axis=1))
             weights.append(counts[counts > 0])
         chances = np.concatenate(weights).astype(np.float64)
         if len(chances):
-            places.append((channel, np.concatenate(where), chances / chances.sum()))
-    if not places:
+            found.append((class_index, np.concatenate(where), chances / chances.sum()))
+    if not found:
         raise LabelError(
             f"{scenes[0].scene.path}: no labelled block is left to train on; label more of the "
             f"scene, or keep a smaller --validation-share."
         )
-    return places
+    return found
 
 
 def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[list[int]]:

@@ -1,11 +1,12 @@
-"""Scenes and their labels, opened together: files of either, or folders of chips of both."""
+"""Scenes and their labels, opened together: files, or folders of chips. Loads no torch."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ LabelPaths = LabelsPath | Sequence[LabelsPath]
 
 _WARN_RESOLUTION = 1.5
 _MOST_SIZES = 200
-"""Scenes whose resolution is looked at: each asks PROJ."""
+"""Scenes whose resolution is computed, which takes a call of PROJ each."""
 
 
 def open_labelled_scenes(
@@ -38,24 +39,14 @@ def open_labelled_scenes(
     bands: Sequence[int] | None,
     options: LabelOptions,
 ) -> tuple[list[Scene], list[Labels], list[str]]:
-    """Open scenes with their labels.
-
-    Args:
-        scenes: rasters with the same kind of bands, or folders of image chips.
-        labels: as in `read_training_data`.
-        bands: bands to read, from 1; all but alpha where not given.
-        options: how the labels are read.
+    """Open scenes with their labels, as given to `train_model`.
 
     Returns:
         scenes: one for each raster, or for each chip with a label.
         labels: of each; a pixel without data in its scene does not count.
         names: of the label files, without their folders.
-
-    Raises:
-        SceneError: a scene cannot be read, or they are of different kinds.
-        LabelError: labels are missing, lie elsewhere, or contradict each other.
     """
-    given = [scenes] if isinstance(scenes, str) or not isinstance(scenes, Sequence) else scenes
+    given = listed(scenes)
     folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
     if folders and len(folders) == len(given):
         return _open_chips(folders, labels, bands, options)
@@ -64,8 +55,8 @@ def open_labelled_scenes(
             f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
         )
     if not labels:
-        raise LabelError("no labels were given; say with --labels which file they are in.")
-    opened = _open_scenes(scenes, bands, allow_external=False)
+        raise LabelError("no labels were given; name their file with --labels.")
+    opened = _open_scenes(given, bands, allow_external=False)
     files = _label_files(labels, opened)
     found = open_label_set(files, [scene.geobox for scene in opened], options=options)
     placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
@@ -88,7 +79,7 @@ def _open_chips(
 
 
 def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
-    paths = [labels] if isinstance(labels, str | os.PathLike) else list(labels or [])
+    paths = listed(labels or [])
     if paths and len(paths) != len(folders):
         raise LabelError(
             f"{len(paths)} folders of label chips for {len(folders)} of images: give one for each "
@@ -99,11 +90,14 @@ def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
     return joined([find_chips(folder, home) for folder, home in zip(folders, homes, strict=True)])
 
 
+def listed(given: Any) -> list[Any]:
+    """One scene or label file, or several, as a list."""
+    return [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+
+
 def _open_scenes(
-    scenes: ScenePaths, bands: Sequence[int] | None, *, allow_external: bool
+    scenes: Sequence[PathLike | Scene], bands: Sequence[int] | None, *, allow_external: bool
 ) -> list[Scene]:
-    if isinstance(scenes, str) or not isinstance(scenes, Sequence):
-        scenes = [scenes]
     opened = [open_scene(source, bands=bands, allow_external=allow_external) for source in scenes]
     if not opened:
         raise SceneError("no scene was given to train on; give one or several.")
@@ -118,8 +112,8 @@ def _open_scenes(
     sizes = pixel_sizes_m(opened)
     if sizes and max(sizes) > _WARN_RESOLUTION * min(sizes):
         logger.warning(
-            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m, and "
-            "would be better trained on scenes of one resolution.",
+            "the scenes have %.3g to %.3g m per pixel; the model learns all of them as %.3g m. "
+            "Prefer scenes of one resolution.",
             min(sizes),
             max(sizes),
             np.median(sizes),
@@ -128,15 +122,14 @@ def _open_scenes(
 
 
 def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
-    """Ground resolutions of those scenes that have one, metres; of thousands a sample will do."""
+    """Ground resolutions of scenes that have one, metres; a sample of thousands of scenes."""
     sampled = scenes[:: max(1, len(scenes) // _MOST_SIZES)]
     sizes = [scene.geobox.pixel_size_m for scene in sampled]
     return [size for size in sizes if size is not None]
 
 
 def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles]:
-    given = [labels] if isinstance(labels, str | os.PathLike) else list(labels)
-    files = label_files(given)
+    files = label_files(listed(labels))
     if len(files) == 1:
         files *= len(scenes)
     if len(files) != len(scenes):
@@ -148,7 +141,7 @@ def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles
 
 
 def _file_name(path: str) -> str:
-    """A name without the folders, which say nothing to others."""
+    """Names without their folders."""
     return ", ".join(
         f"{name}{separator}{Path(file).name}" if separator else Path(name).name
         for name, separator, file in (part.partition("=") for part in path.split(", "))

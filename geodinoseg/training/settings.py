@@ -1,4 +1,4 @@
-"""What may be chosen about a training: plain values, checked when built. Loads no torch."""
+"""The settings of a training: plain values, checked when built. Loads no torch."""
 
 from __future__ import annotations
 
@@ -8,78 +8,78 @@ from typing import Literal, get_args
 
 from geodinoseg.errors import ModelError
 
-Stage = Literal["head", "lora", "full"]
+StageName = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
 
-
 LARGEST_VALIDATION_SHARE = 0.5
-"""Of the labels of a class; more would leave less to learn from than to check with."""
+"""A larger fraction of the labels would leave less to learn from than to check with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training crops are varied. Quarter turns and flips are always in: maps have no up."""
+    """How training crops are varied, beyond quarter turns and flips: maps have no up."""
 
     scale: float = 1.4
     """A crop covers 1 / scale to scale times its own side of the scene; at least 1."""
     gain: float = 0.2
-    """Each band is multiplied by 1 - gain to 1 + gain, in units of its deviation."""
+    """Each normalized band is multiplied by 1 - gain to 1 + gain."""
     offset: float = 0.2
-    """Each band, and all bands together, are moved by up to this many deviations."""
+    """Each band, and all bands together, are shifted by up to this many standard deviations."""
     band_dropout: float = 0.1
-    """Chance that one band of a crop is put to its mean, where a scene has more than three."""
+    """Probability that one band of a crop is set to its mean, if a scene has more than three."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be.
+        """Refuse invalid values.
 
         Raises:
-            ModelError: one of them.
+            ModelError: a value is out of range.
         """
         if not 1 <= self.scale <= 16:
             raise ModelError(f"scale={self.scale!r}: give a factor from 1 to 16.")
         for name in ("gain", "offset"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ModelError(f"{name}={getattr(self, name)!r}: give 0 or more deviations.")
+                raise ModelError(
+                    f"{name}={getattr(self, name)!r}: give 0 or more standard deviations."
+                )
         if not 0 <= self.band_dropout <= 1:
-            raise ModelError(f"band_dropout={self.band_dropout!r}: give a chance from 0 to 1.")
+            raise ModelError(f"band_dropout={self.band_dropout!r}: give a probability from 0 to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The recipe."""
+    """The recipe of a training."""
 
-    stage: Stage = "lora"
-    """How far training goes. The head comes first in any case, on a frozen backbone; the better of
-    the stages is kept."""
+    stage: StageName = "lora"
+    """How far training goes. The head always comes first, on a frozen backbone; the better of the
+    stages is kept."""
     epochs: int = 30
     """Of each stage; each ends with a validation."""
     head_epochs: int | None = None
-    """Of stage one, the head; as `epochs` where not given. 0 leaves it out, for a backbone that
-    knows nothing yet."""
+    """Of stage one, the head; `epochs` by default. 0 skips it, for an untrained backbone."""
     minutes: float | None = None
-    """Time for all of it, validation and saving included; no bound where not given."""
+    """Time limit, validation and saving included; none by default."""
     steps_per_epoch: int = 40
     """Batches of an epoch."""
     batch_size: int = 8
     """Crops of a batch."""
     accumulate: int = 1
-    """Parts into which a batch is cut in stage two: less memory, more time, the same update."""
+    """Parts into which stage two splits a batch: less memory, more time, the same update."""
     gradient_checkpointing: bool = False
-    """Compute activations twice in stage two instead of keeping them: less memory, more time."""
+    """Recompute activations in stage two instead of storing them: less memory, more time."""
     cached_crops: int = 512
-    """Crops whose features stage one keeps, at most; each is seen many times."""
+    """Crops whose features stage one stores, at most; each is seen many times."""
     cache_bytes: int = 1 << 30
-    """Memory for these features; beyond it they lie in a file beside the output."""
+    """Memory for these features; more are stored in a file beside the output."""
     crop_px: int = 224
-    """Side of a training crop; a multiple of the patch."""
+    """Side of a training crop; a multiple of the patch size."""
     learning_rate: float | None = None
-    """Of the head; 1e-3 where not given."""
+    """Of the head; 1e-3 by default."""
     backbone_learning_rate: float | None = None
-    """Of stage two; where not given 5e-4 for LoRA, 1e-4 for a whole backbone."""
+    """Of stage two; by default 5e-4 for LoRA, 1e-4 for a whole backbone."""
     weight_decay: float = 0.05
     """Of matrices and kernels; biases, norms and layer scales have none."""
     validation_share: float = 0.2
-    """Share of each class's labelled pixels kept for validation, 0 to 0.5."""
+    """Fraction of each class's labelled pixels kept for validation, 0 to 0.5."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How crops are varied."""
     seed: int = 0
@@ -97,14 +97,21 @@ class TrainingSettings:
             self.cached_crops, self.stage_one_epochs * self.steps_per_epoch * self.batch_size
         )
 
+    def stages(self, folds: int) -> tuple[StageName, ...]:
+        """The stages to train with so many folds: no second one if no fixed part validates it."""
+        first: tuple[StageName, ...] = ("head",) if self.stage_one_epochs else ()
+        # Without validation nothing would show that it falls below the frozen backbone.
+        can_tell = folds == 1 or self.validation_share == 0 or not first
+        return (*first, self.stage) if self.stage != "head" and can_tell else first
+
     def __post_init__(self) -> None:
-        """Refuse values that cannot be.
+        """Refuse invalid values.
 
         Raises:
-            ModelError: one of them, named.
+            ModelError: a value is out of range.
         """
-        if self.stage not in get_args(Stage):
-            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(Stage))}.")
+        if self.stage not in get_args(StageName):
+            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(StageName))}.")
         counts = ("epochs", "steps_per_epoch", "batch_size", "crop_px", "accumulate")
         for name in (*counts, "cached_crops"):
             _check_whole(name, getattr(self, name), least=1)
@@ -119,8 +126,16 @@ class TrainingSettings:
             raise ModelError(f"weight_decay={self.weight_decay!r}: give 0 or more.")
         if not 0 <= self.validation_share <= LARGEST_VALIDATION_SHARE:
             raise ModelError(
-                f"validation_share={self.validation_share!r}: give a share from 0 to "
+                f"validation_share={self.validation_share!r}: give a fraction from 0 to "
                 f"{LARGEST_VALIDATION_SHARE}."
+            )
+
+    def check_patch(self, patch_px: int) -> None:
+        """Refuse crops that are not a whole number of patches of the backbone."""
+        if self.crop_px % patch_px:
+            raise ModelError(
+                f"crops of {self.crop_px} px: give a multiple of the backbone's patch, "
+                f"{patch_px} px."
             )
 
     def _check_stages(self) -> None:

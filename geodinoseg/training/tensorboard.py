@@ -1,7 +1,8 @@
-"""The course of a training for TensorBoard, an extra: pip install geodinoseg[tensorboard]."""
+"""Scores of a training for TensorBoard, an extra: pip install geodinoseg[tensorboard]."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,23 +14,17 @@ from geodinoseg.errors import ModelError
 from geodinoseg.legend import Legend
 from geodinoseg.training.history import EpochScore
 
+_NOT_INSTALLED = "TensorBoard is not installed: pip install geodinoseg[tensorboard]."
+
 
 class EventLog:
     """Scalars of each epoch in an event file. Use as a context manager, or close it.
 
-    Epochs keep their numbers, so that a training that is resumed goes on in the same curves.
+    Epochs keep their numbers, so that a resumed training continues the same curves.
     """
 
     def __init__(self, folder: Path, *, names: Sequence[str] = ()) -> None:
-        """Open an event file.
-
-        Args:
-            folder: to hold it; made where it is not there.
-            names: of the classes in channel order, for the score of each.
-
-        Raises:
-            ModelError: TensorBoard is not installed, or the folder cannot be written.
-        """
+        """Open an event file in a folder, made if missing; names are those of the classes."""
         self._names = tuple(names)
         self._writer = _writer(folder)
 
@@ -57,23 +52,23 @@ class EventLog:
         self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Flush and close the file."""
         self._writer.close()
 
 
 def check_event_log() -> None:
-    """Say at once that TensorBoard is missing, before anything is trained.
-
-    Raises:
-        ModelError: it is not installed.
-    """
-    _writer_class()
+    """Refuse to train without TensorBoard before anything is read."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ModelError(_NOT_INSTALLED)
 
 
 def _writer(folder: Path) -> Any:
-    writer = _writer_class()
     try:
-        return writer(str(folder))
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra, and slow)
+    except ImportError as error:
+        raise ModelError(_NOT_INSTALLED) from error
+    try:
+        return SummaryWriter(str(folder))
     except OSError as error:
         raise ModelError(
             f"{folder}: the TensorBoard log cannot be written there ({error.strerror}); give "
@@ -81,36 +76,13 @@ def _writer(folder: Path) -> Any:
         ) from error
 
 
-def _writer_class() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra, and slow)
-    except ImportError as error:
-        raise ModelError(
-            "TensorBoard is not installed: pip install geodinoseg[tensorboard]."
-        ) from error
-    return SummaryWriter
-
-
 @contextmanager
 def opened_event_log(
     folder: str | os.PathLike[str] | None, legend: Legend
 ) -> Iterator[Callable[[EpochScore], None]]:
-    """What to tell every epoch; with no folder, nobody listens.
-
-    Args:
-        folder: of the event files.
-        legend: names of the classes.
-
-    Raises:
-        ModelError: TensorBoard is not installed, or the folder cannot be written.
-    """
+    """A function to call after every epoch; it does nothing without a folder."""
     if folder is None:
         yield lambda _: None
         return
-    from geodinoseg.training.tensorboard import EventLog  # noqa: PLC0415 (TensorBoard is an extra)
-
-    log = EventLog(Path(folder), names=legend.names)
-    try:
+    with EventLog(Path(folder), names=legend.names) as log:
         yield log.epoch
-    finally:
-        log.close()

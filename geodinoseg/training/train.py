@@ -1,39 +1,27 @@
 """Training: from scenes with labels to a model folder.
 
-The recipe is in `settings`, the data in `data`, the stages in `run`, what a kill leaves in
-`checkpoint`.
+All inputs are checked and read before torch is loaded, which takes seconds. What is chosen is in
+`settings`, the data in `data`, the training itself in `engine`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from geodinoseg.errors import ModelFolderError, OutputExistsError
-from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.devices import pick_device
-from geodinoseg.model.folder import load_model
-from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
-from geodinoseg.training.checkpoint import TrainingRecord, read_record
-from geodinoseg.training.context import TrainingSetup, own_random_numbers, set_up
-from geodinoseg.training.data import LabelPaths, ScenePaths, read_training_data
-from geodinoseg.training.output import (
-    check_training_output,
-    checkpoint_path,
-    holds_other_model,
-    training_facts,
-)
-from geodinoseg.training.result import best_so_far_kept, trained_model, write_trained_model
+from geodinoseg.training.output import check_training_output
+from geodinoseg.training.plan import read_inputs
+from geodinoseg.training.scenes import LabelPaths, ScenePaths
 from geodinoseg.training.settings import TrainingSettings
-from geodinoseg.training.tensorboard import opened_event_log
+from geodinoseg.training.tensorboard import check_event_log
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from geodinoseg.model.segmentor import Segmentor
 
 
 def train_model(
@@ -54,30 +42,31 @@ def train_model(
 ) -> Segmentor:
     """Train a model on labelled scenes and write its folder.
 
-    Stage one trains the head on features of the frozen backbone, stage two goes on from there with
-    LoRA or all weights; the better of the two on validation pixels is kept. After each epoch
-    `<output>.checkpoint` holds all that a killed training needs to go on; it is removed in the end.
-    An interrupt, or a loss that is no longer a number, leaves the best model so far, marked as
+    Stage one trains the head on features of the frozen backbone, stage two continues with LoRA or
+    all weights; the better of the two on validation pixels is kept. After each epoch
+    `<output>.checkpoint` holds everything that is needed to resume; it is removed in the end. An
+    interrupt, or a loss that is no longer finite, leaves the best model so far, marked as
     unfinished.
 
     Args:
         scenes: one or several rasters with the same kind of bands, or folders of image chips.
-        labels: polygons or a label raster, one for all scenes or one for each; see
-            `read_training_data` for files of one class and for chips.
+        labels: polygons or a label raster, one for all scenes or one for each; `NAME=FILE` or a
+            folder for one file a class; for folders of chips those of the label chips, or None if
+            they are in the same folders.
         output: the model folder to write.
         label_options: how the labels are read.
         settings: the recipe.
-        network: arguments of `DinoV2Segmentor`, such as size, backbone or linear_head, where they
+        network: arguments of `DinoV2Segmentor`, such as size, backbone or linear_head, if they
             differ from its defaults; `num_classes` and `bands` follow from the data, `peft` from
-            the stage.
-        bands: bands to read, from 1; all but alpha where not given.
+            the stage. `quantize` may be None, for 4 bit if there is a GPU.
+        bands: bands to read, from 1; all but alpha by default.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        overwrite: replace a model, or an interrupted training, that is there.
-        resume: go on with an interrupted training of the same data and settings; the result is
-            that of one that was never interrupted.
+        overwrite: replace an existing model or interrupted training.
+        resume: resume an interrupted training of the same data and settings; the result is that
+            of an uninterrupted one.
         tensorboard: folder for TensorBoard's event files.
-        progress: told stage, epoch, loss and validation mean IoU.
-        clock: tells the time that `settings.minutes` bounds, in seconds.
+        progress: called with stage, epoch, loss and validation mean IoU.
+        clock: gives the time that `settings.minutes` limits, in seconds.
 
     Returns:
         The best model, ready to segment.
@@ -85,60 +74,36 @@ def train_model(
     Raises:
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
-        ModelError: the network cannot be built, or its loss is no longer a number.
+        ModelError: the network cannot be built, or its loss is no longer finite.
         ModelFolderError: the checkpoint is damaged, or of another training.
         DeviceError: the device is absent, or its memory too small.
         OutputError: the folder cannot be written.
     """
     settings = settings or TrainingSettings()
-    target = check_training_output(output, overwrite=overwrite, resume=resume)
-    where = pick_device(device)
     budget = Budget(settings.minutes, clock)
-    data = read_training_data(
-        scenes, labels, bands=bands, options=label_options or LabelOptions(), settings=settings
+    target = check_training_output(output, overwrite=overwrite, resume=resume)
+    if tensorboard is not None:
+        check_event_log()
+    data = read_inputs(
+        scenes,
+        labels,
+        bands=bands,
+        options=label_options or LabelOptions(),
+        settings=settings,
+        network=network or {},
+        device=device,
     )
-    with (
-        own_random_numbers(where, settings),
-        opened_event_log(tensorboard, data.legend) as on_epoch,
-    ):
-        setup = set_up(data, settings, network or {}, where)
-        for warning in data.warnings:
-            logger.warning("%s", warning)
-        if resume and _is_finished(target, setup):
-            logger.warning("%s: this training is finished already; nothing was done.", target)
-            return load_model(target, device=device)
-        record = _record(target, setup, overwrite=overwrite, resume=resume)
-        run = setup.run(record, budget, checkpoint_path(target), progress, on_epoch)
-        with best_so_far_kept(run, setup, target):
-            run.fit()
-            model, report = trained_model(run, setup)
-            with atomic_folder(target) as folder:
-                write_trained_model(model, run, report, folder)
-    run.epochs.checkpoint.unlink(missing_ok=True)
-    run.epochs.meter.finish()
-    return model
+    from geodinoseg.training.engine import run_training  # noqa: PLC0415 (torch takes seconds to load)
 
-
-def _is_finished(target: Any, setup: TrainingSetup) -> bool:
-    """Whether the model of this very training is there."""
-    facts = training_facts(target) or {}
-    return facts.get("fingerprint") == setup.fingerprint and facts.get("finished") is True
-
-
-def _record(target: Any, setup: TrainingSetup, *, overwrite: bool, resume: bool) -> TrainingRecord:
-    """What an interrupted training left, where it is to go on; an empty one otherwise."""
-    path = checkpoint_path(target)
-    if resume and path.exists():
-        record = read_record(path)
-        if record.fingerprint != setup.fingerprint:
-            raise ModelFolderError(
-                f"{path}: is that of another training: scenes, labels, settings or version differ. "
-                f"Give those of then, or start over with --overwrite."
-            )
-    else:
-        record = TrainingRecord(fingerprint=setup.fingerprint)
-    if holds_other_model(target) and not overwrite:
-        raise OutputExistsError(
-            f"{target}: a model of another training is there; give another name, or --overwrite."
-        )
-    return record
+    return run_training(
+        data,
+        target,
+        settings=settings,
+        network=network or {},
+        device=device,
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=tensorboard,
+        budget=budget,
+        progress=progress,
+    )

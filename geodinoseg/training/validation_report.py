@@ -1,4 +1,4 @@
-"""What validation pixels say of a finished model: its temperature, how sure it may be, a panel."""
+"""The report on a finished model from validation pixels: temperature, reliability, a panel."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _MOST_PIXELS = 200_000
 _PANEL_CROPS = 8
 
 Predict = Callable[[torch.Tensor, int], torch.Tensor]
-"""Logits of values (1, bands, side, side) by whoever never saw the blocks of a fold."""
+"""Logits of values (1, bands, side, side) from a network that never saw the blocks of a fold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationReport:
-    """What is written beside a model."""
+    """Calibration of a model, and examples of its predictions."""
 
     temperature: float
-    """By which logits are divided."""
+    """Divides the logits."""
     before: Reliability
-    """Of probabilities without it."""
+    """Of probabilities without the temperature."""
     after: Reliability
     """Of probabilities with it, on the same pixels."""
     panel: tuple[tuple[Crop, NDArray[np.float32]], ...]
     """Crops with the most labelled pixels, and their probabilities (classes, side, side)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for the scores of a model."""
+        """Plain values, for the scores of a model."""
         return {
             "calibration": {
                 "temperature": self.temperature,
@@ -76,12 +76,9 @@ class ValidationReport:
 def validation_report(
     source: CropSource, validation: ValidationCrops, predict: Predict
 ) -> ValidationReport | None:
-    """Look at validation crops once more; None where there are none.
+    """The report from the first validation crops; None if there are none.
 
-    Args:
-        source: makes tensors of crops.
-        validation: the first of them are looked at.
-        predict: by the finished network or, in cross-validation, by the heads of the folds.
+    predict is that of the finished network or, in cross-validation, of the heads of the folds.
     """
     logits, labels = [], []
     most: list[tuple[int, int, Crop, int]] = []
@@ -94,21 +91,21 @@ def validation_report(
         chosen = known[:quota]
         logits.append(found.reshape(len(found), -1)[:, chosen].T)
         labels.append(crop.labels.reshape(-1)[chosen])
-        # The number decides between equals, so that crops are never compared.
+        # The number breaks ties, so that crops are never compared.
         entry = (len(known), -number, crop, piece.fold)
         (heapq.heappush if len(most) < _PANEL_CROPS else heapq.heappushpop)(most, entry)
     if not logits:
         return None
-    pixels, right = np.concatenate(logits), np.concatenate(labels)
-    temperature = fit_temperature(pixels, right)
+    pixels, truth = np.concatenate(logits), np.concatenate(labels)
+    temperature = fit_temperature(pixels, truth)
     panel = [
         (crop, _softmax(_logits(source, predict, crop, fold) / temperature, axis=0))
         for _, _, crop, fold in sorted(most, reverse=True, key=lambda entry: entry[:2])
     ]
     return ValidationReport(
         temperature=temperature,
-        before=_reliability(pixels, right),
-        after=_reliability(pixels / temperature, right),
+        before=_reliability(pixels, truth),
+        after=_reliability(pixels / temperature, truth),
         panel=tuple(panel),
     )
 
@@ -129,12 +126,12 @@ def _reliability(logits: NDArray[Any], labels: NDArray[Any]) -> Reliability:
 
 def _softmax(logits: NDArray[Any], *, axis: int) -> NDArray[np.float32]:
     weights = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    shares: NDArray[np.float32] = weights / weights.sum(axis=axis, keepdims=True)
-    return shares
+    probabilities: NDArray[np.float32] = weights / weights.sum(axis=axis, keepdims=True)
+    return probabilities
 
 
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.05, 20.0
-"""Bounds of the search: a model that is always right would be made surer for ever."""
+"""Bounds of the search: that of a model that is always right has none."""
 
 _STEPS = 40
 """Of bisection: each halves the logarithm of the bracket, 6 at first."""
@@ -148,13 +145,13 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[Any]) -> float:
 
     Args:
         logits: (pixels, classes), finite.
-        labels: (pixels,) channel, below 0 where a pixel does not count.
+        labels: (pixels,) class index, below 0 where a pixel does not count.
 
     Returns:
-        T from 0.05 to 20; 1 where nothing is labelled or the logits tell no class from another.
+        T from 0.05 to 20; 1 if nothing is labelled or the logits distinguish no classes.
     """
     known = np.asarray(labels) >= 0
-    # Far from the largest of a pixel: what is left of float32 would not tell.
+    # In float64: differences far below the largest logit would be lost in float32.
     z = np.asarray(logits, dtype=np.float64)[known]
     if not z.size or not np.ptp(z, axis=1).any():
         return 1.0

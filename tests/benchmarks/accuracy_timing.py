@@ -15,7 +15,7 @@ import geodinoseg as gds
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.head_stage import HEAD_RATE
-from geodinoseg.training.optimizer import Descent, rate_share, segmentation_loss
+from geodinoseg.training.optimizer import Optimizer, rate_factor, segmentation_loss
 from geodinoseg.training.sampler import read_ahead
 
 CHANNELS = 64
@@ -63,7 +63,7 @@ def train_through(
     )
     network.backbone.requires_grad_(requires_grad=False)
     source = CropSource(data, data.statistics, settings, torch.device("cpu"))
-    descent = Descent(
+    optimizer = Optimizer(
         [(network.head, HEAD_RATE)],
         weight_decay=settings.weight_decay,
         device=source.device,
@@ -80,6 +80,6 @@ def train_through(
             network.backbone.eval()
             values, labels = source.tensors(batch)
             loss = segmentation_loss(network(values), labels)
-            descent.step(loss, rate_share(step, steps))
+            optimizer.step(loss, rate_factor(step, steps))
             if (step + 1) % settings.steps_per_epoch == 0:
                 validated(network, source, crops)

@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn import functional
 
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
-from geodinoseg.model.normalization import normalize
+from geodinoseg.model.segmentor import normalize
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.data import TrainingData
-from geodinoseg.training.optimizer import Descent, segmentation_loss
+from geodinoseg.training.optimizer import Optimizer, segmentation_loss
 from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.settings import TrainingSettings
 
@@ -134,7 +134,7 @@ def train_unet(
     torch.manual_seed(settings.seed)
     source = CropSource(data, data.statistics, settings, torch.device("cpu"))
     network = unet_of_size(len(data.bands), len(data.legend), parameters=parameters)
-    descent = Descent(
+    optimizer = Optimizer(
         [(network, RATE)], weight_decay=WEIGHT_DECAY, device=source.device, dtype=source.dtype
     )
     pieces = ValidationCrops(source) if source.training_fold is not None else None
@@ -151,7 +151,7 @@ def train_unet(
             network.train()
             values, labels = source.tensors(crops)
             loss = segmentation_loss(network(values), labels)
-            losses.append(descent.step(loss, rate_share(share)))
+            losses.append(optimizer.step(loss, rate_share(share)))
             if share >= (validations + 1) / VALIDATIONS or share == 1.0:
                 validations += 1
                 score = validated(network, source, pieces)

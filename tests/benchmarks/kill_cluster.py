@@ -18,6 +18,7 @@ import psutil
 from kill_case import FORK, Case, KnownModel, fresh, processes_left, untouched
 
 from geodinoseg.cluster.local import local_workers
+from geodinoseg.model.folder import save_model
 from geodinoseg.segmentation.settings import SegmentationSettings
 
 _DEATHS_A_RUN = 2
@@ -109,7 +110,7 @@ def kill_schedulers(case: Case, times: int, rng: random.Random) -> str:
     import geodinoseg.cli.segment  # noqa: F401
 
     folder = case.scene.parent
-    model = small_segmentor(write_backbone(folder / "backbone")).save(folder / "small.model")
+    model = save_model(small_segmentor(write_backbone(folder / "backbone")), folder / "small.model")
     settings = SegmentationSettings(tile_px=84, overlap_px=10)
     case = replace(case, model=model, settings=settings)
     whole, _ = untouched(case)

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from engine import CheapModel, peak_mb, write_scene
 
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.devices import FittingBatches
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.map_writer import class_raster_writer

@@ -64,10 +64,12 @@ def main() -> None:
     from engine import write_scene
     from parts import small_dinov2
 
+    from geodinoseg.model.folder import save_model
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scene = write_scene(folder / "scene.tif", height=arguments.height, width=arguments.width)
-        model = small_dinov2(folder).save(folder / "small.model")
+        model = save_model(small_dinov2(folder), folder / "small.model")
         print(f"DINOv2 small, {arguments.height:,} x {arguments.width:,} px, tiles of {TILE_PX} px")
         print("| workers | cores | seconds | with their start |")
         print("| --- | --- | --- | --- |")

@@ -458,21 +458,21 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
     arguments = train_arguments(color_field, backbone, output)
     once = FineTuning.train_epoch
 
-    def stopped(learner, epoch):
+    def stopped(stage, epoch):
         if epoch == 1:
             os.kill(os.getpid(), number)
-        return once(learner, epoch)
+        return once(stage, epoch)
 
     monkeypatch.setattr(FineTuning, "train_epoch", stopped)
     result = cli(*arguments)
     assert result.exit_code == code
     last = result.stderr.splitlines()[-1]
     assert last.startswith("Error: terminated. " if code == 143 else "Error: interrupted. ")
-    assert last.endswith(f"is kept at {output}, unfinished: go on with --resume.")
+    assert last.endswith(f"is kept at {output}, unfinished; continue with --resume.")
     monkeypatch.setattr(FineTuning, "train_epoch", once)
     refused = cli(*arguments)
     assert refused.exit_code == 1
-    assert "go on with --resume, or start over with --overwrite." in refused.stderr
+    assert "continue with --resume, or start over with --overwrite." in refused.stderr
     result = cli(*arguments, "--resume")
     assert result.exit_code == 0, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["field.model"]

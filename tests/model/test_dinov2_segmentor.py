@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from geodinoseg.errors import ModelError
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.heads import CnnHead, LinearHead
-from geodinoseg.model.quantization import four_bit_layers, is_quantized
+from geodinoseg.model.quantization import is_quantized, quantized_layers
 
 METHOD = {
     "n_block": 4,
@@ -137,7 +137,7 @@ def test_quantize_holds_the_linear_layers_in_4_bit():
         ({"num_classes": "3"}, "num_classes='3'"),
         ({"r": 0}, "r=0"),
         ({"lora_alpha": 0}, "lora_alpha=0"),
-        ({"lora_dropout": 1.0}, "lora_dropout=1.0: give a share"),
+        ({"lora_dropout": 1.0}, "lora_dropout=1.0: give a fraction"),
         ({"lora_dropout": -0.1}, "lora_dropout=-0.1"),
         ({"lora_dropout": float("nan")}, "lora_dropout=nan"),
         ({"lora_dropout": "0.1"}, "lora_dropout='0.1'"),
@@ -259,7 +259,7 @@ def test_4_bit_gradients_are_those_of_the_same_weights_in_full_precision():
     pixels = torch.randn(2, 3, 28, 42)
     settings = {"peft": True, "r": 4, "lora_dropout": 0.0}
     packed, full = small_network(**settings, quantize=True), small_network(**settings)
-    for layer in four_bit_layers(packed.backbone):
+    for layer in quantized_layers(packed.backbone):
         name = next(n for n, m in packed.backbone.named_modules() if m is layer)
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
         full.backbone.get_submodule(name).weight.data.copy_(weight)

@@ -26,10 +26,9 @@ from torch.testing import assert_close
 
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
 from geodinoseg.model import folder as model_folder
+from geodinoseg.model.config import is_model_folder, read_model_config
 from geodinoseg.model.folder import (
-    is_model_folder,
     load_model,
-    read_model_config,
     save_model,
 )
 from geodinoseg.model.quantization import is_quantized
@@ -248,7 +247,7 @@ def test_a_loaded_model_can_be_saved_over_itself(tmp_path, quantize):
     model = model_with_lora(quantize=quantize)
     folder = save_model(model, tmp_path / "a.model")
     loaded = dataclasses.replace(load_model(folder), scores={"mean_iou": 0.75})
-    assert loaded.save(folder, overwrite=True) == folder
+    assert save_model(loaded, folder, overwrite=True) == folder
     again = load_model(folder)
     assert again.scores == {"mean_iou": 0.75}
     assert_close(probabilities(again), probabilities(model), rtol=1e-4, atol=1e-5)

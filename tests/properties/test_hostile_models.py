@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from geodinoseg.errors import ModelFolderError
-from geodinoseg.model.folder import _checksums, load_model, read_model_config
+from geodinoseg.model.config import read_model_config
+from geodinoseg.model.folder import _checksums, load_model
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import geodinoseg.training.epochs
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
-from geodinoseg.model.folder import load_model
+from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.finetuning import FineTuning
 from geodinoseg.training.train import train_model
@@ -170,7 +170,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(
     assert process.wait() == -signal.SIGKILL, "it was done before it was killed"
     refused = subprocess.run(command("killed.model"), capture_output=True, text=True, check=False)
     assert refused.returncode == 1
-    assert "go on with --resume, or start over with --overwrite" in refused.stderr
+    assert "continue with --resume, or start over with --overwrite" in refused.stderr
     subprocess.run(command("killed.model", "--resume"), check=True)
     assert contents(tmp_path / "killed.model") == contents(tmp_path / "whole.model")
     left = {path.name for path in tmp_path.iterdir() if "model" in path.name}
@@ -186,9 +186,9 @@ def test_an_interrupt_leaves_the_best_so_far_as_a_model_that_is_not_finished(tra
     assert model.scores["mean_iou"] > 0
     (note,) = stop.value.__notes__
     assert note.startswith("The best so far (epoch ")
-    assert note.endswith("a.model, unfinished: go on with --resume.")
+    assert note.endswith("a.model, unfinished; continue with --resume.")
     assert (tmp_path / "a.model.checkpoint").exists()
-    with pytest.raises(OutputExistsError, match=r"an interrupted training lies at .*checkpoint"):
+    with pytest.raises(OutputExistsError, match=r"an interrupted training is at .*checkpoint"):
         train()
     assert train(resume=True).training["finished"] is True
 
@@ -201,7 +201,7 @@ def test_an_interrupt_before_the_first_epoch_leaves_nothing(train, tmp_path):
 
 
 def test_a_finished_model_stays_until_the_new_one_is_whole(train, tmp_path, small_model):
-    old = load_model(small_model, device="cpu").save(tmp_path / "a.model")
+    old = save_model(load_model(small_model, device="cpu"), tmp_path / "a.model")
     before = contents(old)
     with pytest.raises(KeyboardInterrupt) as stop:
         train(overwrite=True, progress=StopAt(14))
@@ -295,7 +295,7 @@ def test_a_loss_that_is_no_number_leaves_the_best_so_far(stage, train, tmp_path,
         "segmentation_loss",
         lambda logits, labels: good(logits, labels) * (float("nan") if next(calls) == 3 else 1),
     )
-    with pytest.raises(ModelError, match="no longer a number") as fault:
+    with pytest.raises(ModelError, match="no longer finite") as fault:
         train()
     model = load_model(tmp_path / "a.model", device="cpu")
     assert model.training["finished"] is False
@@ -317,7 +317,7 @@ def test_a_full_disk_in_the_middle_leaves_the_last_checkpoint(train, tmp_path, m
         train()
     assert "\n" not in str(fault.value)
     (note,) = fault.value.__notes__
-    assert note.endswith("a.model.checkpoint: go on with --resume.")
+    assert note.endswith("a.model.checkpoint; continue with --resume.")
     monkeypatch.setattr(geodinoseg.training.checkpoint, "save_file", save_file)
     train(resume=True)
     train("whole.model")

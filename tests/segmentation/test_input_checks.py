@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from rasters import write_raster
 from trainings import color_channels, color_pixels, small_segmentor
 
-from geodinoseg.model.normalization import measure_statistics
+from geodinoseg.model.band_statistics import measure_statistics
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.segmentation.input_checks import far_values, sampled_values, warn_of_far_values
 from geodinoseg.segmentation.segment import plan_segmentation, segment_scene

@@ -39,6 +39,8 @@ class ArrayScene:
 class ArrayLabels:
     """Labels in memory, on the grid of a scene."""
 
+    source = None
+
     def __init__(self, channels, classes=3):
         self.channels = channels
         self.legend = Legend.of_names({i: f"class {i}" for i in range(classes)})

@@ -21,8 +21,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from geodinoseg.legend import Legend
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
 
 KINDS = ("dinov2", "with_registers", "dinov3")

@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.legend import Legend
+from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.normalization import BandStatistics
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.training.settings import TrainingSettings
 
@@ -120,14 +120,14 @@ def quick(**changes: object) -> TrainingSettings:
 
 def no_pictures(monkeypatch: object) -> None:
     """Let trainings draw nothing: a file with the picture's name and nothing in it."""
-    from geodinoseg.training import curves, figures as training_figures
+    from geodinoseg.training import curves, figures
 
     def nothing(*arguments: object) -> None:
         Path(str(arguments[-1])).touch()
 
     monkeypatch.setattr(curves, "training_curves", nothing)
-    monkeypatch.setattr(training_figures, "reliability_diagram", nothing)
-    monkeypatch.setattr(training_figures, "validation_panel", nothing)
+    monkeypatch.setattr(figures, "reliability_diagram", nothing)
+    monkeypatch.setattr(figures, "validation_panel", nothing)
 
 
 def small_segmentor(backbone: Path, *, bands: int = 3) -> Segmentor:
@@ -169,8 +169,8 @@ def tell_scores(monkeypatch, stage, scores):
     """Let a stage be scored with these, and collect the head's weights at each."""
     told, seen = iter(scores), []
 
-    def validate(learner):
-        weights = [t for name, t in learner.tensors().items() if name.endswith("classify.weight")]
+    def validate(stage):
+        weights = [t for name, t in stage.tensors().items() if name.endswith("classify.weight")]
         seen.append(weights[0].detach().clone())
         return ToldScorer(next(told))
 

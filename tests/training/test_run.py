@@ -16,10 +16,10 @@ from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.folder import load_model
 from geodinoseg.training.batches import ValidationCrops
-from geodinoseg.training.budget import Budget, Meter
+from geodinoseg.training.budget import Budget, TrainingProgress
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
-from geodinoseg.training.context import set_up
+from geodinoseg.training.context import build_context
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.feature_cache import CachePlace
 from geodinoseg.training.finetuning import FineTuning, logits_in_parts
@@ -67,7 +67,7 @@ def few_labels(tmp_path):
 
 
 @pytest.fixture
-def setup_of(backbone, color_field):
+def context_of(backbone, color_field):
     def make(settings, **network):
         data = read_training_data(
             color_field.scene,
@@ -77,43 +77,43 @@ def setup_of(backbone, color_field):
             settings=settings,
         )
         arguments = {"backbone": backbone, "quantize": False} | network
-        return set_up(data, settings, arguments, torch.device("cpu"))
+        return build_context(data, settings, arguments, torch.device("cpu"))
 
     return make
 
 
-def cached(setup, folder, *, memory_bytes=1 << 30):
+def cached(context, folder, *, memory_bytes=1 << 30):
     budget = Budget(None, Ticks())
-    validation = ValidationCrops(setup.source)
+    validation = ValidationCrops(context.source)
     crops = cache_crops(
-        setup.network,
-        setup.source,
+        context.network,
+        context.source,
         validation,
         TrainingRecord(fingerprint=""),
         place=CachePlace(memory_bytes=memory_bytes, folder=folder),
-        allowance=budget.of_caching(is_last=True),
-        meter=Meter(setup.settings, budget, lambda *_: None),
+        time_slice=budget.of_caching(is_last=True),
+        progress=TrainingProgress(context.source.settings, budget, lambda *_: None),
     )
     return crops, validation
 
 
-def test_cached_features_give_the_logits_of_the_whole_network(setup_of, tmp_path):
-    setup = setup_of(quick(cached_crops=9))
-    crops, validation = cached(setup, tmp_path)
-    setup.network.eval()
-    with setup.source.sampler(0) as sampler:
+def test_cached_features_give_the_logits_of_the_whole_network(context_of, tmp_path):
+    context = context_of(quick(cached_crops=9))
+    crops, validation = cached(context, tmp_path)
+    context.network.eval()
+    with context.source.sampler(0) as sampler:
         drawn = sampler.batch(0, 9)
     assert crops.count == 9
     held_out = [crop for batch in validation.batches() for _, crop in batch]
     for cache, wanted in ((crops.training, drawn), (crops.validation, held_out)):
         assert len(cache) == len(wanted)
         for index, crop in enumerate(wanted):
-            values, labels = setup.source.tensors([crop])
+            values, labels = context.source.tensors([crop])
             features, found = cache.tensors([index], torch.device("cpu"))
             assert torch.equal(found, labels)
             with torch.no_grad():
-                logits = setup.network(values)
-                from_cache = setup.network.head(features, logits.shape[-2:])
+                logits = context.network(values)
+                from_cache = context.network.head(features, logits.shape[-2:])
             assert_allclose(from_cache, logits, atol=5e-3)
 
 
@@ -125,13 +125,13 @@ def test_features_on_disk_give_the_bytes_of_features_in_memory(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"memory", "disk"}
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(setup_of):
-    setup = setup_of(quick(batch_size=6), r=4, lora_dropout=0.0)
-    network = setup.network
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(context_of):
+    context = context_of(quick(batch_size=6), r=4, lora_dropout=0.0)
+    network = context.network
     network.add_lora()
     network.train()
-    with setup.source.sampler(0) as sampler:
-        values, labels = setup.source.tensors(sampler.batch(0, 6))
+    with context.source.sampler(0) as sampler:
+        values, labels = context.source.tensors(sampler.batch(0, 6))
 
     def gradient(parts):
         network.zero_grad()
@@ -230,15 +230,15 @@ def test_a_stage_without_a_gain_ends_early(train, monkeypatch):
 def test_the_time_is_kept(stage, minutes, train, monkeypatch):
     clock = Ticks(0.0)
 
-    def forward(meter, crops):
+    def forward(progress, crops):
         clock.now += crops / 4
 
-    def step(meter, losses):
-        clock.now += 3 if "LoRA" in meter._where else 0.3
+    def step(progress, losses):
+        clock.now += 3 if "LoRA" in progress._where else 0.3
 
-    monkeypatch.setattr(Meter, "validated", forward)
-    monkeypatch.setattr(Meter, "caching", forward)
-    monkeypatch.setattr(Meter, "step", step)
+    monkeypatch.setattr(TrainingProgress, "validated", forward)
+    monkeypatch.setattr(TrainingProgress, "caching", forward)
+    monkeypatch.setattr(TrainingProgress, "step", step)
     settings = quick(
         stage=stage, epochs=500, steps_per_epoch=20, minutes=minutes, batch_size=2, cached_crops=64
     )
@@ -259,7 +259,7 @@ def test_a_budget_gives_a_third_to_stage_one():
     assert budget.of_stage_one(is_last=True).has_room_for(500)
     assert not budget.of_the_rest().has_room_for(569), "saving takes time too"
     clock.now += 85
-    assert_allclose(first.share, 0.5)
+    assert_allclose(first.fraction, 0.5)
     assert Budget(None, clock).of_the_rest().has_room_for(1e9)
 
 
@@ -284,8 +284,10 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
         color_field.scene, few_labels, bands=None, options=LabelOptions(), settings=settings
     )
     assert data.folds > 1
-    setup = set_up(data, settings, {"backbone": backbone, "quantize": False}, torch.device("cpu"))
-    crops, validation = cached(setup, tmp_path)
+    context = build_context(
+        data, settings, {"backbone": backbone, "quantize": False}, torch.device("cpu")
+    )
+    crops, validation = cached(context, tmp_path)
     assert crops.count == 20
     assert len(crops.training_of) == len(crops.validation_of) == data.folds
     split = data.splits[0]

@@ -24,7 +24,7 @@ AS_THEY_ARE = Augmentation(scale=1.0)
 
 def sampler_over(*scenes, crop_px, share=0.25, seed=0, augmentation=AS_THEY_ARE):
     splits = split_scenes(
-        *zip(*scenes, strict=True), crop_px=crop_px, share=share, seed=seed
+        *zip(*scenes, strict=True), crop_px=crop_px, fraction=share, seed=seed
     ).scenes
     return Sampler(splits, crop_px=crop_px, augmentation=augmentation, seed=seed), splits
 

@@ -17,7 +17,7 @@ from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import Augmentation
-from geodinoseg.training.split.folds import fold_of_units, held_out_units
+from geodinoseg.training.split.folds import folds_of_groups, held_out_groups
 from geodinoseg.training.split.split import NEITHER, NEVER, split_scenes
 
 UTM = "EPSG:32633"
@@ -29,7 +29,7 @@ scenes_of_labels = st.tuples(
 
 def split_of(*pairs, crop_px, share=0.2, seed=0):
     scenes, labels = zip(*pairs, strict=True)
-    return split_scenes(scenes, labels, crop_px=crop_px, share=share, seed=seed)
+    return split_scenes(scenes, labels, crop_px=crop_px, fraction=share, seed=seed)
 
 
 def few_or_many(case, seed):
@@ -46,22 +46,22 @@ def few_or_many(case, seed):
 def test_a_quarter_of_each_class_and_more_is_left_to_train_on(units, classes, share, seed):
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 2000, (units, classes)) * rng.integers(0, 2, (units, 1))
-    chosen = held_out_units(counts, share=share, seed=seed)
+    chosen = held_out_groups(counts, fraction=share, seed=seed)
     assert chosen.shape == (units,)
     assert (counts[chosen].sum(axis=0) <= counts.sum(axis=0) * (0.75 + 1e-9)).all()
-    assert_array_equal(chosen, held_out_units(counts, share=share, seed=seed))
+    assert_array_equal(chosen, held_out_groups(counts, fraction=share, seed=seed))
 
 
 @given(share=st.floats(0.05, 0.5), classes=st.integers(1, 4), seed=st.integers(0, 10_000))
 def test_where_units_are_many_each_class_gets_about_its_share(share, classes, seed):
     rng = np.random.default_rng(seed)
     counts = rng.integers(100, 1000, (156, classes)) * rng.integers(0, 2, (156, classes))
-    taken = counts[held_out_units(counts, share=share, seed=seed)].sum(axis=0)
+    taken = counts[held_out_groups(counts, fraction=share, seed=seed)].sum(axis=0)
     assert_allclose(taken / counts.sum(axis=0), share, atol=0.05)
 
 
 def test_no_share_nothing_is_held_out():
-    assert not held_out_units(np.full((35, 2), 100), share=0, seed=1).any()
+    assert not held_out_groups(np.full((35, 2), 100), fraction=0, seed=1).any()
     split = split_of(patchy(130, 90, seed=0), crop_px=10, share=0)
     assert split.folds == 0
     assert (split.scenes[0].folds == NEVER).all()
@@ -72,7 +72,7 @@ def test_a_class_in_one_unit_alone_stays_in_training():
     counts[:, 1] = 0
     counts[17, 1] = 5000
     for seed in range(20):
-        chosen = held_out_units(counts, share=0.3, seed=seed)
+        chosen = held_out_groups(counts, fraction=0.3, seed=seed)
         assert chosen.any()
         assert not chosen[17]
 
@@ -82,7 +82,7 @@ def test_a_rare_class_in_two_units_is_on_both_sides():
     counts[:, 1] = 0
     counts[[8, 31], 1] = 3, 4
     for seed in range(20):
-        chosen = held_out_units(counts, share=0.05, seed=seed)
+        chosen = held_out_groups(counts, fraction=0.05, seed=seed)
         assert chosen[[8, 31]].sum() == 1
 
 
@@ -91,7 +91,7 @@ def test_no_fold_takes_all_of_a_class_and_folds_are_numbered_without_gaps(units,
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 900, (units, classes)) * rng.integers(0, 2, (units, classes))
     counts[(counts == 0).all(axis=1), 0] = 1
-    folds = fold_of_units(counts, most=8, seed=seed)
+    folds = folds_of_groups(counts, most=8, seed=seed)
     used = np.unique(folds[folds != NEVER])
     assert_array_equal(used, np.arange(len(used)))
     assert len(used) <= 8
@@ -321,4 +321,6 @@ def test_one_polygon_over_everything_is_cut_and_that_is_said(tmp_path):
     split = split_of((scene, labels), crop_px=20)
     assert split.folds == 1
     (warning,) = split.warnings
-    assert warning.startswith("100% of the labelled area lies in polygons that reach from training")
+    assert warning.startswith(
+        "100% of the labelled area lies in polygons that extend from training"
+    )

@@ -64,6 +64,7 @@ def test_what_was_logged_can_be_read_before_the_end(tmp_path):
 
 
 def test_without_tensorboard_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     for fails in (check_event_log, lambda: EventLog(tmp_path / "log")):
         with pytest.raises(ModelError, match=r"pip install geodinoseg\[tensorboard\]\.$"):

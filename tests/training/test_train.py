@@ -38,10 +38,10 @@ from geodinoseg.errors import (
 )
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.folder import load_model
+from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.training.head_stage import HeadStage
-from geodinoseg.training.optimizer import LABEL_SMOOTHING, rate_share, segmentation_loss
+from geodinoseg.training.optimizer import LABEL_SMOOTHING, rate_factor, segmentation_loss
 from geodinoseg.training.settings import Augmentation, TrainingSettings
 from geodinoseg.training.train import train_model
 
@@ -122,12 +122,12 @@ def test_where_nothing_is_labelled_the_loss_is_zero_and_can_be_stepped_on():
 
 @given(steps=st.integers(2, 5000))
 def test_the_rate_warms_up_to_all_and_falls_to_a_hundredth(steps):
-    shares = [rate_share(step, steps) for step in range(steps)]
+    shares = [rate_factor(step, steps) for step in range(steps)]
     peak = shares.index(1.0)
     assert shares[: peak + 1] == sorted(shares[: peak + 1])
     assert shares[peak:] == sorted(shares[peak:], reverse=True)
     assert min(shares[peak:]) >= 0.01
-    assert_allclose(rate_share(steps, steps), 0.01)
+    assert_allclose(rate_factor(steps, steps), 0.01)
 
 
 @pytest.mark.parametrize(
@@ -248,9 +248,9 @@ def test_a_loss_that_is_no_number_ends_the_training_and_loses_nothing(
         lambda logits, _: logits.sum() * (math.nan if next(calls) == 2 else 1.0),
     )
     small = load_model(small_model, device="cpu")
-    old = small.save(tmp_path / "field.model")
+    old = save_model(small, tmp_path / "field.model")
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
-    with pytest.raises(ModelError, match="no longer a number; give a smaller"):
+    with pytest.raises(ModelError, match="no longer finite; give a smaller"):
         train(overwrite=True, settings=quick(steps_per_epoch=8))
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     assert list(tmp_path.iterdir()) == [old]
@@ -262,7 +262,7 @@ def test_gradients_that_are_no_numbers_end_the_training(train, monkeypatch, tmp_
         "segmentation_loss",
         lambda logits, _: (logits - logits.detach()).abs().sqrt().sum() + 1,
     )
-    with pytest.raises(ModelError, match="no longer a number"):
+    with pytest.raises(ModelError, match="no longer finite"):
         train()
     assert not list(tmp_path.iterdir())
 
@@ -352,7 +352,7 @@ def test_a_published_backbone_keeps_its_own_statistics_for_8_bit_rgb(
         ("learning_rate", 0.0, "learning_rate=0.0: give a number above 0"),
         ("backbone_learning_rate", math.nan, "backbone_learning_rate=nan: give a number above 0"),
         ("weight_decay", -0.1, "weight_decay=-0.1: give 0 or more"),
-        ("validation_share", 0.6, "validation_share=0.6: give a share from 0 to 0.5"),
+        ("validation_share", 0.6, "validation_share=0.6: give a fraction from 0 to 0.5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_when_built(name, value, text):
@@ -405,7 +405,7 @@ def test_what_cannot_be_trained_is_refused_before_the_training(
 
 
 def test_a_model_that_is_there_is_kept_unless_it_may_be_replaced(train, tmp_path, small_model):
-    load_model(small_model, device="cpu").save(tmp_path / "field.model")
+    save_model(load_model(small_model, device="cpu"), tmp_path / "field.model")
     with pytest.raises(OutputExistsError, match="exists already"):
         train()
     train(overwrite=True, settings=quick(epochs=1, steps_per_epoch=1))

@@ -1,7 +1,7 @@
-"""Places: land that is trained on or held out as a whole, where it lies and what it shows.
+"""Blocks of scenes, each trained on or held out as a whole: their location and their labels.
 
-A place is a block of a scene. A last block that is narrower than a crop belongs to its neighbour,
-so that a crop over any pixel of a place fits into the place.
+A block is a square of a scene. A last one that is narrower than a crop is part of its neighbour,
+so that a crop over any pixel of a block fits into the block.
 """
 
 from __future__ import annotations
@@ -19,42 +19,43 @@ from pyproj.exceptions import ProjError
 
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.labels import Labels
+from geodinoseg.labels.polygon_source import PolygonSource
 from geodinoseg.rasters.scene import Scene
 
 _NO_LAND = 1e-4
-"""Of the smaller place: neighbours share a border, and rounding makes it an area."""
+"""Fraction of the smaller block: neighbours share a border, and rounding makes it an area."""
 _EDGE_POINTS = 8
-"""Points on each side of a footprint that are brought into another CRS."""
+"""Points on each side of a footprint that is transformed into another CRS."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """The places of all scenes of a training, numbered through."""
+class Blocks:
+    """The blocks of all scenes of a training, numbered consecutively."""
 
     scenes: tuple[Scene, ...]
-    """The scenes."""
-    labels: tuple[Any, ...]
-    """Their labels."""
+    labels: tuple[Labels, ...]
+    """Of each scene."""
     scene: NDArray[np.int64]
-    """(places,), the scene that each lies in."""
+    """(blocks,), index of the scene that each lies in."""
     bounds: NDArray[np.int64]
-    """(places, 4) pixels of its scene: first column, first row, end column, end row."""
+    """(blocks, 4) pixels of its scene: first column, first row, end column, end row."""
     counts: NDArray[np.int64]
-    """(places, classes) labelled pixels."""
-    of_block: tuple[NDArray[np.int64], ...]
-    """For each scene (block rows, block columns), the place of each block."""
+    """(blocks, classes) labelled pixels."""
+    at: tuple[NDArray[np.int64], ...]
+    """For each scene (square rows, square columns), the block that each square belongs to."""
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """(places,)."""
+        """(blocks,)."""
         return np.asarray(self.counts.any(axis=1))
 
     @cached_property
     def shared_land(self) -> NDArray[np.int64]:
-        """(pairs, 2): a labelled place, and a place of another scene that shows some of its land.
+        """(pairs, 2): a labelled block, and a block of another scene that shows some of its land.
 
-        Empty where nobody knows where scenes lie. Coordinates of scenes without CRS are taken to
-        be of one plane where all such scenes have a georeference.
+        Empty where no scene is georeferenced. Georeferenced scenes without a CRS are assumed to
+        share one coordinate system.
         """
         if len(self.scenes) == 1:
             return np.zeros((0, 2), dtype=np.int64)
@@ -75,7 +76,7 @@ class Places:
 
     @cached_property
     def footprints(self) -> NDArray[Any]:
-        """(places,) polygons on the ground, in the CRS of the first scene that has one."""
+        """(blocks,) polygons on the ground, in the CRS of the first scene that has one."""
         footprints = _boxes(self.bounds)
         first = next((s.geobox.crs for s in self.scenes if s.geobox.crs is not None), None)
         for index, scene in enumerate(self.scenes):
@@ -85,10 +86,10 @@ class Places:
 
     @cached_property
     def polygon_areas(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """What the polygons that the labels come from cover: polygon, place, and pixels.
+        """Pixels that each label polygon covers in each block: polygon, block, area.
 
-        Polygons of all scenes are numbered through; those to ignore are left out. Labels from a
-        raster know no polygons and have no entry.
+        Polygons are numbered consecutively over all scenes, without those to ignore. Labels from
+        a raster have no polygons and no entry.
         """
         parts, first = [], 0
         for index, labels in enumerate(self.labels):
@@ -100,18 +101,14 @@ class Places:
             covers = area > 0
             parts.append((first + polygon[covers], here[box[covers]], area[covers]))
             first += len(polygons)
-        polygon, place, area = (np.concatenate(values) for values in zip(*parts, strict=True))
-        return polygon, place, area
+        polygon, block, area = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return polygon, block, area
 
-    def cut_share(self, folds: NDArray[np.int64]) -> float:
-        """Share of the labelled area in polygons that lie in training and in validation.
-
-        Args:
-            folds: (places,) as `SplitScene.folds` has them.
-        """
-        polygon, place, area = self.polygon_areas
-        used = folds[place] > -2
-        polygon, fold, area = polygon[used], folds[place[used]], area[used]
+    def cut_fraction(self, folds: NDArray[np.int64]) -> float:
+        """Fraction of the labelled area in polygons that lie in several of the (blocks,) folds."""
+        polygon, block, area = self.polygon_areas
+        used = folds[block] > -2
+        polygon, fold, area = polygon[used], folds[block[used]], area[used]
         if not len(polygon):
             return 0.0
         low = np.full(polygon.max() + 1, np.iinfo(np.int64).max, dtype=np.int64)
@@ -122,7 +119,7 @@ class Places:
 
     @cached_property
     def planes(self) -> NDArray[np.int64]:
-        """(scenes,): 0 with a CRS, 1 with coordinates of none, -1 without a place."""
+        """(scenes,): 0 with a CRS, 1 georeferenced without a CRS, -1 not georeferenced."""
 
         def plane(geobox: GeoBox) -> int:
             return 0 if geobox.crs is not None else 1 if geobox.is_georeferenced else -1
@@ -130,53 +127,47 @@ class Places:
         return np.array([plane(scene.geobox) for scene in self.scenes], dtype=np.int64)
 
 
-def find_places(
+def find_blocks(
     scenes: Sequence[Scene],
-    labels: Sequence[Any],
+    labels: Sequence[Labels],
     counts: Sequence[NDArray[np.int64]],
     *,
     blocks_px: Sequence[int],
     crop_px: int,
-) -> Places:
-    """The places that blocks of scenes make.
+) -> Blocks:
+    """Join the squares of scenes to blocks; a last one narrower than a crop to its neighbour.
 
-    Args:
-        scenes: the scenes.
-        labels: of each; those from polygons keep polygons together.
-        counts: for each (block rows, block columns, classes) labelled pixels.
-        blocks_px: for each the side of a block.
-        crop_px: side of a crop; a last block narrower than it belongs to its neighbour.
+    counts are (square rows, square columns, classes) labelled pixels of each scene.
     """
-    numbers, of_block, bounds, sums = [], [], [], []
+    at, bounds, sums = [], [], []
     first = 0
-    for index, (scene, pixels, block_px) in enumerate(zip(scenes, counts, blocks_px, strict=True)):
+    for scene, pixels, block_px in zip(scenes, counts, blocks_px, strict=True):
         narrowest = min(crop_px, block_px)
         rows = _ends(scene.height, block_px, narrowest)
         cols = _ends(scene.width, block_px, narrowest)
         row = np.minimum(np.arange(pixels.shape[0]), len(rows) - 2)
         col = np.minimum(np.arange(pixels.shape[1]), len(cols) - 2)
-        place = row[:, None] * (len(cols) - 1) + col
+        block = row[:, None] * (len(cols) - 1) + col
         total = np.zeros(((len(rows) - 1) * (len(cols) - 1), pixels.shape[2]), dtype=np.int64)
-        np.add.at(total, place.ravel(), pixels.reshape(-1, pixels.shape[2]))
+        np.add.at(total, block.ravel(), pixels.reshape(-1, pixels.shape[2]))
         top, left = (axis.ravel() for axis in np.meshgrid(rows[:-1], cols[:-1], indexing="ij"))
         low, right = (axis.ravel() for axis in np.meshgrid(rows[1:], cols[1:], indexing="ij"))
-        numbers.append(np.full(len(total), index, dtype=np.int64))
-        of_block.append(first + place)
+        at.append(first + block)
         bounds.append(np.column_stack([left, top, right, low]))
         sums.append(total)
         first += len(total)
-    return Places(
+    return Blocks(
         scenes=tuple(scenes),
         labels=tuple(labels),
-        scene=np.concatenate(numbers),
+        scene=np.repeat(np.arange(len(sums), dtype=np.int64), [len(total) for total in sums]),
         bounds=np.concatenate(bounds),
         counts=np.concatenate(sums),
-        of_block=tuple(of_block),
+        at=tuple(at),
     )
 
 
 def _ends(length_px: int, block_px: int, narrowest: int) -> NDArray[np.int64]:
-    """Where places begin along an axis, and where the last ends."""
+    """Where blocks begin along an axis, and where the last ends."""
     starts = np.arange(0, length_px, block_px, dtype=np.int64)
     if len(starts) > 1 and length_px - starts[-1] < narrowest:
         starts = starts[:-1]
@@ -188,7 +179,7 @@ def _boxes(bounds: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _on_ground(boxes: NDArray[Any], geobox: GeoBox, crs: object) -> NDArray[Any]:
-    """Footprints of boxes of pixels; empty where the CRS has no place for them."""
+    """Footprints of boxes of pixels; empty where they cannot be transformed into the CRS."""
 
     def to_map(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = geobox.transform @ tuple(points.T)
@@ -209,12 +200,9 @@ def _on_ground(boxes: NDArray[Any], geobox: GeoBox, crs: object) -> NDArray[Any]
     return np.asarray(ground, dtype=object)
 
 
-def _polygons_of(labels: Any) -> NDArray[Any]:
-    """Polygons of labels in the pixels of their scene; none where they come from a raster."""
-    source = getattr(labels, "source", None)
-    polygons = getattr(source, "polygons", None)
-    if polygons is None:
+def _polygons_of(labels: Labels) -> NDArray[Any]:
+    """Polygons of labels in pixels of their scene, without those to ignore; none of a raster."""
+    source = labels.source
+    if not isinstance(source, PolygonSource):
         return np.zeros(0, dtype=object)
-    class_indices = getattr(source, "class_indices", None)
-    used = slice(None) if class_indices is None else np.asarray(class_indices) != IGNORE
-    return np.asarray(polygons, dtype=object)[used]
+    return np.asarray(source.polygons[source.class_indices != IGNORE])

@@ -1,4 +1,4 @@
-"""Which units of labelled land are held out: about a share of each class, or each once in folds."""
+"""Which groups of blocks are held out: a fraction of each class for good, or each group once."""
 
 from __future__ import annotations
 
@@ -6,77 +6,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 3
-"""Times that each unit is looked at; the second and third only polish."""
-_STARTS, _MANY_UNITS = 8, 500
-"""Random orders that are tried; one will do where units are many."""
+"""Times that each group is looked at; the second and third only polish."""
+_STARTS, _MANY_GROUPS = 8, 500
+"""Random orders that are tried; one will do where groups are many."""
 _MOST_OF_A_CLASS = 0.5
-"""That is held out to come close to the wanted share."""
+"""Fraction that is held out to come close to the wanted one."""
 _MOST_OF_A_RARE_CLASS = 0.75
-"""That is held out where a class would not be checked at all otherwise."""
+"""Fraction that is held out where a class would not be checked at all otherwise."""
 
 
-def held_out_units(counts: NDArray[np.int64], *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose units for validation so that every class has about its share of pixels there.
+def held_out_groups(counts: NDArray[np.int64], *, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Choose groups for validation so that about the same fraction of every class is there.
 
-    Units are taken in a random order where that brings the classes closer to their shares, and
+    Groups are taken in a random order where that brings the classes closer to the fraction, and
     given back in later rounds where that does; never is more than half of a class taken so. Then
-    a class that got nothing gets the unit that takes least of the others, as long as a quarter of
+    a class that got nothing gets the group that takes least of the others, as long as a quarter of
     each class stays. The best of several orders counts.
 
-    Args:
-        counts: (units, classes) labelled pixels.
-        share: share of each class's pixels to hold out, 0 to 0.5.
-        seed: of the random orders.
-
-    Returns:
-        (units,) bool, True for validation.
+    counts are (groups, classes) labelled pixels; the result is (groups,), True for validation.
     """
     totals = np.maximum(counts.sum(axis=0), 1)
-    shares = counts / totals
+    parts = counts / totals
     rng = np.random.default_rng(seed)
     best, best_rank = np.zeros(len(counts), dtype=np.bool_), (np.inf, np.inf)
-    for _ in range(_STARTS if len(counts) <= _MANY_UNITS else 1):
-        chosen = _with_rare_classes(shares, _near_share(shares, share, rng), share)
-        taken = shares[chosen].sum(axis=0)
-        missing = int(((taken == 0) & (shares.sum(axis=0) > 0)).sum()) if share else 0
-        rank = (missing, _distance(taken, share))
+    for _ in range(_STARTS if len(counts) <= _MANY_GROUPS else 1):
+        chosen = _with_rare_classes(parts, _near_fraction(parts, fraction, rng), fraction)
+        taken = parts[chosen].sum(axis=0)
+        missing = int(((taken == 0) & (parts.sum(axis=0) > 0)).sum()) if fraction else 0
+        rank = (missing, _distance(taken, fraction))
         if rank < best_rank:
             best, best_rank = chosen, rank
     return best
 
 
-def fold_of_units(counts: NDArray[np.int64], *, most: int, seed: int) -> NDArray[np.int64]:
-    """Sort units into folds of about the same pixels of each class.
+def folds_of_groups(counts: NDArray[np.int64], *, most: int, seed: int) -> NDArray[np.int64]:
+    """Sort groups into folds of about the same pixels of each class.
 
-    A unit that alone has a class stays in training always, and so does one that would leave a
+    A group that alone has a class stays in training always, and so does one that would leave a
     class without training pixels in whatever fold it is.
 
-    Args:
-        counts: (units, classes) labelled pixels.
-        most: of folds; as many as there are units where these are fewer.
-        seed: of the order in which units of one size come.
-
-    Returns:
-        (units,) fold from 0; -1 where a unit is never held out.
+    counts are (groups, classes) labelled pixels, most the number of folds; the result is
+    (groups,) fold from 0, -1 where a group is never held out.
     """
     totals = counts.sum(axis=0)
-    shares = counts / np.maximum(totals, 1)
+    parts = counts / np.maximum(totals, 1)
     may = ~((counts == totals) & (counts > 0)).any(axis=1)
     folds = np.full(len(counts), -1, dtype=np.int64)
     number = min(most, int(may.sum()))
     held = np.zeros((number, counts.shape[1]), dtype=np.int64)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(may))
-    order = order[np.argsort(-shares[order].sum(axis=1), kind="stable")]
-    for unit in order.tolist():
-        leaves = ((held + counts[unit] < totals) | (counts[unit] == 0)).all(axis=1)
+    order = order[np.argsort(-parts[order].sum(axis=1), kind="stable")]
+    for group in order.tolist():
+        leaves = ((held + counts[group] < totals) | (counts[group] == 0)).all(axis=1)
         if not leaves.any():
             continue
-        # What the sum of squares grows by; of equals the fold with fewest units.
-        growth = (held / np.maximum(totals, 1)) @ shares[unit]
+        # What the sum of squares grows by; of equals the fold with fewest groups.
+        growth = (held / np.maximum(totals, 1)) @ parts[group]
         members = np.bincount(folds[folds >= 0], minlength=number)
         keys = np.lexsort((members, growth, ~leaves))
-        folds[unit] = keys[0]
-        held[keys[0]] += counts[unit]
+        folds[group] = keys[0]
+        held[keys[0]] += counts[group]
     return renumbered(folds)
 
 
@@ -86,36 +75,36 @@ def renumbered(folds: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(folds >= 0, np.searchsorted(kept, folds), folds)
 
 
-def _near_share(
-    shares: NDArray[np.float64], share: float, rng: np.random.Generator
+def _near_fraction(
+    parts: NDArray[np.float64], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    taken = np.zeros(shares.shape[1], dtype=np.float64)
-    chosen = np.zeros(len(shares), dtype=np.bool_)
-    for unit in np.tile(rng.permutation(len(shares)), _ROUNDS).tolist():
-        after = taken - shares[unit] if chosen[unit] else taken + shares[unit]
+    taken = np.zeros(parts.shape[1], dtype=np.float64)
+    chosen = np.zeros(len(parts), dtype=np.bool_)
+    for group in np.tile(rng.permutation(len(parts)), _ROUNDS).tolist():
+        after = taken - parts[group] if chosen[group] else taken + parts[group]
         allowed = (after <= _MOST_OF_A_CLASS + 1e-9).all()
-        if allowed and _distance(after, share) < _distance(taken, share):
+        if allowed and _distance(after, fraction) < _distance(taken, fraction):
             taken = after
-            chosen[unit] = not chosen[unit]
+            chosen[group] = not chosen[group]
     return chosen
 
 
 def _with_rare_classes(
-    shares: NDArray[np.float64], chosen: NDArray[np.bool_], share: float
+    parts: NDArray[np.float64], chosen: NDArray[np.bool_], fraction: float
 ) -> NDArray[np.bool_]:
-    if not share:
+    if not fraction:
         return chosen
     chosen = chosen.copy()
-    for channel in range(shares.shape[1]):
-        holders = np.flatnonzero((shares[:, channel] > 0) & ~chosen)
-        if not len(holders) or (shares[chosen, channel] > 0).any():
+    for class_index in range(parts.shape[1]):
+        holders = np.flatnonzero((parts[:, class_index] > 0) & ~chosen)
+        if not len(holders) or (parts[chosen, class_index] > 0).any():
             continue
-        after = (shares[chosen].sum(axis=0) + shares[holders]).max(axis=1)
+        after = (parts[chosen].sum(axis=0) + parts[holders]).max(axis=1)
         if after.min() <= _MOST_OF_A_RARE_CLASS:
             chosen[holders[after.argmin()]] = True
     return chosen
 
 
-def _distance(taken: NDArray[np.float64], share: float) -> float:
-    """From what is wanted: squares, so that no class is far off for the others' sake."""
-    return float(((taken - share) ** 2).sum())
+def _distance(taken: NDArray[np.float64], fraction: float) -> float:
+    """Sum of squares, so that no class is far off for the others' sake."""
+    return float(((taken - fraction) ** 2).sum())

@@ -1,4 +1,4 @@
-"""Units: which labelled places go to one side of a split together."""
+"""Groups of labelled blocks that go to one side of a split together."""
 
 from __future__ import annotations
 
@@ -6,55 +6,49 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geodinoseg.training.split.blocks import Places
+from geodinoseg.training.split.blocks import Blocks
 
 _LARGEST_CELL = 8
-"""Places along a side of a ground cell, at most."""
-_LARGEST_UNIT = 1 / 3
-"""Of all labelled pixels: where so much hangs together, it is cut after all."""
+"""Blocks along a side of a ground cell, at most."""
+_LARGEST_GROUP = 1 / 3
+"""Of all labelled pixels; a larger group is divided after all."""
 _HOLDERS = 2
-"""Units that a class needs, to be trained on and checked."""
+"""Groups that a class needs, to be trained on and checked."""
 _LARGEST_PART = 1.5
-"""Times an equal part of the labelled pixels, that units are joined to."""
+"""Groups are joined up to so many times an equal part of the labelled pixels."""
 
 
-def units_of(places: Places, *, fewest: int) -> NDArray[np.int64]:
-    """Which labelled places go to one side together.
+def group_blocks(blocks: Blocks, *, fewest: int) -> NDArray[np.int64]:
+    """Find labelled blocks that go to one side together.
 
-    Places of several scenes that show the same land are one unit; where scenes overlap like
-    tiles of a roof, land is cut into square cells of several places instead. Then places that
-    share polygons are joined, those first that share most, as long as `fewest` units are left
-    and none comes to hold far more than its part.
-
-    Args:
-        places: all of them.
-        fewest: units that are needed.
-
-    Returns:
-        (places,) number of the unit; -1 where nothing is labelled.
+    Blocks of several scenes that show the same land are one group; where scenes overlap like
+    tiles of a roof, land is cut into square cells of several blocks instead. Then blocks that
+    share polygons are joined, those first that share most, as long as `fewest` groups are left
+    and none comes to hold far more than its part. The result is (blocks,) number of the group, -1
+    where nothing is labelled.
     """
-    land = places.shared_land[places.is_labelled[places.shared_land[:, 1]]]
-    units = _numbered(places, _components(len(places.scene), land))
-    if units.max(initial=-1) + 1 < fewest or not _is_even(places, units):
-        units = _cells(places, fewest) if len(land) else units
-    return _joined(places, units, fewest)
+    land = blocks.shared_land[blocks.is_labelled[blocks.shared_land[:, 1]]]
+    groups = _numbered(blocks, _components(len(blocks.scene), land))
+    if groups.max(initial=-1) + 1 < fewest or not _is_even(blocks, groups):
+        groups = _cells(blocks, fewest) if len(land) else groups
+    return _joined(blocks, groups, fewest)
 
 
-def per_unit(counts: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(units, classes) labelled pixels, from those of places and the unit of each, or -1."""
-    sums = np.zeros((units.max(initial=-1) + 1, counts.shape[1]), dtype=np.int64)
-    np.add.at(sums, units[units >= 0], counts[units >= 0])
+def sum_by_group(counts: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(groups, classes) labelled pixels, from those of blocks and the group of each, or -1."""
+    sums = np.zeros((groups.max(initial=-1) + 1, counts.shape[1]), dtype=np.int64)
+    np.add.at(sums, groups[groups >= 0], counts[groups >= 0])
     return sums
 
 
-def _joined(places: Places, units: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
-    """Units that share polygons made one, while enough are left, for each class too."""
-    counts = per_unit(places.counts, units)
-    most = counts.sum() * min(_LARGEST_UNIT, _LARGEST_PART / fewest)
+def _joined(blocks: Blocks, groups: NDArray[np.int64], fewest: int) -> NDArray[np.int64]:
+    """Groups that share polygons made one, while enough are left, for each class too."""
+    counts = sum_by_group(blocks.counts, groups)
+    most = counts.sum() * min(_LARGEST_GROUP, _LARGEST_PART / fewest)
     holders = (counts > 0).sum(axis=0)
     parent = list(range(len(counts)))
     left = len(counts)
-    for first, second in _shared_polygons(places, units):
+    for first, second in _shared_polygons(blocks, groups):
         one, other = _root(parent, first), _root(parent, second)
         both = counts[one] + counts[other]
         if left <= fewest or one == other or both.sum() > most:
@@ -65,14 +59,14 @@ def _joined(places: Places, units: NDArray[np.int64], fewest: int) -> NDArray[np
         counts[one], parent[other] = both, one
         holders -= fewer
         left -= 1
-    roots = np.array([_root(parent, unit) for unit in range(len(parent))], dtype=np.int64)
-    return _numbered(places, np.where(units >= 0, roots[units], -1) if len(roots) else units)
+    roots = np.array([_root(parent, group) for group in range(len(parent))], dtype=np.int64)
+    return _numbered(blocks, np.where(groups >= 0, roots[groups], -1) if len(roots) else groups)
 
 
-def _shared_polygons(places: Places, units: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Pairs of units that polygons lie in, by the area that a cut would leave on one side."""
-    polygon, place, area = places.polygon_areas
-    keys = np.column_stack([polygon, units[place]])
+def _shared_polygons(blocks: Blocks, groups: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Pairs of groups that share polygons, by the area that a cut would leave on one side."""
+    polygon, block, area = blocks.polygon_areas
+    keys = np.column_stack([polygon, groups[block]])
     parts, index = np.unique(keys, axis=0, return_inverse=True)
     areas = np.bincount(index.reshape(-1), weights=area)
     lost: dict[tuple[int, int], float] = {}
@@ -82,40 +76,40 @@ def _shared_polygons(places: Places, units: NDArray[np.int64]) -> list[tuple[int
     return sorted(lost, key=lambda pair: (-lost[pair], pair))
 
 
-def _is_even(places: Places, units: NDArray[np.int64]) -> bool:
-    """Whether no unit holds much more of the labels than a single place must."""
-    pixels = places.counts.sum(axis=1)
-    sums = np.bincount(units[units >= 0], weights=pixels[units >= 0])
-    return bool(sums.max(initial=0) <= max(_LARGEST_UNIT * pixels.sum(), pixels.max()))
+def _is_even(blocks: Blocks, groups: NDArray[np.int64]) -> bool:
+    """Whether no group holds much more of the labels than a single block must."""
+    pixels = blocks.counts.sum(axis=1)
+    sums = np.bincount(groups[groups >= 0], weights=pixels[groups >= 0])
+    return bool(sums.max(initial=0) <= max(_LARGEST_GROUP * pixels.sum(), pixels.max()))
 
 
-def _cells(places: Places, fewest: int) -> NDArray[np.int64]:
-    """Units by the square of land that the middle of a place lies in, as large as serves."""
-    centroids = shapely.centroid(places.footprints)
+def _cells(blocks: Blocks, fewest: int) -> NDArray[np.int64]:
+    """Groups by the ground cell of a block's centre; cells are as large as `fewest` allows."""
+    centroids = shapely.centroid(blocks.footprints)
     middles = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
-    side = float(np.sqrt(np.median(shapely.area(places.footprints))))
+    side = float(np.sqrt(np.median(shapely.area(blocks.footprints))))
     across = _LARGEST_CELL
     while True:
         cells = np.column_stack(
-            [places.planes[places.scene], np.nan_to_num(middles) // (across * side)]
+            [blocks.planes[blocks.scene], np.nan_to_num(middles) // (across * side)]
         )
         _, cell = np.unique(cells, axis=0, return_inverse=True)
-        units = _numbered(places, cell.reshape(-1))
-        if across == 1 or units.max() + 1 >= fewest:
-            return units
+        groups = _numbered(blocks, cell.reshape(-1))
+        if across == 1 or groups.max() + 1 >= fewest:
+            return groups
         across //= 2
 
 
-def _numbered(places: Places, groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Groups of labelled places without gaps in their numbers; -1 where nothing is labelled."""
-    units = np.full(len(groups), -1, dtype=np.int64)
-    labelled = places.is_labelled
-    units[labelled] = np.unique(groups[labelled], return_inverse=True)[1]
-    return units
+def _numbered(blocks: Blocks, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(blocks,) group of each labelled block from 0 without gaps, one for each key; else -1."""
+    groups = np.full(len(keys), -1, dtype=np.int64)
+    labelled = blocks.is_labelled
+    groups[labelled] = np.unique(keys[labelled], return_inverse=True)[1]
+    return groups
 
 
 def _root(parent: list[int], node: int) -> int:
-    """The node that stands for a set; whoever is asked on the way is led there directly."""
+    """The root of a node in a union-find forest, with path halving."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -123,7 +117,7 @@ def _root(parent: list[int], node: int) -> int:
 
 
 def _components(nodes: int, edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(nodes,) the least node that edges lead to: labels run along all edges until none falls."""
+    """(nodes,) the smallest node of the connected component of each."""
     least = np.arange(nodes, dtype=np.int64)
     while True:
         lower = least.copy()

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.legend import Legend
+from geodinoseg.labels.labels import Labels
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.training.split.blocks import Places, find_places
-from geodinoseg.training.split.folds import fold_of_units, held_out_units, renumbered
-from geodinoseg.training.split.groups import per_unit, units_of
+from geodinoseg.training.split.blocks import Blocks, find_blocks
+from geodinoseg.training.split.folds import folds_of_groups, held_out_groups, renumbered
+from geodinoseg.training.split.groups import group_blocks, sum_by_group
 from geodinoseg.windows import Window
 
 NEVER, NEITHER = -1, -2
-"""In `SplitScene.folds`: trained on in every fold; in no part at all, a buffer."""
+"""In `SplitScene.folds`: trained on in every fold; in neither part, a buffer."""
 
 _NO_FOLD = np.iinfo(np.int16).min
-_FEWEST_UNITS = 10
-"""Of labelled land for a fixed part; a split of fewer is far from the share that was asked for."""
+_FEWEST_GROUPS = 10
+"""For a fixed validation part; a split of fewer is far from the requested fraction."""
 _MOST_FOLDS = 8
 _FEWEST_FOLDS = 2
 _WARN_CUT = 0.1
-"""Of the labelled area, in polygons that lie on both sides."""
-
-
-class SceneLabels(Protocol):
-    """What training asks of labels; see `labels.open_labels`."""
-
-    @property
-    def legend(self) -> Legend:
-        """The classes."""
-
-    def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) channel of each pixel, IGNORE where there is no label."""
-
-    def class_blocks(self, block_px: int) -> NDArray[np.int64]:
-        """(block rows, block columns, classes) labelled pixels of each class in each block."""
+"""Fraction of the labelled area in polygons that lie on both sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +32,7 @@ class SplitScene:
     """A scene with its labels, cut into square blocks for training and for validation."""
 
     scene: Scene
-    """The pixels."""
-    labels: SceneLabels
-    """What is known of them."""
+    labels: Labels
     block_px: int
     """Side of a block; the last ones end at the scene's edge. At least a crop, unless the scene
     is smaller than two crops."""
@@ -74,15 +57,11 @@ class SplitScene:
         return np.asarray(self.folds == (_NO_FOLD if fold is None else fold))
 
     def trains(self, fold: int | None) -> NDArray[np.bool_]:
-        """(block rows, block columns), True where a block may be trained on; None: everywhere."""
+        """(block rows, block columns), True where a block trains; everywhere for None."""
         return ~self._barred(fold)
 
     def in_held_out(self, window: Window, fold: int | None) -> NDArray[np.bool_]:
-        """Pixels of a window that are not for training: in a held-out block, or in neither part.
-
-        Returns:
-            (height, width) bool.
-        """
+        """(height, width) bool, True in a held-out block or in one that is in neither part."""
         rows = np.arange(window.row_off, window.row_end) // self.block_px
         cols = np.arange(window.col_off, window.col_end) // self.block_px
         return np.asarray(self._barred(fold)[np.ix_(rows, cols)])
@@ -110,106 +89,107 @@ class Split:
     """All scenes of a training, split together."""
 
     scenes: tuple[SplitScene, ...]
-    """Each scene with its blocks."""
     folds: int
     """0 where nothing is held out; 1 with one fixed validation part, fold 0; more for
     cross-validation, where every fold is held out once."""
     warnings: tuple[str, ...] = ()
-    """What makes its scores flatter, a line each."""
+    """Why its scores are optimistic, a line each."""
 
 
 def split_scenes(
     scenes: Sequence[Scene],
-    labels: Sequence[SceneLabels],
+    labels: Sequence[Labels],
     *,
     crop_px: int,
-    share: float,
+    fraction: float,
     seed: int,
 ) -> Split:
     """Cut scenes into blocks and hold some out: for good, or each once in cross-validation.
 
-    Blocks are two crops a side, or one where few of those have labels. With 10 units of labelled
-    land or more, a fixed part holds about `share` of each class, over all scenes together. With
-    fewer, or where a class that occurs in several places cannot be on both sides, labelled land
-    is sorted into at most 8 folds. A place that alone holds a class is never held out.
+    Blocks are two crops a side, or one where few of those have labels. With 10 groups of labelled
+    blocks or more, a fixed part holds about `fraction` of each class, over all scenes together.
+    With fewer, or where a class that occurs in several groups cannot be on both sides, groups are
+    sorted into at most 8 folds. A group that alone holds a class is never held out.
 
     No tile shows land of both parts: blocks are never smaller than a crop, a last block narrower
     than a crop goes with its neighbour, and a block that shows land of another scene's held-out
-    block is in neither part. Only a scene smaller than two crops is cut into smaller blocks,
-    where nothing else can be held out; that is said. Labels of one polygon stay on one side where
-    that leaves land enough to choose from; a label raster knows no polygons. The share of the
-    labelled area in polygons that are cut all the same is said where it is above a tenth.
+    block is in neither part. Only a scene smaller than two crops is cut into smaller blocks, with
+    a warning, where nothing else can be held out. Labels of one polygon stay on one side where
+    that leaves enough groups to choose from; a label raster has no polygons. A warning tells the
+    fraction of the labelled area in polygons that are cut all the same, if it exceeds a tenth.
 
     Args:
         scenes: with the same classes and bands.
         labels: of each, on its grid.
         crop_px: side of a training crop and of a validation tile.
-        share: share of each class's labelled pixels to hold out, 0 to 0.5.
+        fraction: of each class's labelled pixels to hold out, 0 to 0.5.
         seed: of the choice.
     """
     finest = [source.class_blocks(crop_px) for source in labels]
-    whole = [crop_px] * len(scenes)
-    double = [2 * crop_px] * len(scenes)
+    single, double = [crop_px] * len(scenes), [2 * crop_px] * len(scenes)
     coarse = [_coarser(counts) for counts in finest]
-    places = find_places(scenes, labels, coarse, blocks_px=double, crop_px=crop_px)
-    if share == 0:
-        return _split(places, double, coarse, np.full(len(places.scene), NEVER, dtype=np.int64))
-    fine = find_places(scenes, labels, finest, blocks_px=whole, crop_px=crop_px)
-    folds = _fixed(places, share, seed, in_both=_several(fine))
+    large = find_blocks(scenes, labels, coarse, blocks_px=double, crop_px=crop_px)
+    if fraction == 0:
+        return _split(large, double, coarse, _never(large))
+    small = find_blocks(scenes, labels, finest, blocks_px=single, crop_px=crop_px)
+    folds = _fixed(large, fraction, seed, in_both=_several(small))
     if folds is not None:
-        return _split(places, double, coarse, folds)
-    for part in (_fixed_part, _crossed_part):
-        folds = part(fine, share, seed)
+        return _split(large, double, coarse, folds)
+    for choose in (_fixed_part, _crossed_part):
+        folds = choose(small, fraction, seed)
         if folds is not None:
-            return _split(fine, whole, finest, folds)
-    smaller = _smaller_blocks(scenes, labels, crop_px=crop_px, share=share, seed=seed)
-    if smaller is not None:
-        return smaller
-    return _split(fine, whole, finest, np.full(len(fine.scene), NEVER, dtype=np.int64))
+            return _split(small, single, finest, folds)
+    smaller = _smaller_blocks(scenes, labels, crop_px=crop_px, fraction=fraction, seed=seed)
+    return smaller or _split(small, single, finest, _never(small))
+
+
+def _never(blocks: Blocks) -> NDArray[np.int64]:
+    return np.full(len(blocks.scene), NEVER, dtype=np.int64)
 
 
 def _smaller_blocks(
     scenes: Sequence[Scene],
-    labels: Sequence[SceneLabels],
+    labels: Sequence[Labels],
     *,
     crop_px: int,
-    share: float,
+    fraction: float,
     seed: int,
 ) -> Split | None:
-    """Small scenes cut into blocks of half a crop, or of a quarter; None where that is no use."""
+    """A split with small scenes in blocks of a half or a quarter of a crop; None if impossible."""
     is_small = [min(scene.height, scene.width) < 2 * crop_px for scene in scenes]
     if not any(is_small):
         return None
     tried = []
     for parts in (2, 4):
-        blocks = [max(crop_px // parts, 1) if small else crop_px for small in is_small]
-        counts = [source.class_blocks(px) for source, px in zip(labels, blocks, strict=True)]
-        places = find_places(scenes, labels, counts, blocks_px=blocks, crop_px=crop_px)
-        tried.append((places, blocks, counts))
-    for part in (_fixed_part, _crossed_part):
-        for places, blocks, counts in tried:
-            folds = part(places, share, seed)
+        sides = [max(crop_px // parts, 1) if small else crop_px for small in is_small]
+        counts = [source.class_blocks(px) for source, px in zip(labels, sides, strict=True)]
+        blocks = find_blocks(scenes, labels, counts, blocks_px=sides, crop_px=crop_px)
+        tried.append((blocks, sides, counts))
+    for choose in (_fixed_part, _crossed_part):
+        for blocks, sides, counts in tried:
+            folds = choose(blocks, fraction, seed)
             if folds is not None:
                 text = (
                     f"{scenes[is_small.index(True)].path}: is smaller than two crops of {crop_px} "
-                    f"px, so tiles show land of training and of validation, and the scores "
-                    f"flatter; give a larger scene, or a smaller --crop."
+                    f"px, so training and validation tiles show the same land and the scores are "
+                    f"optimistic; give a larger scene, or a smaller --crop."
                 )
-                split = _split(places, blocks, counts, folds)
+                split = _split(blocks, sides, counts, folds)
                 return replace(split, warnings=(text, *split.warnings))
     return None
 
 
 def _split(
-    places: Places,
+    blocks: Blocks,
     blocks_px: Sequence[int],
     counts: Sequence[NDArray[np.int64]],
     folds: NDArray[np.int64],
 ) -> Split:
-    cut = places.cut_share(folds) if (folds >= 0).any() else 0.0
+    cut = blocks.cut_fraction(folds) if (folds >= 0).any() else 0.0
     text = (
-        f"{cut:.0%} of the labelled area lies in polygons that reach from training into "
-        f"validation, so the scores flatter a little; more and smaller polygons would part better."
+        f"{cut:.0%} of the labelled area lies in polygons that extend from training into "
+        f"validation blocks, so the scores are slightly optimistic; more and smaller polygons "
+        f"separate better."
     )
     split = [
         SplitScene(
@@ -217,10 +197,10 @@ def _split(
             labels=labels,
             block_px=px,
             counts=pixels,
-            folds=folds[of_block].astype(np.int16),
+            folds=folds[at].astype(np.int16),
         )
-        for scene, labels, px, pixels, of_block in zip(
-            places.scenes, places.labels, blocks_px, counts, places.of_block, strict=True
+        for scene, labels, px, pixels, at in zip(
+            blocks.scenes, blocks.labels, blocks_px, counts, blocks.at, strict=True
         )
     ]
     return Split(
@@ -230,78 +210,74 @@ def _split(
     )
 
 
-def _fixed_part(places: Places, share: float, seed: int) -> NDArray[np.int64] | None:
-    return _fixed(places, share, seed, in_both=_several(places))
+def _fixed_part(blocks: Blocks, fraction: float, seed: int) -> NDArray[np.int64] | None:
+    return _fixed(blocks, fraction, seed, in_both=_several(blocks))
 
 
-def _several(places: Places) -> NDArray[np.bool_]:
-    """(classes,), True for classes that occur in several units."""
-    counts = per_unit(places.counts, units_of(places, fewest=_FEWEST_UNITS))
+def _several(blocks: Blocks) -> NDArray[np.bool_]:
+    """(classes,), True for classes that occur in several groups."""
+    counts = sum_by_group(blocks.counts, group_blocks(blocks, fewest=_FEWEST_GROUPS))
     return np.asarray((counts > 0).sum(axis=0) > 1)
 
 
 def _fixed(
-    places: Places, share: float, seed: int, *, in_both: NDArray[np.bool_]
+    blocks: Blocks, fraction: float, seed: int, *, in_both: NDArray[np.bool_]
 ) -> NDArray[np.int64] | None:
-    """(places,) fold 0 where held out for good; None where that does not serve every class.
+    """(blocks,) fold 0 where held out for good; None where that does not serve every class.
 
-    Args:
-        places: whose labelled units are chosen from.
-        share: of each class to hold out.
-        seed: of the choice.
-        in_both: (classes,), True for those that must train and validate.
+    in_both is (classes,), True for classes that must train and validate.
     """
-    units = units_of(places, fewest=_FEWEST_UNITS)
-    counts = per_unit(places.counts, units)
-    if len(counts) < _FEWEST_UNITS:
+    groups = group_blocks(blocks, fewest=_FEWEST_GROUPS)
+    counts = sum_by_group(blocks.counts, groups)
+    if len(counts) < _FEWEST_GROUPS:
         return None
-    chosen = held_out_units(counts, share=share, seed=seed)
-    folds = np.where((units >= 0) & chosen[units], 0, NEVER)
+    chosen = held_out_groups(counts, fraction=fraction, seed=seed)
+    folds = np.where((groups >= 0) & chosen[groups], 0, NEVER)
     # Training land that shows held-out land.
-    other = places.shared_land[folds[places.shared_land[:, 0]] == 0, 1]
+    other = blocks.shared_land[folds[blocks.shared_land[:, 0]] == 0, 1]
     folds[other[folds[other] != 0]] = NEITHER
-    training = places.counts[folds == NEVER].any(axis=0)
-    validation = places.counts[folds == 0].any(axis=0)
+    training = blocks.counts[folds == NEVER].any(axis=0)
+    validation = blocks.counts[folds == 0].any(axis=0)
     serves = (training | ~counts.any(axis=0)) & (validation | ~in_both)
     return folds if serves.all() and validation.any() else None
 
 
-def _crossed_part(places: Places, _: float, seed: int) -> NDArray[np.int64] | None:
-    """(places,) the fold in which each is held out; None where fewer than two can be."""
-    units = units_of(places, fewest=_MOST_FOLDS // 2)
-    by_unit = fold_of_units(per_unit(places.counts, units), most=_MOST_FOLDS, seed=seed)
-    folds = np.where(units >= 0, by_unit[units] if len(by_unit) else NEVER, NEVER)
-    folds = _apart(places, folds)
+def _crossed_part(blocks: Blocks, _: float, seed: int) -> NDArray[np.int64] | None:
+    """(blocks,) the fold in which each is held out; None where fewer than two can be."""
+    groups = group_blocks(blocks, fewest=_MOST_FOLDS // 2)
+    by_group = folds_of_groups(sum_by_group(blocks.counts, groups), most=_MOST_FOLDS, seed=seed)
+    folds = np.where(groups >= 0, by_group[groups] if len(by_group) else NEVER, NEVER)
+    folds = _apart(blocks, folds)
     used = folds != NEITHER
-    everywhere = places.counts[used].sum(axis=0)
+    everywhere = blocks.counts[used].sum(axis=0)
     for fold in range(int(folds.max(initial=NEVER)) + 1):
-        left = everywhere - places.counts[folds == fold].sum(axis=0)
+        left = everywhere - blocks.counts[folds == fold].sum(axis=0)
         if ((left == 0) & (everywhere > 0)).any():
             folds[folds == fold] = NEVER
     folds = renumbered(folds)
     return folds if folds.max(initial=NEVER) + 1 >= _FEWEST_FOLDS else None
 
 
-def _apart(places: Places, folds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Folds such that no land is in two: who shares most with others leaves, one by one.
+def _apart(blocks: Blocks, folds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Folds such that no land is in two: blocks that share most with others leave, one by one.
 
-    Unlabelled land that shows land of one fold goes with it, and into neither where of several.
+    Unlabelled blocks that show land of one fold go with it, and into neither part if of several.
     """
     folds = folds.copy()
-    labelled = places.is_labelled
-    pairs = places.shared_land
+    labelled = blocks.is_labelled
+    pairs = blocks.shared_land
     between = pairs[labelled[pairs[:, 1]]]
     while True:
         first, second = folds[between.T]
         clash = between[(first != second) & (first != NEITHER) & (second != NEITHER)]
         if not len(clash):
             break
-        # Not who trains in every fold: it may be the only one to show a class.
+        # Not blocks that train in every fold: they may be the only ones to show a class.
         leaving = clash[folds[clash[:, 0]] >= 0, 0]
         folds[np.bincount(leaving).argmax()] = NEITHER
-    for place, other in pairs[~labelled[pairs[:, 1]]].tolist():
-        if folds[place] >= 0 and folds[other] != folds[place]:
-            folds[other] = folds[place] if folds[other] == NEVER else NEITHER
+    for block, other in pairs[~labelled[pairs[:, 1]]].tolist():
+        if folds[block] >= 0 and folds[other] != folds[block]:
+            folds[other] = folds[block] if folds[other] == NEVER else NEITHER
     return folds
 
 

@@ -1,4 +1,4 @@
-"""From raw pixels to what the network takes: statistics of the bands, fixed at training time."""
+"""Statistics of the bands, measured at training time and saved with the model. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 
-# A speck of sun glint or a broken detector is no reason to leave the range that the network knows.
-_LARGEST = 10.0
+_BY_BAND = ("mean", "std", "low", "high")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandStatistics:
-    """How the bands of the training scenes are distributed; data, saved with the model.
+    """Distribution of the bands of the training scenes.
 
-    A pixel goes into the network as (value - mean) / std.
+    The network takes pixels as (value - mean) / std.
     """
 
     mean: tuple[float, ...]
@@ -38,26 +36,12 @@ class BandStatistics:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "low": list(self.low),
-            "high": list(self.high),
-            "dtype": self.dtype,
-        }
+        return {name: list(getattr(self, name)) for name in _BY_BAND} | {"dtype": self.dtype}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BandStatistics:
-        """What `to_json` wrote.
-
-        Raises:
-            ValueError: the lists differ in length, or a number is not finite or a std not above 0.
-            KeyError: a value is missing.
-        """
-        lists = {
-            name: tuple(float(value) for value in values[name])
-            for name in ("mean", "std", "low", "high")
-        }
+        """Read what `to_json` wrote; ValueError or KeyError if it is damaged."""
+        lists = {name: tuple(float(value) for value in values[name]) for name in _BY_BAND}
         if len({len(entries) for entries in lists.values()}) != 1 or not lists["mean"]:
             raise ValueError("the statistics of the bands differ in length")
         numbers = [value for entries in lists.values() for value in entries]
@@ -66,9 +50,9 @@ class BandStatistics:
         return cls(dtype=str(values["dtype"]), **lists)
 
     def with_rgb(self, mean: Sequence[float], std: Sequence[float]) -> BandStatistics:
-        """The same, with the RGB mean and deviation that a published backbone was trained with.
+        """The same, with the RGB mean and standard deviation of a published backbone's training.
 
-        Those are for 8-bit RGB, as shares of 255; other pixels keep their own statistics.
+        Those are for 8-bit RGB, as fractions of 255; other pixels keep their own statistics.
         """
         if self.dtype != "uint8" or len(self.mean) != 3:
             return self
@@ -84,17 +68,14 @@ def measure_statistics(
 ) -> BandStatistics:
     """Statistics of the valid pixels of samples of a scene.
 
-    Mean and deviation are taken between the 1st and the 99th percentile of each band, so that
-    glint and broken pixels do not move them; between its least and largest value where more than
+    Values are clipped to the 1st and the 99th percentile of each band, so that glint and broken
+    pixels do not move mean and standard deviation; to its least and largest value where more than
     98% of a band are one value. A constant band carries nothing: it goes in as 0.
 
     Args:
         samples: pixels (bands, height, width) and valid (height, width), as a scene reads them.
         dtype: type of the pixels, for the record.
         what: what is measured, for the message when there is nothing to measure.
-
-    Raises:
-        SceneError: no pixel holds data, or every band is constant.
     """
     taken = [pixels[:, valid] for pixels, valid in samples]
     values = np.concatenate(taken, axis=1).astype(np.float64) if taken else np.zeros((0, 0))
@@ -107,7 +88,7 @@ def measure_statistics(
     rare = low == high
     low = np.where(rare, values.min(axis=1), low)
     high = np.where(rare, values.max(axis=1), high)
-    # Not by the deviation: that of many times 0.1 is not 0 but 1e-17.
+    # Not by the standard deviation: that of many times 0.1 is not 0 but 1e-17.
     varies = high > low
     if not varies.any():
         raise SceneError(
@@ -122,24 +103,3 @@ def measure_statistics(
         high=tuple(high.tolist()),
         dtype=dtype,
     )
-
-
-def normalize(
-    pixels_BNHW: torch.Tensor, valid_BHW: torch.Tensor, mean_N: torch.Tensor, std_N: torch.Tensor
-) -> torch.Tensor:
-    """(value - mean) / std in float32, invalid pixels at the band's mean, that is 0.
-
-    Args:
-        pixels_BNHW: raw pixels, (batch, bands, height, width), any dtype.
-        valid_BHW: (batch, height, width) bool, True where the scene holds data.
-        mean_N: mean of each band, (bands,) float32.
-        std_N: deviation of each band, (bands,) float32.
-
-    Returns:
-        (batch, bands, height, width) float32 in [-10, 10].
-    """
-    values = pixels_BNHW.to(torch.float32)
-    values = (values - mean_N[:, None, None]) / std_N[:, None, None]
-    # `where`, not a product: 0 times NaN is NaN.
-    values = torch.where(valid_BHW[:, None], values, torch.zeros((), device=values.device))
-    return values.clamp_(-_LARGEST, _LARGEST)

@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 from numpy.testing import assert_allclose
 
 from geodinoseg.errors import SceneError
-from geodinoseg.model.normalization import BandStatistics, measure_statistics, normalize
+from geodinoseg.model.band_statistics import BandStatistics, measure_statistics
+from geodinoseg.model.segmentor import normalize
 
 STATISTICS = BandStatistics(
     mean=(10.0, 20.0), std=(2.0, 4.0), low=(1.0, 2.0), high=(30.0, 40.0), dtype="uint16"

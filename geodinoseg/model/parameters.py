@@ -1,0 +1,107 @@
+"""Parameters of the network, names of backbones and devices, and their checks. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from geodinoseg.errors import DeviceError, ModelError
+
+Size = Literal["small", "base", "large"]
+Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
+
+HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in get_args(Size)}
+"""The published backbone of each size."""
+
+DEFAULT_BLOCKS, DEFAULT_CHANNELS = 4, 512
+"""Of the CNN head."""
+
+PATCH_PX = 14
+"""Of the published backbones."""
+
+_COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
+_SWITCHES = ("linear_head", "quantize", "peft")
+_CHOICES = {"size": get_args(Size), "activation": get_args(Activation)}
+
+
+_DEVICE = re.compile(r"auto|(cpu|cuda)(:\d{1,2})?")
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Check arguments of `DinoV2Segmentor`, those that are given.
+
+    Raises:
+        ModelError: a value is invalid.
+    """
+    for name, value in _these(parameters, _COUNTS):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(f"{name}={value!r}: give a whole number of at least 1.")
+    for name, value in _these(parameters, _SWITCHES):
+        if not isinstance(value, bool):
+            raise ModelError(f"{name}={value!r}: give True or False.")
+    for name, value in _these(parameters, _CHOICES):
+        if value not in _CHOICES[name]:
+            raise ModelError(f"{name}={value!r}: give one of {', '.join(_CHOICES[name])}.")
+    if parameters.get("k_size", 1) % 2 == 0:
+        raise ModelError(
+            f"k_size={parameters['k_size']}: give an odd number, so that the shape is kept."
+        )
+    if not parameters.get("linear_head", True):
+        check_channels(
+            parameters.get("channels", DEFAULT_CHANNELS), parameters.get("n_block", DEFAULT_BLOCKS)
+        )
+    dropout = parameters.get("lora_dropout", 0)
+    is_number = isinstance(dropout, int | float) and not isinstance(dropout, bool)
+    if not is_number or not 0 <= dropout < 1:
+        raise ModelError(f"lora_dropout={dropout!r}: give a fraction from 0 to below 1.")
+
+
+def check_channels(channels: int, n_block: int) -> None:
+    """Refuse channels of the CNN head that its pixel shuffles cannot divide."""
+    shuffles = n_block // 2
+    if channels % 4**shuffles:
+        raise ModelError(
+            f"channels={channels}: {shuffles} pixel shuffles take a quarter each; with "
+            f"n_block={n_block} give a multiple of {4**shuffles}."
+        )
+
+
+def check_backbone_source(source: str | Path) -> None:
+    """Refuse a folder that does not exist, rather than look for it on the hub.
+
+    Raises:
+        ModelError: the source is a path, by its form or since it exists, but not a folder.
+    """
+    is_path = isinstance(source, Path) or (
+        source.startswith(("/", ".", "~")) or source.count("/") > 1 or os.path.exists(source)
+    )
+    if is_path and not os.path.isdir(source):
+        raise ModelError(
+            f"backbone {source}: no such folder; give one that holds config.json and "
+            f"model.safetensors."
+        )
+
+
+def known_patch_px(backbone: str | Path | None) -> int | None:
+    """Patch size of the published backbones (for None) or of a folder; None if unknown."""
+    if backbone is None:
+        return PATCH_PX
+    try:
+        patch_px = json.loads((Path(backbone) / "config.json").read_text("utf-8"))["patch_size"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return patch_px if type(patch_px) is int and patch_px > 0 else None
+
+
+def check_device_name(name: str) -> None:
+    """Refuse a name that no device has; whether the device exists, `pick_device` tells."""
+    if _DEVICE.fullmatch(name) is None:
+        raise DeviceError(f"device {name!r}: give auto, cpu, cuda or cuda:N.")
+
+
+def _these(parameters: Mapping[str, Any], names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    return ((name, parameters[name]) for name in names if name in parameters)
