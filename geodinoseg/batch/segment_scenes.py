@@ -16,8 +16,7 @@ from typing import Any, Literal
 from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.batch.scenes import ListedScene, OutputNames, check_names, planned_files
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
-from geodinoseg.model.description import describe_model
-from geodinoseg.model.fingerprint import model_fingerprint
+from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
@@ -130,7 +129,7 @@ def plan_scenes(
     """
     settings = settings or SegmentationSettings()
     maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
-    from geodinoseg.segmentation.engine import loaded_model  # noqa: PLC0415 (torch)
+    from geodinoseg.segmentation.runner import loaded_model  # noqa: PLC0415 (torch)
     from geodinoseg.segmentation.trial import tried_plan  # noqa: PLC0415 (torch)
 
     loaded = loaded_model(model, settings, device=device)

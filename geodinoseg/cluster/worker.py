@@ -111,7 +111,7 @@ class _WorkerProcess:
             return self._last[2]
         self._last = None
         if self._segmenter is None:
-            from geodinoseg.segmentation.engine import ThisProcess  # noqa: PLC0415 (torch)
+            from geodinoseg.segmentation.runner import ThisProcess  # noqa: PLC0415 (torch)
 
             self._segmenter = ThisProcess()
         job = self._segmenter.prepare(

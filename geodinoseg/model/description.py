@@ -1,15 +1,18 @@
-"""What planning must know of a model, read from its folder without loading the network."""
+"""What planning must know of a model, read without loading the network: facts, fingerprint."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
+from geodinoseg.model.tile_model import TileModel
 
 _SAME_SCALE = 0.95
 """Differences of less are left alone, as the scale augmentation covers them."""
@@ -61,6 +64,27 @@ def describe_model(folder: str | Path) -> ModelDescription:
         trained_tile_px=config["tile_px"],
         pixel_size_m=config["pixel_size_m"],
     )
+
+
+def model_fingerprint(model: str | Path | TileModel) -> dict[str, Any]:
+    """What changes when the predictions of a model do, as plain JSON.
+
+    For a model folder the digest of its config.json, which holds those of all its files (loading
+    compares them); for a `TileModel` its attribute `fingerprint`, and nothing where it has none.
+    """
+    if isinstance(model, str | Path):
+        return {"config": _digest_of_config(Path(model))}
+    fingerprint = getattr(model, "fingerprint", None)
+    return {} if fingerprint is None else {"fingerprint": str(fingerprint)}
+
+
+def _digest_of_config(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelFolderError(
+            f"{folder}: {CONFIG} cannot be read ({one_line(error)}); look at the disk."
+        ) from error
 
 
 def resampling_scale(pixel_size_m: float | None, own_pixel_size_m: float | None) -> float:

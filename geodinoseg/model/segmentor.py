@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +14,7 @@ from torch.nn import functional
 
 from geodinoseg.legend import Legend
 from geodinoseg.model.band_statistics import BandStatistics
+from geodinoseg.model.description import resampling_scale, scaled_tile_px, tile_multiple
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 
@@ -67,13 +70,28 @@ class Segmentor:
     @property
     def tile_multiple(self) -> int:
         """Side of a patch in pixels of the scene; 1 if tiles are resampled."""
-        return self.patch_px if self.scale == 1.0 else 1
+        return tile_multiple(self.patch_px, self.scale)
 
     @property
     def tile_px(self) -> int:
         """Side of the tiles it was trained on, in pixels of the scene."""
-        side = round(self.trained_tile_px / self.scale)
-        return max(side // self.tile_multiple * self.tile_multiple, self.tile_multiple)
+        return scaled_tile_px(self.trained_tile_px, self.patch_px, self.scale)
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that change when its predictions do."""
+        facts = [self.legend.to_json(), self.statistics.to_json(), self.bands, self.pixel_size_m]
+        digest = hashlib.sha256(
+            json.dumps([*facts, self.network.settings], sort_keys=True).encode()
+        )
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {getattr(value, 'dtype', '')} ".encode())
+            if isinstance(value, torch.Tensor):
+                flat = value.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
+            else:
+                digest.update(repr(value).encode())
+        return digest.hexdigest()
 
     def at_pixel_size(self, pixel_size_m: float | None) -> Segmentor:
         """The same model for scenes of another ground resolution.
@@ -87,8 +105,7 @@ class Segmentor:
         """
         if pixel_size_m is None or self.pixel_size_m is None:
             return self
-        scale = pixel_size_m / self.pixel_size_m
-        return dataclasses.replace(self, scale=1.0 if 0.95 < scale < 1 / 0.95 else scale)
+        return dataclasses.replace(self, scale=resampling_scale(pixel_size_m, self.pixel_size_m))
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -317,7 +317,7 @@ def check_request(
 def entered(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
     """Workers that are ready: those given, started here where they are not yet, or this process."""
     if workers is None:
-        from geodinoseg.segmentation.engine import ThisProcess  # noqa: PLC0415 (torch)
+        from geodinoseg.segmentation.runner import ThisProcess  # noqa: PLC0415 (torch)
 
         yield ThisProcess()
     elif isinstance(workers, AbstractContextManager):

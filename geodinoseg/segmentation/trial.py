@@ -10,9 +10,9 @@ import torch
 
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.segmentation.engine import loaded_model, settle
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan
+from geodinoseg.segmentation.runner import loaded_model, settle
 from geodinoseg.segmentation.settings import SegmentationSettings
 
 

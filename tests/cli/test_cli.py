@@ -24,7 +24,7 @@ from geodinoseg.cli import _COMMANDS, console, main
 from geodinoseg.errors import SceneError
 from geodinoseg.polygons import polygonize as polygonization
 from geodinoseg.polygons.polygonize import write_polygons
-from geodinoseg.segmentation import engine
+from geodinoseg.segmentation import runner
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
@@ -263,7 +263,7 @@ def test_a_dry_run_in_json_is_one_event(segment):
 def test_outputs_that_would_share_a_style_file_are_refused_before_the_work(
     arguments, named, segment, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(engine.ThisProcess, "prepare", None)
+    monkeypatch.setattr(runner.ThisProcess, "prepare", None)
     result = segment(*[a if a.startswith("--") else tmp_path / a for a in arguments])
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {tmp_path / named}: would share the style file ")
