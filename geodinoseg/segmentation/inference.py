@@ -40,7 +40,7 @@ def class_rows(
     collar: CollarWatch,
 ) -> Generator[ClassRows, None, None]:
     """The class rows of one chunk, top to bottom."""
-    stitcher = Stitcher(plan.grid, chunk, classes=len(plan.legend), device=model.device)
+    stitcher = Stitcher(plan.grid, chunk, classes=len(plan.legend.classes), device=model.device)
     read_rows = plan.memory.read_rows(chunk.halo.width)
     with closing(read_ahead(plan.scene, plan.grid, chunk, read_rows=read_rows)) as tile_rows:
         for tile_row in tile_rows:
@@ -113,7 +113,7 @@ def _probabilities(
 ) -> torch.Tensor:
     """(n, classes, T, T), no gradients; a batch that does not fit the device goes in pieces."""
     result = batches.run(model.probabilities, pixels, valid, torch.cat)
-    expected = (len(pixels), len(model.legend), *pixels.shape[-2:])
+    expected = (len(pixels), len(model.legend.classes), *pixels.shape[-2:])
     if not isinstance(result, torch.Tensor) or result.shape != expected:
         raise ModelError(
             f"{type(model).__name__}: gave a {type(result).__name__} of shape "
