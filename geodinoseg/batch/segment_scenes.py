@@ -87,6 +87,13 @@ def segment_scenes(
         OutputError: outputs clash, or the folder or its journal cannot be written.
         ModelFolderError: the model cannot be loaded.
         SchedulerError: the scheduler is lost.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> from pathlib import Path
+        >>> scenes = gds.find_scenes(["ortho.tif"])
+        >>> [result.status for result in gds.segment_scenes(scenes, "crops.model", Path("maps"))]
+        ['done']
     """
     settings = settings or SegmentationSettings()
     maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)

@@ -100,6 +100,12 @@ def segment_scene(
         OutputError: the outputs cannot be written, are being written by another process, or lie
             beside parts of another run.
         ClusterError: the workers cannot do it.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> raster = gds.segment_scene("ortho.tif", "crops.model", "landcover.tif", confidence=True)
+        >>> raster.confidence_path.name
+        'landcover_confidence.tif'
     """
     settings = settings or _DEFAULTS
     files = MapFiles.named(
@@ -143,6 +149,12 @@ def plan_segmentation(
 
     Raises:
         GeodinosegError: whatever `segment_scene` would raise before its first tile.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> plan = gds.plan_segmentation("ortho.tif", "crops.model", "landcover2.tif")
+        >>> plan.legend.names, plan.output_bytes
+        (('field', 'roof', 'water'), 78000)
     """
     settings = settings or _DEFAULTS
     files = MapFiles.named(
