@@ -20,10 +20,10 @@ from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
-from geodinoseg.segmentation.job import Workers
+from geodinoseg.segmentation.job import Workers, entered
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan, chosen_bands
-from geodinoseg.segmentation.segment import entered, segment_scene
+from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
