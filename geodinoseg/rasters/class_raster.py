@@ -20,7 +20,7 @@ from rasterio.enums import MaskFlags
 
 from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.dataset import (
     FIRST_DEADLINE_S,
@@ -202,7 +202,7 @@ def open_confidence(raster: ClassRaster) -> Iterator[RasterReader]:
         if content != "confidence":
             raise SceneError(f"{path}: holds {content}, not the confidence of {raster.path}.")
         place = geobox_of(path, dataset)
-        if not same_place(place, raster.geobox) or dataset.dtypes[0] != "uint8":
+        if not same_grid(place, raster.geobox) or dataset.dtypes[0] != "uint8":
             raise SceneError(
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."

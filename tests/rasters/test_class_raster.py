@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from geodinoseg.errors import GridError, OutputError, SceneError
-from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
 from geodinoseg.rasters.class_raster import open_class_raster
@@ -124,7 +124,7 @@ def test_every_size_and_place_gives_a_strictly_valid_cog_that_reads_as_written(
 
     raster = open_class_raster(tmp_path / "map.tif")
     assert faults_of_cog(raster.path) == []
-    assert same_place(raster.geobox, geobox_of(height, width, place))
+    assert same_grid(raster.geobox, geobox_of(height, width, place))
     assert (raster.legend, raster.nodata, raster.dtype) == (LEGEND, 255, np.uint8)
     assert raster.block_shape == (BLOCK_PX, BLOCK_PX)
     assert_array_equal(raster.read(whole_of(raster)), class_ids)
