@@ -1,4 +1,4 @@
-"""Where a raster lies on the earth: CRS, affine transform and size as one value."""
+"""The georeferencing of a raster: CRS, affine transform and size as one value."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from geodinoseg.windows import Window
 
 @dataclass(frozen=True, kw_only=True)
 class GeoBox:
-    """The place of a raster: pixel (col, row) has its upper left corner at transform @ (col, row).
+    """The grid of a raster: pixel (col, row) has its upper left corner at transform @ (col, row).
 
-    Any affine transform will do: rotated, sheared, south-up.
+    Any affine transform is supported: rotated, sheared, south-up.
     """
 
     crs: CRS | None
-    """None where the file says none."""
+    """None if the file has none."""
     transform: Affine
     """From pixel corners (col, row) to coordinates (x, y) of the CRS."""
     width: int
@@ -35,7 +35,7 @@ class GeoBox:
     """Rows."""
 
     def crop(self, window: Window) -> GeoBox:
-        """The place of a window; rotation survives, nothing is rebuilt from a resolution."""
+        """The grid of a window; rotation and shear are kept."""
         return GeoBox(
             crs=self.crs,
             transform=self.transform @ Affine.translation(window.col_off, window.row_off),
@@ -50,19 +50,19 @@ class GeoBox:
 
     @property
     def is_georeferenced(self) -> bool:
-        """Whether anything says where the raster lies."""
+        """Whether the raster has a CRS or a transform other than the identity."""
         return self.crs is not None or self.transform != Affine.identity()
 
     @property
     def is_invertible(self) -> bool:
-        """Whether every pixel has a place of its own; else the transform is damaged."""
+        """Whether pixels have a finite area above 0; if not, the transform is damaged."""
         return 0 < abs(self.transform.determinant) < math.inf and all(
             map(math.isfinite, self.transform)
         )
 
     @cached_property
     def crs_unit_m(self) -> float:
-        """Metres in one unit of a projected CRS; 1 where the CRS is absent or geographic."""
+        """Metres in one unit of a projected CRS; 1 if there is no CRS or a geographic one."""
         if self.crs is None or self.is_geographic:
             return 1.0
         return float(pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor)
@@ -73,8 +73,8 @@ class GeoBox:
 
         In a projected CRS every pixel has the area of its parallelogram in map units: what GIS
         programs call planimetric area. In a geographic CRS it is the area on the ellipsoid between
-        the pixel's parallels and meridians; where the grid is rotated as well, that of the pixel
-        in the middle column.
+        the pixel's parallels and meridians; on a rotated grid, that of the pixel in the middle
+        column.
         """
         determinant = abs(self.transform.determinant)
         if not self.is_geographic:
@@ -92,8 +92,8 @@ class GeoBox:
     def pixel_size_m(self) -> float | None:
         """Side of a square of a pixel's area on the ground, metres, at the raster's centre.
 
-        The scale of the projection counts: a pixel of 0.149 m in Web Mercator at 27.6 degrees
-        north is 0.132 m on the ground. None without a CRS, or where degrees lie past a pole.
+        The scale of the projection is taken into account: a pixel of 0.149 m in Web Mercator at
+        27.6 degrees north is 0.132 m on the ground. None without a CRS or beyond a pole.
         """
         if self.crs is None:
             return None
@@ -104,9 +104,9 @@ class GeoBox:
 
     @cached_property
     def areal_scale(self) -> float:
-        """How many times larger areas are on the map than on the ground, at the raster's centre.
+        """Ratio of the area on the map to that on the ground, at the raster's centre.
 
-        1 where the CRS is absent or geographic, or where PROJ cannot tell.
+        1 if the CRS is absent or geographic, or if PROJ cannot compute the ratio.
         """
         if self.crs is None or self.is_geographic:
             return 1.0
@@ -116,7 +116,7 @@ class GeoBox:
             to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
             factors = pyproj.Proj(crs).get_factors(*to_degrees.transform(x, y))
         except (ProjError, TypeError, AttributeError):
-            return 1.0  # a local or exotic CRS: map units are all there is
+            return 1.0  # a local or unusual CRS: only map units are known
         scale = float(factors.areal_scale)
         return scale if math.isfinite(scale) and scale > 0 else 1.0
 
@@ -136,11 +136,7 @@ class GeoBox:
 
 
 def read_geobox(crs: object, transform: Affine, width: int, height: int) -> GeoBox:
-    """A GeoBox from what a raster's header says; an empty CRS counts as none.
-
-    Raises:
-        SceneError: there is a CRS, and PROJ does not find what it knows of such.
-    """
+    """A GeoBox from the fields of a raster's header; an empty CRS counts as none."""
     if crs:
         _check_proj()
     parsed = CRS.from_user_input(crs) if crs else None
@@ -149,21 +145,21 @@ def read_geobox(crs: object, transform: Affine, width: int, height: int) -> GeoB
 
 @cache
 def _check_proj() -> None:
-    """Say that PROJ has no database: GDAL makes a nameless CRS of any then, without an error.
+    """Raise SceneError if PROJ finds no database: GDAL would make every CRS unknown, silently.
 
-    Other programs set where it is looked for, such as QGIS and conda, to one of another version.
+    Other programs, such as QGIS and conda, set its path to a database of another version.
     """
     try:
         CRS.from_epsg(4326)
     except CRSError as error:
         raise SceneError(
             f"coordinate systems cannot be looked up ({one_line(error)}); remove PROJ_DATA and "
-            f"PROJ_LIB from the environment, where another program has set them."
+            f"PROJ_LIB from the environment if another program has set them."
         ) from error
 
 
-def same_place(first: GeoBox, second: GeoBox) -> bool:
-    """Whether two rasters have the same size, CRS and transform, to 1e-6 of a pixel."""
+def same_grid(first: GeoBox, second: GeoBox) -> bool:
+    """Whether two rasters have the same size, CRS and transform, within 1e-6 of a pixel."""
     if (first.width, first.height) != (second.width, second.height) or first.crs != second.crs:
         return False
     to_second = ~second.transform @ first.transform

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from numpy.testing import assert_allclose
 from rasters import ROTATED, SOUTH_UP
 
-from geodinoseg.geobox import read_geobox, same_place
+from geodinoseg.geobox import read_geobox, same_grid
 from geodinoseg.windows import Window
 
 
@@ -72,6 +72,6 @@ def test_degrees_past_a_pole_have_no_size_in_metres():
 def test_the_same_place_is_told_from_another():
     first = read_geobox("EPSG:32633", ROTATED, 40, 31)
     shifted = ROTATED @ Affine.translation(0, 0.01)
-    assert same_place(first, read_geobox("EPSG:32633", ROTATED, 40, 31))
-    assert not same_place(first, read_geobox("EPSG:32633", shifted, 40, 31))
-    assert not same_place(first, read_geobox("EPSG:32634", ROTATED, 40, 31))
+    assert same_grid(first, read_geobox("EPSG:32633", ROTATED, 40, 31))
+    assert not same_grid(first, read_geobox("EPSG:32633", shifted, 40, 31))
+    assert not same_grid(first, read_geobox("EPSG:32634", ROTATED, 40, 31))

@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 
 from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.dataset import open_reader
@@ -72,7 +72,7 @@ def scene_colors(
                 return _read_small(view, drawn, small)
 
         pixels, valid = reader.read_with(_whole(scene.geobox), read)
-    if not valid.any() and not same_place(scene.geobox, raster.geobox):
+    if not valid.any() and not same_grid(scene.geobox, raster.geobox):
         raise SceneError(
             f"{path}: has no data in the area of {raster.path}; give the scene that the map was "
             f"made from."
@@ -140,7 +140,7 @@ def _on_grid_of(
     raster: ClassRaster, scene: Scene, dataset: rasterio.DatasetReader, small: GeoBox
 ) -> Iterator[rasterio.DatasetReader]:
     """The dataset itself if it has the raster's grid, else a view of it on the small grid."""
-    if same_place(scene.geobox, raster.geobox):
+    if same_grid(scene.geobox, raster.geobox):
         yield dataset
         return
     if scene.geobox.crs is None or raster.geobox.crs is None:

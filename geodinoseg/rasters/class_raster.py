@@ -1,6 +1,6 @@
-"""A finished map: what the header of a class raster says, and how its pixels are read.
+"""Class rasters: their header and legend, and how their pixels are read.
 
-Rasters that others made are welcome, as long as their pixels are class ids.
+Rasters of other programs are supported if their pixels are class ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rasterio.enums import MaskFlags
 
 from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.dataset import (
     FIRST_DEADLINE_S,
@@ -34,37 +34,37 @@ from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 LEGEND_TAG = "GEODINOSEG_LEGEND"
-"""Tag of a class raster: its legend as JSON."""
+"""Tag of a class raster that holds its legend as JSON."""
 CONFIDENCE_TAG = "GEODINOSEG_CONFIDENCE"
-"""Tag of a class raster: path of its confidence raster, as seen from its folder."""
+"""Tag of a class raster that holds the path of its confidence raster, relative to its folder."""
 CONTENT_TAG = "GEODINOSEG_CONTENT"
-"""Tag of every raster of ours: `classes`, `confidence` or `probabilities`."""
+"""Tag of every raster of a map: `classes`, `confidence` or `probabilities`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassRaster:
-    """A raster of class ids. A plain value: holds no handle. Made by `open_class_raster`."""
+    """A raster of class ids. A value without a file handle, made by `open_class_raster`."""
 
     source: RasterSource
     """The raster, and whether it is trusted."""
     geobox: GeoBox
-    """Place and size."""
+    """Georeferencing and size."""
     legend: Legend
-    """What the ids mean."""
+    """Ids, names and colours of the classes."""
     nodata: int | None
-    """Value of pixels without a class; None where every pixel has one."""
+    """Nodata value, of pixels without a class; None if every pixel has one."""
     dtype: np.dtype[Any]
-    """Of the pixels: whole numbers."""
+    """Integer dtype of the pixels."""
     block_shape: tuple[int, int]
-    """Rows and columns of a block as the file is stored."""
+    """Rows and columns of a block of the file."""
     confidence_path: Path | None
-    """Confidence raster of the same grid, where there is one: percent, nodata 255."""
+    """Confidence raster on the same grid, in percent, nodata 255; None if there is none."""
     tags: dict[str, str]
-    """GDAL metadata of the file; ours begin with GEODINOSEG_."""
+    """GDAL metadata of the file; geodinoseg's own keys start with GEODINOSEG_."""
 
     @property
     def path(self) -> Path | str:
-        """The file; text where it is an address, of which a Path would drop a slash."""
+        """The file; text for an address, since a Path would drop a slash."""
         return Path(self.source.path) if self.source.is_plain_path else self.source.path
 
     @property
@@ -79,16 +79,16 @@ class ClassRaster:
 
     @contextmanager
     def reader(self, *, cache_bytes: int | None = None) -> Iterator[RasterReader]:
-        """A handle of one's own, for one thread and many reads.
+        """Open the file for many reads by one thread.
 
         Raises:
-            SceneError: the file cannot be opened any more.
+            SceneError: the file can no longer be opened.
         """
         with open_reader(self.source, cache_bytes=cache_bytes) as reader:
             yield reader
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) class ids of a window, in the raster's dtype; nodata where unclassified.
+        """Class ids (height, width) of a window in the raster's dtype; nodata marks no class.
 
         Raises:
             SceneError: a block cannot be read.
@@ -98,18 +98,18 @@ class ClassRaster:
 
 
 def open_class_raster(path: PathLike, *, allow_external: bool = False) -> ClassRaster:
-    """Look at a class raster, ours or another's, and say what its ids mean.
+    """Read the header and the legend of a class raster.
 
-    The legend of ours is in its header. One that others made is read through once, to find the
-    ids that occur.
+    A class raster of geodinoseg has its legend in the header. One of another program is read once
+    as a whole, to find the ids that occur.
 
     Args:
         path: a file, or any path that GDAL reads (`https://...`, a VRT).
         allow_external: as in `open_scene`.
 
     Raises:
-        SceneError: the file is missing or no raster, its pixels are not class ids, or it has more
-            than one band.
+        SceneError: the file is missing or not a raster, its pixels are not class ids, or it has
+            more than one band.
 
     Example:
         >>> import geodinoseg as gds
@@ -122,7 +122,7 @@ def open_class_raster(path: PathLike, *, allow_external: bool = False) -> ClassR
         dataset = reader.dataset
         tags: dict[str, str] = dataset.tags()
         dtype = _class_dtype(path, dataset, tags)
-        nodata = _whole_nodata(dataset.nodata, dtype)
+        nodata = _integer_nodata(dataset.nodata, dtype)
         return ClassRaster(
             source=source,
             geobox=geobox_of(path, dataset),
@@ -144,25 +144,25 @@ def _class_dtype(
         )
     if dataset.count != 1:
         raise SceneError(
-            f"{path}: has {dataset.count} bands, a class raster has one; take it out with "
+            f"{path}: has {dataset.count} bands, but a class raster has one; extract it with "
             f"gdal_translate -b, or segment this scene first."
         )
     if not holds_whole_numbers(dataset):
         raise SceneError(
-            f"{path}: holds {dataset.dtypes[0]} numbers, class ids are whole ones; if these are, "
-            f"convert them with gdal_translate -ot UInt16."
+            f"{path}: has pixels of type {dataset.dtypes[0]}, but class ids are integers; if the "
+            f"values are class ids, convert them with gdal_translate -ot UInt16."
         )
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
         raise SceneError(
-            f"{path}: has a mask band, a class raster marks missing pixels by a nodata value; "
+            f"{path}: has a mask band, but a class raster marks missing pixels by a nodata value; "
             f"convert it with gdalwarp -dstnodata."
         )
     name: str = dataset.dtypes[0]
     return np.dtype(name)
 
 
-def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
-    """A nodata value that a pixel can have; others mark nothing."""
+def _integer_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
+    """The nodata value if a pixel of this dtype can have it, else None."""
     if value is None or not np.isfinite(value) or value != int(value):
         return None
     limits = np.iinfo(dtype)
@@ -179,8 +179,8 @@ def _legend(
         return Legend.from_json(json.loads(tags[LEGEND_TAG]))
     except (ValueError, RecursionError, LegendError) as error:
         raise SceneError(
-            f"{path}: its tag {LEGEND_TAG} is no legend ({error}); remove it with gdal_edit "
-            f"-unsetmd, then the ids that occur are taken as classes."
+            f"{path}: the tag {LEGEND_TAG} is not a legend ({error}); remove it with gdal_edit "
+            f"-unsetmd to use the ids that occur as classes."
         ) from error
 
 
@@ -188,27 +188,27 @@ def _confidence_path(path: PathLike, tags: dict[str, str]) -> Path | None:
     if CONFIDENCE_TAG not in tags:
         return None
     beside = Path(path).parent / tags[CONFIDENCE_TAG]
-    # Path.is_file raises where a name is longer than the file system takes.
+    # Path.is_file raises if a name is longer than the file system allows.
     return beside if os.path.isfile(beside) else None
 
 
 @contextmanager
 def open_confidence(raster: ClassRaster) -> Iterator[RasterReader]:
-    """A reader of the confidence raster that a class raster names: percent, nodata 255.
+    """Open the confidence raster named by a class raster: percent, nodata 255.
 
     Raises:
-        SceneError: it names none, or one that is missing, of another type or on another grid.
+        SceneError: none is named, or it is missing, of another type or on another grid.
     """
     path = raster.confidence_path
     if path is None:
-        raise SceneError(f"{raster.path}: names no confidence raster; segment with --confidence.")
+        raise SceneError(f"{raster.path}: has no confidence raster; segment with --confidence.")
     with open_reader(RasterSource.of(path, trusted=raster.source.trusted)) as reader:
         dataset = reader.dataset
         content = dataset.tags().get(CONTENT_TAG, "confidence")
         if content != "confidence":
             raise SceneError(f"{path}: holds {content}, not the confidence of {raster.path}.")
-        place = geobox_of(path, dataset)
-        if not same_place(place, raster.geobox) or dataset.dtypes[0] != "uint8":
+        geobox = geobox_of(path, dataset)
+        if not same_grid(geobox, raster.geobox) or dataset.dtypes[0] != "uint8":
             raise SceneError(
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."

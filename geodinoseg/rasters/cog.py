@@ -1,7 +1,7 @@
-"""Cloud optimized GeoTIFFs from rows that come in one after the other, in bounded memory.
+"""Writes cloud-optimized GeoTIFFs row by row, in bounded memory.
 
-Owns the working file, the conversion and the check that what was written can be read. What the
-pixels mean, and the place where a finished file appears, belong to others.
+Owns the working file, the conversion and the check of what was written. The meaning of the pixels
+and the path at which a finished file appears are up to the caller.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 
-# CPU ms per million pixels of a map of 8 classes, and bytes per pixel (made again by
-# tests/benchmarks/class_raster_compression.py). Working file: none 0.9 and 1.05, ZSTD 1.4 and
+# CPU ms per million pixels of a map of 8 classes, and bytes per pixel, measured by
+# tests/benchmarks/class_raster_compression.py. Working file: none 0.9 and 1.05, ZSTD 1.4 and
 # 0.05, deflate 3.5 and 0.05, LZW 5.6 and 0.06.
 _WORKING_OPTIONS = {
     "driver": "GTiff",
@@ -42,7 +42,7 @@ _WORKING_OPTIONS = {
     "interleave": "PIXEL",
     "num_threads": "ALL_CPUS",
 }
-# COG with its overviews, by deflate's level: 1 takes 9.6 ms for 0.085 bytes, 5 takes 11.4 for
+# COG with overviews, by deflate level: 1 takes 9.6 ms for 0.085 bytes, 5 takes 11.4 for
 # 0.069, 6 (GDAL's own) 16.3 for 0.061, 9 takes 142 for 0.057.
 COG_OPTIONS = {
     "driver": "COG",
@@ -59,45 +59,42 @@ _READ_BACK_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CogLayout:
-    """What a file holds besides its pixels."""
+    """Everything a file holds besides its pixels."""
 
     geobox: GeoBox
-    """Place and size."""
+    """Georeferencing and size."""
     dtype: np.dtype[Any]
-    """Of all bands."""
+    """Dtype of all bands."""
     nodata: int
-    """Value of pixels without data, in all bands."""
+    """Nodata value of all bands."""
     band_names: tuple[str, ...]
-    """One description a band; their number is that of the bands."""
+    """Description of each band; determines the number of bands."""
     tags: Mapping[str, str]
     """GDAL metadata of the file."""
     colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
-    """Red, green and blue, 0 to 255, of values of a single uint8 band; empty for no table."""
+    """Red, green and blue, 0 to 255, of the values of a single uint8 band; empty for none."""
     scale: float = 1.0
-    """A pixel's value times this is the quantity."""
+    """Factor from pixel values to the quantity."""
     unit: str = ""
-    """Of the quantity."""
+    """Unit of the quantity."""
 
 
 @contextmanager
 def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[BlockRows]:
-    """Rows to write to; when the block ends well, the whole COG lies at the path.
+    """Yield rows to write to; on success the complete COG is at the path.
 
-    The working file lies in a folder of its own beside the path, and goes away with it.
+    The working file is in a temporary folder beside the path. OutputError if GDAL cannot write, if
+    pixels are missing at the end, or if the file does not read back as written.
 
     Args:
-        path: where the COG is made, in a folder that nobody else looks at.
+        path: the COG to create, in a private folder.
         layout: what the file holds besides its pixels.
-        target: the name that errors speak of.
-
-    Raises:
-        OutputError: GDAL cannot write, pixels are missing at the end, or what was written cannot
-            be read back as it was.
+        target: the path named in errors.
     """
     box = layout.geobox
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         working = Path(folder) / path.name
-        with _written_or_failed(target):
+        with _report_write_errors(target):
             dataset = _new_working_file(working, layout)
         with dataset:
             rows = BlockRows(
@@ -109,11 +106,11 @@ def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[Block
             )
             yield rows
             _check_complete(rows, target)
-            with _written_or_failed(target):
+            with _report_write_errors(target):
                 dataset.close()
-        with _written_or_failed(target):
+        with _report_write_errors(target):
             _convert(working, path)
-    with _written_or_failed(target):
+    with _report_write_errors(target):
         _check_header(path, layout, target)
         _check_pixels(path, rows.checksums, target)
 
@@ -121,7 +118,7 @@ def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[Block
 def _new_working_file(path: Path, layout: CogLayout) -> rasterio.io.DatasetWriter:
     box = layout.geobox
     with gdal_settings(), warnings.catch_warnings():
-        # A raster without a place is allowed; whoever reads the scene has said so.
+        # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(
             path,
@@ -154,15 +151,15 @@ def _describe(dataset: rasterio.io.DatasetWriter, layout: CogLayout) -> None:
 def _write_pixels(
     dataset: rasterio.io.DatasetWriter, target: Path, window: Window, pixels: NDArray[Any]
 ) -> None:
-    with _written_or_failed(target):
+    with _report_write_errors(target):
         dataset.write(pixels, window=window.ranges)
 
 
 def _check_complete(rows: BlockRows, target: Path) -> None:
     if rows.missing_blocks:
         raise OutputError(
-            f"{target}: not written: {rows.missing_blocks} blocks of {BLOCK_PX} px got no pixels; "
-            f"run it again."
+            f"{target}: not written: {rows.missing_blocks} blocks of {BLOCK_PX} px received no "
+            f"pixels; run it again."
         )
 
 
@@ -171,35 +168,35 @@ def _convert(working: Path, path: Path) -> None:
         with gdal_settings():
             rasterio.shutil.copy(working, path, **COG_OPTIONS)
     except Exception as error:
-        # This one call lets GDAL's own errors through, which have no public class in rasterio.
+        # This call alone raises GDAL's own errors, which have no public class in rasterio.
         raise OSError(one_line(error)) from error
 
 
 def _check_header(path: Path, layout: CogLayout, target: Path) -> None:
     box = layout.geobox
     expected = (box.height, box.width, layout.nodata, (layout.dtype.name,) * len(layout.band_names))
-    with _reopened(path) as dataset:
+    with _reopen(path) as dataset:
         found = (dataset.height, dataset.width, dataset.nodata, dataset.dtypes)
     if found != expected:
-        raise OutputError(f"{target}: not written: GDAL made {found} of {expected}.")
+        raise OutputError(f"{target}: not written: GDAL wrote {found} instead of {expected}.")
 
 
 def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: Path) -> None:
-    """Read every block, overviews too, and compare it with what went in.
+    """Read every block, overviews included, and compare the checksums with those written.
 
-    GDAL's threads can lose a block on a full disk without a word: rasterio raises nothing, and the
-    block reads as nodata. Takes 1.4 of the 13.3 CPU ms that a million pixels cost in all.
+    On a full disk GDAL's threads can lose a block silently: rasterio raises nothing, and the block
+    reads as nodata. Takes 1.4 of the 13.3 CPU ms that a million pixels cost in all.
     """
-    with _reopened(path) as dataset:
+    with _reopen(path) as dataset:
         levels = len(dataset.overviews(1))
         for window, pixels in _block_rows(dataset):
             if not block_checksums(window, pixels).items() <= checksums.items():
                 raise OutputError(
                     f"{target}: could not be written: rows {window.row_off} to "
-                    f"{window.row_end - 1} read back otherwise; {_free_space(target)}"
+                    f"{window.row_end - 1} do not read back as written; {_free_space(target)}"
                 )
     for level in range(levels):
-        with _reopened(path, overview_level=level) as overview:
+        with _reopen(path, overview_level=level) as overview:
             for _ in _block_rows(overview):
                 pass
 
@@ -217,16 +214,16 @@ def _block_rows(dataset: rasterio.io.DatasetReader) -> Iterator[tuple[Window, ND
 
 
 @contextmanager
-def _reopened(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
+def _reopen(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
     with gdal_settings(), warnings.catch_warnings():
-        # A raster without a place is allowed; whoever reads the scene has said so.
+        # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, sharing=False, num_threads="ALL_CPUS", **options) as dataset:
             yield dataset
 
 
 @contextmanager
-def _written_or_failed(target: Path) -> Iterator[None]:
+def _report_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RasterioError) as error:
@@ -237,7 +234,7 @@ def _written_or_failed(target: Path) -> Iterator[None]:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What lies under rasterio's "Write failed. See previous exception for details."."""
+    """The cause of rasterio's "Write failed. See previous exception for details."."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""Legends of rasters that others made: from side files, colour tables, or the ids alone."""
+"""Legends of rasters of other programs, from sidecars, colour tables, or the ids alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geodinoseg.legend import LARGEST_CLASS_ID, Legend
 from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
-# What a column of a raster attribute table is for: its usage, or its name where it has none.
+# Meaning of a column of a raster attribute table, by its usage, or by its name if it has none.
 _COLUMN_USAGES = {"2": "name", "5": "value", "3": "value", "6": "red", "7": "green", "8": "blue"}
 _COLUMN_NAMES = {
     "value": "value",
@@ -35,22 +35,21 @@ _COLUMN_NAMES = {
 }
 _CHANNELS = ("red", "green", "blue")
 _SCAN_BYTES = 16 << 20
-_LARGEST_SIDE_BYTES = 64 << 20
+_LARGEST_SIDECAR_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What a source says of ids; it need not say it of all."""
+class _ClassStyles:
+    """Names and colours by class id from one source; it may cover only some ids."""
 
     names: dict[int, str] = field(default_factory=dict)
     colors: dict[int, str] = field(default_factory=dict)
 
 
 def class_ids_in(reader: RasterReader, path: PathLike, *, nodata: int | None) -> list[int]:
-    """The class ids that occur in a single-band raster of whole numbers; reads all of it.
+    """The class ids that occur in a single-band integer raster, ascending, without nodata.
 
-    Returns:
-        Ascending, without nodata.
+    Reads the whole raster.
     """
     found: set[int] = set()
     for window in _block_windows(reader.dataset):
@@ -63,26 +62,22 @@ def class_ids_in(reader: RasterReader, path: PathLike, *, nodata: int | None) ->
 
 
 def find_legend(dataset: rasterio.DatasetReader, path: PathLike, class_ids: list[int]) -> Legend:
-    """Names and colours of ids, from the best source that knows them.
+    """The legend of some class ids, from the best source available.
 
-    Names come from a raster attribute table or category names beside the file, else they are
-    `class N`; colours come from that table, from the colour table in the file, or from the palette.
-
-    Args:
-        dataset: the open raster.
-        path: of the raster; the side file is the one that GDAL puts beside it, `<path>.aux.xml`.
-        class_ids: the ids that the legend shall have.
+    Names come from the raster attribute table or the category names in GDAL's sidecar
+    `<path>.aux.xml`, else they are `class N`; colours come from that table, from the colour table
+    of the file, or from the palette.
     """
-    beside = _read_side_file(Path(f"{path}.aux.xml"))
-    colors = _color_table(dataset) | beside.colors
+    sidecar = _read_sidecar(Path(f"{path}.aux.xml"))
+    colors = _color_table(dataset) | sidecar.colors
     return Legend.of_names(
-        _readable_names({class_id: beside.names.get(class_id, "") for class_id in class_ids}),
+        _readable_names({class_id: sidecar.names.get(class_id, "") for class_id in class_ids}),
         {class_id: colors[class_id] for class_id in class_ids if class_id in colors},
     )
 
 
 def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
-    """Windows over whole blocks, of 16 MiB at most where a block is smaller than that."""
+    """Windows of whole blocks, at most 16 MiB unless a single block is larger."""
     rows, cols = dataset.block_shapes[0]
     block_bytes = rows * cols * np.dtype(dataset.dtypes[0]).itemsize
     blocks = max(1, _SCAN_BYTES // block_bytes)
@@ -96,7 +91,7 @@ def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
 
 
 def _distinct(values: NDArray[Any]) -> list[int]:
-    """The values that occur. Only the first of equal neighbours is looked at: maps are patches."""
+    """The distinct values; of runs of equal values only the first is sorted, which is faster."""
     flat = values.ravel()
     starts = np.flatnonzero(flat[1:] != flat[:-1])
     found: list[int] = np.unique(flat[np.append(starts, flat.size - 1)]).tolist()
@@ -108,7 +103,7 @@ def _check_class_ids(path: PathLike, window: Window, found: set[int]) -> None:
     if wrong:
         raise SceneError(
             f"{path}: rows {window.row_off} to {window.row_end - 1} hold the value {min(wrong)}, "
-            f"class ids are 0 to {LARGEST_CLASS_ID}; declare it as nodata (gdal_translate "
+            f"but class ids are 0 to {LARGEST_CLASS_ID}; declare it as nodata (gdal_translate "
             f"-a_nodata {min(wrong)}) or renumber the classes."
         )
 
@@ -116,26 +111,26 @@ def _check_class_ids(path: PathLike, window: Window, found: set[int]) -> None:
 def _color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
     try:
         table = dataset.colormap(1)
-    except ValueError:  # rasterio's way to say that there is none
+    except ValueError:  # rasterio raises it if there is none
         return {}
     return {
         value: f"#{red:02x}{green:02x}{blue:02x}" for value, (red, green, blue, _) in table.items()
     }
 
 
-def _read_side_file(path: Path) -> _Known:
-    """Names and colours of band 1; nothing where there is no such file, or none that is XML."""
+def _read_sidecar(path: Path) -> _ClassStyles:
+    """Names and colours of band 1; none if the file is missing or not XML."""
     try:
-        if path.stat().st_size > _LARGEST_SIDE_BYTES:
-            return _Known()
+        if path.stat().st_size > _LARGEST_SIDECAR_BYTES:
+            return _ClassStyles()
         root = parse_xml(path.read_bytes())
     except (OSError, XmlError):
-        return _Known()
+        return _ClassStyles()
     for band in root.iter("PAMRasterBand"):
         if band.get("band") == "1":
             table = _attribute_table(band)
-            return _Known(_category_names(band) | table.names, table.colors)
-    return _Known()
+            return _ClassStyles(_category_names(band) | table.names, table.colors)
+    return _ClassStyles()
 
 
 def _category_names(band: ET.Element) -> dict[int, str]:
@@ -143,8 +138,8 @@ def _category_names(band: ET.Element) -> dict[int, str]:
     return {position: category.text or "" for position, category in enumerate(categories)}
 
 
-def _attribute_table(band: ET.Element) -> _Known:
-    known = _Known()
+def _attribute_table(band: ET.Element) -> _ClassStyles:
+    known = _ClassStyles()
     table = band.find("GDALRasterAttributeTable")
     if table is None:
         return known
@@ -161,7 +156,7 @@ def _column_meaning(column: ET.Element) -> str:
     return by_usage or _COLUMN_NAMES.get(column.findtext("Name", "").lower(), "")
 
 
-def _add_row(known: _Known, cells: dict[str, str]) -> None:
+def _add_row(known: _ClassStyles, cells: dict[str, str]) -> None:
     try:
         class_id = int(float(cells["value"]))
         rgb = [int(float(cells[channel])) for channel in _CHANNELS if channel in cells]
@@ -174,14 +169,14 @@ def _add_row(known: _Known, cells: dict[str, str]) -> None:
 
 
 def _readable_names(names: dict[int, str]) -> dict[int, str]:
-    """Names that a legend can hold: printable, and each for one class only."""
+    """Make names printable and unique, as a legend requires."""
     printable = {
         class_id: "".join(char for char in name if char.isprintable()).strip()
         or f"class {class_id}"
         for class_id, name in names.items()
     }
     while (count := Counter(printable.values())).total() > len(count):
-        # Once is not always enough: of "a", "a" and "a (1)" the first would become the last.
+        # Repeated, since a new name may be in use: "a", "a" and "a (1)" can give "a (1)" twice.
         printable = {
             class_id: name if count[name] == 1 else f"{name} ({class_id})"
             for class_id, name in printable.items()

@@ -60,7 +60,7 @@ def test_a_broken_scene_does_not_stop_the_others_and_is_tried_again(
 ):
     told = []
     assert run(tell=told.append) == ["done", "failed", "done"]
-    assert "b.tif: is not a raster" in told[1].error
+    assert "b.tif: is not a readable raster" in told[1].error
     first = outputs(tmp_path)
     assert sorted(first) == ["a.tif", "a_confidence.tif", "c.tif", "c_confidence.tif"]
     assert (tmp_path / "maps" / "a.gpkg").exists()

@@ -237,7 +237,7 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
         (["--sample", labels], "is not a sample drawn by geodinoseg"),
     ):
         assert said in one_line_error("evaluate", class_map, *arguments, "-o", output)
-    assert "whole ones" in one_line_error("evaluate", float_map, "--labels", labels)
+    assert "class ids are integers" in one_line_error("evaluate", float_map, "--labels", labels)
     assert "must end in" in one_line_error(
         "evaluate", class_map, "--labels", labels, "-o", tmp_path / "report.pdf"
     )

@@ -243,7 +243,7 @@ def test_bands_called_red_green_and_blue_are_taken_as_such(tmp_path):
     assert tuple(see(path, raster, bands=(4,))[0, 0]) == (40, 40, 40)
     with pytest.raises(SceneError, match="2 bands cannot be drawn"):
         see(path, raster, bands=(1, 2))
-    with pytest.raises(SceneError, match="band 5 was asked for"):
+    with pytest.raises(SceneError, match="band 5 was requested"):
         see(path, raster, bands=(5,))
 
 

@@ -281,7 +281,7 @@ def test_a_scene_without_the_models_bands_is_refused(tmp_path):
     scene = write_raster(tmp_path / "s.tif", random_classes(9, 8))
     model = IdentityModel()
     model.bands = (1, 2, 3)
-    with pytest.raises(SceneError, match="has 1 band, and band 2 was asked for"):
+    with pytest.raises(SceneError, match="has 1 band, but band 2 was requested"):
         segment_scene(scene, model, tmp_path / "map.tif")
     with pytest.raises(SceneError, match="names 1 bands, the model reads 3"):
         segment_scene(scene, model, tmp_path / "map.tif", settings=SegmentationSettings(bands=(1,)))
