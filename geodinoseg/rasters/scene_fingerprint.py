@@ -94,6 +94,7 @@ def _header(scene: Scene) -> tuple[Any, ...]:
         box.width,
         tuple(box.transform),
         str(box.crs),
+        *([] if box.control is None else [repr(box.control)]),
         scene.bands,
         str(scene.dtype),
         scene.nodata,
