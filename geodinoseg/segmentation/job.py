@@ -1,4 +1,4 @@
-"""A segmentation before its first part: checked, planned, and who computes it. Loads no torch."""
+"""A segmentation before its first part: its plan, and the workers that compute it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.outputs import MapFiles
-from geodinoseg.segmentation.parts.run import (
-    Parts,
-    Run,
-)
+from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
@@ -22,17 +19,17 @@ from geodinoseg.segmentation.tile_grid import Chunk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One segmentation, decided: what every process that computes a part of it must agree on."""
+    """A planned segmentation: what all processes that compute parts of it must agree on."""
 
     plan: Plan
     run: Run
-    """Content of scene, model and settings."""
+    """Fingerprints of scene, model and settings."""
     write_parts: Callable[[Sequence[Chunk], Parts, Progress], None]
     """Segments chunks and writes their parts."""
 
 
 class Workers(Protocol):
-    """Decides on a segmentation, and computes its parts."""
+    """Plans a segmentation and computes its parts."""
 
     def prepare(
         self,
@@ -43,15 +40,7 @@ class Workers(Protocol):
         *,
         device: str,
     ) -> Job:
-        """Decide on everything, before the first part.
+        """Plan the segmentation before its first part; the arguments are those of `segment_scene`.
 
-        Args:
-            scene: what to segment.
-            model: as `segment_scene` takes it.
-            files: what the map will hold.
-            settings: choices; a batch size, where none is given, is found by trial on a GPU.
-            device: where a model folder is loaded.
-
-        Raises:
-            GeodinosegError: as `segment_scene`.
+        Without a batch size in the settings, the one that fits is found by trial on a GPU.
         """
