@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox
+from geodinoseg.geobox import GeoBox, dataset_geobox
 from geodinoseg.rasters.retry import retry
 from geodinoseg.rasters.source import RasterSource, bounded_settings
 from geodinoseg.rasters.untrusted import (

@@ -273,9 +273,9 @@ def test_outputs_that_would_share_a_style_file_are_refused_before_the_work(
 
 def test_one_path_for_two_outputs_is_refused(segment, tmp_path):
     result = segment("--polygons", tmp_path / "p.gpkg", "--polygons", tmp_path / "." / "p.gpkg")
-    assert "two outputs cannot be one file" in result.stderr
+    assert "two outputs cannot be the same file" in result.stderr
     result = segment("--confidence", tmp_path / "map.tif")
-    assert "two outputs cannot be one file" in result.stderr
+    assert "two outputs cannot be the same file" in result.stderr
 
 
 def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_path):
@@ -691,7 +691,7 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
         (["--resolution", "nan"], 2, "no length"),
         (["--resolution", "inf"], 2, "not in the range"),
         (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
-        (["--bands", "1,2"], 1, "--bands names 2 bands, the model reads 3"),
+        (["--bands", "1,2"], 1, "--bands gives 2 bands, but the model reads 3"),
         (["--scheduler", "node1"], 1, "node1: is not a scheduler address"),
         (["--scheduler", "tcp://node1"], 1, "tcp://node1: is not a scheduler address"),
         (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is not a scheduler address"),
@@ -756,7 +756,7 @@ def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
         result = segment(*options)
     assert result.exit_code == 130
     line = result.stderr.splitlines()[-1]
-    assert f"{tmp_path / 'map.tif'} is whole, its polygons are not. Run the same command" in line
+    assert f"{tmp_path / 'map.tif'} is complete, its polygons are not. Run the same command" in line
     assert {"map.tif", "fields.gpkg", "map.tif.parts"} <= files(tmp_path)
 
     assert segment(*options).exit_code == 0
