@@ -37,6 +37,8 @@ LEGEND_TAG = "GEODINOSEG_LEGEND"
 """Tag of a class raster that holds its legend as JSON."""
 CONFIDENCE_TAG = "GEODINOSEG_CONFIDENCE"
 """Tag of a class raster that holds the path of its confidence raster, relative to its folder."""
+MAP_TAG = "GEODINOSEG_MAP"
+"""Tag of all rasters of a map: a digest of their pixels, by which they know each other."""
 CONTENT_TAG = "GEODINOSEG_CONTENT"
 """Tag of every raster of a map: `classes`, `confidence` or `probabilities`."""
 
@@ -212,5 +214,10 @@ def open_confidence(raster: ClassRaster) -> Iterator[RasterReader]:
             raise SceneError(
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."
+            )
+        if dataset.tags().get(MAP_TAG) != raster.tags.get(MAP_TAG):
+            raise SceneError(
+                f"{path}: is not the confidence of {raster.path}, but of another run; segment "
+                f"again with --confidence."
             )
         yield reader

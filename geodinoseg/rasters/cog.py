@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,6 +26,7 @@ from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, dataset_geobox, same_grid
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
+from geodinoseg.rasters.sidecars import check_files
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 
@@ -81,7 +82,13 @@ class CogLayout:
 
 
 @contextmanager
-def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[BlockRows]:
+def cog_writer(
+    path: Path,
+    layout: CogLayout,
+    *,
+    target: Path,
+    final_tags: Callable[[], Mapping[str, str]] = dict,
+) -> Iterator[BlockRows]:
     """Yield rows to write to; on success the complete COG is at the path.
 
     The working file is in a temporary folder beside the path. OutputError if GDAL cannot write, if
@@ -91,6 +98,7 @@ def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[Block
         path: the COG to create, in a private folder.
         layout: what the file holds besides its pixels.
         target: the path named in errors.
+        final_tags: called when all pixels are written; gives further tags.
     """
     box = layout.geobox
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -108,6 +116,7 @@ def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[Block
             yield rows
             _check_complete(rows, target)
             with _report_write_errors(target):
+                dataset.update_tags(**final_tags())
                 dataset.close()
         with _report_write_errors(target):
             _convert(working, path)
@@ -189,6 +198,22 @@ def _check_header(path: Path, layout: CogLayout, target: Path) -> None:
         raise OutputError(
             f"{target}: not written: its georeferencing read back as {place.crs} "
             f"{tuple(place.transform)[:6]}; warp the scene to a common CRS first."
+        )
+
+
+def check_in_place(path: Path, geobox: GeoBox) -> None:
+    """Check a finished raster at its final name: georeferencing, and no file of another beside it.
+
+    Raises:
+        OutputError: readers would not see what was written.
+    """
+    with _report_write_errors(path), _reopen(path) as dataset:
+        place, listed = dataset_geobox(dataset), dataset.files
+    check_files(path, listed, written=(path.name, f"{path.name}.aux.xml"))
+    if not _is_same_place(place, geobox):
+        raise OutputError(
+            f"{path}: was written, but reads back with another georeferencing; something beside it "
+            f"overrides it, move that away."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
 from geodinoseg.files.atomic import atomic_file
+from geodinoseg.files.safe_xml import parse_xml
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
 from geodinoseg.rasters.block_rows import BlockRows
-from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG
-from geodinoseg.rasters.cog import CogLayout, cog_writer
+from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG, MAP_TAG
+from geodinoseg.rasters.cog import CogLayout, check_in_place, cog_writer
+from geodinoseg.rasters.sidecars import raster_sidecars
 from geodinoseg.version import __version__
 from geodinoseg.windows import Window
 
@@ -158,12 +161,19 @@ def class_raster_writer(
         layouts[probabilities_path] = _probability_layout(geobox, legend, tags)
     with ExitStack() as outputs:
         # Exited in reverse order: the class raster, which names the confidence raster, comes last.
-        temporary = {target: outputs.enter_context(atomic_file(target)) for target in layouts}
+        temporary = {
+            target: outputs.enter_context(
+                atomic_file(target, stale_sidecars=raster_sidecars(target))
+            )
+            for target in layouts
+        }
         with ExitStack() as cogs:
-            rows = {
-                target: cogs.enter_context(cog_writer(temporary[target], layout, target=target))
-                for target, layout in layouts.items()
-            }
+            rows: dict[Path, BlockRows] = {}
+            for target, layout in layouts.items():
+                writer = cog_writer(
+                    temporary[target], layout, target=target, final_tags=lambda: _map_tags(rows)
+                )
+                rows[target] = cogs.enter_context(writer)
             paths: dict[LayerName, Path | None] = {
                 "classes": path,
                 "confidence": confidence_path,
@@ -173,6 +183,8 @@ def class_raster_writer(
         _write_sidecars(temporary[path], legend)
         if confidence_path:
             _write_text(temporary[confidence_path].with_suffix(".qml"), confidence_qml())
+    for target in layouts:
+        check_in_place(target, geobox)
 
 
 def _check_distinct(*paths: Path | None) -> None:
@@ -236,8 +248,17 @@ def _probability_layout(geobox: GeoBox, legend: Legend, tags: Mapping[str, str])
     )
 
 
+def _map_tags(rows: Mapping[Path, BlockRows]) -> dict[str, str]:
+    """The tag that says which rasters are of one map: it follows from the pixels of all of them."""
+    checksums = [sorted(layer.checksums.items()) for layer in rows.values()]
+    return {MAP_TAG: hashlib.sha256(json.dumps(checksums).encode()).hexdigest()[:32]}
+
+
 def _write_sidecars(raster: Path, legend: Legend) -> None:
-    _write_text(raster.with_name(f"{raster.name}.aux.xml"), raster_attribute_table(legend))
+    metadata = raster.with_name(f"{raster.name}.aux.xml")
+    # GDAL keeps there what a GeoTIFF cannot hold, such as some CRSs.
+    root = parse_xml(metadata.read_bytes()) if metadata.exists() else None
+    _write_text(metadata, raster_attribute_table(legend, root=root))
     _write_text(raster.with_suffix(".qml"), raster_qml(legend))
 
 

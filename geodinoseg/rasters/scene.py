@@ -294,18 +294,18 @@ def _valid_pixels(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDA
 
     In integer bands a pixel is missing if all bands have their nodata value: with nodata 0, a
     pixel that is 0 in red alone is data. In floating point one missing band is enough: -9999 or
-    NaN is never a measurement.
+    NaN is never a measurement. But 0 may be one, so nodata 0 counts as in integer bands.
     """
     valid = np.ones(pixels.shape[1:], dtype=np.bool_)
-    if pixels.dtype.kind == "f":
-        for band, value in zip(pixels, nodata, strict=True):
+    is_float = pixels.dtype.kind == "f"
+    possible = []
+    for band, value in zip(pixels, nodata, strict=True):
+        if is_float:
             valid &= np.isfinite(band)
-            if value is not None:
-                valid &= band != band.dtype.type(value)
-        return valid
-    marked = [(b, value) for b, value in zip(pixels, nodata, strict=True) if value is not None]
-    if marked:
-        valid[:] = False
-        for band, value in marked:
-            valid |= band != band.dtype.type(value)
+        if value is not None and is_float and value != 0:
+            valid &= band != band.dtype.type(value)
+        elif value is not None:
+            possible.append((band, value))
+    if possible:
+        valid &= np.any([band != band.dtype.type(value) for band, value in possible], axis=0)
     return valid

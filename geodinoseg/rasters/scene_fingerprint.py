@@ -18,6 +18,7 @@ import numpy as np
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 _READ_WHOLE_BYTES = 256 << 20
@@ -79,8 +80,18 @@ class SceneWatch:
 
 
 def _files(scene: Scene) -> list[str]:
-    with open_dataset(scene.source) as dataset:
-        return sorted(dataset.files)
+    """The files of a scene, those that a VRT in a VRT names included."""
+    found: set[str] = set()
+    waiting = [scene.source]
+    while waiting:
+        source = waiting.pop()
+        with open_dataset(source) as dataset:
+            new = set(dataset.files) - found
+        found |= new
+        # GDAL lists the sources of the outermost VRT only.
+        inner = (path for path in new if path != source.path and path.lower().endswith(".vrt"))
+        waiting += [RasterSource(path, scene.source.trusted) for path in inner]
+    return sorted(found)
 
 
 def _local(files: Iterable[str]) -> list[Path]:

@@ -44,7 +44,7 @@ def class_rows(
     read_rows = plan.memory.read_rows(chunk.halo.width)
     with closing(read_ahead(plan.scene, plan.grid, chunk, read_rows=read_rows)) as tile_rows:
         for tile_row in tile_rows:
-            collar.count(tile_row.pixels)
+            collar.count(tile_row.pixels, tile_row.valid)
             stitcher.start_row(tile_row.index)
             for tile_cols, pixels, valid in _batches(plan, chunk, tile_row, model.device):
                 stitcher.add(tile_cols, _probabilities(model, pixels, valid, batches))

@@ -246,12 +246,14 @@ class CollarWatch:
         self._counts = dict.fromkeys(self._values, 0)
         self._seen = 0
 
-    def count(self, pixels: NDArray[Any]) -> None:
-        """Count a sample of pixels (bands, height, width)."""
+    def count(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Count a sample of pixels (bands, height, width), those of the scene (height, width)."""
         if not self._values:
             return
-        sample = pixels[:, ::_STEP_PX, ::_STEP_PX]
-        self._seen += sample[0].size
+        step = (slice(None, None, _STEP_PX),) * 2
+        inside = valid[step]
+        sample = pixels[:, *step][:, inside]
+        self._seen += sample.shape[1]
         for value in self._values:
             self._counts[value] += int((sample == value).all(axis=0).sum())
 

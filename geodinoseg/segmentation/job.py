@@ -86,7 +86,7 @@ def check_request(
     if parts is not None:  # before its content is read
         check_parts(store)
     files = files.replacing(interrupted_outputs(store), overwrite=overwrite)
-    files.check_rasters([opened.path])
+    files.check_rasters(opened)
     if parts is None:
         check_parts(store)
     files.check_polygons(opened, described.legend)

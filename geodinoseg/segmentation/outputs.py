@@ -13,7 +13,9 @@ from geodinoseg.files.locks import check_unlocked, lock_output
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.cog import check_georeferencing
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.sidecars import check_sidecars
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 _CONTAINS_STYLE = ".gpkg"
@@ -76,16 +78,19 @@ class MapFiles:
         replaceable = (path for path in self.paths if overwrite or path.resolve() in own)
         return replace(self, replaceable=frozenset(replaceable))
 
-    def check_rasters(self, inputs: Sequence[PathLike]) -> None:
-        """Raise OutputError if a raster cannot be written, is an input or is locked.
+    def check_rasters(self, scene: Scene) -> None:
+        """Raise OutputError if a raster cannot be written, is the scene or is locked.
 
-        Also if two rasters are the same file or share a style file.
+        Also if two rasters are the same file or share a style file, if old files beside one would
+        be read as part of it, or if a GeoTIFF cannot hold the scene's georeferencing.
         """
         for path in self.rasters:
             overwrite = path in self.replaceable
-            check_output(path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=inputs)
+            check_output(path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=[scene.path])
+            check_sidecars(path, overwrite=overwrite)
         _check_distinct(self.rasters)
         _check_styles(self.class_raster, self.rasters[1:])
+        check_georeferencing(scene.geobox, scene.path)
         for path in self.rasters:
             check_unlocked(path)
 
