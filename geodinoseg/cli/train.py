@@ -185,7 +185,7 @@ def train(**options: Any) -> None:
             "Missing option '--labels', which is optional only for folders of chips."
         )
     labels, output = options["labels"] or None, options["output"]
-    scenes = [scene if is_folder(scene) else _opened(scene, options) for scene in options["scenes"]]
+    scenes = [scene if is_folder(scene) else _open(scene, options) for scene in options["scenes"]]
     arguments = {
         "label_options": _label_options(options),
         "settings": _settings(options),
@@ -211,7 +211,7 @@ def train(**options: Any) -> None:
     report_done(options["json_"], [output], _summary(output, segmentor))
 
 
-def _opened(scene: str, options: dict[str, Any]) -> Any:
+def _open(scene: str, options: dict[str, Any]) -> Any:
     import geodinoseg
 
     return geodinoseg.open_scene(

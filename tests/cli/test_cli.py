@@ -158,7 +158,7 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geodinoseg.segmentation.inference._decided", interrupted)
+    monkeypatch.setattr("geodinoseg.segmentation.inference._to_class_rows", interrupted)
     assert segment().exit_code == 130
     assert files(tmp_path) == {"ortho.tif"}
 
