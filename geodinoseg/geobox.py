@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -11,11 +13,44 @@ import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.io import DatasetReader
+from rasterio.rpc import RPC
+from rasterio.transform import from_gcps
 
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.windows import Window
+
+_FEWEST_POINTS = 3
+"""That determine an affine transform."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundControl:
+    """Ground control points or RPCs of a raster whose grid is not aligned with any CRS."""
+
+    points: tuple[tuple[float, float, float, float, float], ...] = ()
+    """(row, column, x, y, z) of each point; x, y and z in its CRS."""
+    crs: CRS | None = None
+    """Of the points."""
+    rpcs: RPC | None = None
+    """Rational polynomial coefficients; None without."""
+
+    @property
+    def gcps(self) -> list[GroundControlPoint]:
+        """The points as rasterio takes them."""
+        return [GroundControlPoint(*point) for point in self.points]
+
+    def shifted(self, *, rows: int, cols: int) -> GroundControl:
+        """The same control for a raster that begins so many pixels further down and right."""
+        points = tuple((row - rows, col - cols, x, y, z) for row, col, x, y, z in self.points)
+        rpcs = copy.copy(self.rpcs)
+        if rpcs is not None:
+            rpcs.line_off -= rows
+            rpcs.samp_off -= cols
+        return replace(self, points=points, rpcs=rpcs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +68,8 @@ class GeoBox:
     """Columns."""
     height: int
     """Rows."""
+    control: GroundControl | None = None
+    """Ground control points or RPCs; None where the file has none."""
 
     def crop(self, window: Window) -> GeoBox:
         """The grid of a window; rotation and shear are kept."""
@@ -41,11 +78,12 @@ class GeoBox:
             transform=self.transform @ Affine.translation(window.col_off, window.row_off),
             width=window.width,
             height=window.height,
+            control=self.control and self.control.shifted(rows=window.row_off, cols=window.col_off),
         )
 
     @property
     def is_geographic(self) -> bool:
-        """Whether coordinates are degrees of longitude and latitude."""
+        """Whether coordinates are longitude and latitude, in degrees or another angular unit."""
         return self.crs is not None and bool(self.crs.is_geographic)
 
     @property
@@ -68,6 +106,13 @@ class GeoBox:
         return float(pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor)
 
     @cached_property
+    def _radians_per_unit(self) -> float:
+        """Of a geographic CRS: degrees mostly, but also grads (EPSG:4807) and radians."""
+        factor = pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor
+        # WKT rounds the factor of a degree.
+        return math.radians(1) if math.isclose(factor, math.radians(1)) else float(factor)
+
+    @cached_property
     def row_areas_m2(self) -> NDArray[np.float64]:
         """Area of one pixel in each row, square metres, (height,).
 
@@ -79,14 +124,15 @@ class GeoBox:
         determinant = abs(self.transform.determinant)
         if not self.is_geographic:
             return np.full(self.height, determinant * self.crs_unit_m**2, dtype=np.float64)
+        radians = self._radians_per_unit
         rows = np.arange(self.height, dtype=np.float64)
         middle = self.width / 2
         latitude = self.transform.d * middle + self.transform.e * (rows + 0.5) + self.transform.f
         half_height = determinant / math.hypot(self.transform.a, self.transform.d) / 2
-        lon_degrees = determinant / (2 * half_height)
-        south, north = np.radians(latitude - half_height), np.radians(latitude + half_height)
+        lon_units = determinant / (2 * half_height)
+        south, north = radians * (latitude - half_height), radians * (latitude + half_height)
         zones = self._zone_area(north) - self._zone_area(south)
-        return np.asarray(zones * math.radians(lon_degrees), dtype=np.float64)
+        return np.asarray(zones * (radians * lon_units), dtype=np.float64)
 
     @cached_property
     def pixel_size_m(self) -> float | None:
@@ -96,11 +142,31 @@ class GeoBox:
         27.6 degrees north is 0.132 m on the ground. None without a CRS or beyond a pole.
         """
         if self.crs is None:
-            return None
+            return self._control_pixel_size_m
         if self.is_geographic:
             return math.sqrt(float(self.row_areas_m2[self.height // 2])) or None
         planar = abs(self.transform.determinant) * self.crs_unit_m**2
         return math.sqrt(planar / self.areal_scale)
+
+    @property
+    def _control_pixel_size_m(self) -> float | None:
+        """As `pixel_size_m`, from the affine transform that fits the ground control points best."""
+        if self.control is None or len(self.control.points) < _FEWEST_POINTS:
+            return None
+        transform = from_gcps(self.control.gcps)
+        fitted = GeoBox(
+            crs=self.control.crs, transform=transform, width=self.width, height=self.height
+        )
+        return fitted.pixel_size_m if fitted.is_invertible else None
+
+    @property
+    def advice(self) -> str:
+        """How to georeference it, as the end of a sentence."""
+        if self.control is None:
+            return "georeference it, for instance with gdal_translate -a_srs -a_ullr"
+        if self.control.points:
+            return "it has ground control points only: warp it first, gdalwarp -tps IN.tif OUT.tif"
+        return "it has RPCs only: warp it first, gdalwarp -rpc -t_srs EPSG:... IN.tif OUT.tif"
 
     @cached_property
     def areal_scale(self) -> float:
@@ -135,12 +201,40 @@ class GeoBox:
         return np.asarray(semi_major**2 * (1 - squared) / 2 * q, dtype=np.float64)
 
 
-def read_geobox(crs: object, transform: Affine, width: int, height: int) -> GeoBox:
+def read_geobox(
+    crs: object,
+    transform: Affine,
+    width: int,
+    height: int,
+    *,
+    gcps: tuple[Sequence[GroundControlPoint], CRS | None] = ((), None),
+    rpcs: RPC | None = None,
+) -> GeoBox:
     """A GeoBox from the fields of a raster's header; an empty CRS counts as none."""
     if crs:
         _check_proj()
     parsed = CRS.from_user_input(crs) if crs else None
-    return GeoBox(crs=parsed, transform=transform, width=width, height=height)
+    points, points_crs = gcps
+    control = None
+    if points or rpcs is not None:
+        control = GroundControl(
+            points=tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points),
+            crs=points_crs or None,
+            rpcs=rpcs,
+        )
+    return GeoBox(crs=parsed, transform=transform, width=width, height=height, control=control)
+
+
+def dataset_geobox(dataset: DatasetReader) -> GeoBox:
+    """The GeoBox of an open raster."""
+    return read_geobox(
+        dataset.crs,
+        dataset.transform,
+        dataset.width,
+        dataset.height,
+        gcps=dataset.gcps,
+        rpcs=dataset.rpcs,
+    )
 
 
 @cache
@@ -159,9 +253,11 @@ def _check_proj() -> None:
 
 
 def same_grid(first: GeoBox, second: GeoBox) -> bool:
-    """Whether two rasters have the same size, CRS and transform, within 1e-6 of a pixel."""
+    """Whether two rasters have the same size and georeferencing, within 1e-6 of a pixel."""
     if (first.width, first.height) != (second.width, second.height) or first.crs != second.crs:
         return False
     to_second = ~second.transform @ first.transform
     corners = [(0, 0), (first.width, 0), (0, first.height), (first.width, first.height)]
-    return all(math.dist(to_second @ corner, corner) < 1e-6 for corner in corners)
+    return first.control == second.control and all(
+        math.dist(to_second @ corner, corner) < 1e-6 for corner in corners
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from geodinoseg.errors import GridError
 
@@ -58,6 +58,24 @@ class Window:
             height=self.height,
         )
 
+    def clipped_to(self, *, height: int, width: int) -> Window:
+        """The part of it that lies in a raster of this size; it must begin inside."""
+        return replace(
+            self,
+            width=min(self.width, width - self.col_off),
+            height=min(self.height, height - self.row_off),
+        )
+
+    def buffered(self, px: int) -> Window:
+        """It and so many pixels on each side, but none before the raster's first row or column."""
+        col_off, row_off = max(0, self.col_off - px), max(0, self.row_off - px)
+        return Window(
+            col_off=col_off,
+            row_off=row_off,
+            width=self.col_end + px - col_off,
+            height=self.row_end + px - row_off,
+        )
+
     def intersection(self, other: Window) -> Window | None:
         """The pixels in both windows; None if there are none."""
         col_off, row_off = max(self.col_off, other.col_off), max(self.row_off, other.row_off)
@@ -72,9 +90,5 @@ def windows_over(*, height: int, width: int, rows: int, cols: int) -> Iterator[W
     """Windows of at most rows x cols px that partition a raster, row by row."""
     for row in range(0, height, rows):
         for col in range(0, width, cols):
-            yield Window(
-                col_off=col,
-                row_off=row,
-                width=min(cols, width - col),
-                height=min(rows, height - row),
-            )
+            window = Window(col_off=col, row_off=row, width=cols, height=rows)
+            yield window.clipped_to(height=height, width=width)

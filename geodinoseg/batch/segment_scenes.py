@@ -20,10 +20,10 @@ from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
-from geodinoseg.segmentation.job import Workers
+from geodinoseg.segmentation.job import Workers, enter_workers
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan, chosen_bands
-from geodinoseg.segmentation.segment import enter_workers, segment_scene
+from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
@@ -87,6 +87,13 @@ def segment_scenes(
         OutputError: outputs clash, or the folder or its journal cannot be written.
         ModelFolderError: the model cannot be loaded.
         SchedulerError: the scheduler is lost.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> from pathlib import Path
+        >>> scenes = gds.find_scenes(["ortho.tif"])
+        >>> [result.status for result in gds.segment_scenes(scenes, "crops.model", Path("maps"))]
+        ['done']
     """
     settings = settings or SegmentationSettings()
     maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)

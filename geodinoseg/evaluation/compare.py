@@ -237,13 +237,7 @@ class _Sums:
 
 def _with_halo(window: Window, halo_px: int, raster: ClassRaster) -> Window:
     """A window with its halo, clipped to the map."""
-    col_off, row_off = max(0, window.col_off - halo_px), max(0, window.row_off - halo_px)
-    return Window(
-        col_off=col_off,
-        row_off=row_off,
-        width=min(raster.width, window.col_end + halo_px) - col_off,
-        height=min(raster.height, window.row_end + halo_px) - row_off,
-    )
+    return window.buffered(halo_px).clipped_to(height=raster.height, width=raster.width)
 
 
 def _inside(window: Window, outer: Window) -> tuple[slice, slice]:

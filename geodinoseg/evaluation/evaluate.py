@@ -137,6 +137,12 @@ def evaluate_map(
     Raises:
         SceneError: the map or its confidence cannot be read.
         LabelError: the labels or regions do not fit the map, or no labelled pixel lies on it.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> found = gds.evaluate_map("landcover.tif", "check.gpkg")
+        >>> 0 <= found.whole.accuracy.mean_iou <= 1
+        True
     """
     label_options = label_options or LabelOptions()
     raster = _open_map(class_raster, options)

@@ -114,6 +114,12 @@ def load_model(folder: str | Path, *, device: str = "auto", precision: str = "au
     Raises:
         ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
         DeviceError: there is no such device.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> model = gds.load_model("crops.model", device="cpu")
+        >>> model.bands, model.tile_px
+        ((1, 2, 3), 56)
     """
     place = Path(folder)
     where = pick_device(device)

@@ -53,6 +53,11 @@ def plot_map(
     Raises:
         SceneError: scene or map cannot be read, or they do not overlap.
         OutputError: the picture cannot be written there.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> gds.plot_map("ortho.tif", "landcover.tif", "landcover.png").name
+        'landcover.png'
     """
     raster = (
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)

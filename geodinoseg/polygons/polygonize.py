@@ -55,6 +55,12 @@ def polygonize(
         SceneError: the raster cannot be read, or is not a georeferenced class raster.
         LegendError: the raster has no such class.
         GridError: a size below 0.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> polygons = gds.polygonize("landcover.tif", simplify_px=1.0)
+        >>> list(polygons.columns)
+        ['class_id', 'class_name', 'area_m2', 'perim_m', 'conf_mean', 'geometry']
     """
     import geopandas  # noqa: PLC0415 (60 MB that writing a file does not need)
 
@@ -102,6 +108,11 @@ def write_polygons(
         LegendError: the raster has no such class.
         GridError: a size below 0.
         OutputError: the output cannot be written, or its format cannot hold the polygons.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> gds.write_polygons("landcover.tif", "landcover.gpkg", min_area_m2=25).name
+        'landcover.gpkg'
     """
     source = _opened(raster)
     target = check_vector_output(

@@ -110,6 +110,12 @@ def open_class_raster(path: PathLike, *, allow_external: bool = False) -> ClassR
     Raises:
         SceneError: the file is missing or not a raster, its pixels are not class ids, or it has
             more than one band.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> raster = gds.open_class_raster("landcover.tif")
+        >>> raster.legend.names, raster.nodata
+        (('field', 'roof', 'water'), 255)
     """
     source = RasterSource.of(path, trusted=allow_external)
     with open_reader(source, deadline_s=FIRST_DEADLINE_S) as reader:

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import OutputError, one_line
-from geodinoseg.geobox import GeoBox
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.geobox import GeoBox, dataset_geobox, same_grid
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
@@ -132,6 +133,10 @@ def _new_working_file(path: Path, layout: CogLayout) -> rasterio.io.DatasetWrite
             transform=box.transform if box.is_georeferenced else None,
             **_WORKING_OPTIONS,
         )
+    if box.control is not None and box.control.points:
+        dataset.gcps = (box.control.gcps, box.control.crs)
+    if box.control is not None and box.control.rpcs is not None:
+        dataset.rpcs = box.control.rpcs
     _describe(dataset, layout)
     return dataset
 
@@ -177,8 +182,52 @@ def _check_header(path: Path, layout: CogLayout, target: Path) -> None:
     expected = (box.height, box.width, layout.nodata, (layout.dtype.name,) * len(layout.band_names))
     with _reopen(path) as dataset:
         found = (dataset.height, dataset.width, dataset.nodata, dataset.dtypes)
+        place = dataset_geobox(dataset)
     if found != expected:
         raise OutputError(f"{target}: not written: GDAL wrote {found} instead of {expected}.")
+    if not _is_same_place(place, box):
+        raise OutputError(
+            f"{target}: not written: its georeferencing read back as {place.crs} "
+            f"{tuple(place.transform)[:6]}; warp the scene to a common CRS first."
+        )
+
+
+def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
+    """Check, on a raster of one pixel, that a GeoTIFF can hold the georeferencing of a scene.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    small = replace(geobox, width=1, height=1)
+    layout = CogLayout(
+        geobox=small, dtype=np.dtype(np.uint8), nodata=255, band_names=("class",), tags={}
+    )
+    with tempfile.TemporaryDirectory(prefix="geodinoseg-") as folder:
+        file = Path(folder, "probe.tif")
+        with _report_write_errors(file):
+            _new_working_file(file, layout).close()
+            with _reopen(file) as dataset:
+                place = dataset_geobox(dataset)
+    if not _is_same_place(place, small):
+        raise OutputError(
+            f"{path}: its coordinate system or transform cannot be stored in a GeoTIFF, so the "
+            f"map would lie elsewhere; warp the scene to a common CRS first."
+        )
+
+
+def _is_same_place(found: GeoBox, wanted: GeoBox) -> bool:
+    """As `same_grid`, but coefficients of RPCs, which are stored as text, need only be there."""
+    if (found.control is None) != (wanted.control is None):
+        return False
+    if found.control is None or wanted.control is None:
+        return same_grid(found, wanted)
+    points = (found.control.points, found.control.crs) == (
+        wanted.control.points,
+        wanted.control.crs,
+    )
+    rpcs = (found.control.rpcs is None) == (wanted.control.rpcs is None)
+    bare = replace(wanted, control=None)
+    return points and rpcs and same_grid(replace(found, control=None), bare)
 
 
 def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: Path) -> None:

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox, read_geobox
+from geodinoseg.geobox import GeoBox, dataset_geobox
 from geodinoseg.rasters.retry import retry
 from geodinoseg.rasters.source import RasterSource, bounded_settings
 from geodinoseg.rasters.untrusted import (
@@ -91,7 +91,7 @@ def _open_remote(source: RasterSource) -> rasterio.DatasetReader:
 
 def geobox_of(path: PathLike, dataset: rasterio.DatasetReader) -> GeoBox:
     """The georeferencing of an open raster."""
-    geobox = read_geobox(dataset.crs, dataset.transform, dataset.width, dataset.height)
+    geobox = dataset_geobox(dataset)
     if not geobox.is_invertible:
         raise SceneError(
             f"{path}: its geotransform {dataset.transform.to_gdal()} gives pixels no area, so "

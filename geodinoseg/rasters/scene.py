@@ -159,6 +159,12 @@ def open_scene(
     Raises:
         SceneError: the file is missing or not a raster, lacks the bands, or its pixels are not
             measurements (complex numbers, a colour palette).
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> scene = gds.open_scene("ortho.tif", nodata=0)
+        >>> scene.width, scene.height, scene.bands
+        (300, 260, (1, 2, 3))
     """
     if isinstance(scene, Scene) and _has_selection(scene, bands, nodata):
         return scene

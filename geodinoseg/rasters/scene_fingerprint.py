@@ -94,6 +94,7 @@ def _header(scene: Scene) -> tuple[Any, ...]:
         box.width,
         tuple(box.transform),
         str(box.crs),
+        *([] if box.control is None else [repr(box.control)]),
         scene.bands,
         str(scene.dtype),
         scene.nodata,
@@ -149,13 +150,10 @@ def _digest_of_blocks(scene: Scene) -> str:
         for fraction in np.linspace(0, 1, _SAMPLED_BLOCKS):
             row_off = int(fraction * (scene.geobox.height - 1)) // rows * rows
             col_off = int(fraction * (scene.geobox.width - 1)) // cols * cols
-            window = Window(
-                col_off=col_off,
-                row_off=row_off,
-                width=min(cols, scene.geobox.width - col_off),
-                height=min(rows, scene.geobox.height - row_off),
+            window = Window(col_off=col_off, row_off=row_off, width=cols, height=rows)
+            pixels, valid = reader.read(
+                window.clipped_to(height=scene.geobox.height, width=scene.geobox.width)
             )
-            pixels, valid = reader.read(window)
             digest.update(pixels.tobytes() + valid.tobytes())
     return digest.hexdigest()
 

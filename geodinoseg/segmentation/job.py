@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.model.description import ModelDescription, describe_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.segmentation.outputs import MapFiles
-from geodinoseg.segmentation.parts.run import Parts, Run
-from geodinoseg.segmentation.plan import Plan
+from geodinoseg.segmentation.parts.run import (
+    Parts,
+    Run,
+    check_parts,
+    interrupted_outputs,
+    recorded_batch_size,
+)
+from geodinoseg.segmentation.parts.store import PartStore, part_store
+from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
 
@@ -44,3 +55,65 @@ class Workers(Protocol):
 
         Without a batch size in the settings, the one that fits is found by trial on a GPU.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The checked inputs and outputs of a segmentation."""
+
+    scene: Scene
+    files: MapFiles
+    store: PartStore
+
+
+def check_request(
+    scene: PathLike | Scene,
+    model: str | Path | TileModel,
+    files: MapFiles,
+    settings: SegmentationSettings,
+    *,
+    parts: PathLike | None,
+    overwrite: bool,
+) -> Request:
+    """Refuse wrong paths, existing outputs and invalid tiles before torch is loaded.
+
+    The arguments are those of `segment_scene`.
+    """
+    described = describe_model(model) if isinstance(model, str | Path) else model
+    bands = chosen_bands(described, settings)
+    opened = open_scene(scene, bands=bands, nodata=settings.nodata)
+    store = part_store(files.class_raster, parts)
+    if parts is not None:  # before its content is read
+        check_parts(store)
+    files = files.replacing(interrupted_outputs(store), overwrite=overwrite)
+    files.check_rasters([opened.path])
+    if parts is None:
+        check_parts(store)
+    files.check_polygons(opened, described.legend)
+    if isinstance(described, ModelDescription) and described.patch_px:
+        make_plan(opened, described, settings)
+    return Request(scene=opened, files=files, store=store)
+
+
+@contextmanager
+def enter_workers(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
+    """The given workers, started if necessary, or this process."""
+    if workers is None:
+        from geodinoseg.segmentation.runner import ThisProcess  # noqa: PLC0415 (torch)
+
+        yield ThisProcess()
+    elif isinstance(workers, AbstractContextManager):
+        with workers as started:
+            yield started
+    else:
+        yield workers
+
+
+def with_recorded_batch_size(
+    settings: SegmentationSettings, store: PartStore, *, resume: bool
+) -> SegmentationSettings:
+    """Use the batch size of the run to resume if none is given, since the bytes depend on it."""
+    if settings.batch_size is not None or not resume:
+        return settings
+    recorded = recorded_batch_size(store)
+    return dataclasses.replace(settings, batch_size=recorded) if recorded else settings

@@ -5,36 +5,36 @@ Torch is loaded by the runner, after all checks.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.model.description import ModelDescription, describe_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
-from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.input_checks import CollarWatch
-from geodinoseg.segmentation.job import Job, Workers
+from geodinoseg.segmentation.job import (
+    Job,
+    Workers,
+    check_request,
+    enter_workers,
+    with_recorded_batch_size,
+)
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
-    check_parts,
-    interrupted_outputs,
     open_parts,
-    recorded_batch_size,
 )
-from geodinoseg.segmentation.parts.store import PartStore, part_store
-from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan, plan_facts
+from geodinoseg.segmentation.parts.store import PartStore
+from geodinoseg.segmentation.plan import Plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
@@ -99,6 +99,12 @@ def segment_scene(
         OutputError: the outputs cannot be written, are being written by another process, or have
             parts of another run.
         ClusterError: the workers cannot be started or reached, or fail.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> raster = gds.segment_scene("ortho.tif", "crops.model", "landcover.tif", confidence=True)
+        >>> raster.confidence_path.name
+        'landcover_confidence.tif'
     """
     settings = settings or _DEFAULTS
     files = MapFiles.named(
@@ -142,6 +148,12 @@ def plan_segmentation(
 
     Raises:
         GeodinosegError: as `segment_scene` before the first tile.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> plan = gds.plan_segmentation("ortho.tif", "crops.model", "landcover2.tif")
+        >>> plan.legend.names, plan.output_bytes
+        (('field', 'roof', 'water'), 78000)
     """
     settings = settings or _DEFAULTS
     files = MapFiles.named(
@@ -258,65 +270,3 @@ def _tags(plan: Plan, model: object) -> dict[str, str]:
         "GEODINOSEG_SCENE": plan.scene.source.file_name,
         "GEODINOSEG_PLAN": json.dumps(plan_facts(plan)),
     }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """The checked inputs and outputs of a segmentation."""
-
-    scene: Scene
-    files: MapFiles
-    store: PartStore
-
-
-def check_request(
-    scene: PathLike | Scene,
-    model: str | Path | TileModel,
-    files: MapFiles,
-    settings: SegmentationSettings,
-    *,
-    parts: PathLike | None,
-    overwrite: bool,
-) -> Request:
-    """Refuse wrong paths, existing outputs and invalid tiles before torch is loaded.
-
-    The arguments are those of `segment_scene`.
-    """
-    described = describe_model(model) if isinstance(model, str | Path) else model
-    bands = chosen_bands(described, settings)
-    opened = open_scene(scene, bands=bands, nodata=settings.nodata)
-    store = part_store(files.class_raster, parts)
-    if parts is not None:  # before its content is read
-        check_parts(store)
-    files = files.replacing(interrupted_outputs(store), overwrite=overwrite)
-    files.check_rasters([opened.path])
-    if parts is None:
-        check_parts(store)
-    files.check_polygons(opened, described.legend)
-    if isinstance(described, ModelDescription) and described.patch_px:
-        make_plan(opened, described, settings)
-    return Request(scene=opened, files=files, store=store)
-
-
-@contextmanager
-def enter_workers(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
-    """The given workers, started if necessary, or this process."""
-    if workers is None:
-        from geodinoseg.segmentation.runner import ThisProcess  # noqa: PLC0415 (torch)
-
-        yield ThisProcess()
-    elif isinstance(workers, AbstractContextManager):
-        with workers as started:
-            yield started
-    else:
-        yield workers
-
-
-def with_recorded_batch_size(
-    settings: SegmentationSettings, store: PartStore, *, resume: bool
-) -> SegmentationSettings:
-    """Use the batch size of the run to resume if none is given, since the bytes depend on it."""
-    if settings.batch_size is not None or not resume:
-        return settings
-    recorded = recorded_batch_size(store)
-    return dataclasses.replace(settings, batch_size=recorded) if recorded else settings

@@ -95,12 +95,8 @@ class TileGrid:
         chunks: list[Chunk] = []
         for col in range(0, self.width, cols):
             for row in range(0, self.height, rows):
-                core = Window(
-                    col_off=col,
-                    row_off=row,
-                    width=min(cols, self.width - col),
-                    height=min(rows, self.height - row),
-                )
+                core = Window(col_off=col, row_off=row, width=cols, height=rows)
+                core = core.clipped_to(height=self.height, width=self.width)
                 chunks.append(self.chunk_over(core, index=len(chunks)))
         return tuple(chunks)
 

@@ -78,6 +78,16 @@ def train_model(
         ModelFolderError: the checkpoint is damaged, or of another training.
         DeviceError: the device is absent, or its memory too small.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> settings = gds.TrainingSettings(stage="head", epochs=1, steps_per_epoch=8, crop_px=56)
+        >>> model = gds.train_model(
+        ...     "ortho.tif", "fields.gpkg", "crops.model", settings=settings,
+        ...     network={"backbone": "backbone"}, overwrite=True,
+        ... )
+        >>> model.legend.names
+        ('field', 'roof', 'water')
     """
     settings = settings or TrainingSettings()
     budget = Budget(settings.minutes, clock)

@@ -120,6 +120,12 @@ def draw_sample(
     Raises:
         SceneError: the map cannot be read, is not georeferenced, or has too few pixels.
         OutputError: the file cannot be written there.
+
+    Example:
+        >>> import geodinoseg as gds
+        >>> design = gds.draw_sample("landcover.tif", "points.gpkg")
+        >>> design.points > 0
+        True
     """
     raster = open_with_areas(class_raster)
     target = check_point_output(output, overwrite=overwrite, inputs=[raster.path])

@@ -204,13 +204,10 @@ def _counts_by_row(indices: NDArray[Any], classes: int) -> NDArray[np.int64]:
 
 def _square_window(raster: ClassRaster, square: int) -> Window:
     row, col = divmod(square, -(-raster.width // SQUARE_PX))
-    row_off, col_off = row * SQUARE_PX, col * SQUARE_PX
-    return Window(
-        col_off=col_off,
-        row_off=row_off,
-        width=min(SQUARE_PX, raster.width - col_off),
-        height=min(SQUARE_PX, raster.height - row_off),
+    window = Window(
+        col_off=col * SQUARE_PX, row_off=row * SQUARE_PX, width=SQUARE_PX, height=SQUARE_PX
     )
+    return window.clipped_to(height=raster.height, width=raster.width)
 
 
 def hectares(areas_m2: Any) -> list[str]:

@@ -45,12 +45,9 @@ class SplitScene:
 
     def block(self, row: int, col: int) -> Window:
         """The pixels of a block."""
-        return Window(
-            col_off=col * self.block_px,
-            row_off=row * self.block_px,
-            width=min(self.block_px, self.scene.width - col * self.block_px),
-            height=min(self.block_px, self.scene.height - row * self.block_px),
-        )
+        side = self.block_px
+        window = Window(col_off=col * side, row_off=row * side, width=side, height=side)
+        return window.clipped_to(height=self.scene.height, width=self.scene.width)
 
     def held_out(self, fold: int | None) -> NDArray[np.bool_]:
         """(block rows, block columns), True where a block validates; None holds out nothing."""
