@@ -24,7 +24,7 @@ from geodinoseg.errors import SceneError, one_line
 from geodinoseg.windows import Window
 
 _FEWEST_POINTS = 3
-"""That determine an affine transform."""
+"""Ground control points needed to fit an affine transform."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +34,17 @@ class GroundControl:
     points: tuple[tuple[float, float, float, float, float], ...] = ()
     """(row, column, x, y, z) of each point; x, y and z in its CRS."""
     crs: CRS | None = None
-    """Of the points."""
+    """CRS of the points."""
     rpcs: RPC | None = None
-    """Rational polynomial coefficients; None without."""
+    """Rational polynomial coefficients; None if there are none."""
 
     @property
     def gcps(self) -> list[GroundControlPoint]:
-        """The points as rasterio takes them."""
+        """The points as objects of rasterio."""
         return [GroundControlPoint(*point) for point in self.points]
 
     def shifted(self, *, rows: int, cols: int) -> GroundControl:
-        """The same control for a raster that begins so many pixels further down and right."""
+        """The control of a raster that starts this many rows and columns further down and right."""
         points = tuple((row - rows, col - cols, x, y, z) for row, col, x, y, z in self.points)
         rpcs = copy.copy(self.rpcs)
         if rpcs is not None:
@@ -69,7 +69,7 @@ class GeoBox:
     height: int
     """Rows."""
     control: GroundControl | None = None
-    """Ground control points or RPCs; None where the file has none."""
+    """Ground control points or RPCs; None if the file has none."""
 
     def crop(self, window: Window) -> GeoBox:
         """The grid of a window; rotation and shear are kept."""
@@ -107,7 +107,7 @@ class GeoBox:
 
     @cached_property
     def _radians_per_unit(self) -> float:
-        """Of a geographic CRS: degrees mostly, but also grads (EPSG:4807) and radians."""
+        """Radians in one unit of a geographic CRS: degrees, but also grads (EPSG:4807)."""
         factor = pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor
         # WKT rounds the factor of a degree.
         return math.radians(1) if math.isclose(factor, math.radians(1)) else float(factor)
@@ -150,7 +150,7 @@ class GeoBox:
 
     @property
     def _control_pixel_size_m(self) -> float | None:
-        """As `pixel_size_m`, from the affine transform that fits the ground control points best."""
+        """`pixel_size_m` by the affine transform fitted to the ground control points."""
         if self.control is None or len(self.control.points) < _FEWEST_POINTS:
             return None
         transform = from_gcps(self.control.gcps)
@@ -161,7 +161,7 @@ class GeoBox:
 
     @property
     def advice(self) -> str:
-        """How to georeference it, as the end of a sentence."""
+        """How to georeference the raster, as the end of an error message."""
         if self.control is None:
             return "georeference it, for instance with gdal_translate -a_srs -a_ullr"
         if self.control.points:

@@ -59,7 +59,7 @@ class Window:
         )
 
     def clipped_to(self, *, height: int, width: int) -> Window:
-        """The part of it that lies in a raster of this size; it must begin inside."""
+        """The part inside a raster of this size; the window must start inside."""
         return replace(
             self,
             width=min(self.width, width - self.col_off),
@@ -67,7 +67,7 @@ class Window:
         )
 
     def buffered(self, px: int) -> Window:
-        """It and so many pixels on each side, but none before the raster's first row or column."""
+        """The window enlarged by px on each side, but not before the first row or column."""
         col_off, row_off = max(0, self.col_off - px), max(0, self.row_off - px)
         return Window(
             col_off=col_off,

@@ -30,12 +30,14 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--labels",
     multiple=True,
-    help="Polygons with a class column, or a label raster; or one file a class, NAME=FILE each.",
+    metavar="[NAME=]FILE",
+    help="Polygons with a class column, or a label raster; or one file per class as NAME=FILE, "
+    "repeated.",
 )
 @click.option(
     "--sample",
     type=_FILE,
-    help="Points that geodinoseg sample drew, with their column reference filled in.",
+    help="Points drawn by geodinoseg sample, with the column reference filled in.",
 )
 @click.option(
     "-o",
@@ -43,40 +45,44 @@ _FILE = click.Path(path_type=Path)
     "outputs",
     type=_FILE,
     multiple=True,
-    help="Report to write: .html (a page with pictures), .json or .csv; may be repeated.",
+    help="Report to write: .html (with figures), .json or .csv; may be repeated.",
 )
 @class_field_option
 @unlabelled_option
 @extent_option
 @ignore_class_option
-@click.option("--regions", type=_FILE, help="Polygons; each is measured for itself, too.")
+@click.option("--regions", type=_FILE, help="Polygons, each of which is also assessed separately.")
 @click.option(
-    "--region-field", help="Column with the regions' names. [default: region, name or id]"
+    "--region-field",
+    metavar="COLUMN",
+    help="Column with the names of the regions. [default: region, name or id]",
 )
 @click.option(
     "--confidence",
     type=_FILE,
-    help="Confidence raster. [default: the one that CLASS_RASTER names]",
+    help="Confidence raster, in percent. [default: the one named in CLASS_RASTER]",
 )
 @click.option(
     "--boundary-tolerance",
     type=Distance(),
     default="3",
     show_default=True,
-    help="How far a border may lie off, pixels (3) or metres (1.5m).",
+    help="Tolerance for the position of class borders, in pixels (3) or metres (1.5m).",
 )
 @click.option(
     "--further-class",
+    metavar="NAME",
     multiple=True,
-    help="A class of the sample's reference that the map lacks; may be repeated.",
+    help="Class that occurs in the reference of the sample but not in the map; may be repeated.",
 )
 @allow_external_option
 @overwrite_option
 @json_option
 def evaluate(class_raster: str, **options: Any) -> None:
-    """Say how right CLASS_RASTER is: by labels, by a sample of points, or both.
+    """Assess the accuracy of CLASS_RASTER with labels, a sample of points, or both.
 
-    Labels must have been kept out of training. A sample gives areas with their 95% intervals.
+    The labels must not have been used for training. A sample also gives the area of each class
+    with its 95% confidence interval.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 
 from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
-from geodinoseg.cli.process import say
+from geodinoseg.cli.process import echo
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.config import read_model_config
 from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
@@ -30,10 +30,13 @@ _MEASURES = ("precision", "recall", "f1", "iou")
 def info(path: str, *, allow_external: bool, json_: bool) -> None:
     """Describe a scene, a model folder or a class raster.
 
+    Sizes are in pixels, resolutions in metres per pixel on the ground.
+
     \b
-    Example:
+    Examples:
       geodinoseg info ortho.tif
       geodinoseg info farmland.model
+      geodinoseg info landcover.tif --json
     """  # noqa: D301 (click's own mark: keep these lines)
     facts = describe(Path(path) if Path(path).is_dir() else path, allow_external=allow_external)
     if json_:
@@ -42,17 +45,17 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
     scores, training = facts.pop("scores", None), facts.pop("training", None)
     report_facts(facts, json_=False)
     if scores:
-        for line in score_lines(
+        for line in _score_lines(
             scores, [shown.rpartition(" (")[0] for shown in facts["classes"].values()]
         ):
-            say(line)
+            echo(line)
     if training:
-        say("training")
+        echo("training")
         report_facts(training, json_=False, indent=2)
 
 
-def score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") -> Iterator[str]:
-    """Scores of a model as tables, a line a class; those of further parts follow."""
+def _score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") -> Iterator[str]:
+    """Scores of a model as tables, one line per class, followed by nested scores."""
     if "iou" in scores:
         width = max(map(len, [*classes, "class"]))
         yield f"scores{scores.get('on', name) and ' on '}{scores.get('on', name)}"
@@ -66,7 +69,7 @@ def score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") 
         )
     for part, found in scores.items():
         if isinstance(found, dict):
-            yield from score_lines(found, classes, ", ".join(filter(None, (name, part))))
+            yield from _score_lines(found, classes, ", ".join(filter(None, (name, part))))
 
 
 def _score(value: float | None) -> str:
@@ -74,15 +77,7 @@ def _score(value: float | None) -> str:
 
 
 def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any]:
-    """Facts about a scene, a class raster of ours, or a model folder.
-
-    Args:
-        path: a raster or a folder.
-        allow_external: see `open_scene`.
-
-    Returns:
-        Names and plain values, in the order in which they are read.
-    """
+    """Facts about a scene, a class raster or a model folder, as JSON values by name."""
     if Path(path).is_dir():
         return _describe_model(Path(path))
     if _is_class_raster(path, allow_external=allow_external):
@@ -91,7 +86,7 @@ def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any
 
 
 def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
-    """Whether a raster is a map of ours, or one of others whose numbers stand for colours."""
+    """Whether a raster has a legend in its tags, or a colour palette."""
     with open_dataset(RasterSource.of(path, trusted=allow_external)) as dataset:
         return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
 

@@ -21,10 +21,10 @@ _FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("scene")
 @class_raster_argument
-@click.option("-o", "--output", required=True, type=_FILE, help="PNG to write.")
-@click.option("--title", help="Line above the picture. [default: name of CLASS_RASTER]")
+@click.option("-o", "--output", required=True, type=_FILE, help="PNG file to write.")
+@click.option("--title", help="Title above the picture. [default: the name of CLASS_RASTER]")
 @click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
-@bands_option
+@bands_option("red, green and blue, or the first bands")
 @allow_external_option
 @overwrite_option
 @json_option
@@ -40,12 +40,12 @@ def picture(
     overwrite: bool,
     json_: bool,
 ) -> None:
-    """Draw SCENE and its CLASS_RASTER side by side, with a legend and the areas.
+    """Draw SCENE and its CLASS_RASTER side by side, with a legend and the area of each class.
 
     \b
     Example:
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
-    """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
+    """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.plots.map_figure import plot_map
     from geodinoseg.rasters.class_raster import open_class_raster
     from geodinoseg.rasters.scene import open_scene

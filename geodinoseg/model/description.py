@@ -83,7 +83,7 @@ def _digest_of_config(folder: Path) -> str:
         return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
     except OSError as error:
         raise ModelFolderError(
-            f"{folder}: {CONFIG} cannot be read ({one_line(error)}); look at the disk."
+            f"{folder}: {CONFIG} cannot be read ({one_line(error)}); check the disk."
         ) from error
 
 

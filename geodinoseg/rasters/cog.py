@@ -191,13 +191,13 @@ def _check_header(path: Path, layout: CogLayout, target: Path) -> None:
     expected = (box.height, box.width, layout.nodata, (layout.dtype.name,) * len(layout.band_names))
     with _reopen(path) as dataset:
         found = (dataset.height, dataset.width, dataset.nodata, dataset.dtypes)
-        place = dataset_geobox(dataset)
+        reread = dataset_geobox(dataset)
     if found != expected:
         raise OutputError(f"{target}: not written: GDAL wrote {found} instead of {expected}.")
-    if not _is_same_place(place, box):
+    if not _same_georeferencing(reread, box):
         raise OutputError(
-            f"{target}: not written: its georeferencing read back as {place.crs} "
-            f"{tuple(place.transform)[:6]}; warp the scene to a common CRS first."
+            f"{target}: not written: its georeferencing reads back as {reread.crs} "
+            f"{tuple(reread.transform)[:6]}; warp the scene to a common CRS first."
         )
 
 
@@ -218,11 +218,7 @@ def check_in_place(path: Path, geobox: GeoBox) -> None:
 
 
 def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
-    """Check, on a raster of one pixel, that a GeoTIFF can hold the georeferencing of a scene.
-
-    Raises:
-        OutputError: it cannot.
-    """
+    """Raise OutputError if a GeoTIFF of one pixel cannot hold the georeferencing of a scene."""
     small = replace(geobox, width=1, height=1)
     layout = CogLayout(
         geobox=small, dtype=np.dtype(np.uint8), nodata=255, band_names=("class",), tags={}
@@ -232,16 +228,16 @@ def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
         with _report_write_errors(file):
             _new_working_file(file, layout).close()
             with _reopen(file) as dataset:
-                place = dataset_geobox(dataset)
-    if not _is_same_place(place, small):
+                reread = dataset_geobox(dataset)
+    if not _same_georeferencing(reread, small):
         raise OutputError(
             f"{path}: its coordinate system or transform cannot be stored in a GeoTIFF, so the "
-            f"map would lie elsewhere; warp the scene to a common CRS first."
+            f"map would be misplaced; warp the scene to a common CRS first."
         )
 
 
-def _is_same_place(found: GeoBox, wanted: GeoBox) -> bool:
-    """As `same_grid`, but coefficients of RPCs, which are stored as text, need only be there."""
+def _same_georeferencing(found: GeoBox, wanted: GeoBox) -> bool:
+    """`same_grid`, except that RPCs, which are stored as text, are not compared by value."""
     if (found.control is None) != (wanted.control is None):
         return False
     if found.control is None or wanted.control is None:

@@ -158,7 +158,7 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geodinoseg.segmentation.inference._decided", interrupted)
+    monkeypatch.setattr("geodinoseg.segmentation.inference._to_class_rows", interrupted)
     assert segment().exit_code == 130
     assert files(tmp_path) == {"ortho.tif"}
 
@@ -237,7 +237,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path)
     assert "batches of 3" in lines["tiles"]
     assert "MB to read, blend and write" in lines["memory"]
     assert "MB before compression" in lines["output"]
-    assert " s in the network" in lines["time"]
+    assert " s for the network" in lines["time"]
     assert files(tmp_path) == {"ortho.tif"}
 
 
@@ -686,10 +686,10 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
-        (["--max-memory", "0B"], 2, "no size that memory can have"),
-        (["--max-memory", "9" * 400 + "GB"], 2, "no size that memory can have"),
-        (["--resolution", "nan"], 2, "no length"),
-        (["--resolution", "inf"], 2, "not in the range"),
+        (["--max-memory", "0B"], 2, "is not a possible size of memory"),
+        (["--max-memory", "9" * 400 + "GB"], 2, "is not a possible size of memory"),
+        (["--resolution", "nan"], 2, "is not a length above 0"),
+        (["--resolution", "inf"], 2, "is not a length above 0"),
         (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
         (["--bands", "1,2"], 1, "--bands gives 2 bands, but the model reads 3"),
         (["--scheduler", "node1"], 1, "node1: is not a scheduler address"),

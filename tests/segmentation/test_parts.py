@@ -461,7 +461,7 @@ def test_a_small_memory_gives_smaller_batches_then_narrower_panels(case, caplog)
     model.fails = fails
     case.run(model)
     assert seen == {4, 2, 1}
-    assert caplog.text.count("memory does not hold") == 2
+    assert caplog.text.count("memory is too small") == 2
     found = read_raster(case.output)
     case.run(overwrite=True)
     np.testing.assert_array_equal(found, read_raster(case.output))
