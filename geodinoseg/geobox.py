@@ -261,3 +261,18 @@ def same_grid(first: GeoBox, second: GeoBox) -> bool:
     return first.control == second.control and all(
         math.dist(to_second @ corner, corner) < 1e-6 for corner in corners
     )
+
+
+def same_georeferencing(found: GeoBox, wanted: GeoBox) -> bool:
+    """`same_grid`, except that RPCs, which are stored as text, are not compared by value."""
+    if (found.control is None) != (wanted.control is None):
+        return False
+    if found.control is None or wanted.control is None:
+        return same_grid(found, wanted)
+    points = (found.control.points, found.control.crs) == (
+        wanted.control.points,
+        wanted.control.crs,
+    )
+    rpcs = (found.control.rpcs is None) == (wanted.control.rpcs is None)
+    bare = replace(wanted, control=None)
+    return points and rpcs and same_grid(replace(found, control=None), bare)

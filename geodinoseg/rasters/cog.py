@@ -24,9 +24,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox, dataset_geobox, same_grid
+from geodinoseg.geobox import GeoBox, dataset_geobox, same_georeferencing
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
-from geodinoseg.rasters.sidecars import check_files
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 
@@ -189,31 +188,15 @@ def _convert(working: Path, path: Path) -> None:
 def _check_header(path: Path, layout: CogLayout, target: Path) -> None:
     box = layout.geobox
     expected = (box.height, box.width, layout.nodata, (layout.dtype.name,) * len(layout.band_names))
-    with _reopen(path) as dataset:
+    with reopen(path) as dataset:
         found = (dataset.height, dataset.width, dataset.nodata, dataset.dtypes)
         reread = dataset_geobox(dataset)
     if found != expected:
         raise OutputError(f"{target}: not written: GDAL wrote {found} instead of {expected}.")
-    if not _same_georeferencing(reread, box):
+    if not same_georeferencing(reread, box):
         raise OutputError(
             f"{target}: not written: its georeferencing reads back as {reread.crs} "
             f"{tuple(reread.transform)[:6]}; warp the scene to a common CRS first."
-        )
-
-
-def check_in_place(path: Path, geobox: GeoBox) -> None:
-    """Check a finished raster at its final name: georeferencing, and no file of another beside it.
-
-    Raises:
-        OutputError: readers would not see what was written.
-    """
-    with _report_write_errors(path), _reopen(path) as dataset:
-        place, listed = dataset_geobox(dataset), dataset.files
-    check_files(path, listed, written=(path.name, f"{path.name}.aux.xml"))
-    if not _is_same_place(place, geobox):
-        raise OutputError(
-            f"{path}: was written, but reads back with another georeferencing; something beside it "
-            f"overrides it, move that away."
         )
 
 
@@ -227,28 +210,13 @@ def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
         file = Path(folder, "probe.tif")
         with _report_write_errors(file):
             _new_working_file(file, layout).close()
-            with _reopen(file) as dataset:
+            with reopen(file) as dataset:
                 reread = dataset_geobox(dataset)
-    if not _same_georeferencing(reread, small):
+    if not same_georeferencing(reread, small):
         raise OutputError(
             f"{path}: its coordinate system or transform cannot be stored in a GeoTIFF, so the "
             f"map would be misplaced; warp the scene to a common CRS first."
         )
-
-
-def _same_georeferencing(found: GeoBox, wanted: GeoBox) -> bool:
-    """`same_grid`, except that RPCs, which are stored as text, are not compared by value."""
-    if (found.control is None) != (wanted.control is None):
-        return False
-    if found.control is None or wanted.control is None:
-        return same_grid(found, wanted)
-    points = (found.control.points, found.control.crs) == (
-        wanted.control.points,
-        wanted.control.crs,
-    )
-    rpcs = (found.control.rpcs is None) == (wanted.control.rpcs is None)
-    bare = replace(wanted, control=None)
-    return points and rpcs and same_grid(replace(found, control=None), bare)
 
 
 def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: Path) -> None:
@@ -257,7 +225,7 @@ def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: 
     On a full disk GDAL's threads can lose a block silently: rasterio raises nothing, and the block
     reads as nodata. Takes 1.4 of the 13.3 CPU ms that a million pixels cost in all.
     """
-    with _reopen(path) as dataset:
+    with reopen(path) as dataset:
         levels = len(dataset.overviews(1))
         for window, pixels in _block_rows(dataset):
             if not block_checksums(window, pixels).items() <= checksums.items():
@@ -266,7 +234,7 @@ def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: 
                     f"{window.row_end - 1} do not read back as written; {_free_space(target)}"
                 )
     for level in range(levels):
-        with _reopen(path, overview_level=level) as overview:
+        with reopen(path, overview_level=level) as overview:
             for _ in _block_rows(overview):
                 pass
 
@@ -284,7 +252,7 @@ def _block_rows(dataset: rasterio.io.DatasetReader) -> Iterator[tuple[Window, ND
 
 
 @contextmanager
-def _reopen(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
+def reopen(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
     with gdal_settings(), warnings.catch_warnings():
         # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -22,8 +22,8 @@ from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
 from geodinoseg.rasters.block_rows import BlockRows
 from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG, MAP_TAG
-from geodinoseg.rasters.cog import CogLayout, check_in_place, cog_writer
-from geodinoseg.rasters.sidecars import raster_sidecars
+from geodinoseg.rasters.cog import CogLayout, cog_writer
+from geodinoseg.rasters.sidecars import check_in_place, raster_sidecars
 from geodinoseg.version import __version__
 from geodinoseg.windows import Window
 

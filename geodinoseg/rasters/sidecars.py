@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from geodinoseg.errors import OutputError, OutputExistsError
+from geodinoseg.geobox import GeoBox, dataset_geobox, same_georeferencing
+from geodinoseg.rasters.cog import reopen
 
 # After the whole name: metadata, overviews, masks, ArcGIS's attribute table.
 _BY_NAME = (
@@ -53,22 +54,25 @@ def check_sidecars(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def check_files(path: Path, listed: Iterable[str], *, written: Collection[str]) -> None:
-    """Check what GDAL lists as the files of a raster that was put in place.
-
-    Args:
-        path: the raster.
-        listed: its files, as GDAL lists them.
-        written: names of those that were written.
+def check_in_place(path: Path, geobox: GeoBox) -> None:
+    """Check a finished raster at its final name: georeferencing, and no file of another beside it.
 
     Raises:
-        OutputError: one was not.
+        OutputError: readers would not see what was written.
     """
+    with reopen(path) as dataset:
+        place, listed = dataset_geobox(dataset), dataset.files
+    written = (path.name, f"{path.name}.aux.xml")
     foreign = sorted(name for name in map(os.path.basename, listed) if name not in written)
     if foreign:
         raise OutputError(
             f"{path}: was written, but GDAL reads {foreign[0]} beside it as part of it, which was "
             f"not; remove that file and check the map."
+        )
+    if not same_georeferencing(place, geobox):
+        raise OutputError(
+            f"{path}: was written, but reads back with another georeferencing; a file beside it "
+            f"overrides it, move that away."
         )
 
 
