@@ -253,6 +253,7 @@ def _block_rows(dataset: rasterio.io.DatasetReader) -> Iterator[tuple[Window, ND
 
 @contextmanager
 def reopen(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
+    """Open a finished raster of ours, as `rasterio.open` with further options."""
     with gdal_settings(), warnings.catch_warnings():
         # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -54,11 +54,19 @@ def test_nodata_is_missing_where_every_band_has_it(tmp_path, dtype):
     pixels[0, 20, 20] = 0  # black in red alone
     scene = open_scene(write_raster(tmp_path / "s.tif", pixels, nodata=0))
     _, valid = scene.read(EVERYTHING)
-    expected = corner()
-    # A missing value of floating point is never a measured one.
-    expected[20, 20] = np.dtype(dtype).kind != "f"
-    assert_array_equal(valid, expected)
+    # 0 may be measured, in floating point too: an index of exactly 0, a dark band.
+    assert_array_equal(valid, corner())
     assert scene.validity == ("nodata",)
+
+
+def test_minus_9999_in_one_band_of_floating_point_is_missing(tmp_path):
+    pixels = pixels_of("float32")
+    pixels[:, ~corner()] = -9999
+    pixels[0, 20, 20] = -9999
+    _, valid = open_scene(write_raster(tmp_path / "s.tif", pixels, nodata=-9999)).read(EVERYTHING)
+    expected = corner()
+    expected[20, 20] = False
+    assert_array_equal(valid, expected)
 
 
 def test_a_pixel_is_valid_where_gdal_says_so_for_whole_numbers(tmp_path):

@@ -42,7 +42,7 @@ def open_with_areas(class_raster: PathLike | ClassRaster) -> ClassRaster:
     if not raster.geobox.is_georeferenced:
         raise SceneError(
             f"{raster.path}: is not georeferenced, so its points and areas would not be either; "
-            f"georeference it, for instance with gdal_translate -a_srs -a_ullr."
+            f"{raster.geobox.advice}."
         )
     if raster.geobox.crs is None:
         _log.warning("%s: has no CRS; its coordinates are taken as metres.", raster.path)
