@@ -82,13 +82,14 @@ class Plan:
 
     def __str__(self) -> str:
         """The plan in a few lines."""
-        grid = self.grid
+        grid, alpha = self.grid, self.scene.alpha_band
         scene_mb = (
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
         )
         lines = [
             f"scene     {redact_path(self.scene.path)}: {grid.width} x {grid.height} px, bands "
-            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
+            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB"
+            + (f", alpha in band {alpha}" if "alpha" in self.scene.validity else ""),
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
             f"classes   {', '.join(self.legend.names)}",
@@ -121,7 +122,7 @@ def make_plan(
     Returns:
         The plan, and the model set to the ground resolution of the scene.
     """
-    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
+    opened = open_for_model(scene, model, settings)
     model = _at_resolution(model, opened, settings)
     tile_px = _tile_px(model, opened, settings)
     grid = TileGrid(
@@ -165,6 +166,26 @@ def chosen_bands(
             f"give as many, in the order of its training."
         )
     return settings.bands
+
+
+def open_for_model(
+    scene: PathLike | Scene, model: ModelDescription | TileModel, settings: SegmentationSettings
+) -> Scene:
+    """Open a scene with the bands that a model reads.
+
+    Raises:
+        SceneError: as for `open_scene`, or one of the bands is alpha and was not named.
+    """
+    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
+    named = settings.bands or (scene.bands if isinstance(scene, Scene) else ())
+    if opened.alpha_band in opened.bands and opened.alpha_band not in named:
+        bands = ",".join(map(str, opened.bands))
+        raise SceneError(
+            f"{opened.source.name}: the model reads bands {bands}, but band {opened.alpha_band} "
+            f"is alpha, which marks missing pixels. If it is a measured band, give --bands "
+            f"{bands}; otherwise give a scene with the bands of the model's training."
+        )
+    return opened
 
 
 def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) -> _Model:
