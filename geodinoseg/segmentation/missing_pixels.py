@@ -7,13 +7,16 @@ import logging
 
 import numpy as np
 
-from geodinoseg.rasters.scene import Scene
+from geodinoseg.errors import SceneError
+from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.scene_fingerprint import scene_files
 from geodinoseg.segmentation.input_checks import sampled_values
 
 logger = logging.getLogger(__name__)
 
 _GRADED_FRACTION = 0.1
 """Fraction of pixels that are neither transparent nor opaque; feathered edges are fewer."""
+_MOST_SOURCES = 50
 
 
 def report_alpha(scene: Scene) -> None:
@@ -40,6 +43,38 @@ def report_alpha(scene: Scene) -> None:
             scene.source.name,
             band,
         )
+
+
+def warn_of_lost_nodata(scene: Scene) -> None:
+    """Warn if a source of a VRT marks missing pixels and the VRT does not.
+
+    Opens up to 50 of the sources. For a scene without nodata, mask and alpha.
+    """
+    if scene.validity or not scene.path.lower().endswith(".vrt"):
+        return
+    sources = [path for path in scene_files(scene) if not path.lower().endswith((".vrt", ".xml"))]
+    for path in sources[:: -(-len(sources) // _MOST_SOURCES) or 1]:
+        mark = _mark_of_missing(path, scene)
+        if mark is not None:
+            logger.warning(
+                "%s: its source %s marks missing pixels with %s, but the VRT does not, so they "
+                "count as measured; build it again with gdalbuildvrt -srcnodata and -vrtnodata, "
+                "or give --nodata.",
+                scene.source.name,
+                path,
+                mark,
+            )
+            return
+
+
+def _mark_of_missing(path: str, scene: Scene) -> str | None:
+    try:
+        source = open_scene(path, allow_external=scene.source.trusted)
+    except SceneError:
+        return None  # another kind of file, such as a table
+    if "nodata" in source.validity:
+        return f"nodata {next(value for value in source.nodata if value is not None):g}"
+    return "a mask" if "mask" in source.validity else None
 
 
 def _is_graded(scene: Scene, band: int) -> bool:

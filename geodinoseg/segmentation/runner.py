@@ -25,7 +25,7 @@ from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_
 from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
-from geodinoseg.segmentation.missing_pixels import report_alpha
+from geodinoseg.segmentation.missing_pixels import report_alpha, warn_of_lost_nodata
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
@@ -218,6 +218,7 @@ def plan_for_device(
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
     report_alpha(plan.scene)
+    warn_of_lost_nodata(plan.scene)
     warn_of_input(plan.scene, fitted, settings)
     return plan, fitted
 

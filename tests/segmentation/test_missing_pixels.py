@@ -6,12 +6,13 @@ import logging
 
 import numpy as np
 import pytest
+import rasterio
 from numpy.testing import assert_array_equal
 from rasters import IdentityModel, read_raster, write_raster
 
 from geodinoseg.errors import SceneError
 from geodinoseg.rasters.scene import open_scene
-from geodinoseg.segmentation.missing_pixels import report_alpha
+from geodinoseg.segmentation.missing_pixels import report_alpha, warn_of_lost_nodata
 from geodinoseg.segmentation.segment import plan_segmentation, segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
@@ -83,3 +84,29 @@ def test_a_nodata_value_of_the_caller_survives_another_choice_of_bands(tmp_path)
     segment_scene(scene, IdentityModel(), tmp_path / "map.tif")
     expected = np.where(pixels[0] == 2, 255, pixels[0])
     assert_array_equal(read_raster(tmp_path / "map.tif"), expected)
+
+
+def test_a_vrt_that_lost_the_nodata_value_of_its_sources_is_warned_of(tmp_path, caplog):
+    pixels = np.full((1, 60, 80), 7, np.uint8)
+    for name in "abc":
+        transform = rasterio.Affine(1, 0, 80 * "abc".index(name), 0, -1, 0)
+        nodata = 7 if name == "b" else None
+        write_raster(tmp_path / f"{name}.tif", pixels, transform=transform, nodata=nodata)
+    sources = "".join(
+        f"<SimpleSource><SourceFilename relativeToVRT='1'>{name}.tif</SourceFilename>"
+        f"<SourceBand>1</SourceBand><SrcRect xOff='0' yOff='0' xSize='80' ySize='60'/>"
+        f"<DstRect xOff='{80 * index}' yOff='0' xSize='80' ySize='60'/></SimpleSource>"
+        for index, name in enumerate("abc")
+    )
+    for nodata in ("", "<NoDataValue>7</NoDataValue>"):
+        (tmp_path / "mosaic.vrt").write_text(
+            f"<VRTDataset rasterXSize='240' rasterYSize='60'>"
+            f"<GeoTransform>0,1,0,0,0,-1</GeoTransform>"
+            f"<VRTRasterBand dataType='Byte' band='1'>{nodata}{sources}</VRTRasterBand></VRTDataset>"
+        )
+        caplog.clear()
+        warn_of_lost_nodata(open_scene(tmp_path / "mosaic.vrt"))
+        assert ("b.tif marks missing pixels with nodata 7" in caplog.text) == (not nodata)
+    (tmp_path / "mosaic.vrt").write_text((tmp_path / "mosaic.vrt").read_text().replace(nodata, ""))
+    segment_scene(tmp_path / "mosaic.vrt", IdentityModel(9), tmp_path / "map.tif")
+    assert "b.tif marks missing pixels" in caplog.text
