@@ -44,6 +44,8 @@ class Plan:
     legend: Legend
     scale: float
     """Pixels of the model per pixel of the scene; 1 if tiles are not resampled."""
+    aspect: float
+    """Width of a pixel over its height on the ground; 1 if tiles are not stretched."""
     layers: tuple[Layer, ...]
     """The rasters of the map."""
     memory: HostMemory
@@ -75,7 +77,7 @@ class Plan:
             "batch_size": self.batch_size,
             "bands": self.scene.bands,
             "nodata": self.scene.nodata,
-            "scale": self.scale,
+            "scale": (self.scale, self.aspect),
             "legend": self.legend.to_json(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -97,8 +99,11 @@ class Plan:
             f"the network and the libraries",
             f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
         ]
-        if self.scale != 1.0:
-            lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
+        if not self.scale == self.aspect == 1.0:
+            shape = "" if self.aspect == 1.0 else f", and to square pixels from {self.aspect:.3g}:1"
+            lines.insert(
+                2, f"          resampled by {self.scale:.3g} to the model's resolution{shape}"
+            )
         return "\n".join(lines)
 
 
@@ -143,6 +148,7 @@ def make_plan(
         batch_size=settings.batch_size or _default_batch(model),
         legend=model.legend,
         scale=getattr(model, "scale", 1.0),
+        aspect=getattr(model, "aspect", 1.0),
         layers=layers,
         memory=memory,
     )
@@ -201,7 +207,9 @@ def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) 
             f"was trained at {own_m:.3g} m, which is too different to recognize anything. Train "
             f"on such scenes, or give --resolution if the scene's georeferencing is wrong."
         )
-    resampled: _Model = model.at_pixel_size(pixel_size_m)
+    # Pixels of a resolution that the user gives are square.
+    aspect = scene.geobox.pixel_aspect if settings.resolution_m is None else 1.0
+    resampled: _Model = model.at_pixel_size(pixel_size_m, aspect=aspect)
     return resampled
 
 
@@ -258,5 +266,6 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "panels": plan.panels,
         "scale": plan.scale,
+        "aspect": plan.aspect,
         "fingerprint": plan.fingerprint,
     }

@@ -232,7 +232,7 @@ def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "bands": plan.scene.bands,
         "nodata": plan.scene.nodata,
-        "scale": plan.scale,
+        "scale": (plan.scale, plan.aspect),
         "precision": str(getattr(model, "compute_dtype", "")),
         "legend": plan.legend.to_json(),
         "layers": [layer.name for layer in plan.layers],
