@@ -4,6 +4,7 @@ GeodinosegError
 ├── SceneError             a raster cannot be opened, read or used
 ├── LabelError             labels are missing, empty, ambiguous or in another place
 ├── LegendError            class ids, names or colours contradict each other
+├── TransformationError    no transformation leads from one coordinate system to another
 ├── GridError              tile, overlap or window sizes that cannot be
 ├── ModelError             a parameter of the network that cannot be
 ├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
@@ -38,6 +39,10 @@ class LabelError(GeodinosegError):
 
 class LegendError(GeodinosegError, ValueError):
     """Class ids, names or colours contradict each other."""
+
+
+class TransformationError(GeodinosegError):
+    """No transformation leads from one coordinate system to another."""
 
 
 class GridError(GeodinosegError, ValueError):
