@@ -36,6 +36,8 @@ PALETTE = (
     "#997700",
     "#004488",
 )
+BACKGROUND = "background"
+"""Name of the class of everything that has no other."""
 BACKGROUND_COLOR = "#d9d9d9"
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -164,17 +166,23 @@ class Legend:
     def of_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
         """A legend from ids and names; colours that are not given come from the palette.
 
-        Class 0 called background is grey.
+        Class 0 called background is grey. No colour of the palette repeats one that is given.
         """
         chosen = dict(colors or {})
-        palette = iter(_palette())
+        given = {color.lower() for color in chosen.values()}
+        palette = (color for color in _palette() if color not in given)
         classes = []
         for class_id, name in sorted(names.items()):
-            if class_id not in chosen and class_id == 0 and name == "background":
+            if class_id not in chosen and class_id == 0 and name == BACKGROUND:
                 chosen[class_id] = BACKGROUND_COLOR
             color = chosen.get(class_id) or next(palette)
             classes.append(LegendClass(class_id=class_id, name=name, color=color))
         return cls(tuple(classes))
+
+
+def default_name(class_id: int) -> str:
+    """Name of a class that has a number only."""
+    return f"class {class_id}"
 
 
 def _palette() -> Iterator[str]:

@@ -16,6 +16,7 @@ from geodinoseg.cli.options import (
     extent_option,
     ignore_class_option,
     json_option,
+    map_legend_option,
     overwrite_option,
     unlabelled_option,
 )
@@ -70,6 +71,7 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="A class of the sample's reference that the map lacks; may be repeated.",
 )
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -93,7 +95,11 @@ def evaluate(class_raster: str, **options: Any) -> None:
     inputs = [class_raster, *labels, *filter(None, (sample, options["regions"]))]
     check_reports(outputs, overwrite=options["overwrite"], inputs=inputs)
     further = options["further_class"]
-    raster = open_class_raster(class_raster, allow_external=options["allow_external"])
+    raster = open_class_raster(
+        class_raster,
+        allow_external=options["allow_external"],
+        legend_file=options["legend_file"],
+    )
     by_sample = evaluate_sample(raster, sample, further_classes=further) if sample else None
     by_labels = _by_labels(raster, options) if labels else None
     for output in outputs:

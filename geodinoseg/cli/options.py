@@ -55,6 +55,14 @@ legend_option = click.option(
     "QGIS .qml, or lines such as 'water #4477aa'. [default: the layer's own QGIS style]",
 )
 
+map_legend_option = click.option(
+    "--legend",
+    "legend_file",
+    metavar="FILE",
+    help="Names and colours of CLASS_RASTER's ids: CSV with id, name, color; JSON, QGIS .qml, or "
+    "lines such as '3 water #4477aa'. [default: what lies in the raster and beside it]",
+)
+
 ignore_class_option = click.option(
     "--ignore-class", multiple=True, help="A class of the labels to leave out; may be repeated."
 )

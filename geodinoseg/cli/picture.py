@@ -12,6 +12,7 @@ from geodinoseg.cli.options import (
     bands_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
@@ -25,6 +26,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--title", help="Line above the picture. [default: name of CLASS_RASTER]")
 @click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
 @bands_option
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -36,6 +38,7 @@ def picture(
     title: str | None,
     caption: str | None,
     bands: tuple[int, ...] | None,
+    legend_file: str | None,
     allow_external: bool,
     overwrite: bool,
     json_: bool,
@@ -53,7 +56,7 @@ def picture(
 
     path = plot_map(
         open_scene(scene, bands=bands, allow_external=allow_external),
-        open_class_raster(class_raster, allow_external=allow_external),
+        open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file),
         output,
         bands=bands,
         title=title,

@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, LegendError, one_line
-from geodinoseg.labels.classes import (
-    BACKGROUND,
-    IGNORE,
-    FeatureClasses,
-    default_name,
-    ids_of_names,
-)
-from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.labels.classes import IGNORE, FeatureClasses, ids_of_names
+from geodinoseg.legend import BACKGROUND, Legend, LegendClass, default_name
 
 _FEWEST_CLASSES = 2
 

@@ -11,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
-from geodinoseg.legend import LARGEST_CLASS_ID
+from geodinoseg.legend import BACKGROUND, LARGEST_CLASS_ID, default_name
 
 IGNORE = -1
 """Where there is no label: neither trained on nor counted."""
 
 USUAL_FIELDS = ("class", "class_id", "class_name", "label")
 """Names of the class column where none is given; the first that exists is used."""
-
-BACKGROUND = "background"
-"""Name of the class of everything without a label."""
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
@@ -109,11 +106,6 @@ def ids_of_names(names: Collection[str]) -> dict[str, int]:
     others = sorted(set(names) - {BACKGROUND})
     numbered = {name: class_id for class_id, name in enumerate(others, start=1)}
     return {BACKGROUND: 0, **numbered} if BACKGROUND in names else numbered
-
-
-def default_name(class_id: int) -> str:
-    """Name of a class that has a number only."""
-    return f"class {class_id}"
 
 
 def _is_given(value: object) -> bool:

@@ -14,17 +14,16 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.features import LabelFeatures, read_class_files, read_features
 from geodinoseg.labels.labels import Labels
-from geodinoseg.labels.layer_styles import raster_style
-from geodinoseg.labels.legend_file import style_from_options
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import ClassFiles, LabelFiles, LabelsPath, label_files
 from geodinoseg.labels.polygon_source import polygon_source, scene_polygons
 from geodinoseg.labels.raster_source import is_raster, open_label_raster, raster_source
 from geodinoseg.labels.shared_legend import RawLabels, share_legend
-from geodinoseg.labels.styles import style_of_legend
 from geodinoseg.labels.vector_layer import has_vector_layer
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import LEGEND_TAG
+from geodinoseg.rasters.class_style import style_of_legend
+from geodinoseg.rasters.legend_sources import raster_style, warn_of_lost_names
 
 
 def open_labels(
@@ -79,7 +78,7 @@ def open_label_set(
         LabelError: as in `open_labels`, or a class has different names in two files.
     """
     options = options or LabelOptions()
-    style = style_from_options(options)
+    style = options.legend_style()
     reader = _LabelReader(
         options=options,
         legend_names=style.names_by_id() if legend is None else {},
@@ -146,6 +145,9 @@ class _LabelReader:
             legend_names=self.legend_names,
             style_names=style.names_by_id() if self.is_named_by_style else None,
         )
+        told = {**style.names_by_id(), **self.legend_names}
+        if self.is_named_by_style and not (raster.is_named or told):
+            warn_of_lost_names(path, raster.legend)
         own_style = style_of_legend(raster.legend, keep_palette=LEGEND_TAG in raster.tags)
         return RawLabels(
             path=path,

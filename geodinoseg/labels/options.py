@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.paths import LabelsPath
+from geodinoseg.rasters.class_style import ClassStyle
+from geodinoseg.rasters.legend_file import read_legend_file
 
 Unlabelled = Literal["ignore", "background"]
 """What pixels without a label are: unknown, or the class background."""
@@ -36,6 +39,12 @@ class LabelOptions:
     def __post_init__(self) -> None:
         if self.unlabelled not in get_args(Unlabelled):
             raise LabelError(f"unlabelled={self.unlabelled!r}: give ignore or background.")
+
+    def legend_style(self) -> ClassStyle:
+        """What the legend file says of classes; nothing without one."""
+        if self.legend_file is None:
+            return ClassStyle()
+        return read_legend_file(os.fspath(self.legend_file))
 
     @property
     def has_background(self) -> bool:

@@ -24,8 +24,8 @@ from geodinoseg.labels.extent import NO_LABEL, ExtentSource, extent_sources
 from geodinoseg.labels.labels import Labels, LabelSource
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.polygon_source import PolygonSource
-from geodinoseg.labels.styles import ClassStyle
 from geodinoseg.legend import Legend
+from geodinoseg.rasters.class_style import ClassStyle
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,7 +220,7 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
     elsewhere = write_raster(tmp_path / "e.tif", np.full((1, 5, 6), 3, np.uint8), crs="EPSG:32650")
     empty = tmp_path / "empty.gpkg"
     empty.write_bytes(b"")
-    float_map = write_raster(tmp_path / "f.tif", np.ones((1, 5, 6), np.float32))
+    float_map = write_raster(tmp_path / "f.tif", np.full((1, 5, 6), 0.5, np.float32))
     output = tmp_path / "report.html"
     for arguments, said in (
         (["--labels", far], "lies outside the scene"),
@@ -237,7 +237,9 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
         (["--sample", labels], "is not a sample drawn by geodinoseg"),
     ):
         assert said in one_line_error("evaluate", class_map, *arguments, "-o", output)
-    assert "whole ones" in one_line_error("evaluate", float_map, "--labels", labels)
+    assert "class ids are whole numbers" in one_line_error(
+        "evaluate", float_map, "--labels", labels
+    )
     assert "must end in" in one_line_error(
         "evaluate", class_map, "--labels", labels, "-o", tmp_path / "report.pdf"
     )
