@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from geodinoseg.cli.console import report_done
+from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
@@ -54,13 +54,15 @@ def picture(
     from geodinoseg.rasters.scene import open_scene
     from geodinoseg.redaction import redact_path
 
-    path = plot_map(
-        open_scene(scene, bands=bands, allow_external=allow_external),
-        open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file),
-        output,
-        bands=bands,
-        title=title,
-        caption=caption,
-        overwrite=overwrite,
-    )
+    with progress_bar("drawing", json=json_) as progress:
+        path = plot_map(
+            open_scene(scene, bands=bands, allow_external=allow_external),
+            open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file),
+            output,
+            bands=bands,
+            title=title,
+            caption=caption,
+            overwrite=overwrite,
+            progress=progress,
+        )
     report_done(json_, [path], [f"{path}: {redact_path(scene)} beside {redact_path(class_raster)}"])

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
+from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.rasters.dataset import RasterReader
+from geodinoseg.rasters.dataset import RasterReader, geobox_of
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.windows import Window, windows_over
 
@@ -114,7 +115,8 @@ class ClassReader:
         self._check_known(class_ids)
         return class_ids
 
-    def _check_known(self, class_ids: NDArray[Any]) -> None:
+    def _check_known(self, window_ids: NDArray[Any]) -> None:
+        class_ids = _first_of_equals(window_ids)
         if class_ids.dtype in (np.uint8, np.uint16):
             known = self._is_known[class_ids]
         else:
@@ -141,7 +143,9 @@ def class_ids_in(path: PathLike, reader: RasterReader, pixel_type: PixelType) ->
         SceneError: a number cannot be a class id, or every pixel is nodata.
     """
     found: set[int] = set()
-    for window in _block_windows(reader.dataset):
+    dataset = reader.dataset
+    place = geobox_of(path, dataset)
+    for window in block_windows(place, dataset.block_shapes[0], pixel_type.stored, _SCAN_BYTES):
         found.update(_distinct(pixel_type.class_ids(path, window, reader.read(window))))
         found.discard(pixel_type.nodata)
         wrong = [value for value in found if not 0 <= value <= LARGEST_CLASS_ID]
@@ -168,26 +172,38 @@ def no_class_id(path: PathLike, window: Window, value: float) -> SceneError:
     )
 
 
-def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
-    """Windows over whole blocks, of 16 MiB at most where a block is smaller than that."""
-    rows, cols = dataset.block_shapes[0]
-    block_bytes = rows * cols * np.dtype(dataset.dtypes[0]).itemsize
-    blocks = max(1, _SCAN_BYTES // block_bytes)
-    blocks_across = -(-dataset.width // cols)
+def block_windows(
+    geobox: GeoBox, block_shape: tuple[int, int], dtype: np.dtype[Any], most_bytes: int
+) -> Iterator[Window]:
+    """Windows over whole blocks of a raster, so that each is decoded once.
+
+    Args:
+        geobox: of the raster.
+        block_shape: rows and columns of a block.
+        dtype: of the pixels.
+        most_bytes: of a window, unless a block is larger.
+    """
+    rows, cols = block_shape
+    blocks = max(1, most_bytes // (rows * cols * dtype.itemsize))
+    blocks_across = -(-geobox.width // cols)
     return windows_over(
-        height=dataset.height,
-        width=dataset.width,
+        height=geobox.height,
+        width=geobox.width,
         rows=rows * max(1, blocks // blocks_across),
         cols=cols * min(blocks, blocks_across),
     )
 
 
 def _distinct(values: NDArray[Any]) -> list[int]:
-    """The values that occur. Only the first of equal neighbours is looked at: maps are patches."""
-    flat = values.ravel()
-    starts = np.flatnonzero(flat[1:] != flat[:-1])
-    found: list[int] = np.unique(flat[np.append(starts, flat.size - 1)]).tolist()
+    """The values that occur, ascending."""
+    found: list[int] = np.unique(_first_of_equals(values)).tolist()
     return found
+
+
+def _first_of_equals(values: NDArray[Any]) -> NDArray[Any]:
+    """All values that occur, those of equal neighbours once: maps are patches."""
+    flat = values.ravel()
+    return np.append(flat[:1], flat[1:][flat[1:] != flat[:-1]])
 
 
 def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
