@@ -10,6 +10,7 @@ import click
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     Distance,
+    all_touched_option,
     allow_external_option,
     class_field_option,
     class_raster_argument,
@@ -50,6 +51,7 @@ _FILE = click.Path(path_type=Path)
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@all_touched_option
 @click.option("--regions", type=_FILE, help="Polygons; each is measured for itself, too.")
 @click.option(
     "--region-field", help="Column with the regions' names. [default: region, name or id]"
@@ -123,6 +125,7 @@ def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapEvaluat
                 unlabelled=options["unlabelled"],
                 ignore_classes=options["ignore_class"],
                 extent=options["extent"],
+                all_touched=options["all_touched"],
                 allow_external=options["allow_external"],
             ),
             options=EvaluationOptions(

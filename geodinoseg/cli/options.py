@@ -63,6 +63,12 @@ map_legend_option = click.option(
     "lines such as '3 water #4477aa'. [default: what lies in the raster and beside it]",
 )
 
+all_touched_option = click.option(
+    "--all-touched",
+    is_flag=True,
+    help="Label every pixel that a polygon touches, not only those whose centre it covers.",
+)
+
 ignore_class_option = click.option(
     "--ignore-class", multiple=True, help="A class of the labels to leave out; may be repeated."
 )

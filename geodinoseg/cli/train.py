@@ -10,6 +10,7 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_facts
 from geodinoseg.cli.options import (
+    all_touched_option,
     allow_external_option,
     bands_option,
     class_field_option,
@@ -40,6 +41,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@all_touched_option
 @legend_option
 @bands_option
 @click.option(
@@ -218,6 +220,7 @@ def _label_options(options: dict[str, Any]) -> Any:
         unlabelled=options["unlabelled"],
         ignore_classes=options["ignore_class"],
         extent=options["extent"],
+        all_touched=options["all_touched"],
         legend_file=options["legend_file"],
         allow_external=options["allow_external"],
     )

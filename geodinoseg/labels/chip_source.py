@@ -96,6 +96,8 @@ def open_chip_labels(
         LabelError: a label chip cannot be read, is of another size than its image, or is not a
             raster of class numbers; or as in `open_labels`.
     """
+    if options.all_touched:
+        _log.warning("%s: holds label chips; --all-touched is for polygons alone.", chips.path)
     legend_style = options.legend_style()
     read = [
         _read_chip(

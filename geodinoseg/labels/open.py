@@ -5,6 +5,7 @@ Nothing is rasterized or read by window until the labels are asked for one.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from functools import cache, partial
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
+from geodinoseg.labels.coverage import coverage_of
 from geodinoseg.labels.features import LabelFeatures, read_class_files, read_features
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
@@ -25,6 +27,8 @@ from geodinoseg.rasters.class_raster import LEGEND_TAG
 from geodinoseg.rasters.class_style import style_of_legend
 from geodinoseg.rasters.legend_sources import raster_style, warn_of_lost_names
 
+_log = logging.getLogger(__name__)
+
 
 def open_labels(
     path: LabelsPath | ClassFiles | Sequence[LabelsPath],
@@ -35,9 +39,10 @@ def open_labels(
 ) -> Labels:
     """Labels for a scene, from polygons in any usual format or from a label raster.
 
-    Polygons are transformed to the scene's CRS; a pixel belongs to the polygon over its centre,
-    and where polygons overlap the later one in the file counts. Polygons without a class are
-    areas to ignore. Classes are those that intersect the scene, and a class has the same id in
+    Polygons are transformed to the scene's CRS; a pixel belongs to the polygon over its centre (or
+    to one that touches it, see `LabelOptions`), and where polygons overlap the later one in the
+    file counts. Polygons over no pixel's centre are counted in a warning. Polygons without a class
+    are areas to ignore. Classes are those that intersect the scene, and a class has the same id in
     every scene of one file. A label raster on another grid is resampled to the nearest pixel, and
     all classes of its legend count. Colours come from the legend file, else from the layer's own
     QGIS style, else from the colour table, else from the palette.
@@ -53,7 +58,7 @@ def open_labels(
     Raises:
         LabelError: the file is missing, empty or unreadable, lies outside the scene, holds no
             polygons, no class column, classes that contradict each other or the legend, or fewer
-            than two.
+            than two; or no polygon of a class covers a pixel's centre.
     """
     given = [path] if isinstance(path, str | os.PathLike | ClassFiles) else list(path)
     files = label_files(given)
@@ -116,7 +121,10 @@ class _LabelReader:
             path=str(files),
             geobox=geobox,
             classes=replace(layers[0].classes, class_ids=polygons.class_ids),
-            source_of=partial(polygon_source, polygons.polygons),
+            source_of=partial(
+                polygon_source, polygons.polygons, all_touched=self.options.all_touched
+            ),
+            coverage=None if self.options.all_touched else coverage_of(polygons, geobox),
             styles=tuple(layer.style for layer in layers),
         )
 
@@ -138,6 +146,8 @@ class _LabelReader:
         )
 
     def _read_raster(self, path: str, geobox: GeoBox) -> RawLabels:
+        if self.options.all_touched:
+            _log.warning("%s: is a raster; --all-touched has an effect on polygons alone.", path)
         style = raster_style(path)
         raster, classes = open_label_raster(
             path,

@@ -29,6 +29,9 @@ class LabelOptions:
     extent: LabelsPath | None = None
     """File of polygons within which labelling is complete: there pixels without a label are
     background, elsewhere they are unknown, whatever `unlabelled` says."""
+    all_touched: bool = False
+    """Whether a pixel belongs to a polygon that touches it (the later one where several do),
+    rather than to the polygon over its centre."""
     legend_file: LabelsPath | None = None
     """File with numbers, names and colours of classes, in any form that `read_legend_file` takes;
     classes that do not occur are left out."""

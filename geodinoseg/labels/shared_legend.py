@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from geodinoseg.labels.class_mapping import (
     shared_names,
 )
 from geodinoseg.labels.classes import IGNORE, FeatureClasses
+from geodinoseg.labels.coverage import Coverage, counted, lost_polygons
 from geodinoseg.labels.extent import NO_LABEL, ExtentSource, extent_sources
 from geodinoseg.labels.labels import Labels, LabelSource
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.polygon_source import PolygonSource
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_style import ClassStyle
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class RawLabels:
     """Of the polygons that intersect the scene, or of the values of a raster."""
     source_of: Callable[..., LabelSource]
     """Makes the source of labels from `class_indices` (of `classes`), `fill` and `dtype`."""
+    coverage: Coverage | None = None
+    """Which polygons cover the centre of a pixel; None of a raster, or where that matters not."""
     styles: tuple[ClassStyle, ...] = ()
     """What the file's own styles say of the classes; the first that knows one counts."""
 
@@ -55,6 +61,7 @@ def share_legend(
 
     Numbers, names and colours of `legend_style` take precedence over those of the files.
     """
+    _check_coverage(raw, is_training=legend is None)
     if legend is None:
         _check_ignored(raw, options.ignore_classes)
         legend = _find_legend(raw, legend_style, has_background=options.has_background)
@@ -120,6 +127,36 @@ def _check_ignored(raw: Sequence[RawLabels], ignore_classes: Sequence[str]) -> N
             f"{raw[0].path}: has no class {absent[0]!r} to ignore; its classes are "
             f"{', '.join(sorted(known))}."
         )
+
+
+def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
+    """Warn of polygons that label nothing; refuse to learn a class that has no other."""
+    for path in dict.fromkeys(labels.path for labels in raw):
+        of_path = [labels for labels in raw if labels.path == path]
+        found = [labels.coverage for labels in of_path if labels.coverage is not None]
+        lost = lost_polygons(found, of_path[0].classes.names) if found else []
+        if not lost:
+            continue
+        _log.warning(
+            "%s: %s cover no pixel's centre, so they label nothing; --all-touched labels every "
+            "pixel that a polygon touches.",
+            path,
+            counted(lost),
+        )
+        elsewhere = {name for labels in raw if labels.path != path for name in _names_of(labels)}
+        for entry in lost if is_training else ():
+            if entry.lost == entry.total and entry.name not in elsewhere:
+                raise LabelError(
+                    f"{path}: none of the {entry.total:,} polygons of {entry.name!r} covers a "
+                    f"pixel's centre, so this class cannot be learned; label every pixel that they "
+                    f"touch with --all-touched, or leave the class out with --ignore-class."
+                )
+
+
+def _names_of(labels: RawLabels) -> list[str]:
+    """Names of the classes that occur in labels."""
+    occurring = np.unique(labels.classes.class_ids[labels.classes.class_ids != IGNORE]).tolist()
+    return [labels.classes.names[class_id] for class_id in occurring]
 
 
 def _class_indices(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:
