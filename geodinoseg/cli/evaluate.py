@@ -87,7 +87,7 @@ def evaluate(class_raster: str, **options: Any) -> None:
       geodinoseg evaluate landcover.tif --labels check.gpkg --class-field crop -o report.html
       geodinoseg evaluate landcover.tif --sample points.gpkg -o report.html -o areas.csv
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.evaluation.report.write import check_reports, write_report
+    from geodinoseg.evaluation.report.write import check_reports, report_facts, write_report
     from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
     from geodinoseg.rasters.class_raster import open_class_raster
 
@@ -107,7 +107,12 @@ def evaluate(class_raster: str, **options: Any) -> None:
     for output in outputs:
         write_report(output, by_labels, by_sample, overwrite=options["overwrite"])
     found = [evaluation.table() for evaluation in (by_labels, by_sample) if evaluation]
-    report_done(options["json_"], outputs, ["\n\n".join(found), *map(str, outputs)])
+    report_done(
+        options["json_"],
+        outputs,
+        ["\n\n".join(found), *map(str, outputs)],
+        result=report_facts(by_labels, by_sample),
+    )
 
 
 def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapEvaluation:

@@ -123,4 +123,4 @@ def sample(class_raster: str, **options: Any) -> None:
             progress=progress,
         )
     lines = [design.table(), f"{design.path}: {design.points:,} points to fill in"]
-    report_done(options["json_"], [design.path], lines)
+    report_done(options["json_"], [design.path], lines, result=design.to_json())

@@ -283,3 +283,31 @@ def test_a_confidence_of_another_type_is_refused(tmp_path, class_map, labels):
     ):
         with pytest.raises(SceneError, match=said):
             evaluate_map(class_map, labels, options=EvaluationOptions(confidence=path))
+
+
+def test_means_are_those_of_the_classes_in_the_labels_and_others_are_listed_apart(
+    tmp_path, class_map, pixels
+):
+    labels = write_polygons(tmp_path / "l.gpkg", BOXES[:2], ["wood", "water"])
+    outputs = [tmp_path / "r.json", tmp_path / "r.html"]
+    result = run("evaluate", class_map, "--labels", labels, "-o", outputs[0], "-o", outputs[1])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(outputs[0].read_text())
+    index = {entry["name"]: i for i, entry in enumerate(facts["classes"])}
+    assert facts["mean_iou_classes"] == ["water", "wood"]
+    means = [facts["iou"][index[name]] for name in facts["mean_iou_classes"]]
+    assert facts["mean_iou"] == pytest.approx(np.mean(means))
+    strays = np.array(facts["confusion_matrix"])[:, index["field"]].sum()
+    assert facts["not_in_labels"] == {"field": strays}
+    assert f"not in the labels: field ({strays:,} px of the map)" in result.stdout
+    assert f"Not in the labels: field ({strays:,} px of the map)" in outputs[1].read_text()
+    lines = [line.split()[0] for line in result.stdout.splitlines()]
+    assert "field" not in lines
+
+
+def test_the_last_json_event_holds_what_the_json_report_holds(tmp_path, class_map, labels):
+    output = tmp_path / "r.json"
+    result = run("evaluate", class_map, "--labels", labels, "-o", output, "--json")
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["event"], last["outputs"]) == ("done", [str(output)])
+    assert last["result"] == json.loads(output.read_text())

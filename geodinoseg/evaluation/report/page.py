@@ -79,7 +79,8 @@ def _label_facts(found: MapEvaluation) -> dict[str, Any]:
         "name": _without_folders(found.labels),
         "agreement": agreement_picture(found.agreement),
         "is_summed": found.agreement.compared.max(initial=0) > 1,
-        "classes": list(zip(found.legend, columns, pixels, strict=True)),
+        "classes": [line for line in zip(found.legend, columns, pixels, strict=True) if line[-1]],
+        "others": accuracy.not_in_reference(found.legend),
         "matrix": _matrix_rows(found.legend.classes, accuracy.matrix),
         "bars": reliability_bars(found.reliability) if found.reliability else [],
     }
