@@ -185,6 +185,11 @@ def default_name(class_id: int) -> str:
     return f"class {class_id}"
 
 
+def folded_name(name: str) -> str:
+    """A name without what slips when people type it: case and blanks."""
+    return " ".join(name.split()).casefold()
+
+
 def _palette() -> Iterator[str]:
     """The named colours, then further ones at steps of the golden angle of hue."""
     yield from PALETTE

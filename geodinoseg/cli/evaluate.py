@@ -27,6 +27,23 @@ from geodinoseg.rasters.class_raster import ClassRaster
 _FILE = click.Path(path_type=Path)
 
 
+class _Rename(click.ParamType[tuple[str, str]]):
+    """A class of the labels, and what it is called on the map."""
+
+    name = "label=class"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """The two names."""
+        if isinstance(value, tuple):
+            return value
+        name, _, target = (part.strip() for part in str(value).partition("="))
+        if not name or not target:
+            self.fail(f"{value!r} is no pair of classes such as ground=grass", param, ctx)
+        return name, target
+
+
 @click.command()
 @class_raster_argument
 @click.option(
@@ -51,6 +68,14 @@ _FILE = click.Path(path_type=Path)
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@click.option(
+    "--rename",
+    "renames",
+    type=_Rename(),
+    multiple=True,
+    help="A class of the labels and the class of CLASS_RASTER that it is, such as ground=grass; "
+    "may be repeated.",
+)
 @all_touched_option
 @click.option("--regions", type=_FILE, help="Polygons; each is measured for itself, too.")
 @click.option(
@@ -131,6 +156,7 @@ def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapEvaluat
                 ignore_classes=options["ignore_class"],
                 extent=options["extent"],
                 all_touched=options["all_touched"],
+                renames=options["renames"],
                 allow_external=options["allow_external"],
             ),
             options=EvaluationOptions(

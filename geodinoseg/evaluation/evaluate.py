@@ -19,6 +19,7 @@ from geodinoseg.evaluation.boundaries import (
 from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
 from geodinoseg.evaluation.regions import Region, read_regions
+from geodinoseg.evaluation.training_labels import warn_of_training_labels
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
@@ -153,6 +154,7 @@ def evaluate_map(
     label_options = label_options or LabelOptions()
     raster = _open_map(class_raster, options)
     source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
+    warn_of_training_labels(raster, source.path)
     found = compare(
         raster,
         source,

@@ -158,7 +158,11 @@ def _raw_labels(
     return RawLabels(
         path=path,
         geobox=scene.geobox,
-        classes=replace(classes, class_ids=np.array(ids, dtype=np.int64)),
+        classes=replace(
+            classes,
+            class_ids=np.array(ids, dtype=np.int64),
+            is_unknown=np.zeros(len(ids), dtype=np.bool_),
+        ),
         source_of=partial(ChipSource, chip=chip),
         styles=(style,),
     )

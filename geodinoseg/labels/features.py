@@ -103,7 +103,11 @@ def read_class_files(
             path=file,
             crs=crs,
             polygons=polygons,
-            classes=replace(classes, class_ids=ids_of_file),
+            classes=replace(
+                classes,
+                class_ids=ids_of_file,
+                is_unknown=np.zeros(len(ids_of_file), dtype=np.bool_),
+            ),
             style=_single_style(file, name, allow_external=allow_external),
         )
         for (name, file), (_, crs, polygons), ids_of_file in zip(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import numpy as np
+
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.coverage import coverage_of
@@ -120,7 +122,11 @@ class _LabelReader:
         return RawLabels(
             path=str(files),
             geobox=geobox,
-            classes=replace(layers[0].classes, class_ids=polygons.class_ids),
+            classes=replace(
+                layers[0].classes,
+                class_ids=polygons.class_ids,
+                is_unknown=np.zeros(len(polygons.class_ids), dtype=np.bool_),
+            ),
             source_of=partial(
                 polygon_source, polygons.polygons, all_touched=self.options.all_touched
             ),

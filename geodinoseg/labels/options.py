@@ -26,6 +26,9 @@ class LabelOptions:
     """What pixels without a label are."""
     ignore_classes: tuple[str, ...] = ()
     """Classes, by name or number, whose labels are treated as unknown."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Classes of the labels, by name or number, and the class of the map, by name or id, that each
+    stands for; only where labels are compared with a map."""
     extent: LabelsPath | None = None
     """File of polygons within which labelling is complete: there pixels without a label are
     background, elsewhere they are unknown, whatever `unlabelled` says."""

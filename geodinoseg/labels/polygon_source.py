@@ -121,12 +121,13 @@ def scene_polygons(layers: Sequence[LabelFeatures], geobox: GeoBox, *, name: str
 
     Where polygons overlap, the later one counts. `name` stands for all layers in messages.
     """
-    polygons, ids, features, first_feature = [], [], [], 0
+    polygons, ids, unknown, features, first_feature = [], [], [], [], 0
     for layer in layers:
         pixels = to_pixel_space(layer.path, layer.crs, layer.polygons, geobox)
         inside = intersecting_scene(pixels, geobox)
         polygons.append(pixels[inside])
         ids.append(layer.classes.class_ids[inside])
+        unknown.append(layer.classes.is_unknown[inside])
         features.append(inside.astype(np.int64) + first_feature)
         first_feature += len(pixels)
     if not any(map(len, polygons)):
@@ -140,6 +141,7 @@ def scene_polygons(layers: Sequence[LabelFeatures], geobox: GeoBox, *, name: str
         features=np.concatenate(features)[order],
     )
     _warn_of_overlaps(name, found, layers[0].classes.names, geobox)
+    _warn_of_unknown(name, found, np.concatenate(unknown)[order], geobox)
     return found
 
 
@@ -259,6 +261,31 @@ def _warn_of_overlaps(
         "" if len(overlaps) == 1 else "most of it ",
         names[low],
         names[high],
+    )
+
+
+def _warn_of_unknown(
+    path: str, found: ScenePolygons, is_unknown: NDArray[np.bool_], geobox: GeoBox
+) -> None:
+    """Warn of the area that polygons without a class, which are to be ignored, take from others."""
+    labelled = found.polygons[found.class_ids != IGNORE]
+    unknown = found.polygons[is_unknown]
+    if not len(unknown) or not len(labelled):
+        return
+    tree = shapely.STRtree(labelled)
+    above, below = tree.query(unknown, predicate="intersects")
+    shared = shapely.intersection(unknown[above], labelled[below])
+    cut = shapely.intersection(shapely.union_all(shared), _scene_box(geobox))
+    pixels = float(shapely.area(cut))
+    if pixels < 0.5:
+        return
+    _log.warning(
+        "%s: %d polygons have no class, so they are areas to ignore; they take %s pixels%s out of "
+        "polygons with one. Give them their class, or remove them.",
+        path,
+        int(is_unknown.sum()),
+        f"{pixels:,.0f}",
+        _area_on_ground(pixels, geobox),
     )
 
 

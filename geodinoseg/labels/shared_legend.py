@@ -19,6 +19,7 @@ from geodinoseg.labels.class_mapping import (
     make_legend,
     match_to_legend,
     shared_names,
+    warn_of_similar_names,
 )
 from geodinoseg.labels.classes import IGNORE, FeatureClasses
 from geodinoseg.labels.coverage import Coverage, counted, lost_polygons
@@ -63,6 +64,7 @@ def share_legend(
     """
     _check_coverage(raw, is_training=legend is None)
     if legend is None:
+        _check_not_renamed(raw, options)
         _check_ignored(raw, options.ignore_classes)
         legend = _find_legend(raw, legend_style, has_background=options.has_background)
     extents: Sequence[PolygonSource | None] = [None] * len(raw)
@@ -73,7 +75,7 @@ def share_legend(
             allow_external=options.allow_external,
         )
     return [
-        _apply_legend(labels, legend, extent, has_background=options.has_background)
+        _apply_legend(labels, legend, extent, options)
         for labels, extent in zip(raw, extents, strict=True)
     ]
 
@@ -83,6 +85,7 @@ def _find_legend(
 ) -> Legend:
     path = raw[0].path
     names = shared_names([(labels.path, labels.classes) for labels in raw])
+    warn_of_similar_names(path, names.values())
     is_numbered = any(labels.classes.is_numbered for labels in raw)
     if not is_numbered:
         names = legend_style.renumber(names)
@@ -99,9 +102,10 @@ def _find_legend(
 
 
 def _apply_legend(
-    raw: RawLabels, legend: Legend, extent: PolygonSource | None, *, has_background: bool
+    raw: RawLabels, legend: Legend, extent: PolygonSource | None, options: LabelOptions
 ) -> Labels:
-    ids = match_to_legend(raw.path, raw.classes, legend)
+    ids = match_to_legend(raw.path, raw.classes, legend, options.renames)
+    has_background = options.has_background
     if not has_background and (ids == IGNORE).all():
         raise LabelError(
             f"{raw.path}: has no class in the scene, all labels that reach it are ignored; "
@@ -116,6 +120,15 @@ def _apply_legend(
     if extent is not None:
         source = ExtentSource(labels=source, extent=extent, background=background)
     return Labels(path=raw.path, geobox=raw.geobox, legend=legend, source=source)
+
+
+def _check_not_renamed(raw: Sequence[RawLabels], options: LabelOptions) -> None:
+    """Refuse to rename classes where there is no map whose classes they could be."""
+    if options.renames:
+        raise LabelError(
+            f"{raw[0].path}: classes are renamed to those of a map, and there is none; give names "
+            f"to numbers with a legend file, or rename them in the labels."
+        )
 
 
 def _check_ignored(raw: Sequence[RawLabels], ignore_classes: Sequence[str]) -> None:

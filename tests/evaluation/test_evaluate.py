@@ -7,16 +7,19 @@ import json
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_array_equal
 from rasters import ROTATED, IdentityModel, write_raster
+from sampled_maps import write_map
 from shapely.affinity import affine_transform
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from geodinoseg.cli import main
 from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.evaluation import training_labels
 from geodinoseg.evaluation.boundaries import Tolerance, reach_of
 from geodinoseg.evaluation.compare import compare
 from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
@@ -311,3 +314,43 @@ def test_the_last_json_event_holds_what_the_json_report_holds(tmp_path, class_ma
     last = json.loads(result.stdout.splitlines()[-1])
     assert (last["event"], last["outputs"]) == ("done", [str(output)])
     assert last["result"] == json.loads(output.read_text())
+
+
+def test_labels_of_the_training_are_said(tmp_path, caplog, monkeypatch):
+    pixels = np.full((HEIGHT, WIDTH), 1)
+    (tmp_path / "maps").mkdir()
+    class_map = write_map(tmp_path / "maps" / "map.tif", pixels)
+    with rasterio.open(class_map, "r+") as dataset:
+        dataset.update_tags(GEODINOSEG_MODEL="quarry.model")
+    check = write_polygons(tmp_path / "check.gpkg", BOXES[:1], ["water"])
+    roofs = write_polygons(tmp_path / "roofs.gpkg", BOXES[:1], ["x"])
+    model = tmp_path / "quarry.model"
+    model.mkdir()
+    (model / "config.json").write_text('{"format": "geodinoseg-model"}')
+    config = {"training": {"labels": ["drawn.gpkg", "water=roofs.gpkg, wood=wood.gpkg"]}}
+    monkeypatch.setattr(training_labels, "read_model_config", lambda _: config)
+    evaluate_map(class_map, check)
+    assert "trained" not in caplog.text
+    evaluate_map(class_map, [f"water={roofs}"])
+    assert f"was made with {model}, which was trained on a file of the same name (roofs.gpkg)" in (
+        caplog.text
+    )
+    caplog.clear()
+    (model / "config.json").write_text("[]")
+    evaluate_map(class_map, [f"water={roofs}"])
+    assert "trained" not in caplog.text
+
+
+def test_labels_are_renamed_to_the_classes_of_the_map(tmp_path, class_map, labels):
+    other = write_polygons(tmp_path / "l.gpkg", BOXES, ["forest", "lake", "field"])
+    assert "class 'forest' is not a class of the map" in one_line_error(
+        "evaluate", class_map, "--labels", other
+    )
+    renames = ["--rename", "forest=wood", "--rename", "lake=water"]
+    results = [
+        run("evaluate", class_map, "--labels", other, *renames, "--json"),
+        run("evaluate", class_map, "--labels", labels, "--json"),
+    ]
+    one, two = (json.loads(r.stdout.splitlines()[-1])["result"] for r in results)
+    assert one["confusion_matrix"] == two["confusion_matrix"]
+    assert run("evaluate", class_map, "--labels", other, "--rename", "forest").exit_code == 2

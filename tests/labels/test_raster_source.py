@@ -195,7 +195,9 @@ def test_classes_are_ignored_and_fitted_as_those_of_polygons_are(tmp_path):
     assert_array_equal(
         fitted, np.where(class_indices_of(values) < 0, IGNORE, class_indices_of(values) + 1)
     )
-    with pytest.raises(LabelError, match=r"labels\.tif: class 8 \(class 8\) is not one of those"):
+    with pytest.raises(
+        LabelError, match=r"labels\.tif: class 8 \(class 8\) is not a class of the map"
+    ):
         open_labels(path, SCENE, legend=Legend.of_names({3: "grass", 7: "tin"}))
 
 
