@@ -15,13 +15,14 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NodataShadowWarning
 from rasterio.vrt import WarpedVRT
 
-from geodinoseg.errors import SceneError
+from geodinoseg.errors import SceneError, TransformationError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.dataset import open_reader
 from geodinoseg.rasters.scene import Scene, open_scene, scene_path
+from geodinoseg.transformations import find_transformation
 from geodinoseg.windows import Window
 
 # Of pixel values, drawn black and white. A few very bright or dark pixels would otherwise leave
@@ -83,16 +84,6 @@ def scene_colors(
     return colors
 
 
-def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
-    """(height, width) class ids in larger pixels, each from its centre, in the raster's dtype."""
-    shape = (small.height, small.width)
-    with open_reader(raster.source) as reader:
-        class_ids: NDArray[Any] = reader.read_with(
-            _whole(raster.geobox), lambda dataset: dataset.read(1, out_shape=shape)
-        )
-    return class_ids
-
-
 def class_colors(
     class_ids: NDArray[Any], legend: Legend, *, nodata: int | None
 ) -> NDArray[np.uint8]:
@@ -106,16 +97,6 @@ def class_colors(
     if nodata is not None:
         colors[class_ids == nodata] = 0
     return colors
-
-
-def area_fractions(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) -> dict[int, float]:
-    """Fraction of each class in the classified area, 0 to 1, by class id, from small pixels."""
-    areas = np.broadcast_to(small.row_areas_m2[:, None], class_ids.shape)
-    area = {
-        entry.class_id: float(areas[class_ids == entry.class_id].sum()) for entry in raster.legend
-    }
-    total = sum(area.values())
-    return {class_id: part / total if total else 0.0 for class_id, part in area.items()}
 
 
 def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -148,6 +129,13 @@ def _on_grid_of(
             f"{scene.path}: has another grid than {raster.path}, and without a CRS in both they "
             f"cannot be aligned; give the scene that the map was made from."
         )
+    try:
+        find_transformation(scene.geobox.crs, raster.geobox.crs)
+    except TransformationError as error:
+        raise SceneError(
+            f"{scene.path}: {error}, that of {raster.path}; give the scene that the map was made "
+            f"from."
+        ) from error
     with WarpedVRT(
         dataset,
         crs=small.crs,

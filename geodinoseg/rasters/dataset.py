@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.env import ensure_env_with_credentials
@@ -104,13 +103,6 @@ def geobox_of(path: PathLike, dataset: rasterio.DatasetReader) -> GeoBox:
             f"their position is undefined; correct it, for instance with gdal_edit -a_ullr."
         )
     return geobox
-
-
-def holds_whole_numbers(dataset: rasterio.DatasetReader) -> bool:
-    """Whether the pixels of the first band are integers, as class ids are."""
-    name: str = dataset.dtypes[0]
-    # GDAL's complex integers are not a numpy type.
-    return "complex" not in name and np.dtype(name).kind in "iu"
 
 
 def unreadable(source: RasterSource, window: Window, error: Exception) -> SceneError:
