@@ -180,8 +180,8 @@ def _check_complete(rows: BlockRows, target: Path) -> None:
 def _conversion_cache(layout: CogLayout) -> int:
     """Bytes of GDAL's block cache for ten blocks of all bands.
 
-    A COG stores the bands of a block together. If the cache holds few such blocks, GDAL decodes each
-    block once per band, and the time grows with the square of the number of bands.
+    A COG stores the bands of a block together. If the cache holds few such blocks, GDAL decodes
+    each block once per band, and the time grows with the square of the number of bands.
     """
     block_bytes = BLOCK_PX**2 * len(layout.band_names) * layout.dtype.itemsize
     return max(CACHE_BYTES, min(10 * block_bytes, _LARGEST_CACHE_BYTES))
