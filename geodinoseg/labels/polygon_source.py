@@ -18,12 +18,10 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import LabelFeatures, has_nonfinite
-from geodinoseg.labels.pixel_space import PixelSpace, outside_error
+from geodinoseg.labels.meridian import Bounds, turned_into, unwrapped
+from geodinoseg.labels.pixel_space import PixelSpace, bounds_of, outside_error
 from geodinoseg.windows import Window
 
-# The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
-# 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
-_LONGEST_EDGE_PX = 64.0
 # Polygons are kept this far around the scene, a fraction of its size, so that no cut shows in it.
 _MARGIN = 0.02
 _M2_PER_HECTARE = 10_000
@@ -117,18 +115,7 @@ def to_pixel_space(
             crs.name,
         )
     space = PixelSpace.for_labels(path, crs, geobox)
-    if space.crs is not None:
-        polygons = _clip_near_scene(polygons, space)
-        polygons = shapely.segmentize(polygons, _LONGEST_EDGE_PX * space.pixel_length())
-    pixels = shapely.transform(polygons, space.to_pixels)
-    lost = has_nonfinite(pixels)
-    if lost.any():
-        _log.warning(
-            "%s: left out %d polygons that cannot be projected to the scene's CRS.",
-            path,
-            int(lost.sum()),
-        )
-        pixels[lost] = shapely.Polygon()
+    pixels = shapely.transform(_on_map(path, polygons, space), space.map_to_pixels)
     if not geobox.is_georeferenced and shapely.total_bounds(pixels)[3] <= 0:
         # QGIS draws a picture without georeference from y = 0 downwards.
         pixels = shapely.transform(pixels, lambda points: points * (1, -1))
@@ -151,11 +138,42 @@ def outside_scene_error(
     return outside_error(path, PixelSpace.for_labels(path, crs, geobox), (left, bottom, right, top))
 
 
-def _clip_near_scene(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
-    """The polygons clipped to the scene and a margin; the rest may not be projectable."""
+def _on_map(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+    """Polygons in the scene's CRS, in the turn of longitudes in which the scene lies."""
+    near = _around_scene(space)
+    if space.turn is not None:
+        polygons = turned_into(polygons, (near[0], near[2]), space.turn)
+    if space.crs is None:
+        return polygons
+    polygons = shapely.segmentize(_clip(polygons, near), space.edge_length())
+    placed = shapely.transform(polygons, space.to_map)
+    lost = has_nonfinite(placed)
+    if lost.any():
+        _log.warning(
+            "%s: left out %d polygons that cannot be projected to the scene's CRS.",
+            path,
+            int(lost.sum()),
+        )
+        placed[lost] = shapely.Polygon()
+    turn = space.scene_turn
+    if turn is None:
+        return placed
+    left, _, right, _ = bounds_of(space.geobox)
+    return turned_into(unwrapped(placed, turn, turn / 4), (left, right), turn)
+
+
+def _around_scene(space: PixelSpace) -> Bounds:
+    """The scene and a margin, in the CRS of the labels; a turn of longitudes at most."""
     left, bottom, right, top = space.scene_bounds()
     margin_x, margin_y = _MARGIN * (right - left), _MARGIN * (top - bottom)
-    near = shapely.box(left - margin_x, bottom - margin_y, right + margin_x, top + margin_y)
+    if space.turn is not None:
+        margin_x = max(min(margin_x, (space.turn - (right - left)) / 2), 0.0)
+    return left - margin_x, bottom - margin_y, right + margin_x, top + margin_y
+
+
+def _clip(polygons: NDArray[Any], bounds: Bounds) -> NDArray[Any]:
+    """The polygons clipped to a rectangle; the rest may not be projectable."""
+    near = shapely.box(*bounds)
     shapely.prepare(near)
     beyond = ~shapely.covers(near, polygons)
     cut = polygons.copy()

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyproj
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
+from geodinoseg.labels.meridian import turns_between
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import VECTOR_SUFFIXES
 from geodinoseg.labels.pixel_space import (
@@ -29,6 +29,7 @@ from geodinoseg.labels.pixel_space import (
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.dataset import RasterReader, open_dataset
 from geodinoseg.rasters.source import RasterSource
+from geodinoseg.transformations import parsed_crs
 from geodinoseg.windows import Window
 
 # Pixels of labels much finer than the scene that are read at once, at most (4,096 squared).
@@ -159,14 +160,16 @@ def raster_source(
 def _space_of(raster: ClassRaster, geobox: GeoBox) -> PixelSpace:
     """From a scene's coordinates to the pixels of a label raster that intersects it."""
     path = str(raster.path)
-    crs = None if raster.geobox.crs is None else pyproj.CRS.from_user_input(raster.geobox.crs)
-    to_scene = PixelSpace.for_labels(path, crs, geobox)
+    to_scene = PixelSpace.for_labels(path, parsed_crs(raster.geobox.crs), geobox)
     bounds = left, bottom, right, top = bounds_of(raster.geobox)
     scene_left, scene_bottom, scene_right, scene_top = to_scene.scene_bounds()
     beside = right <= scene_left or left >= scene_right
+    if to_scene.turn is not None:
+        fewest, most = turns_between((left, right), (scene_left, scene_right), to_scene.turn)
+        beside = bool(fewest > most)
     if beside or top <= scene_bottom or bottom >= scene_top:
         raise outside_error(path, to_scene, bounds)
-    scene_crs = None if to_scene.crs is None else pyproj.CRS.from_user_input(geobox.crs)
+    scene_crs = None if to_scene.crs is None else parsed_crs(geobox.crs)
     return PixelSpace(geobox=raster.geobox, crs=scene_crs)
 
 

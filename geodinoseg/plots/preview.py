@@ -15,13 +15,14 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NodataShadowWarning
 from rasterio.vrt import WarpedVRT
 
-from geodinoseg.errors import SceneError
+from geodinoseg.errors import SceneError, TransformationError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.dataset import open_reader
 from geodinoseg.rasters.scene import Scene, open_scene, scene_path
+from geodinoseg.transformations import find_transformation
 from geodinoseg.windows import Window
 
 # Of pixel values, drawn black and white. A few very bright or dark pixels would otherwise leave
@@ -148,6 +149,13 @@ def _on_grid_of(
             f"{scene.path}: has another grid than {raster.path}, and without a CRS in both they "
             f"cannot be aligned; give the scene that the map was made from."
         )
+    try:
+        find_transformation(scene.geobox.crs, raster.geobox.crs)
+    except TransformationError as error:
+        raise SceneError(
+            f"{scene.path}: {error}, that of {raster.path}; give the scene that the map was made "
+            f"from."
+        ) from error
     with WarpedVRT(
         dataset,
         crs=small.crs,

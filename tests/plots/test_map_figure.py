@@ -139,11 +139,11 @@ def test_scene_and_map_stand_side_by_side_the_same_way_up(tmp_path):
     assert size[1] / size[0] == pytest.approx(40 / 20, rel=0.02)
 
 
-def test_a_degree_of_longitude_is_drawn_as_short_as_it_is(tmp_path):
-    """At 60 degrees north a pixel of equal degrees is half as wide as it is high."""
-    geobox = GeoBox(
-        crs=CRS.from_epsg(4326), transform=Affine(1e-4, 0, 25, 0, -1e-4, 60), width=200, height=100
-    )
+@pytest.mark.parametrize(("epsg", "latitude"), [(4326, 60), (4807, 60 / 0.9)])
+def test_a_degree_of_longitude_is_drawn_as_short_as_it_is(tmp_path, epsg, latitude):
+    """At 60 degrees north a pixel of equal degrees, or grads, is half as wide as it is high."""
+    transform = Affine(1e-4, 0, 25, 0, -1e-4, latitude)
+    geobox = GeoBox(crs=CRS.from_epsg(epsg), transform=transform, width=200, height=100)
     page = MapPage(geobox, classes=1, caption=None)
     page.add_panel(0, "Map", np.full((100, 200, 3), (255, 0, 0), dtype=np.uint8))
     page.save(tmp_path / "p.png")
@@ -269,6 +269,18 @@ def test_a_scene_that_cannot_be_placed_is_refused(tmp_path):
     raster = write_map(tmp_path / "map.tif", classes_of(45, 60))
     with pytest.raises(SceneError, match=r"scene\.tif: has another grid than .*map\.tif"):
         see(tmp_path / "scene.tif", raster)
+
+
+@pytest.mark.parametrize(
+    "crs", ["IAU_2015:49910", 'LOCAL_CS["site grid",UNIT["metre",1]]'], ids=["mars", "site"]
+)
+def test_a_scene_of_an_unrelated_crs_is_refused_in_one_line(tmp_path, crs):
+    pixels = np.zeros((1, 50, 80), dtype=np.uint8)
+    write_scene(tmp_path / "scene.tif", pixels, crs=CRS.from_user_input(crs))
+    raster = write_map(tmp_path / "map.tif", classes_of(45, 60))
+    with pytest.raises(SceneError, match=r"scene\.tif: no transformation leads from") as caught:
+        see(tmp_path / "scene.tif", raster)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_scene_elsewhere_is_refused(tmp_path):
