@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import importlib.util
 import os
 import signal
 import sys
@@ -115,6 +116,22 @@ def _write_unbuffered(line: str) -> None:
     """Write to stderr without Python's buffers, whose lock the main thread may hold."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode(errors="replace"))
+
+
+def quiet_projections() -> None:
+    """Let the libraries find the units of coordinate systems, without lines of their own.
+
+    GDAL's GeoTIFF reader looks up rare units, such as the kilometre, where it does not find
+    rasterio's database; it prints that, and takes the unit from the file. All else that needs the
+    database names it. Only for a command, as programs that a script starts would get this one too.
+    """
+    if {"PROJ_DATA", "PROJ_LIB"} & os.environ.keys():
+        return
+    rasterio = importlib.util.find_spec("rasterio")
+    for folder in (rasterio and rasterio.submodule_search_locations) or ():
+        data = os.path.join(folder, "proj_data")
+        if os.path.isdir(data):
+            os.environ["PROJ_DATA"] = data
 
 
 def echo(line: str, *, err: bool = False) -> None:

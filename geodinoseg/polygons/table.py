@@ -16,7 +16,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.polygons.coverage.chains import ragged_range
 from geodinoseg.polygons.coverage.join import LatticePolygons
 from geodinoseg.polygons.coverage.paths import segment_ends
-from geodinoseg.polygons.ground import AreaWeights, segment_lengths_m
+from geodinoseg.polygons.ground import AreaWeights, metres_fault, segment_lengths_m
 from geodinoseg.polygons.wkb import RaggedPolygons, encode_multipolygons, encode_polygons
 from geodinoseg.rasters.class_raster import ClassRaster
 
@@ -24,14 +24,11 @@ GEOMETRY = "geometry"
 """Name of the geometry column."""
 
 
-def polygon_schema(*, has_confidence: bool) -> pa.Schema:
+def polygon_schema(*, has_confidence: bool, has_metres: bool = True) -> pa.Schema:
     """Columns of a batch: the attributes, then the geometry as WKB."""
-    fields = [
-        pa.field("class_id", pa.int32()),
-        pa.field("class_name", pa.string()),
-        pa.field("area_m2", pa.float64()),
-        pa.field("perim_m", pa.float64()),
-    ]
+    fields = [pa.field("class_id", pa.int32()), pa.field("class_name", pa.string())]
+    if has_metres:
+        fields += [pa.field("area_m2", pa.float64()), pa.field("perim_m", pa.float64())]
     if has_confidence:
         fields.append(pa.field("conf_mean", pa.float64()))
     # The name by which GDAL and GeoPandas know WKB in an Arrow stream.
@@ -53,7 +50,14 @@ class PolygonTable:
     @property
     def schema(self) -> pa.Schema:
         """Columns of the batches."""
-        return polygon_schema(has_confidence=self.raster.confidence_path is not None)
+        return polygon_schema(
+            has_confidence=self.raster.confidence_path is not None, has_metres=self.has_metres
+        )
+
+    @property
+    def has_metres(self) -> bool:
+        """Whether metres are known; without them there are neither areas nor perimeters."""
+        return not metres_fault(self.raster.geobox)
 
     @property
     def measures(self) -> int:
@@ -100,9 +104,10 @@ class PolygonTable:
         columns = [
             pa.array(class_ids.astype(np.int32)),
             self._names(class_ids),
-            pa.array(measures[:, 0] * self.weights.unit_m2),
-            pa.array(perimeters_m),
         ]
+        if self.has_metres:
+            areas_m2 = measures[:, 0] * self.weights.unit_m2
+            columns += [pa.array(areas_m2), pa.array(perimeters_m)]
         if self.raster.confidence_path is not None:
             columns.append(_mean(measures[:, 1], measures[:, 2]))
         return pa.record_batch([*columns, geometries], schema=self.schema)
