@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from geodinoseg.errors import GridError, LegendError
 from geodinoseg.legend import Legend, LegendClass
@@ -83,12 +82,12 @@ class PolygonStream:
         cls,
         raster: ClassRaster,
         *,
-        crs: CRS | None,
+        in_lonlat: bool = False,
         min_area_m2: float,
         simplify_px: float,
         options: PolygonOptions,
     ) -> PolygonStream:
-        """Check the options of `polygonize`; `crs` is that of the coordinates that come out."""
+        """Check the options of `polygonize`; `in_lonlat` is as in `PolygonTable`."""
         _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
         _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)
         check_metres(
@@ -110,7 +109,7 @@ class PolygonStream:
         )
         return cls(
             raster=raster,
-            table=PolygonTable(raster=raster, weights=weights, crs=crs),
+            table=PolygonTable(raster=raster, weights=weights, in_lonlat=in_lonlat),
             outside=outside,
             size_rule=rule if min_area_m2 or options.fill_holes_m2 else None,
             left_out=_left_out(raster, options.classes),

@@ -27,7 +27,8 @@ from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-from geodinoseg.polygons.writer import GEOPACKAGE, WRITE_ERRORS, check_sidecars, find_sidecars
+from geodinoseg.polygons.checks import check_sidecars
+from geodinoseg.polygons.writer import GEOPACKAGE, WRITE_ERRORS, find_sidecars
 from geodinoseg.qgis.geopackage import add_layer_style, add_note, check_layer_name, read_note
 from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
 

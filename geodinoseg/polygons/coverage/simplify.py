@@ -58,10 +58,12 @@ class Tolerance:
     def of(
         cls, distance: float, col_step: tuple[float, float], row_step: tuple[float, float]
     ) -> Tolerance:
-        """The tolerance on such pixels; that of square ones in pixels, as that is exact."""
+        """The tolerance on such pixels; that of square ones in pixels, where sizes are exact."""
         exact = cls(distance=distance, col_step=col_step, row_step=row_step)
         side = math.sqrt(exact._metric[0])
-        return cls(distance=distance / side) if exact.has_square_pixels else exact
+        # 0.3 / 0.1 is a little less than 3.
+        in_px = float(f"{distance / side:.12g}")
+        return cls(distance=in_px) if exact.has_square_pixels else exact
 
     @property
     def has_square_pixels(self) -> bool:
