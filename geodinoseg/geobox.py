@@ -25,6 +25,7 @@ from geodinoseg.windows import Window
 
 _FEWEST_POINTS = 3
 """Ground control points needed to fit an affine transform."""
+_POLE = 90.0 + 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +149,64 @@ class GeoBox:
         planar = abs(self.transform.determinant) * self.crs_unit_m**2
         return math.sqrt(planar / self.areal_scale)
 
+    @cached_property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel over its height, both measured on the ground at the raster's centre.
+
+        At 65 degrees north, a pixel that is square in degrees is 0.42 times as wide as high. 1 if
+        unknown.
+        """
+        if self.crs is None:
+            fitted = self._fitted_to_control
+            return 1.0 if fitted is None else fitted.pixel_aspect
+        centre = (self.width / 2, self.height / 2)
+        steps = ((centre[0] + 0.5, centre[1]), (centre[0], centre[1] + 0.5))
+        width, height = (2 * self._ground_distance(centre, step) for step in steps)
+        return width / height if min(width, height) > 0 else 1.0
+
+    def _ground_distance(self, one: tuple[float, float], other: tuple[float, float]) -> float:
+        """Distance between two places given as column and row, metres.
+
+        In map units if the CRS defines no place on an ellipsoid.
+        """
+        ends = [self.transform @ place for place in (one, other)]
+        geod = pyproj.CRS.from_user_input(self.crs).get_geod()
+        start, end = (self._degrees(*place) for place in ends)
+        if geod is None or start is None or end is None:
+            return math.dist(*ends) * self.crs_unit_m
+        return float(geod.inv(*start, *end)[2])
+
+    def _degrees(self, x: float, y: float) -> tuple[float, float] | None:
+        """Longitude and latitude of coordinates in the CRS; None if PROJ cannot compute them."""
+        if self.is_geographic:
+            scale = math.degrees(self._radians_per_unit)
+            found = (scale * x, scale * y)
+        else:
+            try:
+                # Not by way of the geodetic CRS, whose unit may be the grad, as in EPSG:27572.
+                found = self._projection(x, y, inverse=True, errcheck=True)
+            except (ProjError, TypeError, AttributeError):
+                return None  # a local or unusual CRS
+        return found if all(map(math.isfinite, found)) and abs(found[1]) <= _POLE else None
+
+    @property
+    def _projection(self) -> pyproj.Proj:
+        return pyproj.Proj(pyproj.CRS.from_user_input(self.crs))
+
     @property
     def _control_pixel_size_m(self) -> float | None:
-        """`pixel_size_m` by the affine transform fitted to the ground control points."""
+        return None if self._fitted_to_control is None else self._fitted_to_control.pixel_size_m
+
+    @cached_property
+    def _fitted_to_control(self) -> GeoBox | None:
+        """The grid of the affine transform fitted to the ground control points, if there are."""
         if self.control is None or len(self.control.points) < _FEWEST_POINTS:
             return None
         transform = from_gcps(self.control.gcps)
         fitted = GeoBox(
             crs=self.control.crs, transform=transform, width=self.width, height=self.height
         )
-        return fitted.pixel_size_m if fitted.is_invertible else None
+        return fitted if fitted.is_invertible else None
 
     @property
     def advice(self) -> str:
@@ -176,14 +225,13 @@ class GeoBox:
         """
         if self.crs is None or self.is_geographic:
             return 1.0
-        crs = pyproj.CRS.from_user_input(self.crs)
-        x, y = self.transform @ (self.width / 2, self.height / 2)
+        degrees = self._degrees(*self.transform @ (self.width / 2, self.height / 2))
+        if degrees is None:
+            return 1.0  # only map units are known
         try:
-            to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-            factors = pyproj.Proj(crs).get_factors(*to_degrees.transform(x, y))
-        except (ProjError, TypeError, AttributeError):
-            return 1.0  # a local or unusual CRS: only map units are known
-        scale = float(factors.areal_scale)
+            scale = float(self._projection.get_factors(*degrees).areal_scale)
+        except ProjError:
+            return 1.0
         return scale if math.isfinite(scale) and scale > 0 else 1.0
 
     def _zone_area(self, latitude: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,6 +36,8 @@ PALETTE = (
     "#997700",
     "#004488",
 )
+BACKGROUND = "background"
+"""Name of the class of everything that has no other."""
 BACKGROUND_COLOR = "#d9d9d9"
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -155,17 +157,28 @@ class Legend:
     def of_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
         """A legend from names and colours by class id; missing colours come from the palette.
 
-        A class 0 named background is grey.
+        A class 0 named background is grey. The palette repeats no given colour.
         """
         chosen = dict(colors or {})
-        palette = iter(_palette())
+        given = {color.lower() for color in chosen.values()}
+        palette = (color for color in _palette() if color not in given)
         classes = []
         for class_id, name in sorted(names.items()):
-            if class_id not in chosen and class_id == 0 and name == "background":
+            if class_id not in chosen and class_id == 0 and name == BACKGROUND:
                 chosen[class_id] = BACKGROUND_COLOR
             color = chosen.get(class_id) or next(palette)
             classes.append(LegendClass(class_id=class_id, name=name, color=color))
         return cls(tuple(classes))
+
+
+def default_name(class_id: int) -> str:
+    """Name of a class that has a number only."""
+    return f"class {class_id}"
+
+
+def folded_name(name: str) -> str:
+    """A name without what slips when people type it: case and blanks."""
+    return " ".join(name.split()).casefold()
 
 
 def _palette() -> Iterator[str]:

@@ -73,11 +73,17 @@ def _found(source: pyproj.CRS, target: pyproj.CRS) -> Transformation:
         transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
     except ProjError as error:
         _, has_reason, reason = one_line(error).partition(_PROJ_REASON)
-        why = f" ({reason.partition('. ')[0].rstrip(')')})" if has_reason else ""
+        why = f" ({_first_sentence(reason)})" if has_reason else ""
         raise TransformationError(
             f"no transformation leads from the CRS {source.name!r} to {target.name!r}{why}"
         ) from error
     return Transformation(transformer, _proj_units(source), 1 / _proj_units(target))
+
+
+def _first_sentence(reason: str) -> str:
+    """PROJ's reason without the bracket that closes pyproj's own."""
+    sentence = reason.partition(". ")[0]
+    return sentence.removesuffix(")") if sentence.count(")") > sentence.count("(") else sentence
 
 
 def _proj_units(crs: pyproj.CRS) -> float:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
@@ -95,10 +95,17 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         yield progress
 
 
-def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> None:
-    """Print the outputs: lines of text, or the last JSON event."""
+def report_done(
+    json_: bool,
+    outputs: Sequence[Path],
+    lines: Sequence[str],
+    *,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the outputs and the result: lines of text, or the last JSON event."""
     if json_:
-        event(event="done", outputs=[str(path) for path in outputs])
+        found = {} if result is None else {"result": result}
+        event(event="done", outputs=[str(path) for path in outputs], **found)
         return
     for line in lines:
         echo(line)

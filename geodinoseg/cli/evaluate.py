@@ -10,12 +10,14 @@ import click
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     Distance,
+    all_touched_option,
     allow_external_option,
     class_field_option,
     class_raster_argument,
     extent_option,
     ignore_class_option,
     json_option,
+    map_legend_option,
     overwrite_option,
     unlabelled_option,
 )
@@ -23,6 +25,23 @@ from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)
+
+
+class _Rename(click.ParamType[tuple[str, str]]):
+    """A class of the labels, and what it is called on the map."""
+
+    name = "label=class"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """The two names."""
+        if isinstance(value, tuple):
+            return value
+        name, _, target = (part.strip() for part in str(value).partition("="))
+        if not name or not target:
+            self.fail(f"{value!r} is no pair of classes such as ground=grass", param, ctx)
+        return name, target
 
 
 @click.command()
@@ -51,6 +70,15 @@ _FILE = click.Path(path_type=Path)
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@click.option(
+    "--rename",
+    "renames",
+    type=_Rename(),
+    multiple=True,
+    help="Read a class of the labels as a class of CLASS_RASTER, such as ground=grass; "
+    "may be repeated.",
+)
+@all_touched_option
 @click.option("--regions", type=_FILE, help="Polygons, each of which is also assessed separately.")
 @click.option(
     "--region-field",
@@ -75,6 +103,7 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="Class that occurs in the reference of the sample but not in the map; may be repeated.",
 )
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -89,7 +118,7 @@ def evaluate(class_raster: str, **options: Any) -> None:
       geodinoseg evaluate landcover.tif --labels check.gpkg --class-field crop -o report.html
       geodinoseg evaluate landcover.tif --sample points.gpkg -o report.html -o areas.csv
     """  # noqa: D301 (click's own mark: keep these lines)
-    from geodinoseg.evaluation.report.write import check_reports, write_report
+    from geodinoseg.evaluation.report.write import check_reports, report_facts, write_report
     from geodinoseg.evaluation.sampling.evaluate import evaluate_sample
     from geodinoseg.rasters.class_raster import open_class_raster
 
@@ -99,13 +128,22 @@ def evaluate(class_raster: str, **options: Any) -> None:
     inputs = [class_raster, *labels, *filter(None, (sample, options["regions"]))]
     check_reports(outputs, overwrite=options["overwrite"], inputs=inputs)
     further = options["further_class"]
-    raster = open_class_raster(class_raster, allow_external=options["allow_external"])
+    raster = open_class_raster(
+        class_raster,
+        allow_external=options["allow_external"],
+        legend_file=options["legend_file"],
+    )
     by_sample = evaluate_sample(raster, sample, further_classes=further) if sample else None
     by_labels = _by_labels(raster, options) if labels else None
     for output in outputs:
         write_report(output, by_labels, by_sample, overwrite=options["overwrite"])
     found = [evaluation.table() for evaluation in (by_labels, by_sample) if evaluation]
-    report_done(options["json_"], outputs, ["\n\n".join(found), *map(str, outputs)])
+    report_done(
+        options["json_"],
+        outputs,
+        ["\n\n".join(found), *map(str, outputs)],
+        result=report_facts(by_labels, by_sample),
+    )
 
 
 def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapEvaluation:
@@ -123,6 +161,8 @@ def _by_labels(class_raster: ClassRaster, options: dict[str, Any]) -> MapEvaluat
                 unlabelled=options["unlabelled"],
                 ignore_classes=options["ignore_class"],
                 extent=options["extent"],
+                all_touched=options["all_touched"],
+                renames=options["renames"],
                 allow_external=options["allow_external"],
             ),
             options=EvaluationOptions(

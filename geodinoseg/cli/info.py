@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rasterio.enums import ColorInterp
 
 from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.cli.process import echo
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.config import read_model_config
-from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import open_dataset
+from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
+from geodinoseg.rasters.legend_sources import listed
+from geodinoseg.rasters.raster_kind import RasterKind, kind_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact_path
@@ -80,20 +80,21 @@ def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any
     """Facts about a scene, a class raster or a model folder, as JSON values by name."""
     if Path(path).is_dir():
         return _describe_model(Path(path))
-    if _is_class_raster(path, allow_external=allow_external):
-        return _describe_class_raster(open_class_raster(path, allow_external=allow_external))
-    return _describe_scene(open_scene(path, allow_external=allow_external))
+    source = RasterSource.of(path, trusted=allow_external)
+    found = kind_of(source)
+    if found.kind == "class raster":
+        return _describe_class_raster(describe_class_raster(source))
+    return _describe_scene(open_scene(path, allow_external=allow_external), found)
 
 
-def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
-    """Whether a raster has a legend in its tags, or a colour palette."""
-    with open_dataset(RasterSource.of(path, trusted=allow_external)) as dataset:
-        return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
-
-
-def _describe_scene(scene: Scene) -> dict[str, Any]:
+def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:
+    classes = {
+        "could also be": f"a class raster without names: its band holds few integers "
+        f"({listed(found.values)}); commands that take a class raster accept it"
+    }
     return {
         "kind": "scene",
+        **(classes if found.kind == "either" else {}),
         "path": redact_path(scene.path),
         **_place(scene.geobox),
         "bands": list(scene.bands),
@@ -112,6 +113,7 @@ def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
         "dtype": str(raster.dtype),
         "nodata": raster.nodata,
         "classes": {str(c.class_id): f"{c.name} ({c.color})" for c in raster.legend},
+        **({} if raster.is_named else {"names": "none found; give them with --legend"}),
         "confidence": str(raster.confidence_path) if raster.confidence_path else None,
         "made with": raster.tags.get("GEODINOSEG_MODEL"),
         "made from": raster.tags.get("GEODINOSEG_SCENE"),

@@ -167,6 +167,20 @@ legend_option = click.option(
     help="Names and colours of the classes: CSV with id, name, color, such as legend.csv; JSON; "
     "QGIS .qml; or lines such as 'water #4477aa'. [default: the QGIS style of the labels]",
 )
+map_legend_option = click.option(
+    "--legend",
+    "legend_file",
+    metavar="FILE",
+    help="Names and colours of the ids of CLASS_RASTER: CSV with id, name, color; JSON, QGIS .qml, "
+    "or lines such as '3 water #4477aa'. [default: those in the raster and beside it]",
+)
+
+all_touched_option = click.option(
+    "--all-touched",
+    is_flag=True,
+    help="Label every pixel that a polygon touches, not only those whose centre it covers.",
+)
+
 ignore_class_option = click.option(
     "--ignore-class",
     metavar="NAME",

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from geodinoseg.cli.console import report_done
+from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
@@ -25,6 +26,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--title", help="Title above the picture. [default: the name of CLASS_RASTER]")
 @click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
 @bands_option("red, green and blue, or the first bands")
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -36,6 +38,7 @@ def picture(
     title: str | None,
     caption: str | None,
     bands: tuple[int, ...] | None,
+    legend_file: str | None,
     allow_external: bool,
     overwrite: bool,
     json_: bool,
@@ -51,13 +54,15 @@ def picture(
     from geodinoseg.rasters.scene import open_scene
     from geodinoseg.redaction import redact_path
 
-    path = plot_map(
-        open_scene(scene, bands=bands, allow_external=allow_external),
-        open_class_raster(class_raster, allow_external=allow_external),
-        output,
-        bands=bands,
-        title=title,
-        caption=caption,
-        overwrite=overwrite,
-    )
+    with progress_bar("drawing", json=json_) as progress:
+        path = plot_map(
+            open_scene(scene, bands=bands, allow_external=allow_external),
+            open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file),
+            output,
+            bands=bands,
+            title=title,
+            caption=caption,
+            overwrite=overwrite,
+            progress=progress,
+        )
     report_done(json_, [path], [f"{path}: {redact_path(scene)} beside {redact_path(class_raster)}"])

@@ -15,6 +15,7 @@ from geodinoseg.cli.options import (
     allow_external_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
@@ -76,6 +77,7 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
 )
 @click.option("--classes", type=_Classes(), help="Convert only these classes. [default: all]")
 @click.option("--dissolve", is_flag=True, help="Write one multipolygon per class.")
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -99,7 +101,11 @@ def polygonize(**options: Any) -> None:
     unit, tolerance = options["simplify"]
     with progress_bar("tracing", json=options["json_"]) as progress:
         write_polygons(
-            open_class_raster(source, allow_external=options["allow_external"]),
+            open_class_raster(
+                source,
+                allow_external=options["allow_external"],
+                legend_file=options["legend_file"],
+            ),
             output,
             min_area_m2=options["min_area"],
             simplify_px=tolerance if unit == "px" else 0.0,

@@ -16,6 +16,7 @@ from geodinoseg.cli.options import (
     allow_external_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
@@ -87,6 +88,7 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
     show_default=True,
     help="Random seed; the same seed draws the same points.",
 )
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -107,7 +109,11 @@ def sample(class_raster: str, **options: Any) -> None:
     expected = dict(options["expected_accuracy"])
     with progress_bar("drawing", json=options["json_"]) as progress:
         design = draw_sample(
-            open_class_raster(class_raster, allow_external=options["allow_external"]),
+            open_class_raster(
+                class_raster,
+                allow_external=options["allow_external"],
+                legend_file=options["legend_file"],
+            ),
             options["output"],
             options=SampleOptions(
                 points=options["points"],
@@ -122,4 +128,4 @@ def sample(class_raster: str, **options: Any) -> None:
             progress=progress,
         )
     lines = [design.table(), f"{design.path}: {design.points:,} points to fill in"]
-    report_done(options["json_"], [design.path], lines)
+    report_done(options["json_"], [design.path], lines, result=design.to_json())

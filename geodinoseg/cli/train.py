@@ -13,6 +13,7 @@ from geodinoseg.cli.options import (
     COUNT,
     SEED,
     Number,
+    all_touched_option,
     allow_external_option,
     bands_option,
     class_field_option,
@@ -44,6 +45,7 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@all_touched_option
 @legend_option
 @bands_option("all except alpha")
 @click.option(
@@ -227,6 +229,7 @@ def _label_options(options: dict[str, Any]) -> Any:
         unlabelled=options["unlabelled"],
         ignore_classes=options["ignore_class"],
         extent=options["extent"],
+        all_touched=options["all_touched"],
         legend_file=options["legend_file"],
         allow_external=options["allow_external"],
     )

@@ -82,7 +82,7 @@ class BoundaryAgreement:
 
     @property
     def mean_f_score(self) -> float:
-        """Mean of the finite values of `f_score`; NaN without any."""
+        """Mean of `f_score` over the classes with a border in the reference; NaN without any."""
         scored = self.f_score[np.isfinite(self.f_score)]
         return float(scored.mean()) if len(scored) else math.nan
 

@@ -26,8 +26,9 @@ from geodinoseg.labels.pixel_space import (
     nearest_pixels,
     outside_error,
 )
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import RasterReader, open_dataset
+from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
+from geodinoseg.rasters.class_reader import ClassReader
+from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.transformations import parsed_crs
 from geodinoseg.windows import Window
@@ -71,7 +72,7 @@ class LabelRasterSource:
 
     def _look_up(
         self,
-        reader: RasterReader,
+        reader: ClassReader,
         cols: NDArray[np.int64],
         rows: NDArray[np.int64],
         labels: NDArray[Any],
@@ -118,7 +119,8 @@ def open_label_raster(
 ) -> tuple[ClassRaster, FeatureClasses]:
     """A class raster, and its classes in the order of its legend; names as in `feature_classes`."""
     try:
-        raster = open_class_raster(path, allow_external=options.allow_external)
+        source = RasterSource(path, options.allow_external)
+        raster = describe_class_raster(source, with_styles=False)
     except SceneError as error:
         raise LabelError(str(error)) from error
     classes = feature_classes(

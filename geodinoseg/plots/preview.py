@@ -84,16 +84,6 @@ def scene_colors(
     return colors
 
 
-def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
-    """(height, width) class ids in larger pixels, each from its centre, in the raster's dtype."""
-    shape = (small.height, small.width)
-    with open_reader(raster.source) as reader:
-        class_ids: NDArray[Any] = reader.read_with(
-            _whole(raster.geobox), lambda dataset: dataset.read(1, out_shape=shape)
-        )
-    return class_ids
-
-
 def class_colors(
     class_ids: NDArray[Any], legend: Legend, *, nodata: int | None
 ) -> NDArray[np.uint8]:
@@ -107,16 +97,6 @@ def class_colors(
     if nodata is not None:
         colors[class_ids == nodata] = 0
     return colors
-
-
-def area_fractions(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) -> dict[int, float]:
-    """Fraction of each class in the classified area, 0 to 1, by class id, from small pixels."""
-    areas = np.broadcast_to(small.row_areas_m2[:, None], class_ids.shape)
-    area = {
-        entry.class_id: float(areas[class_ids == entry.class_id].sum()) for entry in raster.legend
-    }
-    total = sum(area.values())
-    return {class_id: part / total if total else 0.0 for class_id, part in area.items()}
 
 
 def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:

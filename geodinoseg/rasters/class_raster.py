@@ -6,10 +6,11 @@ Rasters of other programs are supported if their pixels are class ids.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
+from geodinoseg.rasters.class_reader import ClassReader, PixelType, class_ids_in
 from geodinoseg.rasters.dataset import (
     FIRST_DEADLINE_S,
     RasterReader,
     geobox_of,
-    holds_whole_numbers,
     open_reader,
 )
-from geodinoseg.rasters.legend_sources import class_ids_in, find_legend
+from geodinoseg.rasters.legend_sources import (
+    FoundLegend,
+    find_legend,
+    warn_of_lost_names,
+    with_legend_file,
+)
+from geodinoseg.rasters.mosaic_legend import shared_tag
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
@@ -42,6 +49,8 @@ MAP_TAG = "GEODINOSEG_MAP"
 CONTENT_TAG = "GEODINOSEG_CONTENT"
 """Tag of every raster of a map: `classes`, `confidence` or `probabilities`."""
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassRaster:
@@ -53,10 +62,10 @@ class ClassRaster:
     """Georeferencing and size."""
     legend: Legend
     """Ids, names and colours of the classes."""
-    nodata: int | None
-    """Nodata value, of pixels without a class; None if every pixel has one."""
-    dtype: np.dtype[Any]
-    """Integer dtype of the pixels."""
+    is_named: bool
+    """Whether any source names the classes; else they are called by their ids."""
+    pixel_type: PixelType
+    """How the ids are stored and read."""
     block_shape: tuple[int, int]
     """Rows and columns of a block of the file."""
     confidence_path: Path | None
@@ -79,39 +88,57 @@ class ClassRaster:
         """Columns."""
         return self.geobox.width
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Integer dtype of the pixels as read."""
+        return self.pixel_type.dtype
+
+    @property
+    def nodata(self) -> int | None:
+        """Nodata value of the pixels as read; None if every pixel has a class."""
+        return self.pixel_type.nodata
+
     @contextmanager
-    def reader(self, *, cache_bytes: int | None = None) -> Iterator[RasterReader]:
+    def reader(self, *, cache_bytes: int | None = None) -> Iterator[ClassReader]:
         """Open the file for many reads by one thread.
 
         Raises:
             SceneError: the file can no longer be opened.
         """
         with open_reader(self.source, cache_bytes=cache_bytes) as reader:
-            yield reader
+            yield ClassReader(self.path, reader, self.pixel_type, self.legend)
 
     def read(self, window: Window) -> NDArray[Any]:
         """Class ids (height, width) of a window in the raster's dtype; nodata marks no class.
 
         Raises:
-            SceneError: a block cannot be read.
+            SceneError: a block cannot be read, or holds a number that is not in the legend.
         """
         with self.reader() as reader:
             return reader.read(window)
 
 
-def open_class_raster(path: PathLike, *, allow_external: bool = False) -> ClassRaster:
+def open_class_raster(
+    path: PathLike, *, allow_external: bool = False, legend_file: PathLike | None = None
+) -> ClassRaster:
     """Read the header and the legend of a class raster.
 
     A class raster of geodinoseg has its legend in the header. One of another program is read once
-    as a whole, to find the ids that occur.
+    as a whole, to find the ids that occur; they may be stored as floating point if they are
+    integers. Names and colours come from the legend file, else from the raster and the files beside
+    it: attribute tables (`.aux.xml`, `.vat.dbf`), category names, styles (`.qml`, `.clr`), the
+    colour table, or the files of a mosaic. A warning is logged if the classes have no names.
 
     Args:
         path: a file, or any path that GDAL reads (`https://...`, a VRT).
         allow_external: as in `open_scene`.
+        legend_file: names and colours of class ids, in any form that `--legend` takes; what it
+            says comes first, and its classes are in the legend whether or not they occur.
 
     Raises:
         SceneError: the file is missing or not a raster, its pixels are not class ids, or it has
             more than one band.
+        LabelError: the legend file cannot be read, or does not fit.
 
     Example:
         >>> import geodinoseg as gds
@@ -120,26 +147,49 @@ def open_class_raster(path: PathLike, *, allow_external: bool = False) -> ClassR
         (('field', 'roof', 'water'), 255)
     """
     source = RasterSource.of(path, trusted=allow_external)
+    raster = describe_class_raster(source, legend_file=legend_file)
+    if not raster.is_named:
+        warn_of_lost_names(raster.path, raster.legend)
+    return raster
+
+
+def describe_class_raster(
+    source: RasterSource, *, legend_file: PathLike | None = None, with_styles: bool = True
+) -> ClassRaster:
+    """A class raster as `open_class_raster` opens it, without a warning of names.
+
+    Args:
+        source: the raster.
+        legend_file: names and colours that come first.
+        with_styles: whether a `.qml` or `.clr` beside the raster counts.
+
+    Raises:
+        SceneError: as in `open_class_raster`.
+        LabelError: as in `open_class_raster`.
+    """
+    path = source.path
     with open_reader(source, deadline_s=FIRST_DEADLINE_S) as reader:
         dataset = reader.dataset
         tags: dict[str, str] = dataset.tags()
-        dtype = _class_dtype(path, dataset, tags)
-        nodata = _integer_nodata(dataset.nodata, dtype)
-        return ClassRaster(
-            source=source,
-            geobox=geobox_of(path, dataset),
-            legend=_legend(path, reader, tags, nodata),
-            nodata=nodata,
-            dtype=dtype,
-            block_shape=dataset.block_shapes[0],
-            confidence_path=_confidence_path(path, tags),
-            tags=tags,
-        )
+        _check_pixels(path, dataset, tags)
+        pixel_type = PixelType.of(path, dataset)
+        geobox, block_shape = geobox_of(path, dataset), dataset.block_shapes[0]
+        found = _found_legend(source, reader, tags, pixel_type, with_styles=with_styles)
+    if legend_file is not None:
+        found = with_legend_file(path, found, legend_file)
+    return ClassRaster(
+        source=source,
+        geobox=geobox,
+        legend=found.legend,
+        is_named=found.is_named,
+        pixel_type=pixel_type,
+        block_shape=block_shape,
+        confidence_path=_confidence_path(path, tags),
+        tags=tags,
+    )
 
 
-def _class_dtype(
-    path: PathLike, dataset: rasterio.DatasetReader, tags: dict[str, str]
-) -> np.dtype[Any]:
+def _check_pixels(path: PathLike, dataset: rasterio.DatasetReader, tags: dict[str, str]) -> None:
     if tags.get(CONTENT_TAG, "classes") != "classes":
         raise SceneError(
             f"{path}: holds {tags[CONTENT_TAG]}, not classes; give the class raster it belongs to."
@@ -149,36 +199,36 @@ def _class_dtype(
             f"{path}: has {dataset.count} bands, but a class raster has one; extract it with "
             f"gdal_translate -b, or segment this scene first."
         )
-    if not holds_whole_numbers(dataset):
-        raise SceneError(
-            f"{path}: has pixels of type {dataset.dtypes[0]}, but class ids are integers; if the "
-            f"values are class ids, convert them with gdal_translate -ot UInt16."
-        )
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
         raise SceneError(
             f"{path}: has a mask band, but a class raster marks missing pixels by a nodata value; "
             f"convert it with gdalwarp -dstnodata."
         )
-    name: str = dataset.dtypes[0]
-    return np.dtype(name)
 
 
-def _integer_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
-    """The nodata value if a pixel of this dtype can have it, else None."""
-    if value is None or not np.isfinite(value) or value != int(value):
-        return None
-    limits = np.iinfo(dtype)
-    return int(value) if limits.min <= value <= limits.max else None
+def _found_legend(
+    source: RasterSource,
+    reader: RasterReader,
+    tags: dict[str, str],
+    pixel_type: PixelType,
+    *,
+    with_styles: bool,
+) -> FoundLegend:
+    """The legend in the tags of the raster or of all files of a mosaic, else of its ids."""
+    path, text = source.path, tags.get(LEGEND_TAG)
+    if text is None and reader.dataset.driver == "VRT":
+        text = shared_tag(source, LEGEND_TAG)
+    if text is not None:
+        legend = _legend_of_tag(path, text)
+        colors = {entry.class_id: entry.color for entry in legend}
+        return FoundLegend(legend=legend, is_named=True, colors=colors)
+    class_ids = class_ids_in(path, reader, pixel_type)
+    return find_legend(reader.dataset, path, class_ids, with_styles=with_styles)
 
 
-def _legend(
-    path: PathLike, reader: RasterReader, tags: dict[str, str], nodata: int | None
-) -> Legend:
-    if LEGEND_TAG not in tags:
-        class_ids = class_ids_in(reader, path, nodata=nodata)
-        return find_legend(reader.dataset, path, class_ids)
+def _legend_of_tag(path: PathLike, text: str) -> Legend:
     try:
-        return Legend.from_json(json.loads(tags[LEGEND_TAG]))
+        return Legend.from_json(json.loads(text))
     except (ValueError, RecursionError, LegendError) as error:
         raise SceneError(
             f"{path}: the tag {LEGEND_TAG} is not a legend ({error}); remove it with gdal_edit "
@@ -215,9 +265,29 @@ def open_confidence(raster: ClassRaster) -> Iterator[RasterReader]:
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."
             )
-        if dataset.tags().get(MAP_TAG) != raster.tags.get(MAP_TAG):
+        run = raster.tags.get(MAP_TAG)
+        if dataset.tags().get(MAP_TAG, run) != run:  # other programs write no such tag
             raise SceneError(
                 f"{path}: is not the confidence of {raster.path}, but of another run; segment "
                 f"again with --confidence."
             )
         yield reader
+
+
+@contextmanager
+def confidence_reader(raster: ClassRaster) -> Iterator[RasterReader | None]:
+    """A reader of the confidence raster, or None, with a warning, if it cannot be used."""
+    with ExitStack() as stack:
+        reader = None
+        if raster.confidence_path is not None:
+            try:
+                reader = stack.enter_context(open_confidence(raster))
+            except SceneError as error:
+                _log.warning("%s It is ignored.", error)
+        yield reader
+
+
+def with_usable_confidence(raster: ClassRaster) -> ClassRaster:
+    """The class raster without a confidence raster that cannot be used, with a warning."""
+    with confidence_reader(raster) as reader:
+        return raster if reader is not None else replace(raster, confidence_path=None)

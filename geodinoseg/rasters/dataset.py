@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.env import ensure_env_with_credentials
@@ -41,6 +40,8 @@ _FINAL = re.compile(
     rf"|InvalidCredentials|credentials|Could not resolve",
     re.IGNORECASE,
 )
+
+_DENIED = re.compile(r"\b(401|403)\b|AccessDenied|ExpiredToken|InvalidCredentials", re.IGNORECASE)
 
 
 @contextmanager
@@ -79,6 +80,10 @@ class _TransientError(Exception):
     """A request to a server failed; another attempt may succeed."""
 
 
+class _DeniedError(SceneError):
+    """A server refuses access; no further attempt is made."""
+
+
 def _open_remote(source: RasterSource) -> rasterio.DatasetReader:
     try:
         return _open_checked(source)
@@ -98,13 +103,6 @@ def geobox_of(path: PathLike, dataset: rasterio.DatasetReader) -> GeoBox:
             f"their position is undefined; correct it, for instance with gdal_edit -a_ullr."
         )
     return geobox
-
-
-def holds_whole_numbers(dataset: rasterio.DatasetReader) -> bool:
-    """Whether the pixels of the first band are integers, as class ids are."""
-    name: str = dataset.dtypes[0]
-    # GDAL's complex integers are not a numpy type.
-    return "complex" not in name and np.dtype(name).kind in "iu"
 
 
 def unreadable(source: RasterSource, window: Window, error: Exception) -> SceneError:
@@ -153,7 +151,7 @@ def _open(source: RasterSource, drivers: tuple[str, ...] | None) -> rasterio.Dat
                 f"{source.path!a}: the name is not valid UTF-8; rename the file or give another."
             ) from error
         except (RasterioError, OSError, ValueError) as error:
-            raise SceneError(_open_error(source, error)) from error
+            raise _open_error(source, error) from error
 
 
 @ensure_env_with_credentials  # type: ignore[untyped-decorator]
@@ -165,17 +163,25 @@ def _open_with(name: str, drivers: tuple[str, ...] | None) -> rasterio.DatasetRe
     return rasterio.DatasetReader(name, driver=list(drivers) if drivers else None, sharing=False)
 
 
-def _open_error(source: RasterSource, error: Exception) -> str:
+def _open_error(source: RasterSource, error: Exception) -> SceneError:
     fault = one_line(error.__cause__ or error)
     if _NO_RANGES in fault:
-        return (
+        return SceneError(
             f"{source}: the server sends whole files only, not ranges; download the file and use "
             f"the copy."
         )
+    if source.is_remote and _DENIED.search(fault):
+        return _DeniedError(
+            f"{source}: the server refuses access; the address may have expired, or you lack the "
+            f"rights. The same command with a new address resumes a run that was stopped by this "
+            f"({fault})."
+        )
     if source.is_remote and not _NOT_A_RASTER.search(fault):
-        return f"{source}: cannot be fetched; check the address and your access rights ({fault})."
+        return SceneError(
+            f"{source}: cannot be fetched; check the address and your access rights ({fault})."
+        )
     formats = "" if source.trusted else " Formats other than plain rasters need --allow-external."
-    return (
+    return SceneError(
         f"{source}: is not a readable raster; it is damaged, incomplete or of another format, copy "
         f"it again or give another ({fault}).{formats}"
     )
@@ -240,7 +246,10 @@ class RasterReader:
                 lambda left_s: self._read_anew(take, left_s),
                 path=self._source.path,
                 faults=(*_FAULTS, SceneError),
+                final=(_DeniedError,),
             )
+        except _DeniedError:
+            raise
         except (*_FAULTS, SceneError) as error:
             raise unreadable(self._source, window, error) from error
 

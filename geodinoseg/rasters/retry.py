@@ -28,6 +28,7 @@ def retry(
     *,
     path: str,
     faults: tuple[type[Exception], ...],
+    final: tuple[type[Exception], ...] = (),
     deadline_s: float = math.inf,
 ) -> _T:
     """Call until it succeeds, or raise its last error when the deadline has passed.
@@ -36,6 +37,7 @@ def retry(
         attempt: called with the seconds left; must start from the beginning each time.
         path: what is read, for the log.
         faults: the errors after which another attempt may succeed.
+        final: those among them after which none will.
         deadline_s: a shorter deadline than `DEADLINE_S`.
     """
     give_up = time.monotonic() + min(_deadline_s(), deadline_s)
@@ -43,6 +45,8 @@ def retry(
     while True:
         try:
             return attempt(give_up - time.monotonic())
+        except final:
+            raise
         except faults as error:
             if time.monotonic() + pause_s >= give_up:
                 raise

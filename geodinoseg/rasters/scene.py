@@ -53,6 +53,8 @@ class Scene:
     """Alpha band; None if there is none."""
     block_shape: tuple[int, int]
     """Rows and columns of a block of the file."""
+    nodata_override: float | None = None
+    """Nodata value given instead of the one in the file."""
 
     @property
     def path(self) -> str:
@@ -147,7 +149,8 @@ def open_scene(
     Args:
         scene: a file or GDAL path, an open rasterio dataset, or a Scene, which is returned with
             the given bands and nodata value.
-        bands: bands to read, numbered from 1; by default all except alpha.
+        bands: bands to read, numbered from 1; by default all except alpha. An alpha band named
+            here is read as a measured band, and marks no missing pixels.
         nodata: nodata value, instead of the one in the file.
         allow_external: whether all formats of GDAL are allowed, including those that access other
             files or the network: a VRT with pixel functions, raw bands or addresses, a web
@@ -169,6 +172,8 @@ def open_scene(
     if isinstance(scene, Scene) and _has_selection(scene, bands, nodata):
         return scene
     trusted = allow_external or (isinstance(scene, Scene) and scene.source.trusted)
+    if nodata is None and isinstance(scene, Scene):
+        nodata = scene.nodata_override
     source = RasterSource(scene_path(scene), trusted)
     with open_dataset(source) as dataset:
         return _describe(source, dataset, bands, nodata)
@@ -226,6 +231,7 @@ def _describe(
         validity=tuple(validity),
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],
+        nodata_override=nodata,
     )
 
 

@@ -43,7 +43,7 @@ def scene_fingerprint(scene: Scene, files: Sequence[str] | None = None) -> dict[
         files: its files as found by `SceneWatch`; None to list them.
     """
     facts: dict[str, Any] = {"header": _digest(repr(_header(scene)).encode())}
-    files = _files(scene) if files is None else files
+    files = scene_files(scene) if files is None else files
     local = _local(files)
     if local:
         # Names distinguish the files of a mosaic; folders do not matter.
@@ -59,7 +59,7 @@ class SceneWatch:
     def __init__(self, scene: Scene) -> None:
         """Record the state of the files; reads no pixels."""
         self._path = scene.path
-        self.files = _files(scene)
+        self.files = scene_files(scene)
         self._local = _local(self.files)
         self._recorded = self._state()
 
@@ -79,7 +79,7 @@ class SceneWatch:
         return [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]
 
 
-def _files(scene: Scene) -> list[str]:
+def scene_files(scene: Scene) -> list[str]:
     """The files of a scene, those that a VRT in a VRT names included."""
     found: set[str] = set()
     waiting = [scene.source]

@@ -6,6 +6,7 @@ They concern other units or scales; a brighter day or another landscape gives no
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any
@@ -231,7 +232,10 @@ def _order_fits(
     return not fits(first) and any(fits(order) for order in others)
 
 
-_STEP_PX = 16  # every 16th row and column finds any collar large enough to warn about
+_LARGEST_STEP_PX = 16
+"""Every 16th row and column finds any collar large enough to warn about."""
+_SAMPLED_PIXELS = 4096
+"""Of a small scene, more rows and columns."""
 _WARN_FRACTION = 0.02
 
 
@@ -243,6 +247,9 @@ class CollarWatch:
         # Such values are common in one or two bands, and never suspicious in floating point.
         is_relevant = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
         self._values = (0, int(np.iinfo(scene.dtype).max)) if is_relevant else ()
+        self._step = max(
+            1, min(_LARGEST_STEP_PX, math.isqrt(scene.height * scene.width // _SAMPLED_PIXELS))
+        )
         self._counts = dict.fromkeys(self._values, 0)
         self._seen = 0
 
@@ -250,7 +257,7 @@ class CollarWatch:
         """Count a sample of pixels (bands, height, width), those of the scene (height, width)."""
         if not self._values:
             return
-        step = (slice(None, None, _STEP_PX),) * 2
+        step = (slice(None, None, self._step),) * 2
         inside = valid[step]
         sample = pixels[:, *step][:, inside]
         self._seen += sample.shape[1]

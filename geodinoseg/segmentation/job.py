@@ -13,7 +13,7 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.description import ModelDescription, describe_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
@@ -23,7 +23,7 @@ from geodinoseg.segmentation.parts.run import (
     recorded_batch_size,
 )
 from geodinoseg.segmentation.parts.store import PartStore, part_store
-from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan
+from geodinoseg.segmentation.plan import Plan, make_plan, open_for_model
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
 
@@ -80,8 +80,7 @@ def check_request(
     The arguments are those of `segment_scene`.
     """
     described = describe_model(model) if isinstance(model, str | Path) else model
-    bands = chosen_bands(described, settings)
-    opened = open_scene(scene, bands=bands, nodata=settings.nodata)
+    opened = open_for_model(scene, described, settings)
     store = part_store(files.class_raster, parts)
     if parts is not None:  # before its content is read
         check_parts(store)

@@ -44,6 +44,8 @@ class Plan:
     legend: Legend
     scale: float
     """Pixels of the model per pixel of the scene; 1 if tiles are not resampled."""
+    aspect: float
+    """Width of a pixel over its height on the ground; 1 if tiles are not stretched."""
     layers: tuple[Layer, ...]
     """The rasters of the map."""
     memory: HostMemory
@@ -75,20 +77,21 @@ class Plan:
             "batch_size": self.batch_size,
             "bands": self.scene.bands,
             "nodata": self.scene.nodata,
-            "scale": self.scale,
+            "scale": (self.scale, self.aspect),
             "legend": self.legend.to_json(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         """The plan in a few lines."""
-        grid = self.grid
+        grid, alpha = self.grid, self.scene.alpha_band
         scene_mb = (
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
         )
         lines = [
             f"scene     {redact_path(self.scene.path)}: {grid.width} x {grid.height} px, bands "
-            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
+            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB"
+            + (f", alpha in band {alpha}" if "alpha" in self.scene.validity else ""),
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
             f"classes   {', '.join(self.legend.names)}",
@@ -96,8 +99,11 @@ class Plan:
             f"the network and the libraries",
             f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
         ]
-        if self.scale != 1.0:
-            lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
+        if not self.scale == self.aspect == 1.0:
+            shape = "" if self.aspect == 1.0 else f", and to square pixels from {self.aspect:.3g}:1"
+            lines.insert(
+                2, f"          resampled by {self.scale:.3g} to the model's resolution{shape}"
+            )
         return "\n".join(lines)
 
 
@@ -121,7 +127,7 @@ def make_plan(
     Returns:
         The plan, and the model set to the ground resolution of the scene.
     """
-    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
+    opened = open_for_model(scene, model, settings)
     model = _at_resolution(model, opened, settings)
     tile_px = _tile_px(model, opened, settings)
     grid = TileGrid(
@@ -142,6 +148,7 @@ def make_plan(
         batch_size=settings.batch_size or _default_batch(model),
         legend=model.legend,
         scale=getattr(model, "scale", 1.0),
+        aspect=getattr(model, "aspect", 1.0),
         layers=layers,
         memory=memory,
     )
@@ -167,6 +174,26 @@ def chosen_bands(
     return settings.bands
 
 
+def open_for_model(
+    scene: PathLike | Scene, model: ModelDescription | TileModel, settings: SegmentationSettings
+) -> Scene:
+    """Open a scene with the bands that a model reads.
+
+    Raises:
+        SceneError: as for `open_scene`, or one of the bands is alpha and was not named.
+    """
+    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
+    named = settings.bands or (scene.bands if isinstance(scene, Scene) else ())
+    if opened.alpha_band in opened.bands and opened.alpha_band not in named:
+        bands = ",".join(map(str, opened.bands))
+        raise SceneError(
+            f"{opened.source.name}: the model reads bands {bands}, but band {opened.alpha_band} "
+            f"is alpha, which marks missing pixels. If it is a measured band, give --bands "
+            f"{bands}; otherwise give a scene with the bands of the model's training."
+        )
+    return opened
+
+
 def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) -> _Model:
     """The model set to the ground resolution of the scene."""
     own_m: float | None = getattr(model, "pixel_size_m", None)
@@ -180,7 +207,9 @@ def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) 
             f"was trained at {own_m:.3g} m, which is too different to recognize anything. Train "
             f"on such scenes, or give --resolution if the scene's georeferencing is wrong."
         )
-    resampled: _Model = model.at_pixel_size(pixel_size_m)
+    # Pixels of a resolution that the user gives are square.
+    aspect = scene.geobox.pixel_aspect if settings.resolution_m is None else 1.0
+    resampled: _Model = model.at_pixel_size(pixel_size_m, aspect=aspect)
     return resampled
 
 
@@ -237,5 +266,6 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "panels": plan.panels,
         "scale": plan.scale,
+        "aspect": plan.aspect,
         "fingerprint": plan.fingerprint,
     }

@@ -25,6 +25,7 @@ from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_
 from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.segmentation.missing_pixels import report_alpha, warn_of_lost_nodata
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
@@ -216,6 +217,8 @@ def plan_for_device(
     )
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
+    report_alpha(plan.scene)
+    warn_of_lost_nodata(plan.scene)
     warn_of_input(plan.scene, fitted, settings)
     return plan, fitted
 
@@ -229,7 +232,7 @@ def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "bands": plan.scene.bands,
         "nodata": plan.scene.nodata,
-        "scale": plan.scale,
+        "scale": (plan.scale, plan.aspect),
         "precision": str(getattr(model, "compute_dtype", "")),
         "legend": plan.legend.to_json(),
         "layers": [layer.name for layer in plan.layers],

@@ -476,3 +476,23 @@ def test_intervals_of_a_sample_through_all_steps_hold_the_true_area(seed, tmp_pa
     true_areas = np.array([(truth == i).sum() * 0.35 for i in ids])
     off = np.abs(estimates.areas_m2.value - true_areas)
     assert (off[:2] <= 4.5 * estimates.areas_m2.standard_error[:2]).all()
+
+
+def test_the_last_json_event_holds_the_design_and_the_estimates(tmp_path, class_map):
+    path = tmp_path / "points.gpkg"
+    result = CliRunner().invoke(
+        main, ["sample", str(class_map), "-o", str(path), "--points", "170", "--json"]
+    )
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["event"], last["outputs"]) == ("done", [str(path)])
+    assert last["result"]["points"] == 170
+    strata = {entry["name"]: entry for entry in last["result"]["strata"]}
+    assert set(strata) == {"water", "wood", "field <&>"}
+    assert strata["field <&>"]["pixels"] == 99
+    assert sum(entry["points"] for entry in strata.values()) == 170
+    names = {entry["class_id"]: name for name, entry in strata.items()}
+    fill(path, {number: names[class_id] for number, class_id in map_classes(path).items()})
+    result = CliRunner().invoke(main, ["evaluate", str(class_map), "--sample", str(path), "--json"])
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["result"]["sample"]["overall_accuracy"]["value"] == 1.0
+    assert last["result"]["sample"]["drawn"] == [entry["points"] for entry in strata.values()]

@@ -278,4 +278,6 @@ def test_labels_of_an_unrelated_crs_are_refused_in_one_line(tmp_path, labels_crs
         with pytest.raises(LabelError, match="no transformation leads from the CRS") as caught:
             open_labels(path, box)
         assert str(caught.value).startswith(f"{path}: ")
-        assert "\n" not in str(caught.value)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.count("(") == message.count(")")

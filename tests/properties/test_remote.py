@@ -102,6 +102,23 @@ def test_a_segmentation_of_a_scene_on_a_server_that_stumbles_is_that_of_the_file
     assert_array_equal(maps[1], maps[0])
 
 
+def test_an_address_that_expires_is_said_at_once_and_a_new_one_resumes(
+    served, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(DEADLINE_VARIABLE, "60")
+    monkeypatch.setattr("geodinoseg.segmentation.plan._CHUNK_TILE_ROWS", 2)
+    monkeypatch.setattr("geodinoseg.segmentation.plan._CHUNK_TILES", 4)
+    output, began = tmp_path / "map.tif", time.monotonic()
+    url = served.url("expires", "classes.tif")
+    with pytest.raises(SceneError, match=r"may have expired.*same command with a new address"):
+        geodinoseg.segment_scene(f"{url}?sig=old", IdentityModel(), output)
+    assert time.monotonic() - began < 20
+    assert not output.exists()
+    raster = geodinoseg.segment_scene(f"{url}?sig=new", IdentityModel(), output)
+    found = raster.read(Window(col_off=0, row_off=0, width=WIDTH, height=HEIGHT))
+    assert_array_equal(found.ravel(), np.arange(HEIGHT * WIDTH, dtype=np.uint8) % 4)
+
+
 def test_a_segmentation_of_a_scene_on_a_server_that_fails_leaves_no_map(served, tmp_path):
     url = served.url("dead", "uncompressed.tif")
     model = ConstantModel((0.25, 0.75))

@@ -23,7 +23,7 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.polygons.ground import area_weights, warn_of_stretched_areas
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import RasterReader
+from geodinoseg.rasters.class_reader import ClassReader
 from geodinoseg.windows import Window, windows_over
 
 SQUARE_PX = 512
@@ -152,7 +152,7 @@ def _drawn(
 class _PixelFinder:
     """Finds the pixel at a position along the cumulative area of its class."""
 
-    def __init__(self, strata: Strata, reader: RasterReader) -> None:
+    def __init__(self, strata: Strata, reader: ClassReader) -> None:
         self.strata = strata
         self._reader = reader
         self._table = ClassIndexTable(strata.raster)
