@@ -1,6 +1,6 @@
 """Whether polygons can be written to a path, found out before any work.
 
-The name and the files beside it, the classes, and the CRS, which not every format holds.
+The name, the classes, and the CRS, which not every format holds; files beside it: `sidecars`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import pyogrio
 import pyproj
 from rasterio.crs import CRS
 
-from geodinoseg.errors import OutputError, OutputExistsError, TransformationError, one_line
+from geodinoseg.errors import OutputError, TransformationError, one_line
 from geodinoseg.files.atomic import PathLike, check_output
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.formats import check_shapefile_names
 from geodinoseg.polygons.lonlat import GEOJSON_CRS
+from geodinoseg.polygons.sidecars import check_sidecars, check_style_file
 from geodinoseg.polygons.table import polygon_schema
 from geodinoseg.polygons.writer import (
     GEOPACKAGE,
@@ -33,17 +34,13 @@ from geodinoseg.polygons.writer import (
     VECTOR_FORMATS,
     WRITE_ERRORS,
     PolygonLayer,
-    find_sidecars,
     format_of,
     is_lonlat,
     write_layer,
 )
 from geodinoseg.qgis.geopackage import check_layer_name
-from geodinoseg.qgis.styles import vector_qml
 from geodinoseg.transformations import find_transformation
 
-_VECTOR_STYLE = b"<renderer-v2"
-"""In every `.qml` of a vector layer, and in none of a raster."""
 _PLACES = 33
 """Places of a raster along each side at which longitude and latitude are looked up."""
 _PROBE_ERRORS = (OutputError, *WRITE_ERRORS, ValueError, RuntimeError, OSError)
@@ -78,17 +75,11 @@ def check_vector_output(
     if kind is GEOPACKAGE:
         check_layer_name(target)
     else:
-        _check_style_file(target, legend, overwrite=overwrite)
+        check_style_file(target, legend, overwrite=overwrite)
     if kind is SHAPEFILE:
         check_shapefile_names(target, legend)
     check_crs(target, geobox)
     return target
-
-
-def check_sidecars(target: Path, endings: Iterable[str]) -> None:
-    """Refuse a file where others would be read as part of it: an `x.dbf` when writing `x.shp`."""
-    for sidecar in find_sidecars(target, endings):
-        raise _exists(sidecar, target)
 
 
 def check_crs(path: PathLike, geobox: GeoBox) -> None:
@@ -229,28 +220,3 @@ def _horizontal(crs: pyproj.CRS) -> pyproj.CRS:
     if crs.is_compound:
         crs = crs.sub_crs_list[0]
     return crs.to_2d()
-
-
-def _check_style_file(target: Path, legend: Legend, *, overwrite: bool) -> None:
-    """Refuse to replace a style unasked: QGIS reads that of every layer from `<stem>.qml`.
-
-    That of a raster is never replaced. The very style that would be written does no harm.
-    """
-    style = target.with_suffix(".qml")
-    if not style.exists():
-        return
-    content = style.read_bytes() if style.is_file() else b""
-    if _VECTOR_STYLE not in content:
-        raise OutputError(
-            f"{target}: its style would replace {style.name}, which is not the style of a vector "
-            f"layer; give another name, or write a .gpkg, which contains its style."
-        )
-    if not overwrite and content != vector_qml(legend).encode():
-        raise _exists(style, target)
-
-
-def _exists(sidecar: Path, target: Path) -> OutputExistsError:
-    return OutputExistsError(
-        f"{sidecar}: exists already, and would be read as part of {target.name}; give another "
-        f"name, or --overwrite."
-    )

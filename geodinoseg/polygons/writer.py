@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,14 @@ from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.formats import within_shapefile_limits, write_geoparquet
+from geodinoseg.polygons.sidecars import check_in_place, find_sidecars
 from geodinoseg.qgis.geopackage import add_layer_style
 from geodinoseg.qgis.styles import vector_qml
 
 WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 """Raised by pyogrio when a file cannot be written."""
+# A layer's title and description by QGIS, which would be taken for those of the new file.
+_METADATA = ".qmd"
 _LARGEST_INDEX_BYTES = 8_000_000
 
 
@@ -42,7 +45,10 @@ class VectorFormat:
     dataset_options: dict[str, str] = field(default_factory=dict)
     """Its dataset creation options."""
     sidecars: tuple[str, ...] = ()
-    """Endings of further files that readers treat as part of it; other programs make some."""
+    """Further files that readers treat as part of it, as `find_sidecars` takes their endings.
+
+    Other programs make some. Styles (`.qml`) are apart, as several files may share one.
+    """
 
 
 GEOPACKAGE = VectorFormat(
@@ -57,22 +63,25 @@ SHAPEFILE = VectorFormat(
     driver="ESRI Shapefile",
     # The header holds a date; without a fixed one the same map gives other bytes every day.
     layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
-    # Among them indexes of old features (.qix, .sbn, .idm), by which readers would miss new ones.
+    # Among them indexes of old features, by which readers would miss new ones.
     sidecars=(
-        *(".shx", ".dbf", ".prj", ".qpj", ".cpg", ".shp.xml"),
-        *(".qix", ".sbn", ".sbx", ".ain", ".aih", ".idm", ".ind"),
+        *(".shx", ".dbf", ".prj", ".qpj", ".cpg", ".shp.xml", _METADATA),
+        *(".qix", ".sbn", ".sbx", ".fbn", ".fbx", ".ain", ".aih", ".ixs", ".mxs", ".idm", ".ind"),
+        ".*.atx",  # ArcGIS's, one a column
     ),
 )
-PARQUET = VectorFormat(driver="Parquet", layer_options={})
+FLATGEOBUF = VectorFormat(driver="FlatGeobuf", layer_options={}, sidecars=(_METADATA,))
+PARQUET = VectorFormat(driver="Parquet", layer_options={}, sidecars=(_METADATA,))
 GEOJSON = VectorFormat(
     driver="GeoJSON",
     # 1e-9 of a degree is 0.1 mm: the default of 7 decimals would move a drone's pixels by half.
     layer_options={"RFC7946": "YES", "COORDINATE_PRECISION": "9"},
+    sidecars=(_METADATA,),
 )
 VECTOR_FORMATS = {
     ".gpkg": GEOPACKAGE,
     ".shp": SHAPEFILE,
-    ".fgb": VectorFormat(driver="FlatGeobuf", layer_options={}),
+    ".fgb": FLATGEOBUF,
     ".geojson": GEOJSON,
     ".json": GEOJSON,
     ".parquet": PARQUET,
@@ -93,22 +102,6 @@ class PolygonLayer:
     """Of the batches; the last column is WKB."""
     geometry_type: str
     """Polygon or MultiPolygon."""
-
-
-def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
-    """The files beside a target that have its stem and one of these endings.
-
-    Args:
-        target: the main file; need not exist.
-        endings: what follows the stem, lower case, such as `.dbf` or `.gpkg-wal`; files match in
-            any case.
-    """
-    stem, wanted = target.stem, set(endings)
-    return [
-        entry
-        for entry in target.parent.iterdir()
-        if entry.name.startswith(stem) and entry.name[len(stem) :].lower() in wanted
-    ]
 
 
 def format_of(path: PathLike) -> VectorFormat:
@@ -133,6 +126,9 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
             add_layer_style(path, qml, target=target)
         else:
             path.with_suffix(".qml").write_text(qml, encoding="utf-8")
+        written = [entry.name for entry in path.parent.iterdir()]
+    if kind is not GEOPACKAGE:  # to which a program that opens it at once adds files of its own
+        check_in_place(target, kind.sidecars, written=written)
     return target
 
 

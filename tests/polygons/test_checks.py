@@ -196,6 +196,12 @@ def test_a_style_beside_a_geopackage_is_that_of_another_file(tmp_path):
         ("p.shp", "p.qpj"),
         ("p.shp", "p.shp.xml"),
         ("p.shp", "p.cpg"),
+        ("p.shp", "p.qmd"),
+        ("p.shp", "p.FBX"),
+        ("p.shp", "p.class_id.atx"),
+        ("p.fgb", "p.qmd"),
+        ("p.geojson", "p.qmd"),
+        ("p.parquet", "p.qmd"),
     ],
 )
 def test_files_beside_an_output_stop_the_run_or_go_with_the_old_one(tmp_path, name, sidecar):
@@ -210,4 +216,17 @@ def test_files_beside_an_output_stop_the_run_or_go_with_the_old_one(tmp_path, na
     path = write_polygons(raster, tmp_path / name, overwrite=True)
     assert not (tmp_path / sidecar).exists() or (tmp_path / sidecar).read_text() != "old"
     assert other.read_text() == "mine"
-    assert len(pyogrio.read_dataframe(path, layer="p")) > 3
+    if path.suffix != ".parquet":
+        assert len(pyogrio.read_dataframe(path, layer="p")) > 3
+
+
+def test_a_file_that_appears_beside_an_output_meanwhile_is_reported(tmp_path):
+    raster = raster_in(tmp_path, "EPSG:32633")
+
+    def index(fraction, message):
+        (tmp_path / "p.qix").write_text("of an older file")
+
+    with pytest.raises(OutputError, match=r"p.shp: was written, but p.qix appeared beside it"):
+        write_polygons(raster, tmp_path / "p.shp", progress=index)
+    write_polygons(raster, tmp_path / "p.shp", overwrite=True)
+    assert not (tmp_path / "p.qix").exists()
