@@ -43,8 +43,8 @@ def signals_as_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed.
 
     Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
-    delays it. A thread that receives the signal at once ends the process if it has not ended by
-    itself; the next run removes what is left behind then. After the first signal all others are
+    delays it. A thread that receives the signal at once removes temporary files and ends the
+    process if it has not ended by itself. After the first signal all others are
     ignored, also while Python exits.
     """
     received = False
@@ -94,8 +94,10 @@ def _watch_signals() -> Iterator[None]:
             if number in STOP_REASONS and not ended.wait(_GRACE_S):
                 reason = STOP_REASONS[signal.Signals(number)]
                 _write_unbuffered(
-                    f"Error: {reason} during a long step; run the same command again to resume."
+                    f"Error: {reason} during a long step; run the same command again: segment "
+                    f"resumes, train does with --resume, and others start over."
                 )
+                _remove_unfinished()
                 os._exit(128 + number)
 
     thread = threading.Thread(target=watch, name="geodinoseg-signals", daemon=True)
@@ -110,6 +112,12 @@ def _watch_signals() -> Iterator[None]:
         thread.join()
         os.close(receiver)
         os.close(sender)
+
+
+def _remove_unfinished() -> None:
+    """Remove temporary files, if the module that makes them is in use."""
+    if (files := sys.modules.get("geodinoseg.files.atomic")) is not None:
+        files.remove_unfinished()
 
 
 def _write_unbuffered(line: str) -> None:

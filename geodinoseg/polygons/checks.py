@@ -28,6 +28,7 @@ from geodinoseg.polygons.lonlat import GEOJSON_CRS
 from geodinoseg.polygons.sidecars import check_sidecars, check_style_file
 from geodinoseg.polygons.table import polygon_schema
 from geodinoseg.polygons.writer import (
+    FLATGEOBUF,
     GEOPACKAGE,
     PARQUET,
     SHAPEFILE,
@@ -43,6 +44,8 @@ from geodinoseg.transformations import find_transformation
 
 _PLACES = 33
 """Places of a raster along each side at which longitude and latitude are looked up."""
+_LARGE_PX = 10**9
+"""Polygons of so large a raster may take gigabytes."""
 _PROBE_ERRORS = (OutputError, *WRITE_ERRORS, ValueError, RuntimeError, OSError)
 _log = logging.getLogger(__name__)
 
@@ -79,6 +82,12 @@ def check_vector_output(
     if kind is SHAPEFILE:
         check_shapefile_names(target, legend)
     check_crs(target, geobox)
+    if kind is FLATGEOBUF and geobox.width * geobox.height >= _LARGE_PX:
+        _log.warning(
+            "%s: a FlatGeobuf takes twice its size on the disk while it is written, as its "
+            "features are put in order at the end; a .gpkg does not.",
+            path,
+        )
     return target
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from rasterio.crs import CRS
 from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file
 from geodinoseg.legend import Legend
+from geodinoseg.polygons.flatgeobuf import FeatureBoxes, write_indexed
 from geodinoseg.polygons.formats import within_shapefile_limits, write_geoparquet
 from geodinoseg.polygons.sidecars import check_in_place, find_sidecars
 from geodinoseg.qgis.geopackage import add_layer_style
@@ -31,6 +32,8 @@ WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, Geome
 """Raised by pyogrio when a file cannot be written."""
 # A layer's title and description by QGIS, which would be taken for those of the new file.
 _METADATA = ".qmd"
+# GDAL hears no signal while it writes a batch, which takes up to 50 us a polygon.
+_ROWS_AT_ONCE = 20_000
 _LARGEST_INDEX_BYTES = 8_000_000
 
 
@@ -70,7 +73,11 @@ SHAPEFILE = VectorFormat(
         ".*.atx",  # ArcGIS's, one a column
     ),
 )
-FLATGEOBUF = VectorFormat(driver="FlatGeobuf", layer_options={}, sidecars=(_METADATA,))
+FLATGEOBUF = VectorFormat(
+    driver="FlatGeobuf",
+    layer_options={"SPATIAL_INDEX": "NO"},  # see `flatgeobuf`
+    sidecars=(_METADATA,),
+)
 PARQUET = VectorFormat(driver="Parquet", layer_options={}, sidecars=(_METADATA,))
 GEOJSON = VectorFormat(
     driver="GeoJSON",
@@ -148,6 +155,12 @@ def write_layer(
         write_geoparquet(
             batches, path, schema=layer.schema, crs=layer.crs, kind=layer.geometry_type
         )
+    elif kind is FLATGEOBUF:
+        with closing(FeatureBoxes.beside(path)) as boxes:
+            plain = path.with_name(f"{path.stem}.plain.fgb")
+            _write_with_gdal(boxes.watch(batches), plain, target, kind, layer)
+            write_indexed(plain, path, boxes)
+            plain.unlink()
     else:
         _write_with_gdal(batches, path, target, kind, layer)
 
@@ -168,7 +181,7 @@ def _write_with_gdal(
             pyogrio.raw.write_arrow(
                 pa.RecordBatchReader.from_batches(layer.schema, source),
                 os.fspath(written),
-                layer=path.stem,
+                layer=target.stem,
                 driver=kind.driver,
                 geometry_type=layer.geometry_type,
                 geometry_name=layer.schema.names[-1],
@@ -210,7 +223,9 @@ class _Source:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._batches
+            for batch in self._batches:
+                for first in range(0, len(batch), _ROWS_AT_ONCE):
+                    yield batch.slice(first, _ROWS_AT_ONCE)
         except BaseException as error:
             self.error = error
             raise

@@ -230,3 +230,14 @@ def test_a_file_that_appears_beside_an_output_meanwhile_is_reported(tmp_path):
         write_polygons(raster, tmp_path / "p.shp", progress=index)
     write_polygons(raster, tmp_path / "p.shp", overwrite=True)
     assert not (tmp_path / "p.qix").exists()
+
+
+def test_a_flatgeobuf_of_a_large_raster_is_said_to_take_twice_the_disk(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("geodinoseg.polygons.checks._LARGE_PX", 20 * 31)
+    raster = raster_in(tmp_path, "EPSG:32633")
+    write_polygons(raster, tmp_path / "p.gpkg")
+    assert not caplog.records
+    write_polygons(raster, tmp_path / "p.fgb")
+    assert "p.fgb: a FlatGeobuf takes twice its size on the disk" in caplog.text
