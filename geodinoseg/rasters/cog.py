@@ -26,7 +26,7 @@ from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, dataset_geobox, same_georeferencing
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.source import CACHE_BYTES, gdal_settings
 from geodinoseg.windows import Window, windows_over
 
 # CPU ms per million pixels of a map of 8 classes, and bytes per pixel, measured by
@@ -56,6 +56,7 @@ COG_OPTIONS = {
     "num_threads": "ALL_CPUS",
 }
 _READ_BACK_BYTES = 32 << 20
+_LARGEST_CACHE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ def cog_writer(
                 dataset.update_tags(**final_tags())
                 dataset.close()
         with _report_write_errors(target):
-            _convert(working, path)
+            _convert(working, path, _conversion_cache(layout))
     with _report_write_errors(target):
         _check_header(path, layout, target)
         _check_pixels(path, rows.checksums, target)
@@ -176,9 +177,19 @@ def _check_complete(rows: BlockRows, target: Path) -> None:
         )
 
 
-def _convert(working: Path, path: Path) -> None:
+def _conversion_cache(layout: CogLayout) -> int:
+    """Bytes of GDAL's block cache for ten blocks of all bands.
+
+    A COG stores the bands of a block together. If the cache holds few such blocks, GDAL decodes
+    each block once per band, and the time grows with the square of the number of bands.
+    """
+    block_bytes = BLOCK_PX**2 * len(layout.band_names) * layout.dtype.itemsize
+    return max(CACHE_BYTES, min(10 * block_bytes, _LARGEST_CACHE_BYTES))
+
+
+def _convert(working: Path, path: Path, cache_bytes: int) -> None:
     try:
-        with gdal_settings():
+        with gdal_settings(cache_bytes=cache_bytes):
             rasterio.shutil.copy(working, path, **COG_OPTIONS)
     except Exception as error:
         # This call alone raises GDAL's own errors, which have no public class in rasterio.

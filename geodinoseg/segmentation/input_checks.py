@@ -66,6 +66,12 @@ def _warn_of_resolution(
     scene: Scene, trained_m: float | None, settings: SegmentationSettings
 ) -> None:
     if trained_m is None:
+        if settings.resolution_m is not None:
+            logger.warning(
+                "%s: --resolution has no effect, because the model does not record the ground "
+                "resolution of its training; tiles are not resampled.",
+                scene.source.name,
+            )
         return
     pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
     if pixel_size_m is None:

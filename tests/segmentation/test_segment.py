@@ -432,3 +432,19 @@ def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, value):
     segment_scene(scene, model, tmp_path / "map.tif", settings=choices, overwrite=True)
     assert "run again" not in caplog.text
     assert (read_raster(tmp_path / "map.tif")[:, :90] == 255).all()
+
+
+def test_the_padding_of_a_scene_smaller_than_a_tile_is_no_collar(tmp_path, caplog):
+    pixels = np.full((3, 700, 40), 120, dtype=np.uint8)
+    pixels[:, :, 20:] = 200
+    model = ConstantModel((0.4, 0.6), tile_px=512)
+    model.bands = (1, 2, 3)
+    segment_scene(write_raster(tmp_path / "s.tif", pixels), model, tmp_path / "map.tif")
+    assert "--nodata" not in caplog.text
+
+
+def test_a_resolution_for_a_model_without_one_is_warned_of(tmp_path, caplog):
+    scene = write_raster(tmp_path / "s.tif", random_classes(60, 70))
+    choices = SegmentationSettings(resolution_m=2.0)
+    segment_scene(scene, ConstantModel((0.4, 0.6)), tmp_path / "map.tif", settings=choices)
+    assert caplog.text.count("--resolution has no effect") == 1
