@@ -143,7 +143,7 @@ def check_place(folder: Path, place: Place, grid: str, *, control: bool, suffix:
         The line, or nothing.
     """
     scene, output = folder / "scene.tif", folder / "map.tif"
-    polygons = [folder / f"map{suffix}"] if suffix else []
+    polygons = [folder / f"polygons{suffix}"] if suffix else []
     write_scene(scene, place, grid, control=control)
     inputs = set(folder.iterdir())
     model = IdentityModel()
@@ -177,8 +177,7 @@ def check_polygons(path: Path, box: GeoBox) -> None:
     if path.suffix == ".geojson":
         assert crs is not None
         assert crs.to_epsg() == 4326 or crs.name == "WGS 84"
-        bounds = shapely.total_bounds(outlines)
-        assert (np.abs(bounds) <= [180.0001, 90.0001] * 2).all()
+        check_lonlat(shapely.total_bounds(outlines), box, corners)
         return
     if box.crs is not None:
         wanted = pyproj.CRS.from_wkt(box.crs.to_wkt(version="WKT2_2019"))
@@ -186,6 +185,16 @@ def check_polygons(path: Path, box: GeoBox) -> None:
         assert same_place(crs, wanted, corners)
     assert_allclose(shapely.area(outlines).sum(), shapely.area(whole), rtol=1e-9)
     assert_allclose(shapely.total_bounds(outlines), whole.bounds, rtol=1e-12, atol=1e-9)
+
+
+def check_lonlat(bounds: np.ndarray, box: GeoBox, corners: np.ndarray) -> None:
+    """Bounds in degrees are those of the corners; edges are curved a little."""
+    assert (np.abs(bounds) <= [180, 90] * 2).all()
+    lon, lat = pyproj.Transformer.from_crs(box.crs, 4326, always_xy=True).transform(*corners.T)
+    lon = np.asarray(lon)
+    if np.ptp(lon) < 180 and np.abs(lon).max() < 180:  # else it is cut at the 180th meridian
+        assert_allclose(bounds[[0, 2]], [lon.min(), lon.max()], atol=0.05 * np.ptp(lon) + 1e-6)
+    assert_allclose(bounds[[1, 3]], [min(lat), max(lat)], atol=0.05 * np.ptp(lat) + 1e-6)
 
 
 def same_place(found: pyproj.CRS, wanted: pyproj.CRS, corners: np.ndarray) -> bool:
