@@ -18,11 +18,11 @@ from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import (
     load_backbone,
     patch_embedding,
-    published_commit,
     widen_patch_embedding,
     with_lora,
 )
 from geodinoseg.model.heads import CnnHead, LinearHead
+from geodinoseg.model.hub import published_commit
 from geodinoseg.model.parameters import (
     DEFAULT_BLOCKS,
     DEFAULT_CHANNELS,
