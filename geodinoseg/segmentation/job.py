@@ -11,6 +11,7 @@ from typing import Protocol
 
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.description import ModelDescription, describe_model
+from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.scene import Scene, open_scene
@@ -96,6 +97,8 @@ def check_request(
     Raises:
         GeodinosegError: as `segment_scene`.
     """
+    if isinstance(model, str | Path):
+        check_docstrings()
     described = describe_model(model) if isinstance(model, str | Path) else model
     bands = chosen_bands(described, settings)
     opened = open_scene(scene, bands=bands, nodata=settings.nodata)

@@ -15,6 +15,7 @@ from geodinoseg.model.parameters import (
     HUB_NAMES,
     check_backbone_source,
     check_device_name,
+    check_docstrings,
     check_parameters,
     known_patch_px,
 )
@@ -93,6 +94,7 @@ def plan_training(
     Raises:
         GeodinosegError: as `train_model`.
     """
+    check_docstrings()
     settings, arguments = settings or TrainingSettings(), dict(network or {})
     if output is not None:
         check_training_output(output, overwrite=overwrite, resume=resume)

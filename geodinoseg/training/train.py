@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from geodinoseg.labels.options import LabelOptions
+from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
 from geodinoseg.training.output import check_training_output
@@ -89,6 +90,7 @@ def train_model(
         >>> model.legend.names
         ('field', 'roof', 'water')
     """
+    check_docstrings()
     settings = settings or TrainingSettings()
     budget = Budget(settings.minutes, clock)
     target = check_training_output(output, overwrite=overwrite, resume=resume)
