@@ -117,16 +117,19 @@ class Segmentor:
         return _softmax(logits.float() / self.temperature)
 
     def _logits(self, values_BNHW: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor
         if self.scale == 1.0:
-            logits: torch.Tensor = self.network(values_BNHW)
+            logits = self.network(values_BNHW)
             return logits
         size = values_BNHW.shape[-2:]
         own = [max(1, round(side * self.scale)) for side in size]
         resampled = functional.interpolate(
             values_BNHW, size=own, mode="bilinear", align_corners=False, antialias=True
         )
+        # Of the CNN head they come in half precision, which CPUs cannot resample with antialias.
+        logits = self.network(resampled).float()
         return functional.interpolate(
-            self.network(resampled), size=size, mode="bilinear", align_corners=False, antialias=True
+            logits, size=size, mode="bilinear", align_corners=False, antialias=True
         )
 
     @cached_property

@@ -92,12 +92,21 @@ def test_a_tile_without_a_valid_pixel_gives_finite_probabilities():
     assert SEGMENTOR.probabilities(pixels, torch.zeros_like(valid)).isfinite().all()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16"])
-def test_less_precision_gives_nearly_the_same(precision):
+HEADS = {"linear": {}, "cnn": {"linear_head": False}}
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4, 2.7])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_gives_nearly_the_same_in_every_precision_at_every_scale(head, precision, scale):
+    network = small_network(**HEADS[head])
     pixels, valid = raw_tile()
-    low = small_segmentor(SEGMENTOR.network, precision=precision).probabilities(pixels, valid)
-    assert low.dtype == torch.float32
-    assert float((low - SEGMENTOR.probabilities(pixels, valid)).abs().mean()) < 0.03
+    model = small_segmentor(network, precision=precision, scale=scale)
+    found = model.probabilities(pixels, valid)
+    assert found.dtype == torch.float32
+    expected = small_segmentor(network, scale=scale).probabilities(pixels, valid)
+    assert float((found - expected).abs().mean()) < 0.03
+    assert torch.equal(found, expected) == (precision == "float32")
 
 
 @pytest.mark.parametrize(("scene_m", "scale"), [(0.05, 0.5), (0.2, 2.0), (0.07, 0.7)])
