@@ -21,8 +21,11 @@ from geodinoseg.cli.options import (
     overwrite_option,
     unlabelled_option,
 )
+from geodinoseg.training.settings import TrainingSettings
 
+_DEFAULTS = TrainingSettings()
 _FILE = click.Path(path_type=Path)
+_OF_NETWORK = ("size", "backbone", "channels", "n_features", "quantize")
 _RATE = click.FloatRange(min=0, min_open=True)
 
 
@@ -45,17 +48,13 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--size",
     type=click.Choice(["small", "base", "large"]),
-    default="base",
-    show_default=True,
-    help="Published DINOv2 backbone.",
+    help="Published DINOv2 backbone. [default: base]",
 )
 @click.option("--backbone", help="Backbone instead of --size: a name on the hub, or a folder.")
 @click.option(
     "--head",
     type=click.Choice(["linear", "cnn"]),
-    default="linear",
-    show_default=True,
-    help="Segmentation head; cnn gives finer edges and takes longer.",
+    help="Segmentation head; cnn gives finer edges and takes longer. [default: linear]",
 )
 @click.option(
     "--channels", type=click.IntRange(min=1), help="Channels of the CNN head. [default: 512]"
@@ -71,14 +70,14 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--stage",
     type=click.Choice(["head", "lora", "full"]),
-    default="lora",
+    default=_DEFAULTS.stage,
     show_default=True,
     help="What to train after the head: nothing, LoRA, or every weight. The better one is kept.",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    default=30,
+    default=_DEFAULTS.epochs,
     show_default=True,
     help="Epochs of each stage; each ends with a validation.",
 )
@@ -95,21 +94,21 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--steps-per-epoch",
     type=click.IntRange(min=1),
-    default=40,
+    default=_DEFAULTS.steps_per_epoch,
     show_default=True,
     help="Batches per epoch.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=8,
+    default=_DEFAULTS.batch_size,
     show_default=True,
     help="Crops per batch.",
 )
 @click.option(
     "--accumulate",
     type=click.IntRange(min=1),
-    default=1,
+    default=_DEFAULTS.accumulate,
     show_default=True,
     help="Split batches of stage two into so many parts: less memory, the same update.",
 )
@@ -121,14 +120,14 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--cached-crops",
     type=click.IntRange(min=1),
-    default=512,
+    default=_DEFAULTS.cached_crops,
     show_default=True,
     help="Crops whose features stage one reuses.",
 )
 @click.option(
     "--crop",
     type=click.IntRange(min=14),
-    default=224,
+    default=_DEFAULTS.crop_px,
     show_default=True,
     help="Side of a training crop, px; a multiple of the backbone's patch size (14 or 16).",
 )
@@ -141,14 +140,14 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--validation-share",
     type=click.FloatRange(0, 0.5),
-    default=0.2,
+    default=_DEFAULTS.validation_share,
     show_default=True,
     help="Fraction of the labels kept for validation, in separate blocks.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
-    default=0,
+    default=_DEFAULTS.seed,
     show_default=True,
     help="Random seed; the same seed gives the same model.",
 )
@@ -223,23 +222,19 @@ def _label_options(options: dict[str, Any]) -> Any:
     )
 
 
-def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.training.settings import TrainingSettings
-
+def _settings(options: dict[str, Any]) -> TrainingSettings:
     names = {field.name for field in fields(TrainingSettings)} & options.keys()
     return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
 
 
 def _network(options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the network; what was not given keeps its default."""
+    """Arguments of the network that were given; what was not keeps its default."""
+    head = options["head"]
     network = {
-        "size": options["size"],
-        "backbone": options["backbone"],
-        "linear_head": options["head"] == "linear",
-        "quantize": options["quantize"],
+        "linear_head": None if head is None else head == "linear",
+        **{name: options[name] for name in _OF_NETWORK},
     }
-    given = {name: options[name] for name in ("channels", "n_features") if options[name]}
-    return network | given
+    return {name: value for name, value in network.items() if value is not None}
 
 
 def _lines(output: Path, segmentor: Any) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.paths import LabelsPath
+
+logger = logging.getLogger(__name__)
 
 Unlabelled = Literal["ignore", "background"]
 """What pixels without a label are: unknown, or the class background."""
@@ -41,3 +44,8 @@ class LabelOptions:
     def has_background(self) -> bool:
         """Whether pixels without a label are background, in the extent where there is one."""
         return self.unlabelled == "background" or self.extent is not None
+
+    def warn_of_class_field(self, path: LabelsPath, why: str) -> None:
+        """Say that a class field was given for labels that have none."""
+        if self.class_field is not None:
+            logger.warning("%s: --class-field has no effect: %s.", path, why)

@@ -22,6 +22,7 @@ from geodinoseg.model.hub import CONFIG_FILE, RGB_FILE, backbone_folder
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
 from geodinoseg.model.parameters import HUB_NAMES
 from geodinoseg.model.quantization import quantization_options, quiet_libraries
+from geodinoseg.model.sample_dropout import use_sample_dropout
 from geodinoseg.model.untrusted_backbone import plain_backbone_values
 
 if TYPE_CHECKING:
@@ -103,7 +104,9 @@ def with_lora(
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
         )
-        return get_peft_model(backbone, config)
+        lora = get_peft_model(backbone, config)
+    use_sample_dropout(lora)
+    return lora
 
 
 def _read_config(source: str | Path, folder: Path) -> PretrainedConfig:

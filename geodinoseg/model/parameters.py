@@ -18,6 +18,7 @@ Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
 HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in get_args(Size)}
 """The published backbone of each size."""
 
+DEFAULT_SIZE: Size = "base"
 DEFAULT_BLOCKS, DEFAULT_CHANNELS = 4, 512
 """Of the CNN head."""
 
@@ -27,6 +28,8 @@ PATCH_PX = 14
 _COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
 _SWITCHES = ("linear_head", "quantize", "peft")
 _CHOICES = {"size": get_args(Size), "activation": get_args(Activation)}
+PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revision")
+"""Names of all arguments of `DinoV2Segmentor`."""
 
 
 _DEVICE = re.compile(r"auto|(cpu|cuda)(:\d{1,2})?")

@@ -81,6 +81,8 @@ def _record(
                 f"Give those of then, or start over with --overwrite."
             )
     else:
+        if resume:
+            logger.info("%s: no interrupted training is there; beginning a new one.", target)
         record = TrainingRecord(fingerprint=context.fingerprint)
     if holds_other_model(target) and not overwrite:
         raise OutputExistsError(

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geodinoseg.errors import ModelError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.legend_file import read_legend_file
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelsPath, check_is_there, is_folder, label_files
 from geodinoseg.model.parameters import (
+    DEFAULT_SIZE,
     HUB_NAMES,
+    PARAMETERS,
     check_backbone_source,
     check_device_name,
     check_docstrings,
@@ -24,7 +27,9 @@ from geodinoseg.training.data import TrainingData, read_training_data
 from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.unused import warn_of_unused
 
+_FROM_THE_DATA = ("num_classes", "bands")
 _HALF_BYTES = 2
 _MB = 1_000_000
 
@@ -108,7 +113,7 @@ def plan_training(
     )
     from geodinoseg.model.backbone import read_backbone_config  # noqa: PLC0415 (loads torch)
 
-    source = arguments.get("backbone") or HUB_NAMES[arguments.get("size", "base")]
+    source = arguments.get("backbone") or HUB_NAMES[arguments.get("size") or DEFAULT_SIZE]
     config = read_backbone_config(source, revision=arguments.get("revision"))
     settings.check_patch(int(config.patch_size))
     channels = int(config.hidden_size) * int(arguments.get("n_features", 1))
@@ -137,6 +142,7 @@ def read_inputs(
     _check_label_files([] if has_chips else paths, options)
     _check_network(network, settings)
     check_device_name(device)
+    warn_of_unused(settings, network, options)
     return read_training_data(
         opened, paths, bands=bands if has_chips else None, options=options, settings=settings
     )
@@ -158,6 +164,11 @@ def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> N
 
 def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> None:
     """Check the arguments of `DinoV2Segmentor` as far as is possible without torch."""
+    for name in network:
+        if name in _FROM_THE_DATA:
+            raise ModelError(f"network: {name} follows from the data; leave it out.")
+        if name not in PARAMETERS:
+            raise ModelError(f"network: has no {name!r}; give some of {', '.join(PARAMETERS)}.")
     check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
     if network.get("backbone") is not None:
         check_backbone_source(network["backbone"])

@@ -59,7 +59,7 @@ def train_model(
         settings: the recipe.
         network: arguments of `DinoV2Segmentor`, such as size, backbone or linear_head, if they
             differ from its defaults; `num_classes` and `bands` follow from the data, `peft` from
-            the stage. `quantize` may be None, for 4 bit if there is a GPU.
+            the stage. `quantize` is None by default, for 4 bit on a GPU alone.
         bands: bands to read, from 1; all but alpha by default.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace an existing model or interrupted training.
