@@ -133,7 +133,10 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     """Raise ValueError or LegendError for a key that is missing, mistyped or out of range."""
     _check_each(config, "", _TOP)
     _check_each(config, "", {n: check for n, check in _OPTIONAL.items() if n in config})
-    _check_each(config["statistics"], "statistics: ", _STATISTICS)
+    statistics = config["statistics"]
+    _check_each(statistics, "statistics: ", _STATISTICS)
+    if "scale" in statistics or "offset" in statistics:
+        _check_each(statistics, "statistics: ", _UNITS)
     _check_each(config["network"], "network: ", _NETWORK)
     if config["backbone"] is not None:
         _check_each(config["backbone"], "backbone: ", _REFERENCE)
@@ -141,7 +144,8 @@ def _check_keys(config: Mapping[str, Any]) -> None:
         raise ValueError(f"sha256 of {WEIGHTS} is missing")
     legend = Legend.from_json(config["legend"])
     bands = len(config["bands"])
-    lengths = {len(config["statistics"][name]) for name in ("mean", "std", "low", "high")}
+    lengths = {len(statistics[name]) for name in ("mean", "std", "low", "high")}
+    lengths |= {len(statistics[name]) for name in _UNITS if name in statistics}
     if config["network"]["num_classes"] != len(legend) or lengths != {bands}:
         raise ValueError("legend, bands, statistics and network do not fit each other")
 
@@ -172,6 +176,10 @@ def _numbers(value: Any) -> bool:
 
 def _stds(value: Any) -> bool:
     return _numbers(value) and all(entry > 0 for entry in value)
+
+
+def _scales(value: Any) -> bool:
+    return _numbers(value) and all(entry != 0 for entry in value)
 
 
 def _is(*kinds: type) -> _Check:
@@ -239,6 +247,8 @@ _STATISTICS: dict[str, _Check] = {
     "high": _numbers,
     "dtype": _TEXT,
 }
+# Absent where the training scenes had none.
+_UNITS: dict[str, _Check] = {"scale": _scales, "offset": _numbers}
 _NETWORK: dict[str, _Check] = {
     **{name: _whole(1, largest) for name, largest in _LARGEST.items()},
     "linear_head": _is(bool),

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from geodinoseg.legend import Legend
 from geodinoseg.model.band_statistics import BandStatistics
+from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.description import resampling_scale, scaled_tile_px, tile_multiple
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
@@ -106,6 +107,14 @@ class Segmentor:
         if pixel_size_m is None or self.pixel_size_m is None:
             return self
         return dataclasses.replace(self, scale=resampling_scale(pixel_size_m, self.pixel_size_m))
+
+    def for_units(self, units: BandUnits) -> Segmentor:
+        """The same model for scenes whose bands have another scale and offset.
+
+        Args:
+            units: of the scene; the model must know those of its training.
+        """
+        return dataclasses.replace(self, statistics=self.statistics.in_units(units))
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

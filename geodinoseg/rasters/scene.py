@@ -46,6 +46,10 @@ class Scene:
     """Type of the pixels as read: the common type of the chosen bands."""
     nodata: tuple[float | None, ...]
     """Nodata value of each chosen band; None where it has none."""
+    scales: tuple[float, ...]
+    """Of each chosen band: value * scale + offset is what was measured; 1 where none is told."""
+    offsets: tuple[float, ...]
+    """Of each chosen band; 0 where none is told. Pixels are read as they are stored."""
     validity: tuple[Validity, ...]
     """What marks missing pixels, all of it counts; empty where every pixel holds data. In bands
     of floating point NaN and infinity are missing in any case."""
@@ -227,6 +231,8 @@ def _describe(
         bands=chosen,
         dtype=dtype,
         nodata=nodatas,
+        scales=tuple(float(dataset.scales[band - 1]) for band in chosen),
+        offsets=tuple(float(dataset.offsets[band - 1]) for band in chosen),
         validity=tuple(validity),
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],

@@ -21,6 +21,7 @@ from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import ClassRows
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
+from geodinoseg.segmentation.band_units import in_training_units
 from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_batch_size
 from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
@@ -215,6 +216,7 @@ def settle(
     plan, fitted = make_plan(
         scene, model, settings, confidence=confidence, probabilities=probabilities
     )
+    fitted = in_training_units(plan.scene, fitted)
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
     warn_of_input(plan.scene, fitted, settings)
@@ -232,6 +234,7 @@ def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
         "nodata": plan.scene.nodata,
         "scale": plan.scale,
         "precision": str(getattr(model, "compute_dtype", "")),
+        "band_units": repr(getattr(getattr(model, "statistics", None), "units", None)),
         "legend": plan.legend.to_json(),
         "layers": [layer.name for layer in plan.layers],
         "panels": sorted({chunk.core.col_off for chunk in plan.chunks}),

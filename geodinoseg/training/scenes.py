@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.files.atomic import PathLike
@@ -19,6 +21,9 @@ from geodinoseg.labels.open import open_label_set
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
 from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.segmentation.band_units import must_be_converted, spread, units_of
+from geodinoseg.segmentation.input_checks import sampled_values
+from geodinoseg.training.split.split import SplitScene
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +124,26 @@ def _open_scenes(
             np.median(sizes),
         )
     return opened
+
+
+def in_units_of_first(splits: Sequence[SplitScene]) -> tuple[SplitScene, ...]:
+    """Scenes of a training, set to the scale and offset of the first one's bands.
+
+    Says in a line what is done where tags differ.
+    """
+    first = splits[0].scene
+    own = units_of(first)
+    reference: NDArray[np.float64] | None = None
+    found = []
+    for split in splits:
+        here = units_of(split.scene)
+        if here.are_those_of(own):
+            found.append(split)
+            continue
+        reference = spread(sampled_values(first)) if reference is None else reference
+        is_other = must_be_converted(split.scene, here, own, reference, whose=first.source.name)
+        found.append(replace(split, units=(here, own)) if is_other else split)
+    return tuple(found)
 
 
 def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
