@@ -153,6 +153,9 @@ bands_option = click.option(
 )
 
 
+nodata_option = click.option("--nodata", type=float, help="Nodata value. [default: the scene's]")
+
+
 class Distance(click.ParamType[tuple[str, float]]):
     """A number of pixels such as 1.5, or of metres such as 2m."""
 

@@ -16,6 +16,7 @@ from geodinoseg.cli.options import (
     bands_option,
     device_option,
     json_option,
+    nodata_option,
     overwrite_option,
 )
 from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
@@ -38,7 +39,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--probabilities", type=_FILE, help="Also write one band of probability a class.")
 @bands_option
-@click.option("--nodata", type=float, help="Nodata value. [default: the scene's]")
+@nodata_option
 @click.option("--tile", type=click.IntRange(min=1), help="Side of a tile, px. [default: model's]")
 @click.option(
     "--overlap", type=click.IntRange(min=0), help="Overlap of tiles, px. [default: a quarter]"

@@ -18,6 +18,7 @@ from geodinoseg.cli.options import (
     ignore_class_option,
     json_option,
     legend_option,
+    nodata_option,
     overwrite_option,
     unlabelled_option,
 )
@@ -45,6 +46,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @ignore_class_option
 @legend_option
 @bands_option
+@nodata_option
 @click.option(
     "--size",
     type=click.Choice(["small", "base", "large"]),
@@ -181,6 +183,7 @@ def train(**options: Any) -> None:
         "settings": _settings(options),
         "network": _network(options),
         "bands": options["bands"],
+        "nodata": options["nodata"],
         "overwrite": options["overwrite"],
         "resume": options["resume"],
     }
@@ -205,7 +208,10 @@ def _opened(scene: str, options: dict[str, Any]) -> Any:
     import geodinoseg
 
     return geodinoseg.open_scene(
-        scene, bands=options["bands"], allow_external=options["allow_external"]
+        scene,
+        bands=options["bands"],
+        nodata=options["nodata"],
+        allow_external=options["allow_external"],
     )
 
 

@@ -236,8 +236,53 @@ def _order_fits(
     return not fits(first) and any(fits(order) for order in others)
 
 
+_OPAQUE = (255, 65_535)
+"""Of transparency in 8 and in 16 bit; 0 is transparent."""
+
+
+def warn_of_untagged_alpha(scene: Scene) -> None:
+    """Say so where the last band of a scene looks like transparency and is read as measured values.
+
+    That is where it holds nothing but 0 and 255. Reads a few small windows. For bands that nobody
+    chose; who names such a band wants it.
+    """
+    if len(scene.bands) < 2 or scene.dtype.kind not in "ui":
+        return
+    values = set(np.unique(sampled_values(scene)[-1]).tolist())
+    opaque = next((value for value in _OPAQUE if value in values), None)
+    if opaque is None or not values <= {0, opaque}:
+        return
+    band, others = scene.bands[-1], ",".join(map(str, scene.bands[:-1]))
+    logger.warning(
+        "%s: band %d holds %s, as transparency does, and nothing in the file says that it is: it "
+        "is read as measured values, and what it masks counts as data. If it is transparency, tag "
+        "it (gdal_edit.py -colorinterp_%d alpha FILE), or leave it out with --bands %s and mask "
+        "what is missing with --nodata.",
+        scene.source.name,
+        band,
+        f"only 0 and {opaque}" if 0 in values else f"only {opaque}",
+        band,
+        others,
+    )
+
+
 _STEP_PX = 16  # a sample of rows and columns costs nothing and finds any collar worth a word
 _WORTH_A_WORD = 0.02
+
+
+def collar_values(scene: Scene) -> tuple[int, ...]:
+    """Values that look empty where all bands of a pixel have one: 0 and the largest.
+
+    None of a scene that says which pixels are missing. In one or two bands such values are
+    ordinary; in floating point nothing is suspicious.
+    """
+    is_watched = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
+    return (0, int(np.iinfo(scene.dtype).max)) if is_watched else ()
+
+
+def is_worth_a_word(pixels: float, of: float) -> bool:
+    """Whether so many pixels that look empty are too many to be shade or glint."""
+    return pixels > 0 and pixels >= _WORTH_A_WORD * of
 
 
 class CollarWatch:
@@ -245,9 +290,7 @@ class CollarWatch:
 
     def __init__(self, scene: Scene) -> None:
         self._path = scene.source.name
-        # In one or two bands such values are ordinary; in floating point nothing is suspicious.
-        watched = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
-        self._values = (0, int(np.iinfo(scene.dtype).max)) if watched else ()
+        self._values = collar_values(scene)
         self._counts = dict.fromkeys(self._values, 0)
         self._seen = 0
 
@@ -276,7 +319,7 @@ class CollarWatch:
         """Log a warning where a noticeable share of the pixels looked empty."""
         for value, count in self._counts.items():
             share = count / max(self._seen, 1)
-            if share >= _WORTH_A_WORD:
+            if is_worth_a_word(count, self._seen):
                 logger.warning(
                     "%s: %.0f%% of the pixels are %d in every band, and nothing in the file says "
                     "that they are missing; if they are, run again with --nodata %d.",

@@ -72,16 +72,19 @@ def read_training_data(
     bands: Sequence[int] | None,
     options: LabelOptions,
     settings: TrainingSettings,
+    nodata: float | None = None,
 ) -> TrainingData:
     """Open scenes and labels, choose validation blocks, measure the bands.
 
-    Scenes, labels and bands are those of `train_model`.
+    Scenes, labels, bands and nodata are those of `train_model`.
 
     Raises:
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
     """
-    opened, found, label_names = open_labelled_scenes(scenes, labels, bands=bands, options=options)
+    opened, found, label_names = open_labelled_scenes(
+        scenes, labels, bands=bands, nodata=nodata, options=options
+    )
     split = split_scenes(
         opened,
         found,
@@ -97,7 +100,7 @@ def read_training_data(
         warnings=split.warnings,
         legend=found[0].legend,
         statistics=_statistics(splits, split.folds, settings),
-        facts=_facts(label_names, splits),
+        facts=_facts(label_names, splits) | ({} if nodata is None else {"nodata": nodata}),
     )
 
 

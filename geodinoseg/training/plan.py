@@ -24,6 +24,7 @@ from geodinoseg.model.parameters import (
 )
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
+from geodinoseg.training.input_checks import warn_of_scenes
 from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import TrainingSettings
@@ -80,6 +81,7 @@ def plan_training(
     settings: TrainingSettings | None = None,
     network: Mapping[str, Any] | None = None,
     bands: Sequence[int] | None = None,
+    nodata: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainingPlan:
@@ -93,6 +95,7 @@ def plan_training(
         settings: the recipe.
         network: arguments of `DinoV2Segmentor`.
         bands: bands to read.
+        nodata: nodata value of the scenes.
         overwrite: as for `train_model`.
         resume: as for `train_model`.
 
@@ -107,6 +110,7 @@ def plan_training(
         scenes,
         labels,
         bands=bands,
+        nodata=nodata,
         options=label_options or LabelOptions(),
         settings=settings,
         network=arguments,
@@ -127,6 +131,7 @@ def read_inputs(
     labels: LabelPaths | None,
     *,
     bands: Sequence[int] | None,
+    nodata: float | None,
     options: LabelOptions,
     settings: TrainingSettings,
     network: Mapping[str, Any],
@@ -136,22 +141,26 @@ def read_inputs(
 
     Arguments and errors are those of `train_model`.
     """
-    opened = [_opened_or_folder(scene, bands) for scene in listed(scenes)]
+    opened = [_opened_or_folder(scene, bands, nodata) for scene in listed(scenes)]
     has_chips = any(isinstance(scene, str) for scene in opened)
     paths = listed(labels or [])
     _check_label_files([] if has_chips else paths, options)
     _check_network(network, settings)
     check_device_name(device)
     warn_of_unused(settings, network, options)
-    return read_training_data(
-        opened, paths, bands=bands if has_chips else None, options=options, settings=settings
+    data = read_training_data(
+        opened, paths, bands=bands, nodata=nodata, options=options, settings=settings
     )
+    warn_of_scenes(data.splits, bands=bands, seed=settings.seed)
+    return data
 
 
-def _opened_or_folder(source: PathLike | Scene, bands: Sequence[int] | None) -> Scene | str:
+def _opened_or_folder(
+    source: PathLike | Scene, bands: Sequence[int] | None, nodata: float | None
+) -> Scene | str:
     if isinstance(source, str | os.PathLike) and is_folder(source):
         return os.fspath(source)
-    return open_scene(source, bands=bands)
+    return open_scene(source, bands=bands, nodata=nodata)
 
 
 def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> None:

@@ -42,6 +42,7 @@ def open_labelled_scenes(
     labels: LabelPaths | None,
     *,
     bands: Sequence[int] | None,
+    nodata: float | None,
     options: LabelOptions,
 ) -> tuple[list[Scene], list[Labels], list[str]]:
     """Open scenes with their labels, as given to `train_model`.
@@ -54,14 +55,14 @@ def open_labelled_scenes(
     given = listed(scenes)
     folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
     if folders and len(folders) == len(given):
-        return _open_chips(folders, labels, bands, options)
+        return _open_chips(folders, labels, bands, nodata, options)
     if folders:
         raise LabelError(
             f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
         )
     if not labels:
         raise LabelError("no labels were given; name their file with --labels.")
-    opened = _open_scenes(given, bands, allow_external=False)
+    opened = _open_scenes(given, bands, nodata, allow_external=False)
     files = _label_files(labels, opened)
     found = open_label_set(files, [scene.geobox for scene in opened], options=options)
     placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
@@ -72,12 +73,13 @@ def _open_chips(
     folders: Sequence[str],
     labels: LabelPaths | None,
     bands: Sequence[int] | None,
+    nodata: float | None,
     options: LabelOptions,
 ) -> tuple[list[Scene], list[Labels], list[str]]:
     """The chips of folders; those without a label are left out."""
     chips = _chips(folders, labels)
     images = [image for image, _ in chips.pairs]
-    opened = _open_scenes(images, bands, allow_external=options.allow_external)
+    opened = _open_scenes(images, bands, nodata, allow_external=options.allow_external)
     found = open_chip_labels(chips, opened, options)
     kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
     return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
@@ -101,9 +103,16 @@ def listed(given: Any) -> list[Any]:
 
 
 def _open_scenes(
-    scenes: Sequence[PathLike | Scene], bands: Sequence[int] | None, *, allow_external: bool
+    scenes: Sequence[PathLike | Scene],
+    bands: Sequence[int] | None,
+    nodata: float | None,
+    *,
+    allow_external: bool,
 ) -> list[Scene]:
-    opened = [open_scene(source, bands=bands, allow_external=allow_external) for source in scenes]
+    opened = [
+        open_scene(source, bands=bands, nodata=nodata, allow_external=allow_external)
+        for source in scenes
+    ]
     if not opened:
         raise SceneError("no scene was given to train on; give one or several.")
     first = opened[0]

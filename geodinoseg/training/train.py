@@ -34,6 +34,7 @@ def train_model(
     settings: TrainingSettings | None = None,
     network: dict[str, Any] | None = None,
     bands: Sequence[int] | None = None,
+    nodata: float | None = None,
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
@@ -61,6 +62,7 @@ def train_model(
             differ from its defaults; `num_classes` and `bands` follow from the data, `peft` from
             the stage. `quantize` is None by default, for 4 bit on a GPU alone.
         bands: bands to read, from 1; all but alpha by default.
+        nodata: nodata value of the scenes, in place of the ones in the files.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace an existing model or interrupted training.
         resume: resume an interrupted training of the same data and settings; the result is that
@@ -100,6 +102,7 @@ def train_model(
         scenes,
         labels,
         bands=bands,
+        nodata=nodata,
         options=label_options or LabelOptions(),
         settings=settings,
         network=network or {},
