@@ -18,6 +18,7 @@ from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.description import resampling_scale, scaled_tile_px, tile_multiple
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.weights import add_weights
 
 # Sun glint or a broken detector should not leave the range of training.
 _LARGEST = 10.0
@@ -81,17 +82,19 @@ class Segmentor:
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when its predictions do."""
-        facts = [self.legend.to_json(), self.statistics.to_json(), self.bands, self.pixel_size_m]
-        digest = hashlib.sha256(
-            json.dumps([*facts, self.network.settings], sort_keys=True).encode()
-        )
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(f"{name} {getattr(value, 'dtype', '')} ".encode())
-            if isinstance(value, torch.Tensor):
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().tobytes())
-            else:
-                digest.update(repr(value).encode())
+        facts = [
+            self.legend.to_json(),
+            self.statistics.to_json(),
+            self.bands,
+            self.trained_tile_px,
+            self.pixel_size_m,
+            self.scale,
+            self.temperature,
+            str(self.compute_dtype),
+            self.network.settings,
+        ]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        add_weights(digest, self.network)
         return digest.hexdigest()
 
     def at_pixel_size(self, pixel_size_m: float | None) -> Segmentor:
