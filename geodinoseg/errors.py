@@ -1,27 +1,28 @@
-"""What can go wrong, as a user meets it. Every message names the file, the fault and the way out.
+"""Errors that a user can fix. Every message names the file, the fault and what to do about it.
 
 GeodinosegError
 ├── SceneError             a raster cannot be opened, read or used
-├── LabelError             labels are missing, empty, ambiguous or in another place
+├── LabelError             labels are missing, empty, ambiguous or outside the scene
 ├── LegendError            class ids, names or colours contradict each other
-├── GridError              tile, overlap or window sizes that cannot be
-├── ModelError             a parameter of the network that cannot be
-├── ModelFolderError       a model folder is missing, incomplete, damaged or of another kind
-├── DeviceError            the device is absent, or its memory too small
-│   └── DeviceMemoryError  its memory, or the machine's, does not hold what is needed at least
+├── TransformationError    no transformation leads from one CRS to another
+├── GridError              invalid tile, overlap or window sizes
+├── ModelError             an invalid parameter of the network
+├── ModelFolderError       a model folder is missing, incomplete, damaged or of another format
+├── DeviceError            the device is unavailable, or its memory is too small
+│   └── DeviceMemoryError  the memory of the device or the machine is too small
 ├── ClusterError           workers cannot be started or reached, or do not fit the run
-│   └── SchedulerError     the scheduler is not there, or has gone
-└── OutputError            an output cannot be written where it should go
-    └── OutputExistsError  it is there already, and --overwrite was not given
+│   └── SchedulerError     the scheduler cannot be reached, or has terminated
+└── OutputError            an output cannot be written
+    └── OutputExistsError  the output exists, and --overwrite was not given
 """
 
 from geodinoseg.redaction import redact
 
 
 class GeodinosegError(Exception):
-    """Base of all errors that a user can mend; the CLI prints it as one line and exits 1.
+    """Base of all errors that a user can fix; the CLI prints it as one line and exits with 1.
 
-    The message of every one is redacted when it is made: a URL's password or signature is in none.
+    Messages are redacted on construction: none contains the password or signature of a URL.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -33,47 +34,51 @@ class SceneError(GeodinosegError):
 
 
 class LabelError(GeodinosegError):
-    """Labels are missing, empty, ambiguous or lie elsewhere."""
+    """Labels are missing, empty, ambiguous or outside the scene."""
 
 
 class LegendError(GeodinosegError, ValueError):
     """Class ids, names or colours contradict each other."""
 
 
+class TransformationError(GeodinosegError):
+    """No transformation leads from one coordinate system to another."""
+
+
 class GridError(GeodinosegError, ValueError):
-    """A tile, overlap or window size that cannot be."""
+    """A tile, overlap or window size is invalid."""
 
 
 class ModelError(GeodinosegError, ValueError):
-    """A parameter of the network that cannot be."""
+    """A parameter of the network is invalid."""
 
 
 class ModelFolderError(GeodinosegError):
-    """A model folder is missing, incomplete, damaged or of another kind."""
+    """A model folder is missing, incomplete, damaged or of another format."""
 
 
 class DeviceError(GeodinosegError):
-    """The device is absent, or its memory is too small."""
+    """The device is unavailable, or its memory is too small."""
 
 
 class DeviceMemoryError(DeviceError):
-    """Memory does not hold what is needed at least; with smaller pieces it may."""
+    """The memory is too small; smaller tiles or batches may fit."""
 
 
 class ClusterError(GeodinosegError):
-    """Workers cannot be started or reached, die of a chunk, or do not fit the run."""
+    """Workers cannot be started or reached, crash on a chunk, or do not fit the run."""
 
 
 class SchedulerError(ClusterError):
-    """The scheduler cannot be reached, or is gone: nothing more can be computed."""
+    """The scheduler cannot be reached, or has terminated: nothing more can be computed."""
 
 
 class OutputError(GeodinosegError):
-    """An output cannot be written where it should go."""
+    """An output cannot be written."""
 
 
 class OutputExistsError(OutputError):
-    """The output is there already, and overwriting was not asked for."""
+    """The output exists, and overwriting was not requested."""
 
 
 def one_line(error: BaseException) -> str:

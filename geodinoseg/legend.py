@@ -1,4 +1,4 @@
-"""What the numbers of a class raster mean: class ids, names and colours, in channel order."""
+"""The legend of a class raster: ids, names and colours of the classes, in the model's order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LegendError
 
 LARGEST_CLASS_ID = 65_534
-"""65,535 is the nodata value of a uint16 class raster."""
+"""The nodata value of a uint16 class raster is 65,535."""
 
 # Distinct on imagery and from each other, for colour-blind readers too (after Paul Tol's schemes).
 PALETTE = (
@@ -36,6 +36,8 @@ PALETTE = (
     "#997700",
     "#004488",
 )
+BACKGROUND = "background"
+"""Name of the class of everything that has no other."""
 BACKGROUND_COLOR = "#d9d9d9"
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
@@ -43,32 +45,27 @@ _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegendClass:
-    """One class: the number in the raster, its name, its colour."""
+    """One class: its id in the raster, its name and its colour."""
 
     class_id: int
     """0 to 65,534."""
     name: str
-    """As people read it; any characters but line breaks and control characters."""
+    """Any characters except line breaks and control characters."""
     color: str
     """#rrggbb."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn or stored.
-
-        Raises:
-            LegendError: the id is out of range, the name empty, or the colour not #rrggbb.
-        """
+        """Raise LegendError if the id is out of range, the name empty, or the colour invalid."""
         if not 0 <= self.class_id <= LARGEST_CLASS_ID:
             raise LegendError(
-                f"class id {self.class_id} does not fit a class raster: give 0 to "
-                f"{LARGEST_CLASS_ID}."
+                f"class id {self.class_id} is out of range: give 0 to {LARGEST_CLASS_ID}."
             )
         if not self.name.strip() or not self.name.isprintable():
-            raise LegendError(f"class {self.class_id} has no readable name: {self.name!r}.")
+            raise LegendError(f"class {self.class_id} has no printable name: {self.name!r}.")
         if not _COLOR.fullmatch(self.color):
             raise LegendError(
-                f"class {self.class_id} ({self.name}) has the colour {self.color!r}: "
-                f"give #rrggbb, such as #4477aa."
+                f"class {self.class_id} ({self.name}) has the invalid colour {self.color!r}: give "
+                f"#rrggbb, such as #4477aa."
             )
 
     @property
@@ -79,16 +76,12 @@ class LegendClass:
 
 @dataclass(frozen=True)
 class Legend:
-    """The classes of a model or a raster; channel i of a model is classes[i]."""
+    """The classes of a model or a raster; output channel i of a model is classes[i]."""
 
     classes: tuple[LegendClass, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an empty legend, and ids or names that stand twice.
-
-        Raises:
-            LegendError: no class at all, or two with one id or one name.
-        """
+        """Raise LegendError if there is no class, or if two have the same id or name."""
         if not self.classes:
             raise LegendError("a legend needs at least one class.")
         for what, values in (("id", self.class_ids.tolist()), ("name", self.names)):
@@ -101,24 +94,24 @@ class Legend:
         return len(self.classes)
 
     def __iter__(self) -> Iterator[LegendClass]:
-        """The classes in channel order."""
+        """The classes in the model's order."""
         return iter(self.classes)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names in channel order."""
+        """Names in the model's order."""
         return tuple(entry.name for entry in self.classes)
 
     @cached_property
     def class_ids(self) -> NDArray[np.int64]:
-        """Class ids in channel order, (classes,)."""
+        """Class ids in the model's order, (classes,)."""
         ids = np.array([entry.class_id for entry in self.classes], dtype=np.int64)
         ids.flags.writeable = False
         return ids
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """uint8 where every id is below 255, else uint16."""
+        """uint8 if every id is below 255, else uint16."""
         return np.dtype(np.uint8 if self.class_ids.max() < 255 else np.uint16)
 
     @cached_property
@@ -131,7 +124,7 @@ class Legend:
         return {entry.class_id: entry for entry in self.classes}
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Plain values, as `config.json` and the tags of a class raster hold them."""
+        """The legend as JSON values, for `config.json` and the tags of a class raster."""
         return [
             {"class_id": entry.class_id, "name": entry.name, "color": entry.color}
             for entry in self.classes
@@ -139,7 +132,7 @@ class Legend:
 
     @classmethod
     def from_json(cls, entries: Sequence[Mapping[str, Any]]) -> Legend:
-        """The legend that `to_json` wrote.
+        """The legend of the values from `to_json`.
 
         Raises:
             LegendError: an entry lacks its id, name or colour, or they contradict each other.
@@ -162,23 +155,34 @@ class Legend:
 
     @classmethod
     def of_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
-        """A legend from ids and names; colours that are not given come from the palette.
+        """A legend from names and colours by class id; missing colours come from the palette.
 
-        Class 0 called background is grey.
+        A class 0 named background is grey. The palette repeats no given colour.
         """
         chosen = dict(colors or {})
-        palette = iter(_palette())
+        given = {color.lower() for color in chosen.values()}
+        palette = (color for color in _palette() if color not in given)
         classes = []
         for class_id, name in sorted(names.items()):
-            if class_id not in chosen and class_id == 0 and name == "background":
+            if class_id not in chosen and class_id == 0 and name == BACKGROUND:
                 chosen[class_id] = BACKGROUND_COLOR
             color = chosen.get(class_id) or next(palette)
             classes.append(LegendClass(class_id=class_id, name=name, color=color))
         return cls(tuple(classes))
 
 
+def default_name(class_id: int) -> str:
+    """Name of a class that has a number only."""
+    return f"class {class_id}"
+
+
+def folded_name(name: str) -> str:
+    """A name without what slips when people type it: case and blanks."""
+    return " ".join(name.split()).casefold()
+
+
 def _palette() -> Iterator[str]:
-    """The named colours, then further ones at steps of the golden angle of hue."""
+    """The colours of PALETTE, then further ones whose hues are a golden angle apart."""
     yield from PALETTE
     hue = 0.0
     while True:

@@ -1,4 +1,4 @@
-"""Work in a thread of its own, whose results are taken one by one."""
+"""Items produced by a background thread and consumed one by one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _POLL_S = 0.1
 def prefetch(
     produce: Callable[[], Generator[T, Any, Any]], *, ahead: int
 ) -> Generator[T, Any, Any]:
-    """The items of a generator that runs in a thread of its own.
+    """Yield the items of a generator that runs in a background thread.
 
-    An error in the thread is raised where its item would have come. When the items are no longer
-    wanted, the thread closes its generator and ends.
+    An error in the thread is raised in place of its item. When this generator is closed, the
+    thread closes its own and ends.
 
     Args:
-        produce: called in the thread; gives the generator.
-        ahead: items that may wait to be taken.
+        produce: called in the thread; returns the generator.
+        ahead: maximum number of items in the queue.
     """
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=ahead)
-    unwanted = threading.Event()
+    closed = threading.Event()
 
     def offer(item: T | _End) -> bool:
-        while not unwanted.is_set():
+        while not closed.is_set():
             try:
                 ready.put(item, timeout=_POLL_S)
             except queue.Full:
@@ -44,7 +44,7 @@ def prefetch(
                     if not offer(item):
                         return
             offer(_End(None))
-        except BaseException as error:  # noqa: BLE001 (raised again where its item is awaited)
+        except BaseException as error:  # noqa: BLE001 (raised again by the consumer)
             offer(_End(error))
 
     thread = threading.Thread(target=run, name="geodinoseg-background", daemon=True)
@@ -55,12 +55,12 @@ def prefetch(
         if item.error is not None:
             raise item.error
     finally:
-        unwanted.set()
+        closed.set()
         thread.join()
 
 
 class _End:
-    """No item comes any more, because of an error or because all came."""
+    """Marks the end of the items, by an error or regularly."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

@@ -1,6 +1,6 @@
-"""Paths and messages as they may be shown and stored: without passwords, signatures and keys.
+"""Remove passwords, signatures and keys from paths and messages before they are shown or stored.
 
-Whoever can read a map, a log or a terminal must not learn how its scene was fetched.
+Maps, logs and terminal output must not reveal the credentials with which a scene was fetched.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import re
 from pathlib import PurePath
 
 _HIDDEN = "..."
-_SHORTEST_SECRET = 8  # shorter values of the environment are words such as `auto`
+_SHORTEST_SECRET = 8  # shorter values of variables are words such as `auto`
 _LONGEST_TEXT = 1 << 16
-"""Characters of a message that are kept; the patterns take up to 2 s for them."""
+"""Maximum number of characters of a message that are kept; the patterns take up to 2 s for them."""
 
-# A URL up to what cannot be part of one. Quotes and brackets end it, as messages put URLs in them.
-# The scheme is bounded: from each letter of a name of 100,000 all others were looked at, for 105 s.
+# Quotes and brackets end a URL, since messages enclose URLs in them. The scheme has a limit:
+# without it, a name of 100,000 characters took 105 s.
 _URL = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/'"<>@]*@)?(?P<rest>[^\s?#'"<>()]*)"""
     r"""(?P<query>[?#][^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$)))?""",
     re.IGNORECASE,
 )
-# GDAL's own form: /vsicurl?header.Authorization=...&url=https%3A%2F%2F...
+# GDAL's syntax: /vsicurl?header.Authorization=...&url=https%3A%2F%2F...
 _GDAL_URL = re.compile(r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$))""")
-# What is left of a query where a message quotes the name alone.
+# The query after a file name, where a message quotes the name alone.
 _QUERY = re.compile(r"""(?P<name>\.[a-z0-9]{2,5})\?[^\s'"<>()]*=[^\s'"<>():.,;]*""", re.IGNORECASE)
-_WORDS = re.compile(
+_KEYWORDS = re.compile(
     r"""(?P<key>\b(?:sig|signature|token|password|passwd|pwd|secret|apikey|api_key|access_key"""
     r"""|authorization|x-amz-[a-z-]{1,60}|awsaccesskeyid)\b\s*[=:]\s*)(?:(?:bearer|basic)\s+)?"""
     r"""[^\s&'"<>(),;]+""",
@@ -54,9 +54,9 @@ _ENVIRONMENT = (
 
 
 def redact_path(path: str | os.PathLike[str]) -> str:
-    """A path as it may be shown: a URL without user, password, query and fragment.
+    """A path to show: a URL without user, password, query and fragment.
 
-    Local paths come back as they are, question marks included.
+    Local paths are returned unchanged, including question marks.
     """
     name = os.fspath(path)
     return redact(name) if name.startswith("/vsi") or "://" in name else name
@@ -70,9 +70,9 @@ def redact_name(path: str | os.PathLike[str]) -> str:
 
 
 def redact(text: str) -> str:
-    """A message without the secrets of the URLs in it, nor those of the environment.
+    """A message without the secrets of URLs and of environment variables.
 
-    The middle of one that is longer than a message can be is left out.
+    The middle of a message of more than 65,536 characters is left out.
     """
     for name in _ENVIRONMENT:
         secret = os.environ.get(name, "")
@@ -85,5 +85,5 @@ def redact(text: str) -> str:
     text = _GDAL_URL.sub(rf"\g<handler>?{_HIDDEN}", text)
     text = _URL.sub(r"\g<scheme>\g<rest>", text)
     text = _QUERY.sub(r"\g<name>", text)
-    text = _WORDS.sub(rf"\g<key>{_HIDDEN}", text)
+    text = _KEYWORDS.sub(rf"\g<key>{_HIDDEN}", text)
     return _AWS_KEY.sub(_HIDDEN, text)

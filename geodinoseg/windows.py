@@ -10,7 +10,7 @@ from geodinoseg.errors import GridError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A rectangle of whole pixels, with at least one pixel in it."""
+    """A rectangle of whole pixels that contains at least one pixel."""
 
     col_off: int
     """First column."""
@@ -22,11 +22,7 @@ class Window:
     """Number of rows, at least 1."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a rectangle of pixels.
-
-        Raises:
-            GridError: no pixel in it, or it starts before the raster.
-        """
+        """Raise GridError if the window contains no pixel or has a negative offset."""
         if self.width < 1 or self.height < 1 or self.col_off < 0 or self.row_off < 0:
             raise GridError(
                 f"a window of {self.width} x {self.height} px at column {self.col_off}, "
@@ -45,16 +41,16 @@ class Window:
 
     @property
     def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """((row start, row end), (col start, col end)), a window as rasterio takes it."""
+        """((row start, row end), (col start, col end)), a window in rasterio's form."""
         return (self.row_off, self.row_end), (self.col_off, self.col_end)
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Row and column slices into an array that starts at pixel (0, 0)."""
+        """Row and column slices of an array that starts at pixel (0, 0)."""
         return slice(self.row_off, self.row_end), slice(self.col_off, self.col_end)
 
     def shifted_by(self, *, rows: int, cols: int) -> Window:
-        """The same rectangle, moved."""
+        """The window moved by an offset."""
         return Window(
             col_off=self.col_off + cols,
             row_off=self.row_off + rows,
@@ -63,7 +59,7 @@ class Window:
         )
 
     def clipped_to(self, *, height: int, width: int) -> Window:
-        """The part of it that lies in a raster of this size; it must begin inside."""
+        """The part inside a raster of this size; the window must start inside."""
         return replace(
             self,
             width=min(self.width, width - self.col_off),
@@ -71,7 +67,7 @@ class Window:
         )
 
     def buffered(self, px: int) -> Window:
-        """It and so many pixels on each side, but none before the raster's first row or column."""
+        """The window enlarged by px on each side, but not before the first row or column."""
         col_off, row_off = max(0, self.col_off - px), max(0, self.row_off - px)
         return Window(
             col_off=col_off,
@@ -81,7 +77,7 @@ class Window:
         )
 
     def intersection(self, other: Window) -> Window | None:
-        """The pixels in both; None where there are none."""
+        """The pixels in both windows; None if there are none."""
         col_off, row_off = max(self.col_off, other.col_off), max(self.row_off, other.row_off)
         width = min(self.col_end, other.col_end) - col_off
         height = min(self.row_end, other.row_end) - row_off

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from numpy.testing import assert_allclose
 from rasters import ROTATED, SOUTH_UP
 
-from geodinoseg.geobox import read_geobox, same_place
+from geodinoseg.geobox import read_geobox, same_grid
 from geodinoseg.windows import Window
 
 
@@ -72,6 +72,56 @@ def test_degrees_past_a_pole_have_no_size_in_metres():
 def test_the_same_place_is_told_from_another():
     first = read_geobox("EPSG:32633", ROTATED, 40, 31)
     shifted = ROTATED @ Affine.translation(0, 0.01)
-    assert same_place(first, read_geobox("EPSG:32633", ROTATED, 40, 31))
-    assert not same_place(first, read_geobox("EPSG:32633", shifted, 40, 31))
-    assert not same_place(first, read_geobox("EPSG:32634", ROTATED, 40, 31))
+    assert same_grid(first, read_geobox("EPSG:32633", ROTATED, 40, 31))
+    assert not same_grid(first, read_geobox("EPSG:32633", shifted, 40, 31))
+    assert not same_grid(first, read_geobox("EPSG:32634", ROTATED, 40, 31))
+
+
+# A place (longitude, latitude) in the area of use of each.
+PLACES = {
+    "EPSG:4326": (10, 65),
+    "EPSG:4807": (2.5, 47),
+    "EPSG:27572": (2.5, 47),
+    "EPSG:32633": (15.5, 70),
+    "EPSG:3857": (85.5, 27.6),
+    "EPSG:4087": (25, 65),
+    "EPSG:2263": (-73.9, 40.7),
+    "EPSG:3031": (45, -77),
+    "EPSG:2193": (173, -41),
+    "+proj=eqearth +datum=WGS84": (60, 50),
+    "+proj=utm +zone=33 +datum=WGS84 +units=km": (15.5, 50),
+}
+
+
+@pytest.mark.parametrize("crs", PLACES)
+@given(
+    width=st.floats(0.1, 20),
+    height=st.floats(0.1, 20),
+    angle=st.floats(0, 360),
+    south_up=st.booleans(),
+)
+def test_the_sides_of_a_pixel_are_those_measured_on_a_plane_at_the_place(
+    crs, width, height, angle, south_up
+):
+    longitude, latitude = PLACES[crs]
+    plane = pyproj.CRS(f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +datum=WGS84")
+    to_crs = pyproj.Transformer.from_crs(plane, crs, always_xy=True)
+    across, down = (
+        width * np.exp(1j * np.radians(angle)),
+        height * 1j * np.exp(1j * np.radians(angle)),
+    )
+    corner, right, below = (
+        to_crs.transform(place.real, place.imag)
+        for place in (0j, across, down if south_up else -down)
+    )
+    a, d = np.subtract(right, corner)
+    b, e = np.subtract(below, corner)
+    geobox = read_geobox(crs, Affine(a, b, corner[0], d, e, corner[1]), 1, 1)
+    assert geobox.pixel_aspect == pytest.approx(width / height, rel=2e-3)
+    assert geobox.pixel_size_m == pytest.approx(np.sqrt(width * height), rel=3e-3)
+
+
+@pytest.mark.parametrize("crs", [None, 'LOCAL_CS["site",UNIT["foot",0.3048]]', "EPSG:5800"])
+def test_where_the_ground_is_unknown_pixels_have_the_sides_of_the_map(crs):
+    geobox = read_geobox(crs, Affine(1, 0, 7, 0, -2, 9), 30, 20)
+    assert geobox.pixel_aspect == pytest.approx(1.0 if crs is None else 0.5)

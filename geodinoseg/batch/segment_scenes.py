@@ -20,7 +20,7 @@ from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
-from geodinoseg.segmentation.job import Workers, entered
+from geodinoseg.segmentation.job import Workers, enter_workers
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan, chosen_bands
 from geodinoseg.segmentation.segment import segment_scene
@@ -98,7 +98,7 @@ def segment_scenes(
     settings = settings or SegmentationSettings()
     maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
     results = []
-    with entered(workers) as crew, open_journal(folder) as journal:
+    with enter_workers(workers) as crew, open_journal(folder) as journal:
         options = BatchOptions(
             model=model,
             settings=settings,
@@ -137,13 +137,13 @@ def plan_scenes(
     settings = settings or SegmentationSettings()
     maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
     from geodinoseg.segmentation.runner import loaded_model  # noqa: PLC0415 (torch)
-    from geodinoseg.segmentation.trial import tried_plan  # noqa: PLC0415 (torch)
+    from geodinoseg.segmentation.trial import timed_plan  # noqa: PLC0415 (torch)
 
     loaded = loaded_model(model, settings, device=device)
     for scene, files in zip(scenes, maps, strict=True):
         try:
             opened = open_scene(scene.path, allow_external=allow_external)
-            yield scene, tried_plan(opened, loaded, settings, files=files, device=device)
+            yield scene, timed_plan(opened, loaded, settings, files=files, device=device)
         except GeodinosegError as error:
             yield scene, error
 

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import click
+from typing_extensions import override
 
 from geodinoseg.cli.console import report_errors
 from geodinoseg.cli.process import exit_on_write_errors
@@ -14,42 +15,35 @@ from geodinoseg.version import __version__
 _COMMANDS = {
     "segment": "Segment a scene into a class raster and polygons.",
     "train": "Train a model on labelled scenes.",
-    "polygonize": "Turn a class raster into polygons.",
-    "evaluate": "Assess the accuracy of a class raster by labels or by a sample of points.",
-    "sample": "Draw a random sample of points to check a class raster by eye.",
-    "picture": "Draw a scene and its map side by side.",
-    "info": "Describe a scene, a model or a class raster.",
+    "polygonize": "Convert a class raster to polygons.",
+    "evaluate": "Assess the accuracy of a class raster with labels or a sample of points.",
+    "sample": "Draw a random sample of points from a class raster for visual interpretation.",
+    "picture": "Draw a scene and its class raster side by side.",
+    "info": "Describe a scene, a model folder or a class raster.",
 }
 
 
 class _LazyCommands(click.Group):
-    """Imports a command's module on first use, so that --help answers at once."""
+    """Imports the module of a command on first use, so that --help is fast."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        """Names in the order of a typical workflow."""
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(
-        self,
-        ctx: click.Context,  # noqa: ARG002 (click's signature)
-        cmd_name: str,
-    ) -> click.Command | None:
-        """The command, imported now."""
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"geodinoseg.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 (click's signature)
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """The list of commands, without importing any."""
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    @override
     def make_context(
         self,
         info_name: str | None,
@@ -57,12 +51,12 @@ class _LazyCommands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """Parse the arguments; help and version are printed here."""
+        # Help and version are printed here.
         with exit_on_write_errors():
             return super().make_context(info_name, args, parent, **extra)
 
+    @override
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; an error that a user can fix ends in one line and exit code 1."""
         with report_errors(ctx):
             return super().invoke(ctx)
 
@@ -93,13 +87,13 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the versions of geodinoseg and GDAL and exit.",
+    help="Show the versions of geodinoseg, rasterio and GDAL, and exit.",
 )
 def main() -> None:
     """Semantic segmentation of satellite scenes and drone orthomosaics with DINOv2.
 
     \b
-    Example:
+    Examples:
       geodinoseg train ortho.tif --labels fields.gpkg --class-field crop -o crops.model
       geodinoseg segment ortho.tif --model crops.model -o landcover.tif --polygons landcover.gpkg
 

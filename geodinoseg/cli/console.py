@@ -1,4 +1,4 @@
-"""What a person, or a program that asked for JSON, sees while a command runs and when it ends."""
+"""Progress, results and errors of a command, as text or as JSON events."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 import click
+from typing_extensions import override
 
 from geodinoseg.cli.process import (
     STOP_REASONS,
     IgnoreWriteErrors,
+    echo,
     exit_on_write_errors,
     flush_or_discard,
-    say,
     signal_of,
     signals_as_interrupts,
 )
@@ -34,12 +35,12 @@ _WANTS_JSON = "geodinoseg.json"
 
 @contextmanager
 def report_errors(ctx: click.Context) -> Iterator[None]:
-    """Run a command: what a user can mend ends as one line on stderr and exit code 1.
+    """Run a command: a `GeodinosegError` ends it with one line on stderr and exit code 1.
 
-    Ctrl-C ends as one line and exit code 130, SIGTERM with 143, SIGHUP with 129; everything else is
-    a bug and goes up. Streams that nobody listens to, or that lie on a full disk, do no harm.
+    Ctrl-C ends it with one line and exit code 130, SIGTERM with 143, SIGHUP with 129; all other
+    errors are bugs and propagate. Closed streams and full disks under them are tolerated.
     """
-    with _warnings_in_words(), signals_as_interrupts():
+    with _log_to_stderr(), signals_as_interrupts():
         try:
             with exit_on_write_errors():
                 yield
@@ -47,27 +48,27 @@ def report_errors(ctx: click.Context) -> Iterator[None]:
             _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
         except KeyboardInterrupt as interrupt:
             number = signal_of(interrupt)
-            _fail(ctx, _stopped(STOP_REASONS[number], interrupt), 128 + number)
+            _fail(ctx, _interrupt_message(STOP_REASONS[number], interrupt), 128 + number)
         finally:
             flush_or_discard()
 
 
 def remember_json(ctx: click.Context, _: click.Parameter, wanted: bool) -> bool:
-    """Callback of --json: an error is an event, too."""
+    """Callback of --json, so that errors are printed as JSON events, too."""
     ctx.meta[_WANTS_JSON] = wanted
     return wanted
 
 
 @contextmanager
 def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
-    """A bar on stderr with the time left, or one JSON event a line on stdout.
+    """Show progress as a bar on stderr with the time left, or as JSON events on stdout.
 
-    Without a terminal nothing is drawn. Gives a `Progress` to hand to the library.
+    Without a terminal no bar is drawn. Yields the `Progress` to pass to the library.
     """
     if json:
         yield _json_progress()
         return
-    if not (sys.stderr and sys.stderr.isatty()):  # None where it was closed
+    if not (sys.stderr and sys.stderr.isatty()):  # None if it is closed
         yield no_progress
         return
     with click.progressbar(
@@ -92,17 +93,24 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         yield progress
 
 
-def report_done(json_: bool, outputs: Sequence[Path], lines: Sequence[str]) -> None:
-    """Say what was written: lines for a person, or the last JSON event."""
+def report_done(
+    json_: bool,
+    outputs: Sequence[Path],
+    lines: Sequence[str],
+    *,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the outputs and the result: lines of text, or the last JSON event."""
     if json_:
-        event(event="done", outputs=[str(path) for path in outputs])
+        found = {} if result is None else {"result": result}
+        event(event="done", outputs=[str(path) for path in outputs], **found)
         return
     for line in lines:
-        say(line)
+        echo(line)
 
 
 def report_plan(plan: Any, *, json_: bool) -> None:
-    """What a dry run found: lines for a person, or one JSON event."""
+    """Print the plan of a dry run: lines of text, or one JSON event."""
     from geodinoseg.segmentation.plan import plan_facts
 
     if json_:
@@ -116,50 +124,51 @@ def report_plan(plan: Any, *, json_: bool) -> None:
             **plan_facts(plan),
         )
         return
-    say(str(plan))
-    say(f"time      about {spoken(plan.seconds)} in the network on this device")
+    echo(str(plan))
+    echo(f"time      about {_duration(plan.seconds)} for the network on this device")
 
 
 def report_facts(facts: dict[str, Any], *, json_: bool, indent: int = 0) -> None:
-    """Facts for a person, a line each, or as one JSON object."""
+    """Print facts, one per line, or as one JSON object."""
     if json_:
-        say(json.dumps(facts))
+        echo(json.dumps(facts))
         return
     width = max(len(name) for name in facts)
     for name, value in facts.items():
-        say(f"{'':{indent}}{name:{width}}  {_shown(value)}")
+        echo(f"{'':{indent}}{name:{width}}  {_formatted(value)}")
 
 
-def _stopped(how: str, error: BaseException) -> str:
-    """What a stop from outside left behind; whoever kept something noted it on the error."""
+def _interrupt_message(reason: str, error: BaseException) -> str:
+    """The reason and what was kept, which is noted on the error."""
     notes = _notes(error)
-    return f"{how}. {' '.join(notes)}" if notes else f"{how}; no unfinished file was left."
+    return f"{reason}. {' '.join(notes)}" if notes else f"{reason}; no unfinished file was left."
 
 
 def _notes(error: BaseException) -> list[str]:
     return getattr(error, "__notes__", [])
 
 
-class _Words(logging.Handler):
-    """Our own warnings as a line on stderr, once each; other libraries talk to programmers."""
+class _StderrHandler(logging.Handler):
+    """Prints each message of geodinoseg once on stderr; those of other libraries are dropped."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         message = redact(record.getMessage())
-        if record.name.partition(".")[0] == "geodinoseg" and message not in self._said:
-            self._said.add(message)
+        if record.name.partition(".")[0] == "geodinoseg" and message not in self._printed:
+            self._printed.add(message)
             is_warning = record.levelno >= logging.WARNING
-            say(f"Warning: {message}" if is_warning else message, err=True)
+            echo(f"Warning: {message}" if is_warning else message, err=True)
 
 
 @contextmanager
-def _warnings_in_words() -> Iterator[None]:
-    root, ours, words = logging.getLogger(), logging.getLogger("geodinoseg"), _Words(logging.INFO)
-    level = ours.level
-    root.addHandler(words)
+def _log_to_stderr() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("geodinoseg")
+    handler, level = _StderrHandler(logging.INFO), ours.level
+    root.addHandler(handler)
     ours.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     try:
@@ -167,19 +176,18 @@ def _warnings_in_words() -> Iterator[None]:
     finally:
         logging.captureWarnings(capture=False)
         ours.setLevel(level)
-        root.removeHandler(words)
+        root.removeHandler(handler)
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_shown(entry)}" for name, entry in value.items()) or "none"
+        return ", ".join(f"{name}: {_formatted(entry)}" for name, entry in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(_formatted, value))
     return "none" if value is None else str(value)
 
 
-def spoken(seconds: float) -> str:
-    """A duration as a person says it."""
+def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -200,20 +208,20 @@ def _json_progress() -> Progress:
 
 
 def event(**values: Any) -> None:
-    """One JSON event, a line on stdout."""
-    # In ASCII, as a name that is no UTF-8 would not pass otherwise; click flushes.
-    say(json.dumps(values))
+    """Print one JSON event as a line on stdout."""
+    # In ASCII, since a file name may not be valid UTF-8.
+    echo(json.dumps(values))
 
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.meta.get(_WANTS_JSON):
         event(event="error", message=message)
-    say(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     sys.exit(code)
 
 
 def report_scene(result: Any, *, json_: bool) -> None:
-    """What became of one scene: a line, or a JSON event."""
+    """Print the result of one scene: a line, or a JSON event."""
     if json_:
         event(
             event="scene",
@@ -223,20 +231,21 @@ def report_scene(result: Any, *, json_: bool) -> None:
             error=result.error,
         )
         return
-    told = result.error or ", ".join(str(path) for path in result.outputs)
-    say(f"{result.status}: {result.scene}: {told}" if result.error else f"{result.status}: {told}")
+    outputs = ", ".join(str(path) for path in result.outputs)
+    detail = f"{result.scene}: {result.error}" if result.error else outputs
+    echo(f"{result.status}: {detail}")
 
 
-def report_unfit(scene: str, error: Exception, *, json_: bool) -> None:
-    """Why a scene of a dry run could not be segmented."""
+def report_failed_plan(scene: str, error: Exception, *, json_: bool) -> None:
+    """Print why a scene of a dry run cannot be segmented."""
     if json_:
         event(event="scene", scene=scene, status="failed", outputs=[], error=str(error))
         return
-    say(f"failed: {scene}: {error}")
+    echo(f"failed: {scene}: {error}")
 
 
 def report_summary(results: Sequence[Any], *, json_: bool) -> None:
-    """How many were done, skipped and failed."""
+    """Print the numbers of scenes; SceneError if some failed."""
     counts = {
         status: sum(result.status == status for result in results)
         for status in ("done", "skipped", "failed")
@@ -246,23 +255,25 @@ def report_summary(results: Sequence[Any], *, json_: bool) -> None:
         outputs = [str(path) for result in results for path in result.outputs]
         event(event="done", outputs=outputs, failed=failed, scenes=counts)
     else:
-        say(", ".join(f"{count} {status}" for status, count in counts.items()))
+        echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     if failed:
         raise SceneError(
             f"{len(failed)} of {len(results)} scenes failed: {', '.join(failed)}. Run the same "
-            f"command again to try them again; what is done stays."
+            f"command again to retry them; finished maps are kept."
         )
 
 
 def report_totals(
     scenes: int, seconds: float, output_bytes: int, *, failed: Sequence[str], json_: bool
 ) -> None:
-    """What a dry run over many scenes adds up to."""
+    """Print the totals of a dry run over many scenes; SceneError if some failed."""
     if json_:
         event(event="total", scenes=scenes, seconds=round(seconds, 1), output_bytes=output_bytes)
     else:
-        say(f"in all    {scenes} scenes, about {spoken(seconds)} in the network on this device")
-        say(f"          {output_bytes / 1e6:,.0f} MB of class rasters before compression")
+        echo(
+            f"total     {scenes} scenes, about {_duration(seconds)} for the network on this device"
+        )
+        echo(f"          {output_bytes / 1e6:,.0f} MB of class rasters before compression")
     if failed:
         raise SceneError(
             f"{len(failed)} of {scenes + len(failed)} scenes cannot be segmented: "

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rasterio.enums import ColorInterp
 
 from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
-from geodinoseg.cli.process import say
+from geodinoseg.cli.process import echo
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
-from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import open_dataset
+from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
+from geodinoseg.rasters.legend_sources import listed
+from geodinoseg.rasters.raster_kind import RasterKind, kind_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact_path
@@ -32,10 +32,13 @@ _MEASURES = ("precision", "recall", "f1", "iou")
 def info(path: str, *, allow_external: bool, json_: bool) -> None:
     """Describe a scene, a model folder or a class raster.
 
+    Sizes are in pixels, resolutions in metres per pixel on the ground.
+
     \b
-    Example:
+    Examples:
       geodinoseg info ortho.tif
       geodinoseg info farmland.model
+      geodinoseg info landcover.tif --json
     """  # noqa: D301 (click's own mark: keep these lines)
     facts = describe(Path(path) if Path(path).is_dir() else path, allow_external=allow_external)
     if json_:
@@ -44,17 +47,17 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
     scores, training = facts.pop("scores", None), facts.pop("training", None)
     report_facts(facts, json_=False)
     if scores:
-        for line in score_lines(
+        for line in _score_lines(
             scores, [shown.rpartition(" (")[0] for shown in facts["classes"].values()]
         ):
-            say(line)
+            echo(line)
     if training:
-        say("training")
+        echo("training")
         report_facts(training, json_=False, indent=2)
 
 
-def score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") -> Iterator[str]:
-    """Scores of a model as tables, a line a class; those of further parts follow."""
+def _score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") -> Iterator[str]:
+    """Scores of a model as tables, one line per class, followed by nested scores."""
     if "iou" in scores:
         width = max(map(len, [*classes, "class"]))
         yield f"scores{scores.get('on', name) and ' on '}{scores.get('on', name)}"
@@ -68,7 +71,7 @@ def score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") 
         )
     for part, found in scores.items():
         if isinstance(found, dict):
-            yield from score_lines(found, classes, ", ".join(filter(None, (name, part))))
+            yield from _score_lines(found, classes, ", ".join(filter(None, (name, part))))
 
 
 def _score(value: float | None) -> str:
@@ -76,31 +79,24 @@ def _score(value: float | None) -> str:
 
 
 def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any]:
-    """Facts about a scene, a class raster of ours, or a model folder.
-
-    Args:
-        path: a raster or a folder.
-        allow_external: see `open_scene`.
-
-    Returns:
-        Names and plain values, in the order in which they are read.
-    """
+    """Facts about a scene, a class raster or a model folder, as JSON values by name."""
     if Path(path).is_dir():
         return _describe_model(Path(path))
-    if _is_class_raster(path, allow_external=allow_external):
-        return _describe_class_raster(open_class_raster(path, allow_external=allow_external))
-    return _describe_scene(open_scene(path, allow_external=allow_external))
+    source = RasterSource.of(path, trusted=allow_external)
+    found = kind_of(source)
+    if found.kind == "class raster":
+        return _describe_class_raster(describe_class_raster(source))
+    return _describe_scene(open_scene(path, allow_external=allow_external), found)
 
 
-def _is_class_raster(path: str | Path, *, allow_external: bool) -> bool:
-    """Whether a raster is a map of ours, or one of others whose numbers stand for colours."""
-    with open_dataset(RasterSource.of(path, trusted=allow_external)) as dataset:
-        return LEGEND_TAG in dataset.tags() or ColorInterp.palette in dataset.colorinterp
-
-
-def _describe_scene(scene: Scene) -> dict[str, Any]:
+def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:
+    classes = {
+        "could also be": f"a class raster without names: its band holds few integers "
+        f"({listed(found.values)}); commands that take a class raster accept it"
+    }
     return {
         "kind": "scene",
+        **(classes if found.kind == "either" else {}),
         "path": redact_path(scene.path),
         **_place(scene.geobox),
         "bands": list(scene.bands),
@@ -120,6 +116,7 @@ def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
         "dtype": str(raster.dtype),
         "nodata": raster.nodata,
         "classes": {str(c.class_id): f"{c.name} ({c.color})" for c in raster.legend},
+        **({} if raster.is_named else {"names": "none found; give them with --legend"}),
         "confidence": str(raster.confidence_path) if raster.confidence_path else None,
         "made with": raster.tags.get("GEODINOSEG_MODEL"),
         "made from": raster.tags.get("GEODINOSEG_SCENE"),
@@ -146,7 +143,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
 
 def _units(units: BandUnits | None) -> dict[str, Any]:
     """Scale and offset of the bands, where there are any."""
-    if units is None or not units.are_told:
+    if units is None or not units.has_tags:
         return {}
     return {"scale": list(units.scales), "offset": list(units.offsets)}
 

@@ -1,73 +1,39 @@
-"""Options that several commands share, in rio's dialect."""
+"""Options and parameter types that several commands share, named as in rasterio's rio."""
 
 from __future__ import annotations
 
-import math
 import re
-import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+from typing_extensions import override
 
 from geodinoseg.cli.console import remember_json
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
-_ENDLESS_BYTES = 1 << 63
+_SIZE_LIMIT = 1 << 63
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
-
-overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Replace outputs that are there already."
-)
-
-json_option = click.option(
-    "--json",
-    "json_",
-    is_flag=True,
-    callback=remember_json,
-    help="Print progress and result as one JSON event a line.",
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class_field_option = click.option(
-    "--class-field", help="Column with the class. [default: class, class_id, class_name or label]"
-)
+class Number(click.ParamType[float]):
+    """A number whose range is checked by click, but not appended to its help text."""
 
-unlabelled_option = click.option(
-    "--unlabelled",
-    type=click.Choice(["ignore", "background"]),
-    default="ignore",
-    show_default=True,
-    help="What pixels under no polygon are.",
-)
+    def __init__(self, allowed: click.IntRange | click.FloatRange, name: str = "N") -> None:
+        self._allowed = allowed
+        self.name = name
 
-extent_option = click.option(
-    "--extent",
-    metavar="FILE",
-    help="Polygons within which labelling is complete, such as checked.gpkg: there all that has no "
-    "label is background, outside it is unknown.",
-)
-
-legend_option = click.option(
-    "--legend",
-    "legend_file",
-    metavar="FILE",
-    help="Names and colours of the classes: CSV with id, name, color, such as legend.csv; JSON, "
-    "QGIS .qml, or lines such as 'water #4477aa'. [default: the layer's own QGIS style]",
-)
-
-ignore_class_option = click.option(
-    "--ignore-class", multiple=True, help="A class of the labels to leave out; may be repeated."
-)
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = self._allowed.convert(value, param, ctx)
+        return number
 
 
-allow_external_option = click.option(
-    "--allow-external",
-    is_flag=True,
-    help="Let files that you trust fetch addresses or read other files.",
-)
-
-class_raster_argument = click.argument("class_raster", type=click.Path(path_type=str))
-"""A file, or any path that GDAL reads; an address is no `pathlib.Path`."""
+COUNT = Number(click.IntRange(min=1))
+SEED = Number(click.IntRange(min=0))
 
 
 class Bands(click.ParamType[tuple[int, ...]]):
@@ -75,10 +41,10 @@ class Bands(click.ParamType[tuple[int, ...]]):
 
     name = "1,2,..."
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """The numbers; refuses what is none."""
         if isinstance(value, tuple):
             return value
         try:
@@ -95,8 +61,8 @@ class MemorySize(click.ParamType[int]):
 
     name = "SIZE"
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The bytes; refuses what is no size."""
         if isinstance(value, int):
             return value
         found = _SIZE.fullmatch(str(value).strip())
@@ -106,65 +72,38 @@ class MemorySize(click.ParamType[int]):
         base = 1024 if binary else 1000
         power = " KMGT".index(prefix.upper()) if prefix else 0
         size = float(number) * int(base**power)
-        if not 1 <= size < _ENDLESS_BYTES:
-            self.fail(f"{value!r} is no size that memory can have", param, ctx)
+        if not 1 <= size < _SIZE_LIMIT:
+            self.fail(f"{value!r} is not a possible size of memory", param, ctx)
         return round(size)
 
 
-class Length(click.FloatRange):
-    """A length above 0; neither infinite nor NaN, which click's own range lets pass."""
+class Length(click.ParamType[float]):
+    """A length in metres, finite and above 0."""
 
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True, max=sys.float_info.max)
+    name = "metres"
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The length; refuses what is none."""
-        length: float = super().convert(value, param, ctx)
-        if math.isnan(length):
-            self.fail(f"{value!r} is no length", param, ctx)
+        try:
+            length = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of metres such as 0.25", param, ctx)
+        if not 0 < length < float("inf"):
+            self.fail(f"{value!r} is not a length above 0", param, ctx)
         return length
 
 
-class DeviceName(click.ParamType[str]):
-    """auto, cpu, cuda or cuda:N; whether it is there is asked of PyTorch, which loads slowly."""
-
-    name = "TEXT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name; refuses what is none."""
-        if _DEVICE.fullmatch(str(value)) is None:
-            self.fail(f"device {value!r}: give auto, cpu, cuda or cuda:N.", param, ctx)
-        return str(value)
-
-
-device_option = click.option(
-    "--device",
-    type=DeviceName(),
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda or cuda:N.",
-)
-
-
-bands_option = click.option(
-    "-b", "--bands", type=Bands(), help="Bands to read, from 1, such as 4,3,2. [default: all]"
-)
-
-
-nodata_option = click.option("--nodata", type=float, help="Nodata value. [default: the scene's]")
-
-
 class Distance(click.ParamType[tuple[str, float]]):
-    """A number of pixels such as 1.5, or of metres such as 2m."""
+    """A distance in pixels such as 1.5, or in metres such as 2m, as (unit, number)."""
 
     name = "px|m"
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, float]:
-        """The unit, px or m, and the number."""
         if isinstance(value, tuple):
             return value
         text = str(value).strip()
@@ -172,7 +111,103 @@ class Distance(click.ParamType[tuple[str, float]]):
         try:
             number = float(text.removesuffix(unit))
         except ValueError:
-            self.fail(f"{value!r} is no distance such as 1.5 (pixels) or 2m", param, ctx)
+            self.fail(f"{value!r} is not a distance such as 1.5 (pixels) or 2m", param, ctx)
         if not 0 <= number < float("inf"):
-            self.fail(f"{value!r} is no distance of 0 or more", param, ctx)
+            self.fail(f"{value!r} is not a distance of 0 or more", param, ctx)
         return unit or "px", number
+
+
+class DeviceName(click.ParamType[str]):
+    """auto, cpu, cuda or cuda:N; not looked up here, since PyTorch takes seconds to load."""
+
+    name = "device"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if _DEVICE.fullmatch(str(value)) is None:
+            self.fail(f"device {value!r}: give auto, cpu, cuda or cuda:N.", param, ctx)
+        return str(value)
+
+
+def bands_option(default: str) -> Callable[[_Command], _Command]:
+    """The option --bands; its help names what is read by default."""
+    return click.option(
+        "-b",
+        "--bands",
+        type=Bands(),
+        help=f"Bands to read, numbered from 1, such as 4,3,2. [default: {default}]",
+    )
+
+
+nodata_option = click.option(
+    "--nodata", type=float, metavar="VALUE", help="Nodata value of the scene. [default: its own]"
+)
+class_raster_argument = click.argument("class_raster", type=click.Path(path_type=str))
+"""A file, or any path that GDAL reads; a `pathlib.Path` cannot hold an address."""
+
+class_field_option = click.option(
+    "--class-field",
+    metavar="COLUMN",
+    help="Column with the class. [default: class, class_id, class_name or label]",
+)
+unlabelled_option = click.option(
+    "--unlabelled",
+    type=click.Choice(["ignore", "background"]),
+    default="ignore",
+    show_default=True,
+    help="Meaning of pixels outside all polygons: unknown (ignore) or the class background.",
+)
+extent_option = click.option(
+    "--extent",
+    metavar="FILE",
+    help="Polygons within which labelling is complete, such as checked.gpkg: inside, pixels "
+    "without a label are background; outside, they are unknown.",
+)
+legend_option = click.option(
+    "--legend",
+    "legend_file",
+    metavar="FILE",
+    help="Names and colours of the classes: CSV with id, name, color, such as legend.csv; JSON; "
+    "QGIS .qml; or lines such as 'water #4477aa'. [default: the QGIS style of the labels]",
+)
+map_legend_option = click.option(
+    "--legend",
+    "legend_file",
+    metavar="FILE",
+    help="Names and colours of the ids of CLASS_RASTER: CSV with id, name, color; JSON, QGIS .qml, "
+    "or lines such as '3 water #4477aa'. [default: those in the raster and beside it]",
+)
+
+all_touched_option = click.option(
+    "--all-touched",
+    is_flag=True,
+    help="Label every pixel that a polygon touches, not only those whose centre it covers.",
+)
+
+ignore_class_option = click.option(
+    "--ignore-class",
+    metavar="NAME",
+    multiple=True,
+    help="Class of the labels to leave out; may be repeated.",
+)
+device_option = click.option(
+    "--device",
+    type=DeviceName(),
+    default="auto",
+    show_default=True,
+    help="Device of the network: auto, cpu, cuda or cuda:N.",
+)
+allow_external_option = click.option(
+    "--allow-external",
+    is_flag=True,
+    help="Allow input files to access network addresses and read other files; only for files that "
+    "you trust.",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+json_option = click.option(
+    "--json",
+    "json_",
+    is_flag=True,
+    callback=remember_json,
+    help="Print progress and results as JSON, one event per line.",
+)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from geodinoseg.cli.console import report_done
+from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
@@ -21,10 +22,11 @@ _FILE = click.Path(path_type=Path)
 @click.command()
 @click.argument("scene")
 @class_raster_argument
-@click.option("-o", "--output", required=True, type=_FILE, help="PNG to write.")
-@click.option("--title", help="Line above the picture. [default: name of CLASS_RASTER]")
+@click.option("-o", "--output", required=True, type=_FILE, help="PNG file to write.")
+@click.option("--title", help="Title above the picture. [default: the name of CLASS_RASTER]")
 @click.option("--caption", help="Text below the picture, such as the imagery's attribution.")
-@bands_option
+@bands_option("red, green and blue, or the first bands")
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
@@ -36,28 +38,31 @@ def picture(
     title: str | None,
     caption: str | None,
     bands: tuple[int, ...] | None,
+    legend_file: str | None,
     allow_external: bool,
     overwrite: bool,
     json_: bool,
 ) -> None:
-    """Draw SCENE and its CLASS_RASTER side by side, with a legend and the areas.
+    """Draw SCENE and its CLASS_RASTER side by side, with a legend and the area of each class.
 
     \b
     Example:
       geodinoseg picture ortho.tif landcover.tif -o landcover.png --caption "Imagery: CC BY 4.0"
-    """  # noqa: D301 (a raw string would hide click's mark, which keeps these lines apart)
+    """  # noqa: D301 (click's own mark: keep these lines)
     from geodinoseg.plots.map_figure import plot_map
     from geodinoseg.rasters.class_raster import open_class_raster
     from geodinoseg.rasters.scene import open_scene
     from geodinoseg.redaction import redact_path
 
-    path = plot_map(
-        open_scene(scene, bands=bands, allow_external=allow_external),
-        open_class_raster(class_raster, allow_external=allow_external),
-        output,
-        bands=bands,
-        title=title,
-        caption=caption,
-        overwrite=overwrite,
-    )
+    with progress_bar("drawing", json=json_) as progress:
+        path = plot_map(
+            open_scene(scene, bands=bands, allow_external=allow_external),
+            open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file),
+            output,
+            bands=bands,
+            title=title,
+            caption=caption,
+            overwrite=overwrite,
+            progress=progress,
+        )
     report_done(json_, [path], [f"{path}: {redact_path(scene)} beside {redact_path(class_raster)}"])

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+from typing_extensions import override
 
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     Distance,
+    Number,
     allow_external_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
 _FILE = click.Path(path_type=Path)
-_AREA = click.FloatRange(min=0)
+_AREA = Number(click.FloatRange(min=0), "m2")
 
 
 class _Classes(click.ParamType[tuple[int | str, ...]]):
@@ -25,15 +28,15 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
 
     name = "id|name,..."
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int | str, ...]:
-        """Ids as numbers, names as they are."""
         if isinstance(value, tuple):
             return value
         parts = [part.strip() for part in str(value).split(",")]
         if not all(parts):
-            self.fail(f"{value!r} has an empty place between commas", param, ctx)
+            self.fail(f"{value!r} has an empty entry between commas", param, ctx)
         return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
@@ -50,38 +53,39 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
     "--min-area",
     type=_AREA,
     default=0.0,
-    metavar="M2",
-    help="Give polygons below this area to the neighbour with the longest border.",
+    help="Merge polygons below this area (square metres) into the neighbour with the longest "
+    "shared border.",
 )
 @click.option(
     "--keep-class",
     type=_Classes(),
     multiple=True,
-    help="A class whose polygons stay however small; may be repeated.",
+    help="Class whose polygons are kept however small; may be repeated.",
 )
 @click.option(
     "--fill-holes",
     type=_AREA,
     default=0.0,
-    metavar="M2",
-    help="Fill holes of nodata below this area.",
+    help="Fill nodata holes below this area (square metres).",
 )
 @click.option(
     "--simplify",
     type=Distance(),
     default="0",
-    help="Let outlines move by so many pixels (1.5) or metres (2m); borders stay shared.",
+    help="Simplify outlines by at most this many pixels (1.5) or metres (2m); shared borders stay "
+    "shared.",
 )
-@click.option("--classes", type=_Classes(), help="Make polygons of these only. [default: all]")
-@click.option("--dissolve", is_flag=True, help="Make one multipolygon a class.")
+@click.option("--classes", type=_Classes(), help="Convert only these classes. [default: all]")
+@click.option("--dissolve", is_flag=True, help="Write one multipolygon per class.")
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
 def polygonize(**options: Any) -> None:
-    """Turn CLASS_RASTER into polygons that share their borders.
+    """Convert CLASS_RASTER to polygons that share their borders.
 
-    The raster is read once, in bands, so that its size does not matter. QGIS opens the polygons
-    named and coloured.
+    The raster is read once, some rows at a time, so it can be of any size. QGIS shows the polygons
+    with the names and colours of the classes.
 
     \b
     Examples:
@@ -97,7 +101,11 @@ def polygonize(**options: Any) -> None:
     unit, tolerance = options["simplify"]
     with progress_bar("tracing", json=options["json_"]) as progress:
         write_polygons(
-            open_class_raster(source, allow_external=options["allow_external"]),
+            open_class_raster(
+                source,
+                allow_external=options["allow_external"],
+                legend_file=options["legend_file"],
+            ),
             output,
             min_area_m2=options["min_area"],
             simplify_px=tolerance if unit == "px" else 0.0,

@@ -117,7 +117,7 @@ def _write_unbuffered(line: str) -> None:
         os.write(2, f"{line}\n".encode(errors="replace"))
 
 
-def say(line: str, *, err: bool = False) -> None:
+def echo(line: str, *, err: bool = False) -> None:
     """Print a line; a closed stream or a full disk does not make the command fail."""
     try:
         click.echo(line, err=err)
@@ -141,7 +141,7 @@ def exit_on_write_errors() -> Iterator[None]:
         _discard_output(sys.stdout)
         if error.errno == errno.EPIPE:
             sys.exit(0)
-        say(f"Error: standard output: cannot be written ({error.strerror}).", err=True)
+        echo(f"Error: standard output: cannot be written ({error.strerror}).", err=True)
         sys.exit(1)
 
 

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from typing_extensions import override
 
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
+    COUNT,
+    SEED,
+    Number,
     allow_external_option,
     class_raster_argument,
     json_option,
+    map_legend_option,
     overwrite_option,
 )
 
@@ -19,24 +24,24 @@ _FILE = click.Path(path_type=Path)
 
 
 class _Accuracy(click.ParamType[tuple[str, float]]):
-    """An accuracy such as 0.8, or that of a class such as water=0.95."""
+    """An accuracy such as 0.8, or of one class such as water=0.95, as (class or "", accuracy)."""
 
-    name = "[class=]share"
+    name = "[class=]fraction"
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, float]:
-        """The class, empty for all, and the share."""
         if isinstance(value, tuple):
             return value
         name, _, number = str(value).rpartition("=")
         try:
-            share = float(number)
+            accuracy = float(number)
         except ValueError:
-            self.fail(f"{value!r} is no accuracy such as 0.8 or water=0.95", param, ctx)
-        if not 0 <= share <= 1:
-            self.fail(f"{number} is no share of 0 to 1", param, ctx)
-        return name, share
+            self.fail(f"{value!r} is not an accuracy such as 0.8 or water=0.95", param, ctx)
+        if not 0 <= accuracy <= 1:
+            self.fail(f"{number} is not a fraction from 0 to 1", param, ctx)
+        return name, accuracy
 
 
 @click.command()
@@ -44,51 +49,53 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
 @click.option("-o", "--output", required=True, type=_FILE, help="GeoPackage (.gpkg) to write.")
 @click.option(
     "--points",
-    type=click.IntRange(min=1),
-    help="Points in all. [default: as many as --standard-error needs]",
+    type=COUNT,
+    help="Total number of points. [default: as many as --standard-error requires]",
 )
 @click.option(
     "--standard-error",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(click.FloatRange(0, 1, min_open=True, max_open=True), "fraction"),
     default=0.02,
     show_default=True,
-    help="Wanted standard error of overall accuracy.",
+    help="Target standard error of overall accuracy, between 0 and 1.",
 )
 @click.option(
     "--expected-accuracy",
     type=_Accuracy(),
     multiple=True,
-    help="User's accuracy as you guess it, of all classes (0.8) or of one (water=0.95); may be "
-    "repeated. [default: 0.8]",
+    help="Expected user's accuracy of all classes (0.8) or of one (water=0.95); may be repeated. "
+    "[default: 0.8]",
 )
 @click.option(
     "--allocation",
     type=click.Choice(["balanced", "proportional", "equal"]),
     default="balanced",
     show_default=True,
-    help="How classes share the points: by area with a least number, by area, or alike.",
+    help="How points are divided among classes: by area with a minimum (balanced), by area "
+    "(proportional), or equally (equal).",
 )
 @click.option(
     "--min-per-class",
-    type=click.IntRange(min=2),
+    type=Number(click.IntRange(min=2)),
     default=50,
     show_default=True,
-    help="Points of a class at least, in the balanced allocation.",
+    help="Minimum number of points per class in the balanced allocation.",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
-    help="Of the random numbers; the same seed draws the same points.",
+    help="Random seed; the same seed draws the same points.",
 )
+@map_legend_option
 @allow_external_option
 @overwrite_option
 @json_option
 def sample(class_raster: str, **options: Any) -> None:
-    """Draw random points from each class of CLASS_RASTER, to say by eye what is there.
+    """Draw random points from each class of CLASS_RASTER for visual interpretation.
 
-    Open the file in QGIS, fill in the column reference at each point, and give it to
+    Open the file in QGIS, fill in the column reference of each point, and pass the file to
     geodinoseg evaluate --sample.
 
     \b
@@ -102,7 +109,11 @@ def sample(class_raster: str, **options: Any) -> None:
     expected = dict(options["expected_accuracy"])
     with progress_bar("drawing", json=options["json_"]) as progress:
         design = draw_sample(
-            open_class_raster(class_raster, allow_external=options["allow_external"]),
+            open_class_raster(
+                class_raster,
+                allow_external=options["allow_external"],
+                legend_file=options["legend_file"],
+            ),
             options["output"],
             options=SampleOptions(
                 points=options["points"],
@@ -117,4 +128,4 @@ def sample(class_raster: str, **options: Any) -> None:
             progress=progress,
         )
     lines = [design.table(), f"{design.path}: {design.points:,} points to fill in"]
-    report_done(options["json_"], [design.path], lines)
+    report_done(options["json_"], [design.path], lines, result=design.to_json())

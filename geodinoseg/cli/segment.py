@@ -10,8 +10,10 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
 from geodinoseg.cli.options import (
+    COUNT,
     Length,
     MemorySize,
+    Number,
     allow_external_option,
     bands_option,
     device_option,
@@ -19,15 +21,17 @@ from geodinoseg.cli.options import (
     nodata_option,
     overwrite_option,
 )
-from geodinoseg.cli.segment_many import check_only_one, many_scenes_options, segment_many
+from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
 
 _FILE = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("scenes", metavar="SCENE...", nargs=-1)
-@click.option("--model", required=True, type=_FILE, help="Model folder, as `train` writes it.")
-@click.option("-o", "--output", type=_FILE, help="Class raster to write, .tif.")
+@click.option(
+    "--model", required=True, type=_FILE, help="Model folder written by geodinoseg train."
+)
+@click.option("-o", "--output", type=_FILE, help="Class raster to write (.tif).")
 @click.option(
     "--polygons",
     type=_FILE,
@@ -35,68 +39,77 @@ _FILE = click.Path(path_type=Path)
     help="Also write polygons: .gpkg, .shp, .fgb, .geojson or .parquet; may be repeated.",
 )
 @click.option(
-    "--confidence", type=_FILE, help="Also write the probability of the predicted class, percent."
+    "--confidence",
+    type=_FILE,
+    help="Also write a confidence raster: the probability of the predicted class, in percent.",
 )
-@click.option("--probabilities", type=_FILE, help="Also write one band of probability a class.")
-@bands_option
+@click.option(
+    "--probabilities",
+    type=_FILE,
+    help="Also write the probability of each class, one band per class.",
+)
+@bands_option("those of the model")
 @nodata_option
-@click.option("--tile", type=click.IntRange(min=1), help="Side of a tile, px. [default: model's]")
 @click.option(
-    "--overlap", type=click.IntRange(min=0), help="Overlap of tiles, px. [default: a quarter]"
+    "--tile",
+    type=Number(click.IntRange(min=1), "px"),
+    help="Side of a tile, in pixels of the scene. [default: the model's]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Tiles at once. [default: 4; 16 on a GPU]"
+    "--overlap",
+    type=Number(click.IntRange(min=0), "px"),
+    help="Overlap of adjacent tiles, in pixels. [default: a quarter of a tile]",
 )
+@click.option("--batch-size", type=COUNT, help="Tiles per batch. [default: 4; up to 16 on a GPU]")
 @click.option(
     "--max-memory",
     type=MemorySize(),
     default="1GiB",
     show_default=True,
-    help="Memory to read, blend and write in, beside the network and the libraries.",
+    help="Memory to read, blend and write in, such as 2GB, in addition to the network and the "
+    "libraries.",
 )
 @click.option(
     "--resolution",
     type=Length(),
-    help="Ground resolution of the scene, m per px. [default: what its CRS says]",
+    help="Ground resolution of the scene, in metres per pixel. [default: from its CRS]",
 )
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
     show_default=True,
-    help="In which the network computes; auto is float32 on a CPU.",
+    help="Precision of the network; auto is float32 on a CPU.",
 )
 @device_option
 @allow_external_option
-@click.option(
-    "--dry-run", is_flag=True, help="Print what would be done and how long it would take, and stop."
-)
+@click.option("--dry-run", is_flag=True, help="Print the plan and the estimated time, and stop.")
 @overwrite_option
 @click.option(
     "--no-resume",
     is_flag=True,
-    help="Start over, where an interrupted run left finished parts beside the output.",
+    help="Start over instead of reusing the finished parts of an interrupted run.",
 )
 @click.option(
     "--parts",
-    metavar="PLACE",
-    help="Folder, or address such as s3://bucket/runs, for the parts of a run until its map is "
-    "whole. [default: beside the output]",
+    metavar="FOLDER|ADDRESS",
+    help="Folder, or address such as s3://bucket/runs, for finished parts until the map is "
+    "complete. [default: beside the output]",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
-    help="Processes of this machine to compute with, one a GPU where there are several.",
+    type=COUNT,
+    help="Compute in N processes on this machine; with several GPUs, each uses one.",
 )
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="A Dask scheduler whose workers compute, such as tcp://node1:8786.",
+    help="Compute with the workers of a Dask scheduler, such as tcp://node1:8786.",
 )
 @many_scenes_options
 @json_option
 def segment(scenes: tuple[str, ...], **options: Any) -> None:
-    """Segment SCENE with a model into a class raster on the scene's own grid.
+    """Segment SCENE with a model into a class raster on the grid of the scene.
 
     \b
     Examples:
@@ -108,19 +121,20 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
       geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
-    Run the same command again to resume an interrupted run: finished parts lie beside the output,
-    in <output>.parts, until the map is whole.
+    Run the same command again to resume an interrupted run: finished parts are kept beside the
+    output, in <output>.parts, until the map is complete.
 
     With --output-dir, SCENE is one or more files, folders, quoted patterns, @lists of them or STAC
-    items; each gets a map of its own, and the names of outputs are templates: {stem} stands for the
-    scene's name. A journal in the folder lists what is done: the same command again does the rest.
+    items. Each scene gets its own map, and the names of outputs are templates, in which {stem} is
+    the name of the scene. A journal in the folder records finished scenes: run the same command
+    again to process the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
     if options["workers"] and options["scheduler"]:
         raise click.UsageError("--workers and --scheduler: give one of them.")
     if options["output_dir"]:
         segment_many(scenes, options, settings=_settings, workers=_workers)
         return
-    check_only_one(scenes, options)
+    check_single_scene(scenes, options)
     _segment_one(scenes[0], options)
 
 
@@ -128,7 +142,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
     import geodinoseg as gds
 
     source = gds.open_scene(scene, allow_external=options["allow_external"])
-    asked = {
+    arguments = {
         "confidence": options["confidence"] or False,
         "probabilities": options["probabilities"] or False,
         "polygons": options["polygons"],
@@ -138,7 +152,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         "parts": options["parts"],
     }
     if options["dry_run"]:
-        plan = gds.plan_segmentation(source, options["model"], options["output"], **asked)
+        plan = gds.plan_segmentation(source, options["model"], options["output"], **arguments)
         report_plan(plan, json_=options["json_"])
         return
     with progress_bar("segmenting", json=options["json_"]) as progress:
@@ -146,18 +160,18 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
             source,
             options["model"],
             options["output"],
-            **asked,
+            **arguments,
             resume=not options["no_resume"],
             workers=_workers(options),
             progress=progress,
         )
     outputs = [options["output"], options["confidence"], options["probabilities"]]
     outputs = [*filter(None, outputs), *options["polygons"]]
-    report_done(options["json_"], outputs, _lines(raster, outputs))
+    report_done(options["json_"], outputs, _summary(raster, outputs))
 
 
 def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
-    """Who computes; this process where nothing is given. They start after all checks."""
+    """The workers requested, which start after all checks; None for this process."""
     if options["workers"]:
         from geodinoseg.cluster.local import local_workers
 
@@ -184,9 +198,9 @@ def _settings(options: dict[str, Any]) -> Any:
     )
 
 
-def _lines(raster: Any, outputs: list[Path]) -> list[str]:
+def _summary(raster: Any, outputs: list[Path]) -> list[str]:
     first = (
         f"{raster.path}: {raster.width} x {raster.height} px, {len(raster.legend)} classes "
         f"({', '.join(raster.legend.names)})"
     )
-    return [first, *(str(path) for path in outputs[1:]), "Open them in QGIS: drag them there."]
+    return [first, *(str(path) for path in outputs[1:]), "Drag the files into QGIS to view them."]

@@ -11,54 +11,57 @@ import click
 
 from geodinoseg.cli.console import (
     progress_bar,
+    report_failed_plan,
     report_plan,
     report_scene,
     report_summary,
     report_totals,
-    report_unfit,
 )
 from geodinoseg.errors import GeodinosegError
 
-_OF_MANY = ("name_template", "scene_list", "asset")
+_OUTPUT_DIR_OPTIONS = ("name_template", "scene_list", "asset")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def many_scenes_options(command: _Command) -> _Command:
-    """The options that belong to `--output-dir`, and itself."""
+    """Add `--output-dir` and the options that require it."""
     options = (
         click.option(
             "--output-dir",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Folder for the maps of many scenes, and the journal of them.",
+            help="Folder for the maps of many scenes and for their journal.",
         ),
         click.option(
             "--name-template",
             metavar="NAME",
-            help="Names of the maps, with {stem} and {parent} of the scene. [default: {stem}.tif]",
+            help="Template of the names of maps, with {stem} and {parent} of the scene. "
+            "[default: {stem}.tif]",
         ),
         click.option(
             "--scene-list",
             type=click.Path(path_type=Path),
-            help="A text file that names scenes, one a line.",
+            help="Text file that lists scenes, one per line.",
         ),
-        click.option("--asset", help="Of STAC items, which of their rasters: its name."),
+        click.option("--asset", metavar="NAME", help="Name of the asset to use of STAC items."),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def check_only_one(scenes: Sequence[str], options: dict[str, Any]) -> None:
-    """Say what is wrong with a call that has no `--output-dir`."""
+def check_single_scene(scenes: Sequence[str], options: dict[str, Any]) -> None:
+    """Refuse arguments that are invalid without `--output-dir`."""
     if not options["output"]:
-        raise click.UsageError("Missing option '-o' / '--output', or '--output-dir' for many.")
-    given = [f"--{name.replace('_', '-')}" for name in _OF_MANY if options[name]]
+        raise click.UsageError(
+            "Missing option '-o' / '--output', or '--output-dir' for many scenes."
+        )
+    given = [f"--{name.replace('_', '-')}" for name in _OUTPUT_DIR_OPTIONS if options[name]]
     if given:
-        raise click.UsageError(f"{given[0]}: belongs to --output-dir.")
+        raise click.UsageError(f"{given[0]}: requires --output-dir.")
     if not scenes:
         raise click.UsageError("Missing argument 'SCENE'.")
     if len(scenes) > 1:
-        raise click.UsageError(f"{len(scenes)} scenes make as many maps: give --output-dir.")
+        raise click.UsageError(f"-o takes one scene, not {len(scenes)}: give --output-dir.")
 
 
 def segment_many(
@@ -71,17 +74,17 @@ def segment_many(
     """Run the command for many scenes.
 
     Args:
-        scenes: as they were named.
-        options: of the command.
-        settings: makes `SegmentationSettings` of the options.
-        workers: makes workers of the options.
+        scenes: the arguments of the command.
+        options: the options of the command.
+        settings: makes `SegmentationSettings` from the options.
+        workers: makes the workers from the options.
     """
     if options["output"]:
         raise click.UsageError("-o and --output-dir: give one of them.")
     import geodinoseg as gds
 
     listed = gds.find_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
-    asked = {
+    arguments = {
         "names": _names(options),
         "settings": settings(options),
         "device": options["device"],
@@ -91,14 +94,14 @@ def segment_many(
     if options["dry_run"]:
         from geodinoseg.batch.segment_scenes import plan_scenes
 
-        _report_plans(plan_scenes(listed, model, folder, **asked), json_=json_)
+        _report_plans(plan_scenes(listed, model, folder, **arguments), json_=json_)
         return
     with progress_bar("segmenting", json=json_) as progress:
         results = gds.segment_scenes(
             listed,
             model,
             folder,
-            **asked,
+            **arguments,
             overwrite=options["overwrite"],
             resume=not options["no_resume"],
             parts=options["parts"],
@@ -121,7 +124,7 @@ def _names(options: dict[str, Any]) -> Any:
 
 
 def _template(name: Path | str | None) -> Any:
-    """`.gpkg` alone is `{stem}.gpkg`, as `_confidence.tif` is `{stem}_confidence.tif`."""
+    """The template of a name; `.gpkg` is short for `{stem}.gpkg`, `_a.tif` for `{stem}_a.tif`."""
     if name is None:
         return None
     text = str(name)
@@ -132,7 +135,7 @@ def _report_plans(plans: Iterator[tuple[Any, Any]], *, json_: bool) -> None:
     seconds, output_bytes, planned, failed = 0.0, 0, 0, []
     for scene, plan in plans:
         if isinstance(plan, GeodinosegError):
-            report_unfit(scene.public_name, plan, json_=json_)
+            report_failed_plan(scene.public_name, plan, json_=json_)
             failed.append(scene.public_name)
             continue
         report_plan(plan, json_=json_)

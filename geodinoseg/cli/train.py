@@ -10,6 +10,10 @@ import click
 
 from geodinoseg.cli.console import progress_bar, report_done, report_facts
 from geodinoseg.cli.options import (
+    COUNT,
+    SEED,
+    Number,
+    all_touched_option,
     allow_external_option,
     bands_option,
     class_field_option,
@@ -27,7 +31,7 @@ from geodinoseg.training.settings import TrainingSettings
 _DEFAULTS = TrainingSettings()
 _FILE = click.Path(path_type=Path)
 _OF_NETWORK = ("size", "backbone", "channels", "n_features", "quantize")
-_RATE = click.FloatRange(min=0, min_open=True)
+_RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 
 
 @click.command()
@@ -35,84 +39,89 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @click.option(
     "--labels",
     multiple=True,
-    help="Polygons with a class column, or a label raster; once for all scenes, or once for each. "
-    "Or one file per class: NAME=FILE each, or a folder of them. Not needed if SCENE is a folder "
-    "of image chips and label chips.",
+    metavar="[NAME=]FILE",
+    help="Polygons with a class column, or a label raster; once for all scenes, or once per scene. "
+    "Or one file per class, as NAME=FILE, repeated, or a folder of them. Not needed if SCENE is a "
+    "folder of image chips and label chips.",
 )
 @click.option("-o", "--output", required=True, type=_FILE, help="Model folder to write.")
 @class_field_option
 @unlabelled_option
 @extent_option
 @ignore_class_option
+@all_touched_option
 @legend_option
-@bands_option
+@bands_option("all except alpha")
 @nodata_option
 @click.option(
     "--size",
     type=click.Choice(["small", "base", "large"]),
-    help="Published DINOv2 backbone. [default: base]",
+    help="Size of the DINOv2 backbone. [default: base]",
 )
-@click.option("--backbone", help="Backbone instead of --size: a name on the hub, or a folder.")
+@click.option(
+    "--backbone",
+    metavar="NAME|FOLDER",
+    help="Backbone to use instead of --size: a name on the hub, or a folder.",
+)
 @click.option(
     "--head",
     type=click.Choice(["linear", "cnn"]),
     help="Segmentation head; cnn gives finer edges and takes longer. [default: linear]",
 )
+@click.option("--channels", type=COUNT, help="Channels of the CNN head. [default: 512]")
 @click.option(
-    "--channels", type=click.IntRange(min=1), help="Channels of the CNN head. [default: 512]"
-)
-@click.option(
-    "--n-features", type=click.IntRange(min=1), help="Last layers that the head uses. [default: 1]"
+    "--n-features", type=COUNT, help="Number of last layers that the head uses. [default: 1]"
 )
 @click.option(
     "--quantize/--no-quantize",
     default=None,
-    help="Quantize the backbone to 4 bit. [default: if there is a GPU]",
+    help="Quantize the backbone to 4 bit. [default: only on a GPU]",
 )
 @click.option(
     "--stage",
     type=click.Choice(["head", "lora", "full"]),
     default=_DEFAULTS.stage,
     show_default=True,
-    help="What to train after the head: nothing, LoRA, or every weight. The better one is kept.",
+    help="What to train after the head: nothing (head), LoRA, or all weights (full). The better "
+    "model is kept.",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=_DEFAULTS.epochs,
     show_default=True,
-    help="Epochs of each stage; each ends with a validation.",
+    help="Epochs per stage; each ends with a validation.",
 )
 @click.option(
     "--head-epochs",
-    type=click.IntRange(min=0),
+    type=Number(click.IntRange(min=0)),
     help="Epochs of stage one, the head; 0 for an untrained backbone. [default: --epochs]",
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Time limit, such as 30; fewer epochs are trained if it is short.",
+    type=Number(click.FloatRange(min=0, min_open=True), "minutes"),
+    help="Time limit, such as 30; a short limit allows fewer epochs.",
 )
 @click.option(
     "--steps-per-epoch",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=_DEFAULTS.steps_per_epoch,
     show_default=True,
     help="Batches per epoch.",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=_DEFAULTS.batch_size,
     show_default=True,
     help="Crops per batch.",
 )
 @click.option(
     "--accumulate",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=_DEFAULTS.accumulate,
     show_default=True,
-    help="Split batches of stage two into so many parts: less memory, the same update.",
+    help="Split batches of stage two into N parts: less memory, the same update.",
 )
 @click.option(
     "--gradient-checkpointing",
@@ -121,34 +130,34 @@ _RATE = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--cached-crops",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=_DEFAULTS.cached_crops,
     show_default=True,
-    help="Crops whose features stage one reuses.",
+    help="Number of crops whose features are cached and reused in stage one.",
 )
 @click.option(
     "--crop",
-    type=click.IntRange(min=14),
+    type=Number(click.IntRange(min=14), "px"),
     default=_DEFAULTS.crop_px,
     show_default=True,
-    help="Side of a training crop, px; a multiple of the backbone's patch size (14 or 16).",
+    help="Side of a training crop, in pixels; a multiple of the backbone's patch size (14 or 16).",
 )
 @click.option("--learning-rate", type=_RATE, help="Learning rate of the head. [default: 0.001]")
 @click.option(
     "--backbone-learning-rate",
     type=_RATE,
-    help="Learning rate of stage two. [default: 0.0005 for LoRA, 0.0001 for a whole backbone]",
+    help="Learning rate of stage two. [default: 0.0005 for LoRA, 0.0001 for all weights]",
 )
 @click.option(
     "--validation-share",
-    type=click.FloatRange(0, 0.5),
+    type=Number(click.FloatRange(0, 0.5), "fraction"),
     default=_DEFAULTS.validation_share,
     show_default=True,
-    help="Fraction of the labels kept for validation, in separate blocks.",
+    help="Fraction of the labels kept for validation, in separate blocks; 0 to 0.5.",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=_DEFAULTS.seed,
     show_default=True,
     help="Random seed; the same seed gives the same model.",
@@ -161,7 +170,7 @@ _RATE = click.FloatRange(min=0, min_open=True)
 @overwrite_option
 @json_option
 def train(**options: Any) -> None:
-    """Train a model on SCENE... with labels, and write its folder.
+    """Train a model on SCENE... with labels, and write it to a folder.
 
     \b
     Examples:
@@ -175,9 +184,11 @@ def train(**options: Any) -> None:
     from geodinoseg.labels.paths import is_folder
 
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
-        raise click.UsageError("Missing option '--labels'; a folder of chips alone needs none.")
+        raise click.UsageError(
+            "Missing option '--labels', which is optional only for folders of chips."
+        )
     labels, output = options["labels"] or None, options["output"]
-    scenes = [scene if is_folder(scene) else _opened(scene, options) for scene in options["scenes"]]
+    scenes = [scene if is_folder(scene) else _open(scene, options) for scene in options["scenes"]]
     arguments = {
         "label_options": _label_options(options),
         "settings": _settings(options),
@@ -201,10 +212,10 @@ def train(**options: Any) -> None:
             progress=progress,
             **arguments,
         )
-    report_done(options["json_"], [output], _lines(output, segmentor))
+    report_done(options["json_"], [output], _summary(output, segmentor))
 
 
-def _opened(scene: str, options: dict[str, Any]) -> Any:
+def _open(scene: str, options: dict[str, Any]) -> Any:
     import geodinoseg
 
     return geodinoseg.open_scene(
@@ -223,6 +234,7 @@ def _label_options(options: dict[str, Any]) -> Any:
         unlabelled=options["unlabelled"],
         ignore_classes=options["ignore_class"],
         extent=options["extent"],
+        all_touched=options["all_touched"],
         legend_file=options["legend_file"],
         allow_external=options["allow_external"],
     )
@@ -234,7 +246,7 @@ def _settings(options: dict[str, Any]) -> TrainingSettings:
 
 
 def _network(options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of the network that were given; what was not keeps its default."""
+    """The given arguments of the network; the others keep their defaults."""
     head = options["head"]
     network = {
         "linear_head": None if head is None else head == "linear",
@@ -243,7 +255,7 @@ def _network(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in network.items() if value is not None}
 
 
-def _lines(output: Path, segmentor: Any) -> list[str]:
+def _summary(output: Path, segmentor: Any) -> list[str]:
     names = ", ".join(segmentor.legend.names)
     scores = segmentor.scores
     lines = [f"{output}: a model of {len(segmentor.legend)} classes ({names})"]

@@ -91,11 +91,20 @@ class Accuracy:
         """Intersection over union, (classes,): n_ii / (n_i+ + n_+i - n_ii)."""
         return ratio(self._correct, self._either)
 
+    @cached_property
+    def in_reference(self) -> NDArray[np.bool_]:
+        """Which classes the reference holds, (classes,)."""
+        return np.asarray(self.matrix.sum(axis=1) > 0)
+
     @property
     def mean_iou(self) -> float:
-        """Mean of `iou` over the classes of the reference or the map; NaN without any."""
-        occurring = self.iou[np.isfinite(self.iou)]
-        return float(occurring.mean()) if len(occurring) else float("nan")
+        """Mean of `iou` over the classes that the reference holds; NaN without any.
+
+        A class on the map alone would add a 0 for a single stray pixel; the pixels that it takes
+        from others count against those.
+        """
+        scored = self.iou[self.in_reference]
+        return float(scored.mean()) if len(scored) else float("nan")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in order of the class index; None for NaN, which JSON lacks."""
@@ -112,6 +121,8 @@ class Accuracy:
 
     def table(self, legend: Legend, *, boundary_f_score: NDArray[np.float64] | None = None) -> str:
         """The measures as text for a terminal: one line per class, then overall and mean.
+
+        Classes that the reference does not hold, and which are in no mean, come last.
 
         Args:
             legend: names of the classes.
@@ -130,9 +141,26 @@ class Accuracy:
         lines = [("class", *columns, "pixels")] + [
             (name, *map(format_measure, values), f"{count:,}")
             for name, values, count in zip(legend.names, measures, pixels, strict=True)
+            if count
         ]
         overall, mean_iou = format_measure(self.overall), format_measure(self.mean_iou)
-        return f"{format_table(lines)}\noverall accuracy {overall}, mean IoU {mean_iou}"
+        text = f"{format_table(lines)}\noverall accuracy {overall}, mean IoU {mean_iou}"
+        others = self.not_in_reference(legend)
+        if others:
+            listed = ", ".join(
+                f"{name} ({count:,} px of the map)" for name, count in others.items()
+            )
+            text += f" of these {len(lines) - 1} classes\nnot in the labels: {listed}"
+        return text
+
+    def not_in_reference(self, legend: Legend) -> dict[str, int]:
+        """Names of the classes that the reference does not hold, and their pixels on the map."""
+        mapped = self.matrix.sum(axis=0).tolist()
+        return {
+            name: count
+            for name, count, is_in in zip(legend.names, mapped, self.in_reference, strict=True)
+            if not is_in
+        }
 
     @property
     def _correct(self) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError
 from geodinoseg.evaluation.accuracy import ratio
 from geodinoseg.geobox import GeoBox
+from geodinoseg.transformations import degrees_per_unit
 
 DEFAULT_TOLERANCE_PX = 3.0
 """Default distance within which two borders match."""
@@ -81,7 +82,7 @@ class BoundaryAgreement:
 
     @property
     def mean_f_score(self) -> float:
-        """Mean of the finite values of `f_score`; NaN without any."""
+        """Mean of `f_score` over the classes with a border in the reference; NaN without any."""
         scored = self.f_score[np.isfinite(self.f_score)]
         return float(scored.mean()) if len(scored) else math.nan
 
@@ -204,9 +205,11 @@ def pixel_step_m(geobox: GeoBox) -> NDArray[np.float64]:
     step = np.array([[transform.a, transform.b], [transform.d, transform.e]], dtype=np.float64)
     if not geobox.is_geographic:
         return step * (geobox.crs_unit_m / math.sqrt(geobox.areal_scale))
-    lon, lat = transform @ (geobox.width / 2, geobox.height / 2)
-    geod = pyproj.CRS.from_user_input(geobox.crs).get_geod() or pyproj.Geod(ellps="WGS84")
+    crs = pyproj.CRS.from_user_input(geobox.crs)
+    degrees = degrees_per_unit(crs)
+    lon, lat = np.array(transform @ (geobox.width / 2, geobox.height / 2)) * degrees
+    geod = crs.get_geod() or pyproj.Geod(ellps="WGS84")
     small = 1e-3
     east = geod.line_length([lon, lon + small], [lat, lat]) / small
     north = geod.line_length([lon, lon], [lat - small / 2, lat + small / 2]) / small
-    return np.asarray(step * np.array([[east], [north]]), dtype=np.float64)
+    return np.asarray(step * degrees * np.array([[east], [north]]), dtype=np.float64)

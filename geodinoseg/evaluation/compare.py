@@ -25,7 +25,7 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.labels import Labels
 from geodinoseg.legend import LARGEST_CLASS_ID
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.class_raster import ClassRaster, open_confidence
+from geodinoseg.rasters.class_raster import ClassRaster, confidence_reader, with_usable_confidence
 from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
@@ -104,13 +104,14 @@ def compare(
     Holds one window with its halo at a time; the result does not depend on the windows.
 
     Args:
-        raster: the map; the confidence raster that it names is evaluated too.
+        raster: the map; the confidence raster that it names is evaluated too, if it can be used.
         labels: on the map's grid, with the map's legend.
         reach: the tolerance of boundaries.
         regions: parts of the map that are also evaluated separately.
         progress: called with the fraction of the map compared.
         window_px: rows and columns of a window.
     """
+    raster = with_usable_confidence(raster)
     classes = len(raster.legend)
     whole = _Sums("all", classes)
     parts = [(region, _Sums(region.name, classes)) for region in regions]
@@ -153,9 +154,7 @@ def _compared(
     table = ClassIndexTable(raster)
     with ExitStack() as stack:
         reader = stack.enter_context(raster.reader())
-        confidence = None
-        if raster.confidence_path is not None:
-            confidence = stack.enter_context(open_confidence(raster))
+        confidence = stack.enter_context(confidence_reader(raster))
         for window in windows:
             halo = _with_halo(window, reach.halo_px, raster)
             core = _inside(window, halo)

@@ -19,25 +19,24 @@ from geodinoseg.evaluation.boundaries import (
 from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
 from geodinoseg.evaluation.regions import Region, read_regions
+from geodinoseg.evaluation.training_labels import warn_of_training_labels
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelsPath
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, no_progress
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, open_confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapEvaluation:
     """Accuracy of a map against labels. Made by `evaluate_map`."""
 
-    path: Path | str
-    """The class raster; text where it is an address."""
+    raster: ClassRaster
+    """The map."""
     labels: str
     """The labels it was compared with."""
-    legend: Legend
-    """Names and order of the classes in all measures."""
     tolerance: Tolerance
     """Of the boundaries."""
     whole: RegionEvaluation
@@ -46,8 +45,16 @@ class MapEvaluation:
     """Of the labelled pixels in each region."""
     agreement: Agreement
     """Where the map is correct, as a picture."""
-    allow_external: bool = False
-    """Whether the class raster may refer to other files; see `open_class_raster`."""
+
+    @property
+    def path(self) -> Path | str:
+        """The class raster; text where it is an address."""
+        return self.raster.path
+
+    @property
+    def legend(self) -> Legend:
+        """Names and order of the classes in all measures."""
+        return self.raster.legend
 
     @property
     def accuracy(self) -> Accuracy:
@@ -147,6 +154,7 @@ def evaluate_map(
     label_options = label_options or LabelOptions()
     raster = _open_map(class_raster, options)
     source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
+    warn_of_training_labels(raster, source.path)
     found = compare(
         raster,
         source,
@@ -160,14 +168,12 @@ def evaluate_map(
             f"of the same area."
         )
     return MapEvaluation(
-        path=raster.path,
+        raster=raster,
         labels=source.path,
-        legend=raster.legend,
         tolerance=options.tolerance,
         whole=found.whole,
         regions=found.regions,
         agreement=found.agreement,
-        allow_external=raster.source.trusted,
     )
 
 
@@ -178,7 +184,9 @@ def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) 
     check_class_count(raster)
     if options.confidence is None:
         return raster
-    return replace(raster, confidence_path=Path(options.confidence))
+    raster = replace(raster, confidence_path=Path(options.confidence))
+    with open_confidence(raster):  # one that was asked for is not left out
+        return raster
 
 
 def _open_regions(

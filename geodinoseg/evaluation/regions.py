@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.coverage import covers_center
 from geodinoseg.labels.features import valid_polygons
 from geodinoseg.labels.polygon_source import (
     PolygonSource,
@@ -21,6 +22,7 @@ from geodinoseg.labels.polygon_source import (
     to_pixel_space,
 )
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
+from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.windows import Window
 
 USUAL_FIELDS = ("region", "name", "id")
@@ -80,9 +82,27 @@ def read_regions(
             f"{path}: none of its {len(members)} regions reaches the map; give regions of the same "
             f"area."
         )
+    _warn_of_lost(path, areas, {r.name: members[r.name] for r in regions}, geobox)
     if len(regions) < len(members):
         _log.warning("%s: left out %d regions outside the map.", path, len(members) - len(regions))
     return regions
+
+
+def _warn_of_lost(
+    path: str, areas: NDArray[Any], members: Mapping[str, Sequence[int]], geobox: GeoBox
+) -> None:
+    """Warn of regions in which no pixel lies, and of further polygons over no pixel's centre."""
+    covers = {name: covers_center(areas[list(at)], geobox) for name, at in members.items()}
+    empty = [name for name, found in covers.items() if not found.any()]
+    lost = sum(int((~found).sum()) for found in covers.values())
+    if lost:
+        _log.warning(
+            "%s: %d of %d polygons cover no pixel's centre, so they measure nothing%s.",
+            path,
+            lost,
+            sum(map(len, covers.values())),
+            f"; without any pixel: {listed(empty)}" if empty else "",
+        )
 
 
 def _name_field(path: str, columns: Sequence[str], field: str | None) -> str:

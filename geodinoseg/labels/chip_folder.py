@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.legend_file import classes_of_json, read_text
-from geodinoseg.labels.styles import ClassStyle
+from geodinoseg.rasters.class_style import ClassStyle
+from geodinoseg.rasters.legend_file import classes_of_json, read_text
 
 _log = logging.getLogger(__name__)
 _IMAGES = ("images", "image", "img", "imgs")

@@ -18,12 +18,12 @@ from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.labels.chip_folder import ChipFolder
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
 from geodinoseg.labels.labels import Labels
-from geodinoseg.labels.legend_file import style_from_options
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.shared_legend import RawLabels, share_legend
-from geodinoseg.labels.styles import ClassStyle, style_of_legend
 from geodinoseg.legend import LARGEST_CLASS_ID
-from geodinoseg.rasters.dataset import holds_whole_numbers, open_dataset, unreadable
+from geodinoseg.rasters.class_reader import PixelType
+from geodinoseg.rasters.class_style import ClassStyle, style_of_legend
+from geodinoseg.rasters.dataset import open_dataset, unreadable
 from geodinoseg.rasters.legend_sources import find_legend
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.source import RasterSource
@@ -97,7 +97,9 @@ def open_chip_labels(
             raster of class numbers; or as in `open_labels`.
     """
     options.warn_of_class_field(chips.path, "label chips have no columns")
-    legend_style = style_from_options(options)
+    if options.all_touched:
+        _log.warning("%s: holds label chips; --all-touched is for polygons alone.", chips.path)
+    legend_style = options.legend_style()
     read = [
         _read_chip(
             label,
@@ -147,7 +149,7 @@ def _style_of_chips(chips: ChipFolder, class_ids: list[int], *, allow_external: 
         return chips.style
     path = chips.pairs[0][1]
     with open_dataset(RasterSource(path, allow_external)) as dataset:
-        return style_of_legend(find_legend(dataset, path, class_ids))
+        return style_of_legend(find_legend(dataset, path, class_ids).legend)
 
 
 def _raw_labels(
@@ -157,7 +159,11 @@ def _raw_labels(
     return RawLabels(
         path=path,
         geobox=scene.geobox,
-        classes=replace(classes, class_ids=np.array(ids, dtype=np.int64)),
+        classes=replace(
+            classes,
+            class_ids=np.array(ids, dtype=np.int64),
+            is_unknown=np.zeros(len(ids), dtype=np.bool_),
+        ),
         source_of=partial(ChipSource, chip=chip),
         styles=(style,),
     )
@@ -168,11 +174,11 @@ def _read_chip(path: str, scene: Scene, *, zero_is_unlabelled: bool, allow_exter
     try:
         with open_dataset(RasterSource(path, allow_external)) as dataset:
             _check_chip(path, dataset, scene)
-            nodata = dataset.nodata
-            pixels = _read_pixels(path, dataset)
+            pixel_type = PixelType.of(path, dataset)
+            pixels = _read_pixels(path, dataset, pixel_type)
     except SceneError as error:
         raise LabelError(str(error)) from error
-    values: set[int] = set(np.unique(pixels).tolist()) - {nodata}
+    values: set[int] = set(np.unique(pixels).tolist()) - {pixel_type.nodata}
     if zero_is_unlabelled:
         values.discard(0)
     wrong = [value for value in values if not 0 <= value <= LARGEST_CLASS_ID]
@@ -196,11 +202,6 @@ def _check_chip(path: str, dataset: rasterio.DatasetReader, scene: Scene) -> Non
             f"{path}: has {dataset.count} bands, but a label chip has one with class numbers; "
             f"convert colours to numbers first, for instance with rgb2pct."
         )
-    if not holds_whole_numbers(dataset):
-        raise LabelError(
-            f"{path}: holds {dataset.dtypes[0]} numbers, but class ids are whole numbers; if its "
-            f"values are whole, convert them with gdal_translate -ot UInt16."
-        )
     if (dataset.width, dataset.height) != (scene.width, scene.height):
         raise LabelError(
             f"{path}: has {dataset.width} x {dataset.height} px, its image {scene.path} "
@@ -209,10 +210,10 @@ def _check_chip(path: str, dataset: rasterio.DatasetReader, scene: Scene) -> Non
         )
 
 
-def _read_pixels(path: str, dataset: rasterio.DatasetReader) -> NDArray[Any]:
+def _read_pixels(path: str, dataset: rasterio.DatasetReader, pixel_type: PixelType) -> NDArray[Any]:
     window = Window(col_off=0, row_off=0, width=dataset.width, height=dataset.height)
     try:
         values: NDArray[Any] = dataset.read(1)
     except (RasterioError, OSError) as error:
         raise unreadable(RasterSource(path), window, error) from error
-    return values
+    return pixel_type.class_ids(path, window, values)

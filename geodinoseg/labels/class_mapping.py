@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, LegendError, one_line
-from geodinoseg.labels.classes import (
-    BACKGROUND,
-    IGNORE,
-    FeatureClasses,
-    default_name,
-    ids_of_names,
-)
-from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.labels.classes import IGNORE, FeatureClasses, ids_of_names
+from geodinoseg.legend import BACKGROUND, Legend, LegendClass, default_name, folded_name
 
 _FEWEST_CLASSES = 2
+_MOST_LISTED = 30
+_log = logging.getLogger(__name__)
 
 
 def shared_names(found: Sequence[tuple[str, FeatureClasses]]) -> dict[int, str]:
@@ -75,28 +73,58 @@ def add_background(path: str, names: Mapping[int, str], given: Mapping[int, str]
     return {**names, **added}
 
 
-def match_to_legend(path: str, classes: FeatureClasses, legend: Legend) -> NDArray[np.int64]:
+def match_to_legend(
+    path: str,
+    classes: FeatureClasses,
+    legend: Legend,
+    renames: Sequence[tuple[str, str]] = (),
+) -> NDArray[np.int64]:
     """Class ids of the features in a given legend; a class that it lacks is an error.
 
     Classes match by their name, and by their id too where the file gives one. A class that has a
-    number and no name matches by its number.
+    number and no name matches by its number. Names that differ by case or blanks alone match, with
+    a warning.
+
+    Args:
+        path: for messages.
+        classes: of the features.
+        legend: the classes to match.
+        renames: names or numbers of classes of the features, and the class of the legend, by name
+            or id, that each stands for.
 
     Returns:
         (features,), IGNORE where the class is unknown.
     """
     ids = {IGNORE: IGNORE}
+    others = _renamed(path, classes, legend, renames)
     for class_id, name in _occurring_names(classes).items():
         number = class_id if classes.is_numbered else None
-        matching = [entry.class_id for entry in legend if _matches(entry, number, name)]
-        if not matching:
-            known = ", ".join(f"{entry.class_id} {entry.name}" for entry in legend)
+        found = others.get(class_id) or _matching(path, legend, number, name)
+        if found is None:
             what = f"{class_id} ({name})" if classes.is_numbered else repr(name)
             raise LabelError(
-                f"{path}: class {what} is not one of those in use ({known}); correct its name or "
-                f"number, or leave it out with --ignore-class."
+                f"{path}: class {what} is not a class of the map, whose classes are "
+                f"{_listed(legend)}; say which of them it is with --rename "
+                f"{shlex.quote(name)}=CLASS, or leave it out with --ignore-class."
             )
-        ids[class_id] = matching[0]
+        ids[class_id] = found.class_id
     return np.array([ids[class_id] for class_id in classes.class_ids.tolist()], dtype=np.int64)
+
+
+def warn_of_similar_names(path: str, names: Iterable[str]) -> None:
+    """Log names of classes that differ by case or blanks alone."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(folded_name(name), []).append(name)
+    for found in alike.values():
+        if len(found) > 1:
+            _log.warning(
+                "%s: the classes %s differ by case or blanks alone; they are taken as %d classes. "
+                "Give them one name if they are one.",
+                path,
+                " and ".join(map(repr, sorted(found))),
+                len(found),
+            )
 
 
 def background_index(path: str, legend: Legend) -> int:
@@ -130,11 +158,56 @@ def _shared_by_name(files: Sequence[Mapping[int, str]]) -> dict[int, str]:
     return {class_id: name for name, class_id in ids_of_names(names).items()}
 
 
-def _matches(entry: LegendClass, class_id: int | None, name: str) -> bool:
+def _matching(path: str, legend: Legend, class_id: int | None, name: str) -> LegendClass | None:
+    """The class of a legend with a name (and an id, where there is one); None without such."""
+    exact = [entry for entry in legend if _matches(entry, class_id, name, fold=str)]
+    alike = [entry for entry in legend if _matches(entry, class_id, name, fold=folded_name)]
+    if exact:
+        return exact[0]
+    if len(alike) != 1:
+        return None
+    _log.warning("%s: class %r is taken for %r of the map.", path, name, alike[0].name)
+    return alike[0]
+
+
+def _matches(
+    entry: LegendClass, class_id: int | None, name: str, *, fold: Callable[[str], str]
+) -> bool:
+    same_name = fold(entry.name) == fold(name)
     if class_id is None:
-        return entry.name == name
-    same_name = entry.name == name or default_name(class_id) in (name, entry.name)
-    return entry.class_id == class_id and same_name
+        return same_name
+    has_no_name = default_name(class_id) in (name, entry.name)
+    return entry.class_id == class_id and (same_name or has_no_name)
+
+
+def _renamed(
+    path: str, classes: FeatureClasses, legend: Legend, renames: Sequence[tuple[str, str]]
+) -> dict[int, LegendClass]:
+    """The class of the legend for each class id that is renamed."""
+    found: dict[int, LegendClass] = {}
+    own = classes.names
+    for name, target in renames:
+        entry = next((e for e in legend if target in (e.name, str(e.class_id))), None)
+        if entry is None:
+            raise LabelError(
+                f"{path}: the map has no class {target!r} that {name!r} could be; its classes are "
+                f"{_listed(legend)}."
+            )
+        numbers = [number for number in own if classes.is_numbered and str(number) == name]
+        renamed = numbers + [number for number, text in own.items() if text == name]
+        if not renamed:
+            raise LabelError(
+                f"{path}: has no class {name!r} to rename; its classes are "
+                f"{', '.join(sorted(own.values())) or 'none'}."
+            )
+        found |= dict.fromkeys(renamed, entry)
+    return found
+
+
+def _listed(legend: Legend) -> str:
+    shown = [f"{entry.class_id} {entry.name}" for entry in legend.classes[:_MOST_LISTED]]
+    more = len(legend) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])])
 
 
 def _background_id(names: Mapping[int, str]) -> int | None:

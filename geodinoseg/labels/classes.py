@@ -11,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
-from geodinoseg.legend import LARGEST_CLASS_ID
+from geodinoseg.legend import BACKGROUND, LARGEST_CLASS_ID, default_name
 
 IGNORE = -1
 """Where there is no label: neither trained on nor counted."""
 
 USUAL_FIELDS = ("class", "class_id", "class_name", "label")
 """Names of the class column where none is given; the first that exists is used."""
-
-BACKGROUND = "background"
-"""Name of the class of everything without a label."""
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
@@ -36,6 +33,8 @@ class FeatureClasses:
     """Whether the ids are those of the file; else they were given here, to names."""
     ignored: frozenset[str]
     """Which of the classes to be ignored occur, as they were asked for."""
+    is_unknown: NDArray[np.bool_]
+    """(features,) True where the file gives no class: an area to ignore."""
 
 
 def class_columns(
@@ -87,10 +86,11 @@ def feature_classes(
         style_names: names of numbers that have none in the file.
     """
     known = [value if _is_given(value) else None for value in values]
+    is_unknown = np.array([value is None for value in known], dtype=np.bool_)
     numbers = _numbers(path, field, known)
     if numbers is None:
         texts = [None if value is None else str(value).strip() for value in known]
-        return _classes_of_names(texts, ignore_classes)
+        return _classes_of_names(texts, ignore_classes, is_unknown)
     by_number = _names_by_number(path, numbers, names, legend_names or {}, style_names or {})
     asked = set(ignore_classes)
     ignored = {number: {str(number), name} & asked for number, name in by_number.items()}
@@ -101,6 +101,7 @@ def feature_classes(
         names={number: by_number[number] for number in set(kept) if number is not None},
         is_numbered=True,
         ignored=frozenset(name for found in ignored.values() for name in found),
+        is_unknown=is_unknown,
     )
 
 
@@ -109,11 +110,6 @@ def ids_of_names(names: Collection[str]) -> dict[str, int]:
     others = sorted(set(names) - {BACKGROUND})
     numbered = {name: class_id for class_id, name in enumerate(others, start=1)}
     return {BACKGROUND: 0, **numbered} if BACKGROUND in names else numbered
-
-
-def default_name(class_id: int) -> str:
-    """Name of a class that has a number only."""
-    return f"class {class_id}"
 
 
 def _is_given(value: object) -> bool:
@@ -186,7 +182,9 @@ def _own_names(
     return found
 
 
-def _classes_of_names(texts: Sequence[str | None], ignore_classes: Sequence[str]) -> FeatureClasses:
+def _classes_of_names(
+    texts: Sequence[str | None], ignore_classes: Sequence[str], is_unknown: NDArray[np.bool_]
+) -> FeatureClasses:
     occurring = {text for text in texts if text is not None}
     ignored = occurring.intersection(ignore_classes)
     numbered = ids_of_names(occurring - ignored)
@@ -196,6 +194,7 @@ def _classes_of_names(texts: Sequence[str | None], ignore_classes: Sequence[str]
         names={class_id: name for name, class_id in numbered.items()},
         is_numbered=False,
         ignored=frozenset(ignored),
+        is_unknown=is_unknown,
     )
 
 

@@ -5,6 +5,7 @@ Outside them pixels without a label are unknown.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.coverage import covers_center
 from geodinoseg.labels.features import read_areas
 from geodinoseg.labels.labels import LabelSource
 from geodinoseg.labels.paths import check_is_there
@@ -26,6 +28,7 @@ from geodinoseg.labels.polygon_source import (
 )
 from geodinoseg.windows import Window
 
+_log = logging.getLogger(__name__)
 NO_LABEL = -2
 """Fill of labels inside an extent: no label, which is not the same as a label to ignore."""
 
@@ -83,9 +86,23 @@ def extent_sources(
     ]
     if not any(map(len, kept)):
         raise outside_scene_error(path, crs, polygons, geoboxes[0])
+    _warn_of_lost(path, kept, geoboxes)
     return [
         polygon_source(
             pixels, np.ones(len(pixels), dtype=np.int64), fill=0, dtype=np.dtype(np.uint8)
         )
         for pixels in kept
     ]
+
+
+def _warn_of_lost(path: str, kept: Sequence[NDArray[Any]], geoboxes: Sequence[GeoBox]) -> None:
+    """Warn of polygons over no pixel's centre, in all scenes together."""
+    covering = [covers_center(*pair) for pair in zip(kept, geoboxes, strict=True)]
+    lost = sum(int((~covers).sum()) for covers in covering)
+    if lost:
+        _log.warning(
+            "%s: %d of its %d polygons cover no pixel's centre, so nothing is complete in them.",
+            path,
+            lost,
+            sum(map(len, kept)),
+        )

@@ -20,8 +20,8 @@ from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_cla
 from geodinoseg.labels.layer_styles import single_symbol_color, vector_style
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import ClassFiles
-from geodinoseg.labels.styles import ClassStyle, StyledClass
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
+from geodinoseg.rasters.class_style import ClassStyle, StyledClass
 
 _log = logging.getLogger(__name__)
 _FARTHEST = 1e100
@@ -103,7 +103,11 @@ def read_class_files(
             path=file,
             crs=crs,
             polygons=polygons,
-            classes=replace(classes, class_ids=ids_of_file),
+            classes=replace(
+                classes,
+                class_ids=ids_of_file,
+                is_unknown=np.zeros(len(ids_of_file), dtype=np.bool_),
+            ),
             style=_single_style(file, name, allow_external=allow_external),
         )
         for (name, file), (_, crs, polygons), ids_of_file in zip(

@@ -1,4 +1,4 @@
-"""The style of a layer: in its GeoPackage, or in a `.qml` or `.clr` sidecar.
+"""The style of a vector layer: in its GeoPackage, or in a `.qml` sidecar.
 
 The user did not ask for it, so one that cannot be read is ignored with a warning.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from geodinoseg.errors import LabelError, one_line
-from geodinoseg.labels.legend_file import read_legend_file, read_text
 from geodinoseg.labels.paths import file_of
-from geodinoseg.labels.styles import ClassStyle, StyleError, read_qml, read_single_color
+from geodinoseg.rasters.class_style import ClassStyle, StyleError, read_qml, read_single_color
+from geodinoseg.rasters.legend_file import read_text
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 10_000_000
@@ -35,21 +35,6 @@ def vector_style(path: str, layer: str | None, fields: tuple[str, ...]) -> Class
 def single_symbol_color(path: str, layer: str | None) -> str | None:
     """The colour of a layer that is drawn with a single symbol."""
     return _read_layer_style(path, layer, read_single_color)
-
-
-def raster_style(path: str) -> ClassStyle:
-    """The palette of a raster in a `.qml` sidecar, else in a `.clr`."""
-    for suffix in (".qml", ".clr"):
-        sidecar = _sidecar(path, suffix)
-        if sidecar is None:
-            continue
-        try:
-            if suffix == ".qml":
-                return read_qml(read_text(str(sidecar)))
-            return read_legend_file(str(sidecar))
-        except (StyleError, LabelError) as error:
-            _log.warning("%s: cannot be read, so it is ignored (%s).", sidecar, one_line(error))
-    return ClassStyle()
 
 
 def _read_layer_style(path: str, layer: str | None, read: Callable[[str], _T]) -> _T | None:

@@ -5,26 +5,31 @@ Nothing is rasterized or read by window until the labels are asked for one.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+import numpy as np
+
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
+from geodinoseg.labels.coverage import coverage_of
 from geodinoseg.labels.features import LabelFeatures, read_class_files, read_features
 from geodinoseg.labels.labels import Labels
-from geodinoseg.labels.layer_styles import raster_style
-from geodinoseg.labels.legend_file import style_from_options
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import ClassFiles, LabelFiles, LabelsPath, label_files
 from geodinoseg.labels.polygon_source import polygon_source, scene_polygons
 from geodinoseg.labels.raster_source import is_raster, open_label_raster, raster_source
 from geodinoseg.labels.shared_legend import RawLabels, share_legend
-from geodinoseg.labels.styles import style_of_legend
 from geodinoseg.labels.vector_layer import has_vector_layer
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import LEGEND_TAG
+from geodinoseg.rasters.class_style import style_of_legend
+from geodinoseg.rasters.legend_sources import raster_style, warn_of_lost_names
+
+_log = logging.getLogger(__name__)
 
 
 def open_labels(
@@ -36,9 +41,10 @@ def open_labels(
 ) -> Labels:
     """Labels for a scene, from polygons in any usual format or from a label raster.
 
-    Polygons are transformed to the scene's CRS; a pixel belongs to the polygon over its centre,
-    and where polygons overlap the later one in the file counts. Polygons without a class are
-    areas to ignore. Classes are those that intersect the scene, and a class has the same id in
+    Polygons are transformed to the scene's CRS; a pixel belongs to the polygon over its centre (or
+    to one that touches it, see `LabelOptions`), and where polygons overlap the later one in the
+    file counts. Polygons over no pixel's centre are counted in a warning. Polygons without a class
+    are areas to ignore. Classes are those that intersect the scene, and a class has the same id in
     every scene of one file. A label raster on another grid is resampled to the nearest pixel, and
     all classes of its legend count. Colours come from the legend file, else from the layer's own
     QGIS style, else from the colour table, else from the palette.
@@ -54,7 +60,7 @@ def open_labels(
     Raises:
         LabelError: the file is missing, empty or unreadable, lies outside the scene, holds no
             polygons, no class column, classes that contradict each other or the legend, or fewer
-            than two.
+            than two; or no polygon of a class covers a pixel's centre.
     """
     given = [path] if isinstance(path, str | os.PathLike | ClassFiles) else list(path)
     files = label_files(given)
@@ -79,7 +85,7 @@ def open_label_set(
         LabelError: as in `open_labels`, or a class has different names in two files.
     """
     options = options or LabelOptions()
-    style = style_from_options(options)
+    style = options.legend_style()
     reader = _LabelReader(
         options=options,
         legend_names=style.names_by_id() if legend is None else {},
@@ -91,7 +97,10 @@ def open_label_set(
         reader.read(label_files([path])[0], geobox, read_layers)
         for path, geobox in zip(paths, geoboxes, strict=True)
     ]
-    return share_legend(raw, options, legend=legend, legend_style=style)
+    labels = share_legend(raw, options, legend=legend, legend_style=style)
+    for file, nameless in {one.path: one.nameless for one in raw if one.nameless}.items():
+        warn_of_lost_names(file, nameless)
+    return labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +125,15 @@ class _LabelReader:
         return RawLabels(
             path=str(files),
             geobox=geobox,
-            classes=replace(layers[0].classes, class_ids=polygons.class_ids),
-            source_of=partial(polygon_source, polygons.polygons),
+            classes=replace(
+                layers[0].classes,
+                class_ids=polygons.class_ids,
+                is_unknown=np.zeros(len(polygons.class_ids), dtype=np.bool_),
+            ),
+            source_of=partial(
+                polygon_source, polygons.polygons, all_touched=self.options.all_touched
+            ),
+            coverage=None if self.options.all_touched else coverage_of(polygons, geobox),
             styles=tuple(layer.style for layer in layers),
         )
 
@@ -141,6 +157,8 @@ class _LabelReader:
 
     def _read_raster(self, path: str, geobox: GeoBox) -> RawLabels:
         self.options.warn_of_class_field(path, "a raster has no columns")
+        if self.options.all_touched:
+            _log.warning("%s: is a raster; --all-touched has an effect on polygons alone.", path)
         style = raster_style(path)
         raster, classes = open_label_raster(
             path,
@@ -148,6 +166,8 @@ class _LabelReader:
             legend_names=self.legend_names,
             style_names=style.names_by_id() if self.is_named_by_style else None,
         )
+        told = {**style.names_by_id(), **self.legend_names}
+        is_nameless = self.is_named_by_style and not (raster.is_named or told)
         own_style = style_of_legend(raster.legend, keep_palette=LEGEND_TAG in raster.tags)
         return RawLabels(
             path=path,
@@ -155,4 +175,5 @@ class _LabelReader:
             classes=classes,
             source_of=partial(raster_source, raster, geobox),
             styles=(style, own_style),
+            nameless=raster.legend if is_nameless else None,
         )

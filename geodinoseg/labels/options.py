@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.paths import LabelsPath
+from geodinoseg.rasters.class_style import ClassStyle
+from geodinoseg.rasters.legend_file import read_legend_file
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +29,15 @@ class LabelOptions:
     """What pixels without a label are."""
     ignore_classes: tuple[str, ...] = ()
     """Classes, by name or number, whose labels are treated as unknown."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Classes of the labels, by name or number, and the class of the map, by name or id, that each
+    stands for; only where labels are compared with a map."""
     extent: LabelsPath | None = None
     """File of polygons within which labelling is complete: there pixels without a label are
     background, elsewhere they are unknown, whatever `unlabelled` says."""
+    all_touched: bool = False
+    """Whether a pixel belongs to a polygon that touches it (the later one where several do),
+    rather than to the polygon over its centre."""
     legend_file: LabelsPath | None = None
     """File with numbers, names and colours of classes, in any form that `read_legend_file` takes;
     classes that do not occur are left out."""
@@ -39,6 +48,12 @@ class LabelOptions:
     def __post_init__(self) -> None:
         if self.unlabelled not in get_args(Unlabelled):
             raise LabelError(f"unlabelled={self.unlabelled!r}: give ignore or background.")
+
+    def legend_style(self) -> ClassStyle:
+        """What the legend file says of classes; nothing without one."""
+        if self.legend_file is None:
+            return ClassStyle()
+        return read_legend_file(os.fspath(self.legend_file))
 
     @property
     def has_background(self) -> bool:

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 
-from geodinoseg.errors import LabelError, one_line
+from geodinoseg.errors import LabelError, TransformationError
 from geodinoseg.geobox import GeoBox
+from geodinoseg.labels.meridian import Bounds, nearest_turn
+from geodinoseg.transformations import (
+    Transformation,
+    find_transformation,
+    full_turn,
+    parsed_crs,
+)
 from geodinoseg.windows import Window
 
-# Positions are projected at every 16th pixel of the scene and interpolated between: off by at
-# most (16 px)^2 / 8 earth radii, 0.005 px where a pixel is a kilometre.
+# Positions are projected at every 16th pixel of the scene and interpolated between, where that is
+# off by no more than this; near a pole or the 180th meridian each pixel is projected.
 _LATTICE_PX = 16
+_INTERPOLATED_PX = 0.01
 # Where the centre of a pixel lies on an edge between two, rounding must not decide.
 _TIE_PX = 1e-6
-Bounds = tuple[float, float, float, float]
-"""Minimum x, minimum y, maximum x, maximum y."""
+# Places of a scene by which its bounds in another CRS are found, along each side.
+_BOUND_POINTS = 33
+# A scene whose longitudes leave no gap of this fraction of a turn, or jump by more between
+# neighbouring places, is taken to lie around a pole or the earth.
+_SMALLEST_GAP, _LARGEST_STEP = 1 / 16, 1 / 8
+# An edge may lie off the reprojected one by so much.
+_CHORD_PX = 0.05
+_LONGEST_EDGE_PX = 64.0
+_MOST_HALVINGS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +51,16 @@ class PixelSpace:
         """From the CRS of labels to a scene's pixels; without a scene CRS, coordinates are kept.
 
         Raises:
-            LabelError: the scene has a CRS and the labels have none, or no transformation leads
-                from one to the other.
+            LabelError: the scene has a CRS and the labels have none, the labels have a CRS and the
+                scene has only control points, or no transformation leads from one to the other.
         """
-        if geobox.crs is None:
+        scene_crs = parsed_crs(geobox.crs)
+        if scene_crs is None:
+            if crs is not None and geobox.control is not None:
+                raise LabelError(
+                    f"{path}: has a CRS, but the scene is not georeferenced; {geobox.advice}."
+                )
             return cls(geobox=geobox, crs=None)
-        scene_crs = pyproj.CRS.from_user_input(geobox.crs)
         if crs is None:
             raise LabelError(
                 f"{path}: has no CRS; set it in QGIS (Layer > Set Layer CRS, then export), or with "
@@ -53,51 +70,155 @@ class PixelSpace:
             return cls(geobox=geobox, crs=None)
         space = cls(geobox=geobox, crs=crs)
         try:
-            space.scene_bounds()
-        except ProjError as error:
+            find_transformation(crs, scene_crs)
+            find_transformation(scene_crs, crs)
+        except TransformationError as error:
+            raise LabelError(
+                f"{path}: {error}, that of the scene; give labels in the scene's CRS, or correct "
+                f"the CRS of one of them."
+            ) from error
+        if not np.isfinite(space.scene_bounds()).all():
             raise LabelError(
                 f"{path}: the scene cannot be projected from {scene_crs.name!r} to the CRS of the "
-                f"labels, {crs.name!r}; reproject the labels to the scene's ({one_line(error)})."
-            ) from error
+                f"labels, {crs.name!r}; reproject the labels to the scene's."
+            )
         return space
 
-    def to_pixels(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """From (points, 2) x and y to column and row; infinite where the projection fails."""
+    @property
+    def turn(self) -> float | None:
+        """A turn around the earth in units of the given CRS; None where it is not geographic."""
+        return full_turn(self.crs or parsed_crs(self.geobox.crs))
+
+    @property
+    def scene_turn(self) -> float | None:
+        """The same in units of the scene's CRS."""
+        return full_turn(parsed_crs(self.geobox.crs))
+
+    def to_map(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From (points, 2) x and y to those of the scene's CRS; infinite where there are none."""
+        if self.crs is None:
+            return coordinates
         x, y = coordinates.T
-        if self.crs is not None:
-            x, y = _transformer(self.crs, self._scene_crs).transform(x, y)
+        return np.column_stack(find_transformation(self.crs, self.geobox.crs).transform(x, y))
+
+    def to_pixels(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From (points, 2) x and y to column and row; infinite where the projection fails.
+
+        Longitudes of a geographic scene count within half a turn of its centre.
+        """
+        points = self.to_map(coordinates)
+        turn = self.scene_turn
+        if turn is not None:
+            center, _ = self.geobox.transform @ (self.geobox.width / 2, self.geobox.height / 2)
+            points = np.column_stack([nearest_turn(points[:, 0], center, turn), points[:, 1]])
+        return self.map_to_pixels(points)
+
+    def map_to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From (points, 2) x and y of the scene's CRS, whatever their turn, to column and row."""
         inverse = ~self.geobox.transform
+        x, y = points.T
         with np.errstate(invalid="ignore"):
             cols = inverse.a * x + inverse.b * y + inverse.c
             rows = inverse.d * x + inverse.e * y + inverse.f
         return np.column_stack([cols, rows])
 
     def scene_bounds(self) -> Bounds:
-        """A rectangle in the given CRS that contains the scene; else a ProjError."""
-        left, bottom, right, top = self._outline()
-        if left > right:  # the scene lies across the 180th meridian
-            left, right = -180.0, 180.0
-        return left, bottom, right, top
+        """A rectangle in the given CRS that contains the scene; infinite where it has no place.
 
-    def pixel_length(self) -> float:
-        """Approximate side length of a pixel in units of the given CRS."""
-        left, bottom, right, top = self._outline()
-        across = right - left + (360.0 if left > right else 0.0)
-        diagonal_px = math.hypot(self.geobox.width, self.geobox.height)
-        return math.hypot(across, top - bottom) / diagonal_px
-
-    def _outline(self) -> Bounds:
-        """Bounds as PROJ returns them: the left may be east of the right."""
-        outline = bounds_of(self.geobox)
+        Across the 180th meridian longitudes run on, so that the right one is the larger.
+        """
         if self.crs is None:
-            return outline
-        transformer = _transformer(self._scene_crs, self.crs)
-        left, bottom, right, top = transformer.transform_bounds(*outline, errcheck=True)
-        return left, bottom, right, top
+            return bounds_of(self.geobox)
+        x, y = self._places()
+        known = np.isfinite(x) & np.isfinite(y)
+        if not known.any():
+            return math.inf, math.inf, math.inf, math.inf
+        bottom, top = float(y[known].min()), float(y[known].max())
+        turn = self.turn
+        if turn is None:
+            return float(x[known].min()), bottom, float(x[known].max()), top
+        left, right = _range_of_longitudes(x, known, turn)
+        if right - left < turn:
+            return left, bottom, right, top
+        pole = turn / 4  # the scene may lie around one
+        return left, -pole if bottom < -pole / 2 else bottom, right, pole if top > pole / 2 else top
 
-    @property
-    def _scene_crs(self) -> pyproj.CRS:
-        return pyproj.CRS.from_user_input(self.geobox.crs)
+    def edge_length(self) -> float:
+        """Length in the given CRS that an edge may have so that its chord is right to 0.05 px.
+
+        Beside a pole, where no edge is short enough, the length of a pixel.
+        """
+        length = _LONGEST_EDGE_PX * self._pixel_length()
+        turn = self.turn
+        if turn is not None:
+            length = min(length, turn / 8)
+        for _ in range(_MOST_HALVINGS):
+            if self._chord_px(length) <= _CHORD_PX:
+                break
+            length /= 2
+        return length
+
+    def _pixel_length(self) -> float:
+        """Side of a pixel in units of the given CRS, in the median."""
+        points = np.stack(self._places(), axis=-1)
+        pixels = np.array([self.geobox.height, self.geobox.width]) / (_BOUND_POINTS - 1)
+        steps = [np.linalg.norm(np.diff(points, axis=axis), axis=2) for axis in (0, 1)]
+        known = [step[np.isfinite(step)] for step in steps]
+        lengths = [
+            float(np.median(step) / px)
+            for step, px in zip(known, pixels.tolist(), strict=True)
+            if len(step)
+        ]
+        return max(lengths, default=1.0)
+
+    def _chord_px(self, length: float) -> float:
+        """Largest distance between the middle of an edge in the scene and that of its chord."""
+        places = np.column_stack([values.ravel() for values in self._places()])
+        off = 0.0
+        for direction in ((1, 0), (0, 1), (1, 1), (1, -1)):
+            half = np.array(direction) * length / 2
+            first, middle, last = (
+                self.to_pixels(places + shift) for shift in (-half, np.zeros(2), half)
+            )
+            with np.errstate(invalid="ignore"):
+                distances = np.linalg.norm((first + last) / 2 - middle, axis=1)
+            # A seam or a pole in between is no curve.
+            curved = distances[distances < np.hypot(self.geobox.width, self.geobox.height) / 4]
+            off = max(off, float(curved.max(initial=0.0)))
+        return off
+
+    def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Coordinates in the given CRS of places all over the scene, (n, n) each."""
+        box = self.geobox
+        steps = np.linspace(0.0, 1.0, _BOUND_POINTS)
+        cols, rows = np.meshgrid(steps * box.width, steps * box.height)
+        x, y = box.transform @ (cols, rows)
+        return self._from_scene().transform(x, y)
+
+    def _from_scene(self) -> Transformation:
+        return find_transformation(self.geobox.crs, self.crs)
+
+
+def _range_of_longitudes(
+    x: NDArray[np.float64], known: NDArray[np.bool_], turn: float
+) -> tuple[float, float]:
+    """The shortest interval of longitudes that holds all places of a scene, a turn at most.
+
+    Args:
+        x: (n, n) longitudes.
+        known: those that are finite.
+        turn: length of a turn.
+    """
+    on_circle = np.sort(np.mod(x[known], turn))
+    gaps = np.diff(on_circle, append=on_circle[0] + turn)
+    widest = int(gaps.argmax())
+    steps = [np.abs(nearest_turn(np.diff(x, axis=axis), 0.0, turn)) for axis in (0, 1)]
+    longest = max(float(step[np.isfinite(step)].max(initial=0.0)) for step in steps)
+    if gaps[widest] < _SMALLEST_GAP * turn or longest > _LARGEST_STEP * turn:
+        return -turn / 2, turn / 2
+    left = float(on_circle[(widest + 1) % len(on_circle)])
+    left -= turn * math.floor(left / turn + 0.5)
+    return left, left + turn - float(gaps[widest])
 
 
 def bounds_of(geobox: GeoBox) -> Bounds:
@@ -140,21 +261,22 @@ def nearest_pixels(
     Returns:
         columns, rows: (height, width) each; both -1 where the other raster has no pixel.
     """
-    corners = _project_lattice(space, scene, _lattice(window))
+    lattice = _lattice(window)
+    corners = _project_lattice(space, scene, lattice)
     down, down_fraction = _lattice_intervals(window.row_off, window.height)
     across, across_fraction = _lattice_intervals(window.col_off, window.width)
     along = _interpolate(corners, across, across_fraction[:, None], axis=1)
-    cols, rows = np.moveaxis(_interpolate(along, down, down_fraction[:, None, None], axis=0), 2, 0)
+    positions = _interpolate(along, down, down_fraction[:, None, None], axis=0)
+    rough = _rough_cells(space, scene, lattice, corners)
+    if rough.any():
+        pixels = np.argwhere(rough[np.ix_(down, across)])
+        centers = pixels[:, ::-1] + (window.col_off + 0.5, window.row_off + 0.5)
+        positions[tuple(pixels.T)] = _project(space, scene, *centers.T)
+    cols, rows = np.moveaxis(positions, 2, 0)
     inside = np.isfinite(cols) & np.isfinite(rows)
     inside &= (cols >= -_TIE_PX) & (cols + _TIE_PX < space.geobox.width)
     inside &= (rows >= -_TIE_PX) & (rows + _TIE_PX < space.geobox.height)
     return _floored(cols, inside), _floored(rows, inside)
-
-
-@lru_cache(maxsize=16)
-def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
-    # Choosing among PROJ's operations takes milliseconds, and every window needs one.
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
 def _format(bounds: Bounds) -> str:
@@ -179,11 +301,34 @@ def _project_lattice(
 ) -> NDArray[np.float64]:
     """Pixels of the other raster at the points of a lattice, (rows, columns, 2): column, row."""
     cols, rows = np.meshgrid(*lattice)
+    return _project(space, scene, cols.ravel(), rows.ravel()).reshape(*cols.shape, 2)
+
+
+def _project(
+    space: PixelSpace, scene: GeoBox, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Pixels of the other raster at places of the scene, (points, 2): column, row."""
     affine = scene.transform
     x = affine.a * cols + affine.b * rows + affine.c
     y = affine.d * cols + affine.e * rows + affine.f
-    points = np.column_stack([x.ravel(), y.ravel()])
-    return space.to_pixels(points).reshape(*cols.shape, 2)
+    return space.to_pixels(np.column_stack([x, y]))
+
+
+def _rough_cells(
+    space: PixelSpace,
+    scene: GeoBox,
+    lattice: tuple[NDArray[np.float64], NDArray[np.float64]],
+    corners: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """(rows, columns) the cells of a lattice whose middle is not the mean of their corners."""
+    middle = (axis[:-1] + _LATTICE_PX / 2 for axis in lattice)
+    known = _project_lattice(space, scene, (next(middle), next(middle)))
+    with np.errstate(invalid="ignore"):  # infinite where a point cannot be projected
+        means = (corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:]) / 4
+        even = (np.abs(known - means) <= _INTERPOLATED_PX).all(axis=2)
+    placed = np.asarray(np.isfinite(corners).all(axis=2))
+    somewhere = placed[:-1, :-1] | placed[1:, :-1] | placed[:-1, 1:] | placed[1:, 1:]
+    return np.asarray(~even & (somewhere | np.isfinite(known).all(axis=2)))
 
 
 def _lattice_intervals(offset: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

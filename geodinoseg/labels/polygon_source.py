@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,15 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.features import LabelFeatures, has_nonfinite
-from geodinoseg.labels.pixel_space import PixelSpace, outside_error
+from geodinoseg.labels.meridian import Bounds, turned_into, unwrapped
+from geodinoseg.labels.pixel_space import PixelSpace, bounds_of, outside_error
 from geodinoseg.windows import Window
 
-# The chord of an edge lies off the reprojected one by about its length squared / 8 earth radii:
-# 0.008 m at 64 px of 10 m, 0.08 px even where a pixel is a kilometre.
-_LONGEST_EDGE_PX = 64.0
 # Polygons are kept this far around the scene, a fraction of its size, so that no cut shows in it.
 _MARGIN = 0.02
 _M2_PER_HECTARE = 10_000
+# Of the grid on which pixels that are touched are burnt.
+_SQUARE_PX = 512
 _log = logging.getLogger(__name__)
 
 
@@ -44,13 +44,35 @@ class PolygonSource:
     """Class index of pixels in no polygon, or IGNORE."""
     dtype: np.dtype[Any]
     """int16 or int32."""
+    all_touched: bool = False
+    """Whether a pixel belongs to a polygon that touches it, rather than to that over its centre."""
 
     def reaches(self, window: Window) -> bool:
         """Whether a window may hold anything but `fill`."""
         return len(self.tree.query(_box(window))) > 0
 
     def read(self, window: Window) -> NDArray[Any]:
-        """(height, width) class indices; a pixel belongs to the polygon over its centre."""
+        """(height, width) class indices; see `all_touched`."""
+        if self.all_touched:
+            return self._read_touched(window)
+        return self._burn(window)
+
+    def _read_touched(self, window: Window) -> NDArray[Any]:
+        """A window from squares of the scene that are always the same.
+
+        Where an outline passes through the corner of a pixel, GDAL decides otherwise in another
+        window.
+        """
+        burnt = np.empty((window.height, window.width), dtype=self.dtype)
+        for square in _squares_over(window):
+            shared = square.intersection(window)
+            if shared is not None:
+                into = shared.shifted_by(rows=-window.row_off, cols=-window.col_off)
+                of = shared.shifted_by(rows=-square.row_off, cols=-square.col_off)
+                burnt[into.slices] = self._burn(square)[of.slices]
+        return burnt
+
+    def _burn(self, window: Window) -> NDArray[Any]:
         burnt = np.full((window.height, window.width), self.fill, dtype=self.dtype)
         found = np.sort(self.tree.query(_box(window)))
         if len(found):
@@ -58,6 +80,7 @@ class PolygonSource:
                 zip(self.polygons[found], self.class_indices[found].tolist(), strict=True),
                 out=burnt,
                 transform=Affine.translation(window.col_off, window.row_off),
+                all_touched=self.all_touched,
             )
         return burnt
 
@@ -70,10 +93,17 @@ class ScenePolygons:
     """(polygons,) shapely polygons; x is the column, y the row, corners of pixels are whole."""
     class_ids: NDArray[np.int64]
     """(polygons,), IGNORE for areas to ignore."""
+    features: NDArray[np.int64]
+    """(polygons,) number of each in the layers."""
 
 
 def polygon_source(
-    polygons: NDArray[Any], class_indices: NDArray[np.int64], *, fill: int, dtype: np.dtype[Any]
+    polygons: NDArray[Any],
+    class_indices: NDArray[np.int64],
+    *,
+    fill: int,
+    dtype: np.dtype[Any],
+    all_touched: bool = False,
 ) -> PolygonSource:
     """Polygons in pixel space, ready to be burnt as the class indices given."""
     return PolygonSource(
@@ -82,6 +112,7 @@ def polygon_source(
         tree=shapely.STRtree(polygons),
         fill=fill,
         dtype=dtype,
+        all_touched=all_touched,
     )
 
 
@@ -90,19 +121,27 @@ def scene_polygons(layers: Sequence[LabelFeatures], geobox: GeoBox, *, name: str
 
     Where polygons overlap, the later one counts. `name` stands for all layers in messages.
     """
-    polygons, ids = [], []
+    polygons, ids, unknown, features, first_feature = [], [], [], [], 0
     for layer in layers:
         pixels = to_pixel_space(layer.path, layer.crs, layer.polygons, geobox)
         inside = intersecting_scene(pixels, geobox)
         polygons.append(pixels[inside])
         ids.append(layer.classes.class_ids[inside])
+        unknown.append(layer.classes.is_unknown[inside])
+        features.append(inside.astype(np.int64) + first_feature)
+        first_feature += len(pixels)
     if not any(map(len, polygons)):
         first = layers[0]
         raise outside_scene_error(first.path, first.crs, first.polygons, geobox)
     class_ids = np.concatenate(ids)
     order = np.argsort(class_ids == IGNORE, kind="stable")
-    found = ScenePolygons(polygons=np.concatenate(polygons)[order], class_ids=class_ids[order])
+    found = ScenePolygons(
+        polygons=np.concatenate(polygons)[order],
+        class_ids=class_ids[order],
+        features=np.concatenate(features)[order],
+    )
     _warn_of_overlaps(name, found, layers[0].classes.names, geobox)
+    _warn_of_unknown(name, found, np.concatenate(unknown)[order], geobox)
     return found
 
 
@@ -117,18 +156,7 @@ def to_pixel_space(
             crs.name,
         )
     space = PixelSpace.for_labels(path, crs, geobox)
-    if space.crs is not None:
-        polygons = _clip_near_scene(polygons, space)
-        polygons = shapely.segmentize(polygons, _LONGEST_EDGE_PX * space.pixel_length())
-    pixels = shapely.transform(polygons, space.to_pixels)
-    lost = has_nonfinite(pixels)
-    if lost.any():
-        _log.warning(
-            "%s: left out %d polygons that cannot be projected to the scene's CRS.",
-            path,
-            int(lost.sum()),
-        )
-        pixels[lost] = shapely.Polygon()
+    pixels = shapely.transform(_on_map(path, polygons, space), space.map_to_pixels)
     if not geobox.is_georeferenced and shapely.total_bounds(pixels)[3] <= 0:
         # QGIS draws a picture without georeference from y = 0 downwards.
         pixels = shapely.transform(pixels, lambda points: points * (1, -1))
@@ -151,16 +179,59 @@ def outside_scene_error(
     return outside_error(path, PixelSpace.for_labels(path, crs, geobox), (left, bottom, right, top))
 
 
-def _clip_near_scene(polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
-    """The polygons clipped to the scene and a margin; the rest may not be projectable."""
+def _on_map(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
+    """Polygons in the scene's CRS, in the turn of longitudes in which the scene lies."""
+    near = _around_scene(space)
+    if space.turn is not None:
+        polygons = turned_into(polygons, (near[0], near[2]), space.turn)
+    if space.crs is None:
+        return polygons
+    polygons = shapely.segmentize(_clip(polygons, near), space.edge_length())
+    placed = shapely.transform(polygons, space.to_map)
+    lost = has_nonfinite(placed)
+    if lost.any():
+        _log.warning(
+            "%s: left out %d polygons that cannot be projected to the scene's CRS.",
+            path,
+            int(lost.sum()),
+        )
+        placed[lost] = shapely.Polygon()
+    turn = space.scene_turn
+    if turn is None:
+        return placed
+    left, _, right, _ = bounds_of(space.geobox)
+    return turned_into(unwrapped(placed, turn, turn / 4), (left, right), turn)
+
+
+def _around_scene(space: PixelSpace) -> Bounds:
+    """The scene and a margin, in the CRS of the labels; a turn of longitudes at most."""
     left, bottom, right, top = space.scene_bounds()
     margin_x, margin_y = _MARGIN * (right - left), _MARGIN * (top - bottom)
-    near = shapely.box(left - margin_x, bottom - margin_y, right + margin_x, top + margin_y)
+    if space.turn is not None:
+        margin_x = max(min(margin_x, (space.turn - (right - left)) / 2), 0.0)
+    return left - margin_x, bottom - margin_y, right + margin_x, top + margin_y
+
+
+def _clip(polygons: NDArray[Any], bounds: Bounds) -> NDArray[Any]:
+    """The polygons clipped to a rectangle; the rest may not be projectable."""
+    near = shapely.box(*bounds)
     shapely.prepare(near)
     beyond = ~shapely.covers(near, polygons)
     cut = polygons.copy()
     cut[beyond] = shapely.intersection(polygons[beyond], near)
     return cut
+
+
+def _squares_over(window: Window) -> Iterator[Window]:
+    """The squares of a fixed grid that a window reaches into."""
+    for row in range(window.row_off // _SQUARE_PX, -(-window.row_end // _SQUARE_PX)):
+        for col in range(window.col_off // _SQUARE_PX, -(-window.col_end // _SQUARE_PX)):
+            yield Window(
+                col_off=col * _SQUARE_PX,
+                row_off=row * _SQUARE_PX,
+                width=_SQUARE_PX,
+                height=_SQUARE_PX,
+            )
 
 
 def _box(window: Window) -> shapely.Polygon:
@@ -190,6 +261,31 @@ def _warn_of_overlaps(
         "" if len(overlaps) == 1 else "most of it ",
         names[low],
         names[high],
+    )
+
+
+def _warn_of_unknown(
+    path: str, found: ScenePolygons, is_unknown: NDArray[np.bool_], geobox: GeoBox
+) -> None:
+    """Warn of the area that polygons without a class, which are to be ignored, take from others."""
+    labelled = found.polygons[found.class_ids != IGNORE]
+    unknown = found.polygons[is_unknown]
+    if not len(unknown) or not len(labelled):
+        return
+    tree = shapely.STRtree(labelled)
+    above, below = tree.query(unknown, predicate="intersects")
+    shared = shapely.intersection(unknown[above], labelled[below])
+    cut = shapely.intersection(shapely.union_all(shared), _scene_box(geobox))
+    pixels = float(shapely.area(cut))
+    if pixels < 0.5:
+        return
+    _log.warning(
+        "%s: %d polygons have no class, so they are areas to ignore; they take %s pixels%s out of "
+        "polygons with one. Give them their class, or remove them.",
+        path,
+        int(is_unknown.sum()),
+        f"{pixels:,.0f}",
+        _area_on_ground(pixels, geobox),
     )
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyproj
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE, FeatureClasses, feature_classes
+from geodinoseg.labels.meridian import turns_between
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import VECTOR_SUFFIXES
 from geodinoseg.labels.pixel_space import (
@@ -26,9 +26,11 @@ from geodinoseg.labels.pixel_space import (
     nearest_pixels,
     outside_error,
 )
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import RasterReader, open_dataset
+from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
+from geodinoseg.rasters.class_reader import ClassReader
+from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.source import RasterSource
+from geodinoseg.transformations import parsed_crs
 from geodinoseg.windows import Window
 
 # Pixels of labels much finer than the scene that are read at once, at most (4,096 squared).
@@ -70,7 +72,7 @@ class LabelRasterSource:
 
     def _look_up(
         self,
-        reader: RasterReader,
+        reader: ClassReader,
         cols: NDArray[np.int64],
         rows: NDArray[np.int64],
         labels: NDArray[Any],
@@ -117,7 +119,8 @@ def open_label_raster(
 ) -> tuple[ClassRaster, FeatureClasses]:
     """A class raster, and its classes in the order of its legend; names as in `feature_classes`."""
     try:
-        raster = open_class_raster(path, allow_external=options.allow_external)
+        source = RasterSource(path, options.allow_external)
+        raster = describe_class_raster(source, with_styles=False)
     except SceneError as error:
         raise LabelError(str(error)) from error
     classes = feature_classes(
@@ -159,14 +162,16 @@ def raster_source(
 def _space_of(raster: ClassRaster, geobox: GeoBox) -> PixelSpace:
     """From a scene's coordinates to the pixels of a label raster that intersects it."""
     path = str(raster.path)
-    crs = None if raster.geobox.crs is None else pyproj.CRS.from_user_input(raster.geobox.crs)
-    to_scene = PixelSpace.for_labels(path, crs, geobox)
+    to_scene = PixelSpace.for_labels(path, parsed_crs(raster.geobox.crs), geobox)
     bounds = left, bottom, right, top = bounds_of(raster.geobox)
     scene_left, scene_bottom, scene_right, scene_top = to_scene.scene_bounds()
     beside = right <= scene_left or left >= scene_right
+    if to_scene.turn is not None:
+        fewest, most = turns_between((left, right), (scene_left, scene_right), to_scene.turn)
+        beside = bool(fewest > most)
     if beside or top <= scene_bottom or bottom >= scene_top:
         raise outside_error(path, to_scene, bounds)
-    scene_crs = None if to_scene.crs is None else pyproj.CRS.from_user_input(geobox.crs)
+    scene_crs = None if to_scene.crs is None else parsed_crs(geobox.crs)
     return PixelSpace(geobox=raster.geobox, crs=scene_crs)
 
 

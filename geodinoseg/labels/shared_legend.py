@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,18 @@ from geodinoseg.labels.class_mapping import (
     make_legend,
     match_to_legend,
     shared_names,
+    warn_of_similar_names,
 )
 from geodinoseg.labels.classes import IGNORE, FeatureClasses
+from geodinoseg.labels.coverage import Coverage, counted, lost_polygons
 from geodinoseg.labels.extent import NO_LABEL, ExtentSource, extent_sources
 from geodinoseg.labels.labels import Labels, LabelSource
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.polygon_source import PolygonSource
-from geodinoseg.labels.styles import ClassStyle
 from geodinoseg.legend import Legend
+from geodinoseg.rasters.class_style import ClassStyle
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +45,12 @@ class RawLabels:
     """Of the polygons that intersect the scene, or of the values of a raster."""
     source_of: Callable[..., LabelSource]
     """Makes the source of labels from `class_indices` (of `classes`), `fill` and `dtype`."""
+    coverage: Coverage | None = None
+    """Which polygons cover the centre of a pixel; None for a raster, or if it does not matter."""
     styles: tuple[ClassStyle, ...] = ()
-    """What the file's own styles say of the classes; the first that knows one counts."""
+    """The file's own styles; the first that has a class counts."""
+    nameless: Legend | None = None
+    """The legend of a raster whose classes no source names; else None."""
 
 
 def share_legend(
@@ -55,7 +64,9 @@ def share_legend(
 
     Numbers, names and colours of `legend_style` take precedence over those of the files.
     """
+    _check_coverage(raw, is_training=legend is None)
     if legend is None:
+        _check_not_renamed(raw, options)
         _check_ignored(raw, options.ignore_classes)
         legend = _find_legend(raw, legend_style, has_background=options.has_background)
     extents: Sequence[PolygonSource | None] = [None] * len(raw)
@@ -66,7 +77,7 @@ def share_legend(
             allow_external=options.allow_external,
         )
     return [
-        _apply_legend(labels, legend, extent, has_background=options.has_background)
+        _apply_legend(labels, legend, extent, options)
         for labels, extent in zip(raw, extents, strict=True)
     ]
 
@@ -76,6 +87,7 @@ def _find_legend(
 ) -> Legend:
     path = raw[0].path
     names = shared_names([(labels.path, labels.classes) for labels in raw])
+    warn_of_similar_names(path, names.values())
     is_numbered = any(labels.classes.is_numbered for labels in raw)
     if not is_numbered:
         names = legend_style.renumber(names)
@@ -92,9 +104,10 @@ def _find_legend(
 
 
 def _apply_legend(
-    raw: RawLabels, legend: Legend, extent: PolygonSource | None, *, has_background: bool
+    raw: RawLabels, legend: Legend, extent: PolygonSource | None, options: LabelOptions
 ) -> Labels:
-    ids = match_to_legend(raw.path, raw.classes, legend)
+    ids = match_to_legend(raw.path, raw.classes, legend, options.renames)
+    has_background = options.has_background
     if not has_background and (ids == IGNORE).all():
         raise LabelError(
             f"{raw.path}: has no class in the scene, all labels that reach it are ignored; "
@@ -111,6 +124,15 @@ def _apply_legend(
     return Labels(path=raw.path, geobox=raw.geobox, legend=legend, source=source)
 
 
+def _check_not_renamed(raw: Sequence[RawLabels], options: LabelOptions) -> None:
+    """Refuse to rename classes where there is no map whose classes they could be."""
+    if options.renames:
+        raise LabelError(
+            f"{raw[0].path}: classes are renamed to those of a map, and there is none; give names "
+            f"to numbers with a legend file, or rename them in the labels."
+        )
+
+
 def _check_ignored(raw: Sequence[RawLabels], ignore_classes: Sequence[str]) -> None:
     occurring = {name for labels in raw for name in labels.classes.ignored}
     absent = [name for name in ignore_classes if name not in occurring]
@@ -120,6 +142,36 @@ def _check_ignored(raw: Sequence[RawLabels], ignore_classes: Sequence[str]) -> N
             f"{raw[0].path}: has no class {absent[0]!r} to ignore; its classes are "
             f"{', '.join(sorted(known))}."
         )
+
+
+def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
+    """Warn of polygons that label nothing; refuse to learn a class that has no other."""
+    for path in dict.fromkeys(labels.path for labels in raw):
+        of_path = [labels for labels in raw if labels.path == path]
+        found = [labels.coverage for labels in of_path if labels.coverage is not None]
+        lost = lost_polygons(found, of_path[0].classes.names) if found else []
+        if not lost:
+            continue
+        elsewhere = {name for labels in raw if labels.path != path for name in _names_of(labels)}
+        for entry in lost if is_training else ():
+            if entry.lost == entry.total and entry.name not in elsewhere:
+                raise LabelError(
+                    f"{path}: none of the {entry.total:,} polygons of {entry.name!r} covers a "
+                    f"pixel's centre, so this class cannot be learned; label every pixel that they "
+                    f"touch with --all-touched, or leave the class out with --ignore-class."
+                )
+        _log.warning(
+            "%s: %s cover no pixel's centre, so they label nothing; --all-touched labels every "
+            "pixel that a polygon touches.",
+            path,
+            counted(lost),
+        )
+
+
+def _names_of(labels: RawLabels) -> list[str]:
+    """Names of the classes that occur in labels."""
+    occurring = np.unique(labels.classes.class_ids[labels.classes.class_ids != IGNORE]).tolist()
+    return [labels.classes.names[class_id] for class_id in occurring]
 
 
 def _class_indices(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:

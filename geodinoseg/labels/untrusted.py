@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from xml.parsers import expat
 
 import pyogrio
@@ -117,14 +118,48 @@ def check_driver(path: str, driver: str) -> None:
 
 @contextmanager
 def offline(*, allow_external: bool) -> Iterator[None]:
-    """Keep pyogrio's GDAL from the network, unless that is allowed."""
-    settings = {} if allow_external else _OFFLINE
-    before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
-    pyogrio.set_gdal_config_options(settings)
-    try:
+    """Keep pyogrio's GDAL from the network, unless that is allowed.
+
+    Its settings are those of the whole process. While threads read with one of the two, threads
+    that need the other wait; the last one to leave restores what was before.
+    """
+    with _barrier.entered(is_up=not allow_external):
         yield
-    finally:
-        pyogrio.set_gdal_config_options(before)
+
+
+class _Barrier:
+    """Settings of the process that hold while any thread needs them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_up = False
+        self._threads = 0
+        self._before: dict[str, Any] = {}
+
+    @contextmanager
+    def entered(self, *, is_up: bool) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._threads or self._is_up == is_up)
+            if not self._threads:
+                self._is_up = is_up
+                self._set()
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._threads -= 1
+                if not self._threads:
+                    pyogrio.set_gdal_config_options(self._before)
+                    self._changed.notify_all()
+
+    def _set(self) -> None:
+        settings = _OFFLINE if self._is_up else {}
+        self._before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
+        pyogrio.set_gdal_config_options(settings)
+
+
+_barrier = _Barrier()
 
 
 def _refusal(path: str, fault: str) -> LabelError:

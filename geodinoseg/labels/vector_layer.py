@@ -98,7 +98,7 @@ def open_vector_layer(path: str, *, allow_external: bool = False) -> VectorLayer
 def crs_of(frame: Any) -> pyproj.CRS | None:
     """CRS of a GeoDataFrame; None also for the "undefined" ones that a GeoPackage has for none."""
     crs: pyproj.CRS | None = frame.crs
-    if crs is None or crs.is_engineering or crs.name.lower().startswith("undefined"):
+    if crs is None or crs.name.lower().startswith("undefined"):
         return None
     return crs
 

@@ -35,7 +35,7 @@ class BandStatistics:
     dtype: str
     """Type of the training scenes' pixels, such as uint8."""
     units: BandUnits | None = None
-    """Scale and offset of the bands of the training scenes; None where these told none."""
+    """Scale and offset of the bands of the training scenes; None if these have no tags."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
@@ -59,9 +59,9 @@ class BandStatistics:
         return cls(dtype=str(values["dtype"]), units=units, **lists)
 
     def in_units(self, units: BandUnits) -> BandStatistics:
-        """The same distribution as scenes of another scale and offset store it.
+        """The same distribution in the stored values of scenes of another scale and offset.
 
-        Pixels that are stored so are normalized to what they would be in the training's units.
+        Such values are then normalized as the training's are.
         """
         assert self.units is not None
         gain, shift = self.units.conversion_to(units)

@@ -42,7 +42,9 @@ def _input(segmentor: Segmentor) -> str:
         else f"{segmentor.pixel_size_m:.3g} m on the ground per pixel"
     )
     units = segmentor.statistics.units
-    stored = f" Bands have {units}; other scenes are brought to these." if units else ""
+    stored = (
+        f" Bands have {units}; the values of scenes with others are converted." if units else ""
+    )
     return (
         f"Bands {bands} of {segmentor.statistics.dtype} scenes, {resolution}, tiles of "
         f"{segmentor.trained_tile_px} px. Tiles of scenes of another resolution are resampled."

@@ -34,20 +34,23 @@ class ModelDescription:
     """Ground resolution of the training scenes, metres; None where they had no CRS."""
     scale: float = 1.0
     """Pixels of its own per pixel of the scene."""
+    aspect: float = 1.0
+    """Width of a pixel of the scene over its height, on the ground."""
 
     @property
     def tile_multiple(self) -> int:
         """Sides of tiles that it takes are multiples of this; 1 where it is not known."""
-        return tile_multiple(self.patch_px or 1, self.scale)
+        return tile_multiple(self.patch_px or 1, self.scale, self.aspect)
 
     @property
     def tile_px(self) -> int:
         """Side of the tiles it was trained on, in pixels of the scene."""
-        return scaled_tile_px(self.trained_tile_px, self.patch_px or 1, self.scale)
+        return scaled_tile_px(self.trained_tile_px, self.tile_multiple, self.scale)
 
-    def at_pixel_size(self, pixel_size_m: float | None) -> ModelDescription:
-        """The same for scenes of another ground resolution, metres."""
-        return dataclasses.replace(self, scale=resampling_scale(pixel_size_m, self.pixel_size_m))
+    def at_pixel_size(self, pixel_size_m: float | None, *, aspect: float = 1.0) -> ModelDescription:
+        """The same for scenes of another ground resolution; see `Segmentor.at_pixel_size`."""
+        scale, aspect = resampling(pixel_size_m, self.pixel_size_m, aspect)
+        return dataclasses.replace(self, scale=scale, aspect=aspect)
 
 
 def describe_model(folder: str | Path) -> ModelDescription:
@@ -83,26 +86,43 @@ def _digest_of_config(folder: Path) -> str:
         return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
     except OSError as error:
         raise ModelFolderError(
-            f"{folder}: {CONFIG} cannot be read ({one_line(error)}); look at the disk."
+            f"{folder}: {CONFIG} cannot be read ({one_line(error)}); check the disk."
         ) from error
 
 
-def resampling_scale(pixel_size_m: float | None, own_pixel_size_m: float | None) -> float:
-    """Pixels of a model per pixel of a scene; 1 where a resolution is not known, or about alike."""
+def resampling(
+    pixel_size_m: float | None, own_pixel_size_m: float | None, aspect: float
+) -> tuple[float, float]:
+    """Scale and aspect at which a model resamples tiles.
+
+    Args:
+        pixel_size_m: ground resolution of the scene, metres; None if unknown.
+        own_pixel_size_m: that of the model.
+        aspect: width of a pixel of the scene over its height, on the ground.
+
+    Returns:
+        Pixels of the model per pixel of the scene, and the aspect; each is 1 if about 1, and both
+        if a resolution is unknown.
+    """
     if pixel_size_m is None or own_pixel_size_m is None:
-        return 1.0
+        return 1.0, 1.0
+    aspect = about_one(aspect)
     scale = pixel_size_m / own_pixel_size_m
-    return 1.0 if _SAME_SCALE < scale < 1 / _SAME_SCALE else scale
+    return (about_one(scale) if aspect == 1.0 else scale), aspect
 
 
-def tile_multiple(patch_px: int, scale: float) -> int:
-    """Side of a patch in pixels of the scene; any side will do where tiles are resampled."""
-    return patch_px if scale == 1.0 else 1
+def about_one(ratio: float) -> float:
+    """The ratio, or 1 if the scale augmentation covers the difference."""
+    return 1.0 if _SAME_SCALE < ratio < 1 / _SAME_SCALE else ratio
 
 
-def scaled_tile_px(trained_tile_px: int, patch_px: int, scale: float) -> int:
+def tile_multiple(patch_px: int, scale: float, aspect: float) -> int:
+    """Side of a patch in pixels of the scene; 1 if tiles are resampled."""
+    return patch_px if scale == aspect == 1.0 else 1
+
+
+def scaled_tile_px(trained_tile_px: int, multiple: int, scale: float) -> int:
     """Side of the tiles of the training, in pixels of the scene."""
-    multiple = tile_multiple(patch_px, scale)
     return max(round(trained_tile_px / scale) // multiple * multiple, multiple)
 
 

@@ -131,17 +131,17 @@ class FittingBatches:
                 raise
             if len(first) == 1:
                 raise DeviceMemoryError(
-                    "memory does not hold one tile; give smaller tiles (--tile), another device, "
-                    "or a smaller backbone."
+                    "memory is too small for one tile; give smaller tiles (--tile), another "
+                    "device, or a smaller backbone."
                 ) from error
         # Outside the handler: the error would keep the failed attempt's tensors alive.
         give_memory_back(first.device)
         self.size = len(first) // 2
         if not self._is_trial:
             logger.warning(
-                "memory does not hold %d tiles at once; going on with %d. The last digits of "
-                "probabilities may differ from a run that fits; --batch-size %d has it so "
-                "throughout.",
+                "memory is too small for batches of %d tiles; continuing with %d. The last digits "
+                "of probabilities may differ from a run with enough memory; give --batch-size %d "
+                "to use this size throughout.",
                 len(first),
                 self.size,
                 self.size,

@@ -223,5 +223,5 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise ModelFolderError(
-            f"{path}: cannot be read ({one_line(error)}); look at the disk."
+            f"{path}: cannot be read ({one_line(error)}); check the disk."
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn import functional
 from geodinoseg.legend import Legend
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
-from geodinoseg.model.description import resampling_scale, scaled_tile_px, tile_multiple
+from geodinoseg.model.description import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.weights import add_weights
@@ -45,6 +46,8 @@ class Segmentor:
     """Ground resolution of the training scenes, metres; None if they had no CRS."""
     scale: float = 1.0
     """Pixels of its own per pixel of the scene; see `at_pixel_size`."""
+    aspect: float = 1.0
+    """Width of a pixel of the scene over its height, on the ground; its own pixels are square."""
     temperature: float = 1.0
     """Divides the logits, so that confidence equals accuracy."""
     precision: str = "auto"
@@ -72,12 +75,12 @@ class Segmentor:
     @property
     def tile_multiple(self) -> int:
         """Side of a patch in pixels of the scene; 1 if tiles are resampled."""
-        return tile_multiple(self.patch_px, self.scale)
+        return tile_multiple(self.patch_px, self.scale, self.aspect)
 
     @property
     def tile_px(self) -> int:
         """Side of the tiles it was trained on, in pixels of the scene."""
-        return scaled_tile_px(self.trained_tile_px, self.patch_px, self.scale)
+        return scaled_tile_px(self.trained_tile_px, self.tile_multiple, self.scale)
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +92,7 @@ class Segmentor:
             self.trained_tile_px,
             self.pixel_size_m,
             self.scale,
+            self.aspect,
             self.temperature,
             str(self.compute_dtype),
             self.network.settings,
@@ -97,7 +101,7 @@ class Segmentor:
         add_weights(digest, self.network)
         return digest.hexdigest()
 
-    def at_pixel_size(self, pixel_size_m: float | None) -> Segmentor:
+    def at_pixel_size(self, pixel_size_m: float | None, *, aspect: float = 1.0) -> Segmentor:
         """The same model for scenes of another ground resolution.
 
         Its tiles cover proportionally more or fewer pixels; the device resamples them on the way
@@ -106,16 +110,19 @@ class Segmentor:
 
         Args:
             pixel_size_m: of the scene, metres; None if unknown.
+            aspect: width of a pixel of the scene over its height, on the ground. Tiles of pixels
+                that are not square are resampled by another factor on each axis.
         """
         if pixel_size_m is None or self.pixel_size_m is None:
             return self
-        return dataclasses.replace(self, scale=resampling_scale(pixel_size_m, self.pixel_size_m))
+        scale, aspect = resampling(pixel_size_m, self.pixel_size_m, aspect)
+        return dataclasses.replace(self, scale=scale, aspect=aspect)
 
     def for_units(self, units: BandUnits) -> Segmentor:
         """The same model for scenes whose bands have another scale and offset.
 
         Args:
-            units: of the scene; the model must know those of its training.
+            units: of the scene; the model must have those of its training.
         """
         return dataclasses.replace(self, statistics=self.statistics.in_units(units))
 
@@ -129,12 +136,14 @@ class Segmentor:
         return _softmax(logits.float() / self.temperature)
 
     def _logits(self, values_BNHW: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor
-        if self.scale == 1.0:
-            logits = self.network(values_BNHW)
+        if self.scale == self.aspect == 1.0:
+            logits: torch.Tensor = self.network(values_BNHW)
             return logits
         size = values_BNHW.shape[-2:]
-        own = [max(1, round(side * self.scale)) for side in size]
+        # Of the same area as a square pixel: the scale is the geometric mean of both axes.
+        stretch = math.sqrt(self.aspect)
+        factors = (self.scale / stretch, self.scale * stretch)
+        own = [max(1, round(side * factor)) for side, factor in zip(size, factors, strict=True)]
         resampled = functional.interpolate(
             values_BNHW, size=own, mode="bilinear", align_corners=False, antialias=True
         )

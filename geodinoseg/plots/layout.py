@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.transformations import degrees_per_unit
 
 DPI = 200
 """Pixels per inch."""
@@ -182,7 +184,8 @@ def _pixel_aspect(geobox: GeoBox) -> float:
     narrowing = 1.0
     if geobox.is_geographic:
         _, latitude = transform @ (geobox.width / 2, geobox.height / 2)
-        narrowing = max(math.cos(math.radians(latitude)), 0.01)
+        degrees = degrees_per_unit(pyproj.CRS.from_user_input(geobox.crs))
+        narrowing = max(math.cos(math.radians(latitude * degrees)), 0.01)
     width = math.hypot(transform.a * narrowing, transform.d)
     return math.hypot(transform.b * narrowing, transform.e) / width
 

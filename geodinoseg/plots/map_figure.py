@@ -11,12 +11,12 @@ from pathlib import Path
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.plots.layout import DPI, PANEL_IN, MapPage
 from geodinoseg.plots.preview import (
-    area_fractions,
     class_colors,
     decimated,
     scene_colors,
-    small_class_ids,
 )
+from geodinoseg.plots.small_map import read_small_map
+from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, scene_path
 from geodinoseg.redaction import redact_name
@@ -31,11 +31,12 @@ def plot_map(
     title: str | None = None,
     caption: str | None = None,
     overwrite: bool = False,
+    progress: Progress = no_progress,
 ) -> Path:
     """Draw a scene on the left and its map on the right, with legend, areas and scale bar.
 
-    Scene and map are read at reduced resolution, so that their size does not matter; rows run as
-    in the files.
+    The scene is read at reduced resolution; the map once in full, as the areas are those of all
+    its pixels. Rows run as in the files.
 
     Args:
         scene: the scene, on the map's grid or overlapping it.
@@ -46,6 +47,7 @@ def plot_map(
         title: above the panels; None = the map's file name.
         caption: below the panels, such as the attribution of the imagery.
         overwrite: whether an existing file may be replaced.
+        progress: called with the fraction of the map read.
 
     Returns:
         The path of the picture.
@@ -66,12 +68,13 @@ def plot_map(
         output_png, overwrite=overwrite, suffixes=(".png",), inputs=[scene_path(scene), raster.path]
     )
     small = decimated(raster.geobox, longest_px=round(PANEL_IN * DPI))
-    class_ids = small_class_ids(raster, small)
+    colors = scene_colors(scene, raster, small, bands=bands)
+    shown = read_small_map(raster, small, progress=progress)
     page = MapPage(small, classes=len(raster.legend), caption=caption)
     page.add_title(title or redact_name(raster.path))
-    page.add_panel(0, "Scene", scene_colors(scene, raster, small, bands=bands))
-    page.add_panel(1, "Map", class_colors(class_ids, raster.legend, nodata=raster.nodata))
-    page.add_legend(raster.legend, area_fractions(class_ids, raster, small))
+    page.add_panel(0, "Scene", colors)
+    page.add_panel(1, "Map", class_colors(shown.class_ids, raster.legend, nodata=raster.nodata))
+    page.add_legend(raster.legend, shown.fractions)
     page.add_scale_bar(small.pixel_size_m)
     page.add_caption()
     with atomic_file(target) as path:

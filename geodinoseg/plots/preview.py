@@ -15,13 +15,14 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NodataShadowWarning
 from rasterio.vrt import WarpedVRT
 
-from geodinoseg.errors import SceneError
+from geodinoseg.errors import SceneError, TransformationError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.dataset import open_reader
 from geodinoseg.rasters.scene import Scene, open_scene, scene_path
+from geodinoseg.transformations import find_transformation
 from geodinoseg.windows import Window
 
 # Of pixel values, drawn black and white. A few very bright or dark pixels would otherwise leave
@@ -72,7 +73,7 @@ def scene_colors(
                 return _read_small(view, drawn, small)
 
         pixels, valid = reader.read_with(_whole(scene.geobox), read)
-    if not valid.any() and not same_place(scene.geobox, raster.geobox):
+    if not valid.any() and not same_grid(scene.geobox, raster.geobox):
         raise SceneError(
             f"{path}: has no data in the area of {raster.path}; give the scene that the map was "
             f"made from."
@@ -81,16 +82,6 @@ def scene_colors(
     # One band fills all three channels, in grey.
     colors[valid] = np.stack([stretched(band[valid]) for band in pixels], axis=-1)
     return colors
-
-
-def small_class_ids(raster: ClassRaster, small: GeoBox) -> NDArray[Any]:
-    """(height, width) class ids in larger pixels, each from its centre, in the raster's dtype."""
-    shape = (small.height, small.width)
-    with open_reader(raster.source) as reader:
-        class_ids: NDArray[Any] = reader.read_with(
-            _whole(raster.geobox), lambda dataset: dataset.read(1, out_shape=shape)
-        )
-    return class_ids
 
 
 def class_colors(
@@ -106,16 +97,6 @@ def class_colors(
     if nodata is not None:
         colors[class_ids == nodata] = 0
     return colors
-
-
-def area_fractions(class_ids: NDArray[Any], raster: ClassRaster, small: GeoBox) -> dict[int, float]:
-    """Fraction of each class in the classified area, 0 to 1, by class id, from small pixels."""
-    areas = np.broadcast_to(small.row_areas_m2[:, None], class_ids.shape)
-    area = {
-        entry.class_id: float(areas[class_ids == entry.class_id].sum()) for entry in raster.legend
-    }
-    total = sum(area.values())
-    return {class_id: part / total if total else 0.0 for class_id, part in area.items()}
 
 
 def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -140,7 +121,7 @@ def _on_grid_of(
     raster: ClassRaster, scene: Scene, dataset: rasterio.DatasetReader, small: GeoBox
 ) -> Iterator[rasterio.DatasetReader]:
     """The dataset itself if it has the raster's grid, else a view of it on the small grid."""
-    if same_place(scene.geobox, raster.geobox):
+    if same_grid(scene.geobox, raster.geobox):
         yield dataset
         return
     if scene.geobox.crs is None or raster.geobox.crs is None:
@@ -148,6 +129,13 @@ def _on_grid_of(
             f"{scene.path}: has another grid than {raster.path}, and without a CRS in both they "
             f"cannot be aligned; give the scene that the map was made from."
         )
+    try:
+        find_transformation(scene.geobox.crs, raster.geobox.crs)
+    except TransformationError as error:
+        raise SceneError(
+            f"{scene.path}: {error}, that of {raster.path}; give the scene that the map was made "
+            f"from."
+        ) from error
     with WarpedVRT(
         dataset,
         crs=small.crs,

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from geodinoseg.polygons.coverage.tracer import Band
 from geodinoseg.polygons.ground import AreaWeights
-from geodinoseg.rasters.class_raster import (
-    ClassRaster,
-    open_confidence,
-)
+from geodinoseg.rasters.class_raster import ClassRaster, confidence_reader
+from geodinoseg.rasters.class_reader import ClassReader
 from geodinoseg.rasters.dataset import RasterReader
 from geodinoseg.windows import Window, windows_over
 
@@ -49,10 +47,10 @@ def outside_of(raster: ClassRaster) -> Outside:
 class OpenRasters:
     """An open class raster and its confidence, for use in the thread that opened them."""
 
-    classes: RasterReader
+    classes: ClassReader
     """The class ids."""
     confidence: RasterReader | None
-    """Percent; None where the class raster names no confidence raster."""
+    """Percent; None where the class raster has no confidence raster that can be used."""
 
 
 @contextmanager
@@ -60,9 +58,7 @@ def open_rasters(raster: ClassRaster) -> Iterator[OpenRasters]:
     """Open a class raster and its confidence for one pass from top to bottom."""
     with ExitStack() as stack:
         classes = stack.enter_context(raster.reader())
-        confidence = None
-        if raster.confidence_path is not None:
-            confidence = stack.enter_context(open_confidence(raster))
+        confidence = stack.enter_context(confidence_reader(raster))
         stack.enter_context(raster.source.settings(cache_bytes=_cache_bytes(raster)))
         yield OpenRasters(classes=classes, confidence=confidence)
 
@@ -80,7 +76,7 @@ def _cache_bytes(raster: ClassRaster) -> int:
 
 
 def read_rows(
-    raster: ClassRaster, reader: RasterReader, *, chunk_rows: int
+    raster: ClassRaster, reader: ClassReader, *, chunk_rows: int
 ) -> Iterator[NDArray[Any]]:
     """The class ids from top to bottom, (chunk_rows, width) each, in the raster's dtype."""
     for window in windows_over(

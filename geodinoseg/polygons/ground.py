@@ -36,8 +36,7 @@ def check_place(path: PathLike, geobox: GeoBox) -> None:
     """Refuse a raster whose pixels have no location or no area."""
     if geobox.transform == Affine.identity():
         raise SceneError(
-            f"{path}: is not georeferenced, so its polygons would not be either; georeference it, "
-            f"for instance with gdal_translate -a_srs -a_ullr."
+            f"{path}: is not georeferenced, so its polygons would not be either; {geobox.advice}."
         )
     if not geobox.row_areas_m2.any():
         raise SceneError(

@@ -22,7 +22,7 @@ from geodinoseg.polygons.writer import (
 )
 from geodinoseg.prefetch import prefetch
 from geodinoseg.progress import Progress, no_progress
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, with_usable_confidence
 
 if TYPE_CHECKING:
     import geopandas
@@ -136,4 +136,4 @@ def _opened(raster: PathLike | ClassRaster) -> ClassRaster:
     source = raster if isinstance(raster, ClassRaster) else open_class_raster(raster)
     check_place(source.path, source.geobox)
     warn_of_stretched_areas(source.path, source.geobox)
-    return source
+    return with_usable_confidence(source)

@@ -146,15 +146,22 @@ def _add_symbol_layer(symbol: ET.Element, layer_class: str, properties: dict[str
         ET.SubElement(layer, "prop", k=key, v=value)
 
 
-def raster_attribute_table(legend: Legend) -> str:
+def raster_attribute_table(legend: Legend, *, root: ET.Element | None = None) -> str:
     """The `.aux.xml` with names and colours of band 1, for GDAL, QGIS from 3.30 on and ArcGIS.
+
+    Args:
+        legend: the classes.
+        root: the parsed `.aux.xml` that GDAL wrote, which is extended; None without one.
 
     Returns:
         A thematic attribute table and, where every class id fits in a byte, the category names,
         with blanks for ids that are not classes.
     """
-    root = ET.Element("PAMDataset")
-    band = ET.SubElement(root, "PAMRasterBand", band="1")
+    if root is None:
+        root = ET.Element("PAMDataset")
+    band = root.find("PAMRasterBand[@band='1']")
+    if band is None:
+        band = ET.SubElement(root, "PAMRasterBand", band="1")
     _add_category_names(band, legend)
     table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
     for index, (name, kind, usage) in enumerate(_TABLE_COLUMNS):

@@ -1,4 +1,4 @@
-"""Rows of any height go in, whole block rows come out: each block of a file is written once."""
+"""Gathers rows of any height into whole block rows, so that each block is written once."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Checksums = dict[tuple[int, int], int]
 
 
 class BlockRows:
-    """Gathers the rows of one column panel after the other.
+    """Gathers the rows of column panels, one panel after the other.
 
-    Holds at most one block row of a panel. Panels begin and end at block columns, or at the
+    Holds at most one block row of a panel. Panels start and end at block columns, or at the
     raster's last column.
     """
 
@@ -35,15 +35,15 @@ class BlockRows:
         bands: int,
         dtype: np.dtype[Any],
     ) -> None:
-        """Take rows for a raster.
+        """Gather rows of a raster of this shape and dtype.
 
         Args:
-            sink: is given the window of a block row, at most 512 rows of a panel, and its pixels
-                (bands, height, width), which it must not keep.
+            sink: called with the window of a block row, at most 512 rows of a panel, and its
+                pixels (bands, height, width), which it must not keep.
             height: rows of the raster.
             width: columns of the raster.
             bands: bands of the raster.
-            dtype: of the pixels.
+            dtype: dtype of the pixels.
         """
         self._sink = sink
         self._height, self._width, self._bands, self._dtype = height, width, bands, dtype
@@ -54,34 +54,30 @@ class BlockRows:
 
     @property
     def checksums(self) -> Mapping[tuple[int, int], int]:
-        """Of the blocks that were handed on, by first row and first column."""
+        """Checksums of the blocks passed to the sink, by first row and first column."""
         return self._checksums
 
     @property
     def missing_blocks(self) -> int:
-        """Blocks that were not handed on yet."""
+        """Number of blocks not yet passed to the sink."""
         return -(-self._height // BLOCK_PX) * -(-self._width // BLOCK_PX) - len(self._checksums)
 
     def write(self, window: Window, pixels: NDArray[Any]) -> None:
-        """Take the next rows of a panel, or the first of another.
+        """Add the next rows of a panel, or the first rows of another.
 
         Args:
-            window: where the pixels lie. Either it goes on below the window before it, at the same
-                columns, or it begins at a block's first row.
+            window: continues the previous window downwards, with the same columns, or starts at
+                the first row of a block. Anything else, or a window written before, is a GridError.
             pixels: (bands, height, width) of the window.
-
-        Raises:
-            GridError: the window does neither, the pixels do not fit it, or some were written
-                before.
         """
         self._check_pixels(window, pixels)
         if (window.col_off, window.width) != self._panel or window.row_off != self._next_row:
-            self._begin_at(window)
+            self._start_at(window)
         done = 0
         while done < window.height:
             row = window.row_off + done
             count = min(BLOCK_PX - row % BLOCK_PX, window.height - done)
-            self._take(row, pixels[:, done : done + count])
+            self._add(row, pixels[:, done : done + count])
             done += count
         self._next_row = window.row_end
 
@@ -89,45 +85,45 @@ class BlockRows:
         shape = (self._bands, window.height, window.width)
         if pixels.shape != shape or pixels.dtype != self._dtype:
             raise GridError(
-                f"rows of {pixels.dtype} {pixels.shape} do not fit a raster that takes "
+                f"rows of {pixels.dtype} {pixels.shape} do not fit the raster, which takes "
                 f"{self._dtype} {shape} at {window}."
             )
         if window.row_end > self._height or window.col_end > self._width:
-            raise GridError(f"{window} reaches past {self._width} x {self._height} px.")
+            raise GridError(f"{window} exceeds the raster of {self._width} x {self._height} px.")
 
-    def _begin_at(self, window: Window) -> None:
+    def _start_at(self, window: Window) -> None:
         whole = self._next_row % BLOCK_PX == 0 or self._next_row == self._height
         begins = window.row_off % BLOCK_PX == 0 and window.col_off % BLOCK_PX == 0
         ends = window.col_end % BLOCK_PX == 0 or window.col_end == self._width
         if not (whole and begins and ends):
             raise GridError(
-                f"{window} neither goes on at row {self._next_row} of its panel nor begins and "
+                f"{window} neither continues its panel at row {self._next_row} nor starts and "
                 f"ends at blocks of {BLOCK_PX} px."
             )
         self._panel = (window.col_off, window.width)
 
-    def _take(self, row: int, pixels: NDArray[Any]) -> None:
-        """Hand rows of one block row on, or keep them until the block row is whole."""
+    def _add(self, row: int, pixels: NDArray[Any]) -> None:
+        """Pass a whole block row to the sink, or keep its rows until it is complete."""
         start = row % BLOCK_PX
         end = start + pixels.shape[1]
         whole = end == BLOCK_PX or row + pixels.shape[1] == self._height
         if start == 0 and whole:
-            self._hand_on(row, pixels)
+            self._flush(row, pixels)
             return
         if self._gathered.shape[2] != self._panel[1]:
             shape = (self._bands, BLOCK_PX, self._panel[1])
             self._gathered = np.empty(shape, dtype=self._dtype)
         self._gathered[:, start:end] = pixels
         if whole:
-            self._hand_on(row - start, self._gathered[:, :end])
+            self._flush(row - start, self._gathered[:, :end])
 
-    def _hand_on(self, row: int, pixels: NDArray[Any]) -> None:
+    def _flush(self, row: int, pixels: NDArray[Any]) -> None:
         window = Window(
             col_off=self._panel[0], row_off=row, width=pixels.shape[2], height=pixels.shape[1]
         )
         checksums = block_checksums(window, pixels)
         if not checksums.keys().isdisjoint(self._checksums):
-            raise GridError(f"{window} was written before.")
+            raise GridError(f"{window} has already been written.")
         self._sink(window, pixels)
         self._checksums |= checksums
 
@@ -136,7 +132,7 @@ def block_checksums(window: Window, pixels: NDArray[Any]) -> Checksums:
     """The checksum of each block in a window.
 
     Args:
-        window: begins at a block's first row and column and is at most one block high.
+        window: starts at the first row and column of a block and is at most one block high.
         pixels: (bands, height, width) of the window.
     """
     return {

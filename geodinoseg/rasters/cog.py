@@ -1,7 +1,7 @@
-"""Cloud optimized GeoTIFFs from rows that come in one after the other, in bounded memory.
+"""Writes cloud-optimized GeoTIFFs row by row, in bounded memory.
 
-Owns the working file, the conversion and the check that what was written can be read. What the
-pixels mean, and the place where a finished file appears, belong to others.
+Owns the working file, the conversion and the check of what was written. The meaning of the pixels
+and the path at which a finished file appears are up to the caller.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import OutputError, one_line
-from geodinoseg.geobox import GeoBox
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.geobox import GeoBox, dataset_geobox, same_georeferencing
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, block_checksums
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.source import CACHE_BYTES, gdal_settings
 from geodinoseg.windows import Window, windows_over
 
-# CPU ms per million pixels of a map of 8 classes, and bytes per pixel (made again by
-# tests/benchmarks/class_raster_compression.py). Working file: none 0.9 and 1.05, ZSTD 1.4 and
+# CPU ms per million pixels of a map of 8 classes, and bytes per pixel, measured by
+# tests/benchmarks/class_raster_compression.py. Working file: none 0.9 and 1.05, ZSTD 1.4 and
 # 0.05, deflate 3.5 and 0.05, LZW 5.6 and 0.06.
 _WORKING_OPTIONS = {
     "driver": "GTiff",
@@ -42,7 +43,7 @@ _WORKING_OPTIONS = {
     "interleave": "PIXEL",
     "num_threads": "ALL_CPUS",
 }
-# COG with its overviews, by deflate's level: 1 takes 9.6 ms for 0.085 bytes, 5 takes 11.4 for
+# COG with overviews, by deflate level: 1 takes 9.6 ms for 0.085 bytes, 5 takes 11.4 for
 # 0.069, 6 (GDAL's own) 16.3 for 0.061, 9 takes 142 for 0.057.
 COG_OPTIONS = {
     "driver": "COG",
@@ -55,49 +56,54 @@ COG_OPTIONS = {
     "num_threads": "ALL_CPUS",
 }
 _READ_BACK_BYTES = 32 << 20
+_LARGEST_CACHE_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CogLayout:
-    """What a file holds besides its pixels."""
+    """Everything a file holds besides its pixels."""
 
     geobox: GeoBox
-    """Place and size."""
+    """Georeferencing and size."""
     dtype: np.dtype[Any]
-    """Of all bands."""
+    """Dtype of all bands."""
     nodata: int
-    """Value of pixels without data, in all bands."""
+    """Nodata value of all bands."""
     band_names: tuple[str, ...]
-    """One description a band; their number is that of the bands."""
+    """Description of each band; determines the number of bands."""
     tags: Mapping[str, str]
     """GDAL metadata of the file."""
     colors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
-    """Red, green and blue, 0 to 255, of values of a single uint8 band; empty for no table."""
+    """Red, green and blue, 0 to 255, of the values of a single uint8 band; empty for none."""
     scale: float = 1.0
-    """A pixel's value times this is the quantity."""
+    """Factor from pixel values to the quantity."""
     unit: str = ""
-    """Of the quantity."""
+    """Unit of the quantity."""
 
 
 @contextmanager
-def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[BlockRows]:
-    """Rows to write to; when the block ends well, the whole COG lies at the path.
+def cog_writer(
+    path: Path,
+    layout: CogLayout,
+    *,
+    target: Path,
+    final_tags: Callable[[], Mapping[str, str]] = dict,
+) -> Iterator[BlockRows]:
+    """Yield rows to write to; on success the complete COG is at the path.
 
-    The working file lies in a folder of its own beside the path, and goes away with it.
+    The working file is in a temporary folder beside the path. OutputError if GDAL cannot write, if
+    pixels are missing at the end, or if the file does not read back as written.
 
     Args:
-        path: where the COG is made, in a folder that nobody else looks at.
+        path: the COG to create, in a private folder.
         layout: what the file holds besides its pixels.
-        target: the name that errors speak of.
-
-    Raises:
-        OutputError: GDAL cannot write, pixels are missing at the end, or what was written cannot
-            be read back as it was.
+        target: the path named in errors.
+        final_tags: called when all pixels are written; gives further tags.
     """
     box = layout.geobox
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         working = Path(folder) / path.name
-        with _written_or_failed(target):
+        with _report_write_errors(target):
             dataset = _new_working_file(working, layout)
         with dataset:
             rows = BlockRows(
@@ -109,11 +115,12 @@ def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[Block
             )
             yield rows
             _check_complete(rows, target)
-            with _written_or_failed(target):
+            with _report_write_errors(target):
+                dataset.update_tags(**final_tags())
                 dataset.close()
-        with _written_or_failed(target):
-            _convert(working, path)
-    with _written_or_failed(target):
+        with _report_write_errors(target):
+            _convert(working, path, _conversion_cache(layout))
+    with _report_write_errors(target):
         _check_header(path, layout, target)
         _check_pixels(path, rows.checksums, target)
 
@@ -121,7 +128,7 @@ def cog_writer(path: Path, layout: CogLayout, *, target: Path) -> Iterator[Block
 def _new_working_file(path: Path, layout: CogLayout) -> rasterio.io.DatasetWriter:
     box = layout.geobox
     with gdal_settings(), warnings.catch_warnings():
-        # A raster without a place is allowed; whoever reads the scene has said so.
+        # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(
             path,
@@ -135,6 +142,10 @@ def _new_working_file(path: Path, layout: CogLayout) -> rasterio.io.DatasetWrite
             transform=box.transform if box.is_georeferenced else None,
             **_WORKING_OPTIONS,
         )
+    if box.control is not None and box.control.points:
+        dataset.gcps = (box.control.gcps, box.control.crs)
+    if box.control is not None and box.control.rpcs is not None:
+        dataset.rpcs = box.control.rpcs
     _describe(dataset, layout)
     return dataset
 
@@ -154,52 +165,87 @@ def _describe(dataset: rasterio.io.DatasetWriter, layout: CogLayout) -> None:
 def _write_pixels(
     dataset: rasterio.io.DatasetWriter, target: Path, window: Window, pixels: NDArray[Any]
 ) -> None:
-    with _written_or_failed(target):
+    with _report_write_errors(target):
         dataset.write(pixels, window=window.ranges)
 
 
 def _check_complete(rows: BlockRows, target: Path) -> None:
     if rows.missing_blocks:
         raise OutputError(
-            f"{target}: not written: {rows.missing_blocks} blocks of {BLOCK_PX} px got no pixels; "
-            f"run it again."
+            f"{target}: not written: {rows.missing_blocks} blocks of {BLOCK_PX} px received no "
+            f"pixels; run it again."
         )
 
 
-def _convert(working: Path, path: Path) -> None:
+def _conversion_cache(layout: CogLayout) -> int:
+    """Bytes of GDAL's block cache for ten blocks of all bands.
+
+    A COG stores the bands of a block together. If the cache holds few such blocks, GDAL decodes
+    each block once per band, and the time grows with the square of the number of bands.
+    """
+    block_bytes = BLOCK_PX**2 * len(layout.band_names) * layout.dtype.itemsize
+    return max(CACHE_BYTES, min(10 * block_bytes, _LARGEST_CACHE_BYTES))
+
+
+def _convert(working: Path, path: Path, cache_bytes: int) -> None:
     try:
-        with gdal_settings():
+        with gdal_settings(cache_bytes=cache_bytes):
             rasterio.shutil.copy(working, path, **COG_OPTIONS)
     except Exception as error:
-        # This one call lets GDAL's own errors through, which have no public class in rasterio.
+        # This call alone raises GDAL's own errors, which have no public class in rasterio.
         raise OSError(one_line(error)) from error
 
 
 def _check_header(path: Path, layout: CogLayout, target: Path) -> None:
     box = layout.geobox
     expected = (box.height, box.width, layout.nodata, (layout.dtype.name,) * len(layout.band_names))
-    with _reopened(path) as dataset:
+    with reopen(path) as dataset:
         found = (dataset.height, dataset.width, dataset.nodata, dataset.dtypes)
+        reread = dataset_geobox(dataset)
     if found != expected:
-        raise OutputError(f"{target}: not written: GDAL made {found} of {expected}.")
+        raise OutputError(f"{target}: not written: GDAL wrote {found} instead of {expected}.")
+    if not same_georeferencing(reread, box):
+        raise OutputError(
+            f"{target}: not written: its georeferencing reads back as {reread.crs} "
+            f"{tuple(reread.transform)[:6]}; warp the scene to a common CRS first."
+        )
+
+
+def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
+    """Raise OutputError if a GeoTIFF of one pixel cannot hold the georeferencing of a scene."""
+    small = replace(geobox, width=1, height=1)
+    layout = CogLayout(
+        geobox=small, dtype=np.dtype(np.uint8), nodata=255, band_names=("class",), tags={}
+    )
+    with tempfile.TemporaryDirectory(prefix="geodinoseg-") as folder:
+        file = Path(folder, "probe.tif")
+        with _report_write_errors(file):
+            _new_working_file(file, layout).close()
+            with reopen(file) as dataset:
+                reread = dataset_geobox(dataset)
+    if not same_georeferencing(reread, small):
+        raise OutputError(
+            f"{path}: its coordinate system or transform cannot be stored in a GeoTIFF, so the "
+            f"map would be misplaced; warp the scene to a common CRS first."
+        )
 
 
 def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: Path) -> None:
-    """Read every block, overviews too, and compare it with what went in.
+    """Read every block, overviews included, and compare the checksums with those written.
 
-    GDAL's threads can lose a block on a full disk without a word: rasterio raises nothing, and the
-    block reads as nodata. Takes 1.4 of the 13.3 CPU ms that a million pixels cost in all.
+    On a full disk GDAL's threads can lose a block silently: rasterio raises nothing, and the block
+    reads as nodata. Takes 1.4 of the 13.3 CPU ms that a million pixels cost in all.
     """
-    with _reopened(path) as dataset:
+    with reopen(path) as dataset:
         levels = len(dataset.overviews(1))
         for window, pixels in _block_rows(dataset):
             if not block_checksums(window, pixels).items() <= checksums.items():
                 raise OutputError(
                     f"{target}: could not be written: rows {window.row_off} to "
-                    f"{window.row_end - 1} read back otherwise; {_free_space(target)}"
+                    f"{window.row_end - 1} do not read back as written; {_free_space(target)}"
                 )
     for level in range(levels):
-        with _reopened(path, overview_level=level) as overview:
+        with reopen(path, overview_level=level) as overview:
             for _ in _block_rows(overview):
                 pass
 
@@ -217,16 +263,17 @@ def _block_rows(dataset: rasterio.io.DatasetReader) -> Iterator[tuple[Window, ND
 
 
 @contextmanager
-def _reopened(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
+def reopen(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
+    """Open a finished raster of ours, as `rasterio.open` with further options."""
     with gdal_settings(), warnings.catch_warnings():
-        # A raster without a place is allowed; whoever reads the scene has said so.
+        # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, sharing=False, num_threads="ALL_CPUS", **options) as dataset:
             yield dataset
 
 
 @contextmanager
-def _written_or_failed(target: Path) -> Iterator[None]:
+def _report_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RasterioError) as error:
@@ -237,7 +284,7 @@ def _written_or_failed(target: Path) -> Iterator[None]:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What lies under rasterio's "Write failed. See previous exception for details."."""
+    """The cause of rasterio's "Write failed. See previous exception for details."."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

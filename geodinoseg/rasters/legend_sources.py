@@ -1,183 +1,235 @@
-"""Legends of rasters that others made: from side files, colour tables, or the ids alone."""
+"""Legends of rasters of other programs: from tables, sidecars, styles, or the ids alone."""
 
 from __future__ import annotations
 
+import logging
+import os
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import rasterio
-from numpy.typing import NDArray
+import rasterio.shutil
+from rasterio.io import MemoryFile
 
-from geodinoseg.errors import SceneError
+from geodinoseg.errors import LabelError, one_line
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.files.safe_xml import XmlError, parse_xml
-from geodinoseg.legend import LARGEST_CLASS_ID, Legend
-from geodinoseg.rasters.dataset import RasterReader
-from geodinoseg.windows import Window, windows_over
+from geodinoseg.legend import Legend, default_name
+from geodinoseg.rasters.attribute_tables import KnownClasses, classes_of_dbf, classes_of_table
+from geodinoseg.rasters.class_style import ClassStyle, StyleError, read_qml
+from geodinoseg.rasters.legend_file import read_legend_file, read_text
+from geodinoseg.rasters.source import RasterSource
 
-# What a column of a raster attribute table is for: its usage, or its name where it has none.
-_COLUMN_USAGES = {"2": "name", "5": "value", "3": "value", "6": "red", "7": "green", "8": "blue"}
-_COLUMN_NAMES = {
-    "value": "value",
-    "class": "name",
-    "class_name": "name",
-    "classname": "name",
-    "name": "name",
-    "label": "name",
-    "red": "red",
-    "green": "green",
-    "blue": "blue",
-}
-_CHANNELS = ("red", "green", "blue")
-_SCAN_BYTES = 16 << 20
-_LARGEST_SIDE_BYTES = 64 << 20
+_LARGEST_DESCRIPTION_BYTES = 64 << 20
+_MOST_LISTED = 8
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What a source says of ids; it need not say it of all."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundLegend:
+    """A legend, and which parts of it come from a source."""
 
-    names: dict[int, str] = field(default_factory=dict)
-    colors: dict[int, str] = field(default_factory=dict)
-
-
-def class_ids_in(reader: RasterReader, path: PathLike, *, nodata: int | None) -> list[int]:
-    """The class ids that occur in a single-band raster of whole numbers; reads all of it.
-
-    Returns:
-        Ascending, without nodata.
-    """
-    found: set[int] = set()
-    for window in _block_windows(reader.dataset):
-        found.update(_distinct(reader.read(window)))
-        found.discard(nodata)
-        _check_class_ids(path, window, found)
-    if not found:
-        raise SceneError(f"{path}: holds no class: every pixel is nodata ({nodata}).")
-    return sorted(found)
+    legend: Legend
+    """The classes."""
+    is_named: bool
+    """Whether any source names the classes; else they are called by their ids."""
+    colors: Mapping[int, str]
+    """Colours by id that do not come from the palette."""
 
 
-def find_legend(dataset: rasterio.DatasetReader, path: PathLike, class_ids: list[int]) -> Legend:
-    """Names and colours of ids, from the best source that knows them.
+def find_legend(
+    dataset: rasterio.DatasetReader,
+    path: PathLike,
+    class_ids: Sequence[int],
+    *,
+    with_styles: bool = True,
+) -> FoundLegend:
+    """The legend of some class ids, from the best source available.
 
-    Names come from a raster attribute table or category names beside the file, else they are
-    `class N`; colours come from that table, from the colour table in the file, or from the palette.
+    Names come from the raster's attribute table (in it, in its `.aux.xml`, or in `x.tif.vat.dbf`),
+    else from its category names, else from a style beside it; a class without a name is called
+    `class N`. Colours come from the style, the attribute table, the colour table, or the palette.
 
     Args:
         dataset: the open raster.
-        path: of the raster; the side file is the one that GDAL puts beside it, `<path>.aux.xml`.
-        class_ids: the ids that the legend shall have.
+        path: of the raster.
+        class_ids: the ids of the legend.
+        with_styles: whether to read a `.qml` or `.clr` beside the raster.
     """
-    beside = _read_side_file(Path(f"{path}.aux.xml"))
-    colors = _color_table(dataset) | beside.colors
-    return Legend.of_names(
-        _readable_names({class_id: beside.names.get(class_id, "") for class_id in class_ids}),
-        {class_id: colors[class_id] for class_id in class_ids if class_id in colors},
+    style = _of_style(raster_style(path) if with_styles else ClassStyle())
+    tables = list(_tables(dataset, path, class_ids))
+    names = _first_known([*(table.names for table in tables), style.names], class_ids)
+    colors = _first_known([style.colors, *(table.colors for table in tables)], class_ids)
+    readable = _readable_names({class_id: names.get(class_id, "") for class_id in class_ids})
+    return FoundLegend(
+        legend=Legend.of_names(readable, colors), is_named=bool(names), colors=colors
     )
 
 
-def _block_windows(dataset: rasterio.DatasetReader) -> Iterator[Window]:
-    """Windows over whole blocks, of 16 MiB at most where a block is smaller than that."""
-    rows, cols = dataset.block_shapes[0]
-    block_bytes = rows * cols * np.dtype(dataset.dtypes[0]).itemsize
-    blocks = max(1, _SCAN_BYTES // block_bytes)
-    blocks_across = -(-dataset.width // cols)
-    return windows_over(
-        height=dataset.height,
-        width=dataset.width,
-        rows=rows * max(1, blocks // blocks_across),
-        cols=cols * min(blocks, blocks_across),
-    )
+def with_legend_file(path: PathLike, found: FoundLegend, legend_file: PathLike) -> FoundLegend:
+    """A legend with the ids, names and colours of a legend file, which take precedence.
 
+    A warning says which classes of the raster the file lacks.
 
-def _distinct(values: NDArray[Any]) -> list[int]:
-    """The values that occur. Only the first of equal neighbours is looked at: maps are patches."""
-    flat = values.ravel()
-    starts = np.flatnonzero(flat[1:] != flat[:-1])
-    found: list[int] = np.unique(flat[np.append(starts, flat.size - 1)]).tolist()
-    return found
-
-
-def _check_class_ids(path: PathLike, window: Window, found: set[int]) -> None:
-    wrong = [value for value in found if not 0 <= value <= LARGEST_CLASS_ID]
-    if wrong:
-        raise SceneError(
-            f"{path}: rows {window.row_off} to {window.row_end - 1} hold the value {min(wrong)}, "
-            f"class ids are 0 to {LARGEST_CLASS_ID}; declare it as nodata (gdal_translate "
-            f"-a_nodata {min(wrong)}) or renumber the classes."
+    Raises:
+        LabelError: the file cannot be read, gives no number, or a name that another class has.
+    """
+    style = read_legend_file(os.fspath(legend_file))
+    given = _of_style(style)
+    numbered = {entry.class_id for entry in style.classes if entry.class_id is not None}
+    own = {entry.class_id: entry.name for entry in found.legend}
+    kept = {class_id: name for class_id, name in own.items() if class_id not in given.names}
+    if not numbered and not set(own.values()) & {entry.name for entry in style.classes}:
+        raise LabelError(
+            f"{legend_file}: has no ids, but the classes of {path} are known by their ids only; "
+            f"add them, for instance '3 water #4477aa'."
         )
+    for class_id, name in kept.items():
+        if name in given.names.values():
+            raise LabelError(
+                f"{legend_file}: gives the name {name!r} to another class than {path}, where it "
+                f"is class {class_id}; name class {class_id} in it, too."
+            )
+    if not found.is_named and kept:
+        _log.warning(
+            "%s: has no name for class %s of %s; give it one.",
+            legend_file,
+            listed(sorted(kept)),
+            path,
+        )
+    names = kept | given.names
+    names |= {class_id: default_name(class_id) for class_id in numbered - names.keys()}
+    colors = {
+        class_id: style.color_of(class_id, name) or found.colors.get(class_id)
+        for class_id, name in names.items()
+    }
+    legend = Legend.of_names(names, {key: color for key, color in colors.items() if color})
+    return FoundLegend(legend=legend, is_named=True, colors=found.colors)
+
+
+def warn_of_lost_names(path: PathLike, legend: Legend) -> None:
+    """Warn that no source names the classes of a raster."""
+    names = listed(legend.names)
+    _log.warning(
+        "%s: no names of its classes were found in it or beside it, so they are called %s; give "
+        "them with --legend FILE.",
+        path,
+        names,
+    )
+
+
+def listed(values: Sequence[object]) -> str:
+    """The first values of many as text."""
+    shown = ", ".join(map(str, values[:_MOST_LISTED]))
+    return shown if len(values) <= _MOST_LISTED else f"{shown}, ..."
+
+
+def raster_style(path: PathLike) -> ClassStyle:
+    """The style in a `.qml` beside a raster, else in a `.clr`; empty for an address."""
+    for suffix in (".qml", ".clr"):
+        sidecar = _beside(path, suffix)
+        if sidecar is None:
+            continue
+        try:
+            if suffix == ".qml":
+                return read_qml(read_text(str(sidecar)))
+            return read_legend_file(str(sidecar))
+        except (StyleError, LabelError) as error:
+            _log.warning("%s: cannot be read, so it is ignored (%s).", sidecar, one_line(error))
+    return ClassStyle()
+
+
+def _tables(
+    dataset: rasterio.DatasetReader, path: PathLike, class_ids: Sequence[int]
+) -> Iterator[KnownClasses]:
+    """The tables in and beside a raster, the best one first."""
+    described = _description(dataset)
+    table = described.find("GDALRasterAttributeTable")
+    if table is not None:
+        yield classes_of_table(table, class_ids)
+    for beside in (Path(f"{path}.vat.dbf"), Path(path).with_suffix(".vat.dbf")):
+        yield classes_of_dbf(beside, class_ids)
+    yield KnownClasses(names=_category_names(described))
+    yield KnownClasses(colors=_color_table(dataset))
+
+
+def _first_known(sources: Sequence[dict[int, str]], class_ids: Sequence[int]) -> dict[int, str]:
+    """The entry of each id in the first source that has one."""
+    found: dict[int, str] = {}
+    for source in reversed(sources):
+        found |= source
+    return {class_id: found[class_id] for class_id in class_ids if class_id in found}
+
+
+def _of_style(style: ClassStyle) -> KnownClasses:
+    colors = {
+        entry.class_id: entry.color
+        for entry in style.classes
+        if entry.class_id is not None and entry.color is not None
+    }
+    return KnownClasses(names=style.names_by_id(), colors=colors)
+
+
+def _description(dataset: rasterio.DatasetReader) -> ET.Element:
+    """Band 1 as GDAL describes it in a VRT; rasterio reads neither tables nor category names."""
+    nothing = ET.Element("VRTRasterBand")
+    try:
+        band = parse_xml(_vrt_of(dataset)).find("VRTRasterBand")
+    except (OSError, XmlError):
+        return nothing
+    return nothing if band is None else band
+
+
+def _vrt_of(dataset: rasterio.DatasetReader) -> bytes:
+    with MemoryFile(ext=".vrt") as file:
+        try:
+            rasterio.shutil.copy(dataset, file.name, driver="VRT")
+        except Exception as error:
+            # This call raises GDAL's own errors, which have no public class in rasterio.
+            raise OSError(one_line(error)) from error
+        file.seek(0)
+        text: bytes = file.read(_LARGEST_DESCRIPTION_BYTES)
+        return text
+
+
+def _category_names(band: ET.Element) -> dict[int, str]:
+    categories = band.findall("CategoryNames/Category")
+    return {
+        position: category.text
+        for position, category in enumerate(categories)
+        if category.text and category.text.strip()
+    }
 
 
 def _color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
     try:
         table = dataset.colormap(1)
-    except ValueError:  # rasterio's way to say that there is none
+    except ValueError:  # rasterio raises it if there is none
         return {}
     return {
         value: f"#{red:02x}{green:02x}{blue:02x}" for value, (red, green, blue, _) in table.items()
     }
 
 
-def _read_side_file(path: Path) -> _Known:
-    """Names and colours of band 1; nothing where there is no such file, or none that is XML."""
+def _beside(path: PathLike, suffix: str) -> Path | None:
+    """The file of another suffix beside a raster."""
+    if not RasterSource.of(path).is_plain_path:
+        return None
+    sidecar = Path(path).with_suffix(suffix)
     try:
-        if path.stat().st_size > _LARGEST_SIDE_BYTES:
-            return _Known()
-        root = parse_xml(path.read_bytes())
-    except (OSError, XmlError):
-        return _Known()
-    for band in root.iter("PAMRasterBand"):
-        if band.get("band") == "1":
-            table = _attribute_table(band)
-            return _Known(_category_names(band) | table.names, table.colors)
-    return _Known()
-
-
-def _category_names(band: ET.Element) -> dict[int, str]:
-    categories = band.findall("CategoryNames/Category")
-    return {position: category.text or "" for position, category in enumerate(categories)}
-
-
-def _attribute_table(band: ET.Element) -> _Known:
-    known = _Known()
-    table = band.find("GDALRasterAttributeTable")
-    if table is None:
-        return known
-    columns = [_column_meaning(column) for column in table.findall("FieldDefn")]
-    for row in table.findall("Row"):
-        texts = [cell.text or "" for cell in row.findall("F")]
-        cells = dict(zip(reversed(columns), reversed(texts), strict=False))
-        _add_row(known, cells)
-    return known
-
-
-def _column_meaning(column: ET.Element) -> str:
-    by_usage = _COLUMN_USAGES.get(column.findtext("Usage", ""))
-    return by_usage or _COLUMN_NAMES.get(column.findtext("Name", "").lower(), "")
-
-
-def _add_row(known: _Known, cells: dict[str, str]) -> None:
-    try:
-        class_id = int(float(cells["value"]))
-        rgb = [int(float(cells[channel])) for channel in _CHANNELS if channel in cells]
-    except (KeyError, ValueError):
-        return
-    if "name" in cells:
-        known.names[class_id] = cells["name"]
-    if len(rgb) == len(_CHANNELS) and all(channel in range(256) for channel in rgb):
-        known.colors[class_id] = "#{:02x}{:02x}{:02x}".format(*rgb)
+        return sidecar if sidecar.is_file() else None
+    except OSError:
+        return None
 
 
 def _readable_names(names: dict[int, str]) -> dict[int, str]:
     """Names that a legend can hold: printable, and each for one class only."""
     printable = {
         class_id: "".join(char for char in name if char.isprintable()).strip()
-        or f"class {class_id}"
+        or default_name(class_id)
         for class_id, name in names.items()
     }
     while (count := Counter(printable.values())).total() > len(count):

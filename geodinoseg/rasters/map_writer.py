@@ -1,7 +1,8 @@
-"""Rows of a map as they come from the model, and the rasters they are written to."""
+"""Rows of a map as the model produces them, and the writer of its rasters."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,46 +16,48 @@ from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
 from geodinoseg.files.atomic import atomic_file
+from geodinoseg.files.safe_xml import parse_xml
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
 from geodinoseg.rasters.block_rows import BlockRows
-from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG
+from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG, MAP_TAG
 from geodinoseg.rasters.cog import CogLayout, cog_writer
+from geodinoseg.rasters.sidecars import check_in_place, raster_sidecars
 from geodinoseg.version import __version__
 from geodinoseg.windows import Window
 
 LayerName = Literal["classes", "confidence", "probabilities"]
-"""What a raster of a map holds."""
+"""Content of a raster of a map."""
 
 PERCENT_NODATA = 255
-"""Nodata of confidence and of probabilities."""
+"""Nodata value of the confidence and probability rasters."""
 PROBABILITY_STEPS = 250
-"""A probability of 1 as it is stored."""
+"""Stored value of a probability of 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassRows:
-    """What the model says of a window."""
+    """Classes, confidence and probabilities of a window."""
 
     window: Window
-    """Where, in pixels of the raster."""
+    """Position in the raster."""
     class_ids: NDArray[Any]
-    """(height, width) in the legend's dtype; its nodata value where there is no class."""
+    """(height, width) in the legend's dtype; the nodata value where there is no class."""
     confidence: NDArray[np.uint8] | None = None
-    """(height, width) uint8, probability of the winning class in percent; 255 is nodata."""
+    """(height, width) uint8, probability of the predicted class in percent; 255 is nodata."""
     probabilities: NDArray[np.uint8] | None = None
     """(classes, height, width) uint8, in 1/250; 255 is nodata."""
 
     def __post_init__(self) -> None:
-        """Refuse arrays of another size than the window's."""
+        """Raise GridError if an array does not have the size of the window."""
         size = (self.window.height, self.window.width)
         for pixels in (self.class_ids, self.confidence, self.probabilities):
             if pixels is not None and pixels.shape[-2:] != size:
-                raise GridError(f"rows of {pixels.shape} px do not fit {self.window}.")
+                raise GridError(f"rows of shape {pixels.shape} do not fit {self.window}.")
 
     def cropped(self, window: Window) -> ClassRows:
-        """The part of the rows inside a window of theirs; views, not copies."""
+        """The rows inside a smaller window; views, not copies."""
         moved = window.shifted_by(rows=-self.window.row_off, cols=-self.window.col_off)
         inside = (..., *moved.slices)
         return ClassRows(
@@ -65,7 +68,7 @@ class ClassRows:
         )
 
     def of_layer(self, name: LayerName) -> NDArray[Any]:
-        """(bands, height, width) of a layer."""
+        """The pixels (bands, height, width) of a layer."""
         if name == "classes":
             return self.class_ids[None]
         pixels = self.confidence if name == "confidence" else self.probabilities
@@ -79,11 +82,11 @@ class Layer:
     """One raster of a map."""
 
     name: LayerName
-    """What it holds."""
+    """Content."""
     dtype: np.dtype[Any]
-    """Of its pixels."""
+    """Dtype of the pixels."""
     bands: int
-    """1, or one a class."""
+    """Number of bands: 1, or one per class."""
 
 
 def map_layers(legend: Legend, *, confidence: bool, probabilities: bool) -> tuple[Layer, ...]:
@@ -98,33 +101,28 @@ def map_layers(legend: Legend, *, confidence: bool, probabilities: bool) -> tupl
 
 
 class ClassRasterWriter:
-    """Takes the rows of a map; made by `class_raster_writer`."""
+    """Writes the rows of a map; made by `class_raster_writer`."""
 
     def __init__(self, rasters: Mapping[LayerName, BlockRows]) -> None:
         self._rasters = rasters
 
     def write(self, rows: ClassRows) -> None:
-        """Take the next rows of a column panel, or the first of another.
+        """Write the next rows of a column panel, or the first rows of another.
 
         Args:
-            rows: of any height; they go on below the ones before, at the same columns, or begin
-                at a row and a column that are multiples of 512. They end at such a column or at
-                the raster's last. What the output does not hold is left out.
-
-        Raises:
-            GridError: they do neither, were written before, have another dtype, or lack the
-                confidence or the probabilities that the output holds.
-            OutputError: they cannot be written.
+            rows: of any height. They continue the previous rows downwards, with the same columns,
+                or start at a row and a column that are multiples of 512; they end at such a column
+                or at the last one of the raster. Anything else is a GridError.
         """
         for name in self._rasters:
             self.write_layer(name, rows.window, rows.of_layer(name))
 
     def write_layer(self, name: LayerName, window: Window, pixels: NDArray[Any]) -> None:
-        """Take rows of one layer alone, (bands, height, width); see `write`."""
+        """Write rows (bands, height, width) of a single layer, in the order of `write`."""
         self._rasters[name].write(window, pixels)
 
     def checksums(self, name: LayerName) -> Mapping[tuple[int, int], int]:
-        """Of the blocks of a layer that were written; see `BlockRows.checksums`."""
+        """Checksums of the blocks written of a layer, as `BlockRows.checksums`."""
         return self._rasters[name].checksums
 
 
@@ -138,60 +136,66 @@ def class_raster_writer(
     probabilities_path: Path | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[ClassRasterWriter]:
-    """Write a map; when the block ends well all its files appear, on an error none.
+    """Write a map; on success all its files appear, on an error none.
 
-    Files that are there are replaced; see `outputs.check_output` for asking first. Beside the
-    class raster appear `<path>.aux.xml` and a `.qml` of its stem.
+    Existing files are replaced. The class raster gets the sidecars `<path>.aux.xml` and
+    `<stem>.qml`. The writer holds one block row of a panel in memory.
 
     Args:
-        path: the class raster, a COG of the legend's dtype.
-        geobox: place and size.
-        legend: what the ids mean; stored in the file.
+        path: the class raster, a COG in the legend's dtype.
+        geobox: georeferencing and size.
+        legend: stored in the file.
         confidence_path: a COG of uint8 percent, nodata 255, with a `.qml`; None for none.
-        probabilities_path: a COG of one uint8 band a class, in 1/250, nodata 255; None for none.
-        tags: GDAL metadata for all of them; ours begin with GEODINOSEG_.
-
-    Yields:
-        The writer, which holds one block row of a panel.
+        probabilities_path: a COG of one uint8 band per class, in 1/250, nodata 255; None for none.
+        tags: GDAL metadata of all files.
 
     Raises:
         OutputError: a file cannot be written, two have one name, or pixels are missing at the end.
     """
-    _check_apart(path, confidence_path, probabilities_path)
+    _check_distinct(path, confidence_path, probabilities_path)
     tags = {"TIFFTAG_SOFTWARE": f"geodinoseg {__version__}"} | dict(tags or {})
     layouts = {path: _class_layout(path, geobox, legend, confidence_path, tags)}
     if confidence_path:
         layouts[confidence_path] = _confidence_layout(geobox, tags)
     if probabilities_path:
         layouts[probabilities_path] = _probability_layout(geobox, legend, tags)
-    with ExitStack() as places:
-        # Left in reverse order: the class raster, which names the confidence raster, comes last.
-        beside = {target: places.enter_context(atomic_file(target)) for target in layouts}
+    with ExitStack() as outputs:
+        # Exited in reverse order: the class raster, which names the confidence raster, comes last.
+        temporary = {
+            target: outputs.enter_context(
+                atomic_file(target, stale_sidecars=raster_sidecars(target))
+            )
+            for target in layouts
+        }
         with ExitStack() as cogs:
-            rows = {
-                target: cogs.enter_context(cog_writer(beside[target], layout, target=target))
-                for target, layout in layouts.items()
-            }
+            rows: dict[Path, BlockRows] = {}
+            for target, layout in layouts.items():
+                writer = cog_writer(
+                    temporary[target], layout, target=target, final_tags=lambda: _map_tags(rows)
+                )
+                rows[target] = cogs.enter_context(writer)
             paths: dict[LayerName, Path | None] = {
                 "classes": path,
                 "confidence": confidence_path,
                 "probabilities": probabilities_path,
             }
             yield ClassRasterWriter({name: rows[of] for name, of in paths.items() if of})
-        _write_side_files(beside[path], legend)
+        _write_sidecars(temporary[path], legend)
         if confidence_path:
-            _write_text(beside[confidence_path].with_suffix(".qml"), confidence_qml())
+            _write_text(temporary[confidence_path].with_suffix(".qml"), confidence_qml())
+    for target in layouts:
+        check_in_place(target, geobox)
 
 
-def _check_apart(*paths: Path | None) -> None:
+def _check_distinct(*paths: Path | None) -> None:
     stems: set[Path] = set()
     for path in paths:
         if path is None:
             continue
         if path.with_suffix("") in stems:
             raise OutputError(
-                f"{path}: another output of this run has this name, and with it the style (.qml) "
-                f"that goes by it; give each its own."
+                f"{path}: another output of this run has this name and would share its style "
+                f"file (.qml); give each output a name of its own."
             )
         stems.add(path.with_suffix(""))
 
@@ -209,7 +213,7 @@ def _class_layout(
     }
     if confidence_path:
         own[CONFIDENCE_TAG] = Path(os.path.relpath(confidence_path, path.parent)).as_posix()
-    # A colour table of 65,536 entries makes QGIS 3.22 list them all.
+    # QGIS 3.22 would list all 65,536 entries of a uint16 colour table.
     colors = {entry.class_id: entry.rgb for entry in legend.classes if legend.dtype == np.uint8}
     return CogLayout(
         geobox=geobox,
@@ -244,8 +248,17 @@ def _probability_layout(geobox: GeoBox, legend: Legend, tags: Mapping[str, str])
     )
 
 
-def _write_side_files(raster: Path, legend: Legend) -> None:
-    _write_text(raster.with_name(f"{raster.name}.aux.xml"), raster_attribute_table(legend))
+def _map_tags(rows: Mapping[Path, BlockRows]) -> dict[str, str]:
+    """The tag that says which rasters are of one map: it follows from the pixels of all of them."""
+    checksums = [sorted(layer.checksums.items()) for layer in rows.values()]
+    return {MAP_TAG: hashlib.sha256(json.dumps(checksums).encode()).hexdigest()[:32]}
+
+
+def _write_sidecars(raster: Path, legend: Legend) -> None:
+    metadata = raster.with_name(f"{raster.name}.aux.xml")
+    # GDAL keeps there what a GeoTIFF cannot hold, such as some CRSs.
+    root = parse_xml(metadata.read_bytes()) if metadata.exists() else None
+    _write_text(metadata, raster_attribute_table(legend, root=root))
     _write_text(raster.with_suffix(".qml"), raster_qml(legend))
 
 

@@ -1,6 +1,6 @@
-"""A scene to segment: what its header says, and how its pixels are read. Opens nothing by itself.
+"""Scenes: their header, and how their pixels are read.
 
-Which pixels hold data is decided here, once, for training and segmentation alike.
+Which pixels hold data is decided here, once, for both training and segmentation.
 """
 
 from __future__ import annotations
@@ -31,32 +31,34 @@ _CACHE_OF_ROWS_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A raster, the bands to read, and how its missing pixels are known.
+    """A raster, the bands to read, and what marks its missing pixels.
 
-    A plain value: it holds no handle and can be sent to another process. Made by `open_scene`.
+    A value without a file handle that can be sent to another process, made by `open_scene`.
     """
 
     source: RasterSource
     """The raster, and whether it is trusted."""
     geobox: GeoBox
-    """Place and size."""
+    """Georeferencing and size."""
     bands: tuple[int, ...]
-    """Bands to read, numbered from 1, in the order in which a model takes them."""
+    """Bands to read, numbered from 1, in the order of the model's input."""
     dtype: np.dtype[Any]
-    """Type of the pixels as read: the common type of the chosen bands."""
+    """Dtype of the pixels as read: the common dtype of the chosen bands."""
     nodata: tuple[float | None, ...]
-    """Nodata value of each chosen band; None where it has none."""
+    """Nodata value of each chosen band; None for a band without one."""
     scales: tuple[float, ...]
-    """Of each chosen band: value * scale + offset is what was measured; 1 where none is told."""
+    """Scale of each chosen band, 1 without a tag: value * scale + offset is the measurement."""
     offsets: tuple[float, ...]
-    """Of each chosen band; 0 where none is told. Pixels are read as they are stored."""
+    """Offset of each chosen band, 0 without a tag. Pixels are read as stored."""
     validity: tuple[Validity, ...]
-    """What marks missing pixels, all of it counts; empty where every pixel holds data. In bands
-    of floating point NaN and infinity are missing in any case."""
+    """What marks missing pixels, in combination; empty if every pixel holds data. In bands of
+    floating point NaN and infinity are always missing."""
     alpha_band: int | None
-    """Band that holds the transparency; None where there is none."""
+    """Alpha band; None if there is none."""
     block_shape: tuple[int, int]
-    """Rows and columns of a block as the file is stored."""
+    """Rows and columns of a block of the file."""
+    nodata_override: float | None = None
+    """Nodata value given instead of the one in the file."""
 
     @property
     def path(self) -> str:
@@ -75,21 +77,21 @@ class Scene:
 
     @contextmanager
     def reader(self) -> Iterator[SceneReader]:
-        """A handle of one's own, for one thread and many reads.
+        """Open the file for many reads by one thread.
 
         Raises:
-            SceneError: the file cannot be opened any more.
+            SceneError: the file can no longer be opened.
         """
         with open_reader(self.source, cache_bytes=self.cache_bytes) as raster:
             yield SceneReader(self, raster)
 
     @property
     def cache_bytes(self) -> int | None:
-        """Room for two blocks where these are giant, as in a file that is a single strip.
+        """Size of GDAL's block cache: two blocks if these are very large; None for the default.
 
-        A block that does not fit GDAL's cache would be decoded anew for every few rows of it.
-        Strips of one row, on the other hand, are so many and small that the allocator takes half as
-        much again as the cache holds of them, for nothing: each is asked for once.
+        A block that does not fit the cache would be decoded again for every few rows of it.
+        Strips of one row get a smaller cache: each is read only once, and the allocator takes half
+        as much again as the cache holds of blocks so small.
         """
         rows, cols = self.block_shape
         block_bytes = rows * cols * len(self.bands) * self.dtype.itemsize
@@ -104,14 +106,14 @@ class Scene:
 
 
 class SceneReader:
-    """An open scene. Belongs to the thread that opened it."""
+    """An open scene; used only by the thread that opened it."""
 
     def __init__(self, scene: Scene, raster: RasterReader) -> None:
         self._scene = scene
         self._raster = raster
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels of a window, and which of them hold data.
+        """Read the pixels of a window, and which of them hold data.
 
         Args:
             window: inside the scene.
@@ -130,7 +132,7 @@ class SceneReader:
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         scene = self._scene
         pixels = dataset.read(list(scene.bands), window=window.ranges, out_dtype=scene.dtype)
-        valid = _within_nodata(pixels, scene.nodata)
+        valid = _valid_pixels(pixels, scene.nodata)
         if "alpha" in scene.validity:
             valid &= dataset.read(scene.alpha_band, window=window.ranges) > 0
         if "mask" in scene.validity:
@@ -146,23 +148,24 @@ def open_scene(
     nodata: float | None = None,
     allow_external: bool = False,
 ) -> Scene:
-    """Look at a raster's header and say how it will be read.
+    """Read the header of a raster and decide how its pixels are read.
 
     Args:
         scene: a file or GDAL path, an open rasterio dataset, or a Scene, which is returned with
-            other bands where these are given.
-        bands: bands to read, from 1; all but alpha where not given.
-        nodata: nodata value, in place of the one in the file.
-        allow_external: whether it may be of any kind that GDAL knows, and reach where it likes: a
-            VRT with pixel functions, raw bands or addresses, a web service. Only for files that
-            are trusted; other local files are opened by drivers that read plain rasters.
+            the given bands and nodata value.
+        bands: bands to read, numbered from 1; by default all except alpha. An alpha band named
+            here is read as a measured band, and marks no missing pixels.
+        nodata: nodata value, instead of the one in the file.
+        allow_external: whether all formats of GDAL are allowed, including those that access other
+            files or the network: a VRT with pixel functions, raw bands or addresses, a web
+            service. Only for trusted files; others are opened by drivers for plain rasters.
 
     Returns:
         The scene.
 
     Raises:
-        SceneError: the file is missing, no raster, without the bands, or its pixels are not
-            measured values (complex numbers, a colour palette).
+        SceneError: the file is missing or not a raster, lacks the bands, or its pixels are not
+            measurements (complex numbers, a colour palette).
 
     Example:
         >>> import geodinoseg as gds
@@ -170,25 +173,23 @@ def open_scene(
         >>> scene.width, scene.height, scene.bands
         (300, 260, (1, 2, 3))
     """
-    if isinstance(scene, Scene) and _is_read_so(scene, bands, nodata):
+    if isinstance(scene, Scene) and _has_selection(scene, bands, nodata):
         return scene
     trusted = allow_external or (isinstance(scene, Scene) and scene.source.trusted)
+    if nodata is None and isinstance(scene, Scene):
+        nodata = scene.nodata_override
     source = RasterSource(scene_path(scene), trusted)
     with open_dataset(source) as dataset:
         return _describe(source, dataset, bands, nodata)
 
 
-def _is_read_so(scene: Scene, bands: Sequence[int] | None, nodata: float | None) -> bool:
+def _has_selection(scene: Scene, bands: Sequence[int] | None, nodata: float | None) -> bool:
     same_nodata = nodata is None or all(value == nodata for value in scene.nodata)
     return same_nodata and (bands is None or tuple(bands) == scene.bands)
 
 
 def scene_path(scene: PathLike | rasterio.DatasetReader | Scene) -> str:
-    """The path of whatever `open_scene` takes.
-
-    Raises:
-        SceneError: it has none: an array, or a warped view in memory.
-    """
+    """The path of a scene in any form that `open_scene` accepts."""
     if isinstance(scene, Scene):
         return scene.path
     if isinstance(scene, rasterio.DatasetReader):
@@ -196,8 +197,8 @@ def scene_path(scene: PathLike | rasterio.DatasetReader | Scene) -> str:
     if isinstance(scene, str | os.PathLike):
         return os.fspath(scene)
     raise SceneError(
-        f"a {type(scene).__name__} is not a scene: give a path, or a dataset that rasterio.open "
-        f"made; a warped view can be saved as a VRT."
+        f"a {type(scene).__name__} is not a scene: give a path, or a dataset opened by "
+        f"rasterio.open; a warped view can be saved as a VRT."
     )
 
 
@@ -212,7 +213,7 @@ def _describe(
     dtype = _pixel_dtype(path, dataset, chosen)
     if nodata is not None and math.isfinite(nodata) and _usable_nodata(nodata, dtype) is None:
         raise SceneError(
-            f"{path}: no pixel of type {dtype} can be {nodata:g}; give another --nodata."
+            f"{path}: pixels of type {dtype} cannot be {nodata:g}; give another --nodata."
         )
     nodatas = tuple(
         _usable_nodata(dataset.nodatavals[band - 1] if nodata is None else nodata, dtype)
@@ -236,6 +237,7 @@ def _describe(
         validity=tuple(validity),
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],
+        nodata_override=nodata,
     )
 
 
@@ -255,12 +257,12 @@ def _chosen_bands(
     if bands is None:
         bands = [band for band in dataset.indexes if band != alpha_band]
     if not bands:
-        raise SceneError(f"{path}: has no band of measured values to read.")
+        raise SceneError(f"{path}: has no band to read besides alpha; give another raster.")
     missing = [band for band in bands if not 1 <= band <= dataset.count]
     if missing:
         raise SceneError(
-            f"{path}: has {dataset.count} band{'s' if dataset.count > 1 else ''}, and band "
-            f"{missing[0]} was asked for; bands are numbered from 1, choose them with --bands."
+            f"{path}: has {dataset.count} band{'s' if dataset.count > 1 else ''}, but band "
+            f"{missing[0]} was requested; bands are numbered from 1, choose them with --bands."
         )
     return tuple(int(band) for band in bands)
 
@@ -272,18 +274,18 @@ def _pixel_dtype(
     if any("complex" in name for name in names):
         raise SceneError(
             f"{path}: holds complex numbers; compute amplitude or intensity first, for instance "
-            f"with gdal_calc or SNAP, and segment that."
+            f"with gdal_calc or SNAP, and use that."
         )
     if ColorInterp.palette in {dataset.colorinterp[band - 1] for band in bands}:
         raise SceneError(
-            f"{path}: holds numbers of a colour palette, not measured values; expand it first: "
+            f"{path}: holds indices of a colour palette, not measurements; expand it first: "
             f"gdal_translate -expand rgb."
         )
     return np.result_type(*(np.dtype(name) for name in names))
 
 
 def _usable_nodata(value: float | None, dtype: np.dtype[Any]) -> float | None:
-    """A nodata value that a pixel of this type can have; NaN and infinity are found unasked."""
+    """The nodata value if a pixel can have it; NaN and infinity are missing in any case."""
     if value is None or not np.isfinite(value):
         return None
     if dtype.kind != "f" and (
@@ -294,28 +296,28 @@ def _usable_nodata(value: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def _has_stored_mask(flags: list[MaskFlags]) -> bool:
-    """Whether a mask band lies in or beside the file, rather than one derived from the pixels."""
+    """Whether a mask band is stored in or beside the file, rather than derived from the pixels."""
     derived = {MaskFlags.all_valid, MaskFlags.nodata, MaskFlags.alpha}
     return not derived & set(flags)
 
 
-def _within_nodata(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
-    """Which pixels are not nodata, NaN or infinite.
+def _valid_pixels(pixels: NDArray[Any], nodata: tuple[float | None, ...]) -> NDArray[np.bool_]:
+    """The pixels that are not nodata, NaN or infinite, (height, width) bool.
 
-    In bands of whole numbers a pixel is missing where every band that has a nodata value has it:
-    with nodata 0 a pixel that is black in red alone is data. In floating point one missing band
-    is enough: -9999 or NaN is never a measured value.
+    In integer bands a pixel is missing if all bands have their nodata value: with nodata 0, a
+    pixel that is 0 in red alone is data. In floating point one missing band is enough: -9999 or
+    NaN is never a measurement. But 0 may be one, so nodata 0 counts as in integer bands.
     """
     valid = np.ones(pixels.shape[1:], dtype=np.bool_)
-    if pixels.dtype.kind == "f":
-        for band, value in zip(pixels, nodata, strict=True):
+    is_float = pixels.dtype.kind == "f"
+    possible = []
+    for band, value in zip(pixels, nodata, strict=True):
+        if is_float:
             valid &= np.isfinite(band)
-            if value is not None:
-                valid &= band != band.dtype.type(value)
-        return valid
-    told = [(band, value) for band, value in zip(pixels, nodata, strict=True) if value is not None]
-    if told:
-        valid[:] = False
-        for band, value in told:
-            valid |= band != band.dtype.type(value)
+        if value is not None and is_float and value != 0:
+            valid &= band != band.dtype.type(value)
+        elif value is not None:
+            possible.append((band, value))
+    if possible:
+        valid &= np.any([band != band.dtype.type(value) for band, value in possible], axis=0)
     return valid

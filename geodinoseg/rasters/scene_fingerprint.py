@@ -1,7 +1,7 @@
-"""What a scene's pixels are known by, without reading 50 GB: facts that change when they change.
+"""Fingerprints of scenes: facts that change when the pixels do, without reading 50 GB.
 
-Neither path nor address is among them: a copy is the same scene, and no secret of a signed address
-gets into a manifest.
+They contain neither path nor address: a copy is the same scene, and no secret of a signed address
+is stored in a manifest.
 """
 
 from __future__ import annotations
@@ -18,59 +18,60 @@ import numpy as np
 from geodinoseg.errors import SceneError, one_line
 from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 _READ_WHOLE_BYTES = 256 << 20
-"""Files that are read whole, 0.3 s at the speed of SHA-256. Of larger ones a copy with another time
-of change counts as another scene: an edit between the samples must not pass unseen."""
+"""Files up to this size are hashed completely, which takes 0.3 s. A copy of a larger file with
+another modification time is another scene: an edit between the samples must not go unnoticed."""
 _SAMPLES, _SAMPLE_BYTES = 64, 64 << 10
 _SAMPLED_BLOCKS = 16
 _HEAD_S = 10
 _REMOTE = ("/vsicurl/", "http://", "https://")
-_TELLING = ("etag", "content-length", "last-modified")
+_VALIDATORS = ("etag", "content-length", "last-modified")
 
 
 def scene_fingerprint(scene: Scene, files: Sequence[str] | None = None) -> dict[str, Any]:
-    """Facts as plain JSON: the header, and the content of every file that belongs to the scene.
+    """Facts as plain JSON about the header and the content of every file of the scene.
 
-    A local file of up to 256 MiB is digested whole. Of a larger one the size, the time of change
-    and 65 samples count; of a web address ETag, length and date; of any other address (an object
-    store, an archive) the pixels of 16 blocks.
+    A local file of up to 256 MiB is hashed completely. A larger one is represented by its size,
+    modification time and 65 samples; a web address by ETag, length and date; any other address
+    (object store, archive) by the pixels of 16 blocks.
 
     Args:
-        scene: to look at.
-        files: of the scene, as `SceneWatch` found them; looked up where not given.
+        scene: the scene.
+        files: its files as found by `SceneWatch`; None to list them.
     """
     facts: dict[str, Any] = {"header": _digest(repr(_header(scene)).encode())}
-    files = _files(scene) if files is None else files
+    files = scene_files(scene) if files is None else files
     local = _local(files)
     if local:
-        # Names tell the files of a mosaic apart; folders do not matter.
+        # Names distinguish the files of a mosaic; folders do not matter.
         facts["files"] = [[path.name, *_file_facts(path)] for path in local]
     if len(local) < max(len(files), 1):
-        facts["remote"] = _told_by_server(scene.path) or _digest_of_blocks(scene)
+        facts["remote"] = _http_validators(scene.path) or _digest_of_blocks(scene)
     return facts
 
 
 class SceneWatch:
-    """Notices that local files of a scene change while it is read."""
+    """Detects changes to the local files of a scene while it is read."""
 
     def __init__(self, scene: Scene) -> None:
-        """Remember what the files are known by; reads no pixels."""
+        """Record the state of the files; reads no pixels."""
         self._path = scene.path
-        self.files = _files(scene)
+        self.files = scene_files(scene)
         self._local = _local(self.files)
-        self._known = self._look()
+        self._recorded = self._state()
 
     def check(self) -> None:
-        """Compare size, time of change and place on the disk of each file."""
-        if self._look() != self._known:
+        """Raise SceneError if size, modification time or inode of a file has changed."""
+        if self._state() != self._recorded:
             raise SceneError(
-                f"{self._path}: was changed while it was read, and a map of both is none; let "
-                f"nothing write to it, and start over with --no-resume."
+                f"{self._path}: was changed while it was read, so the map would mix two versions; "
+                f"let nothing write to it, and start over with --no-resume."
             )
 
-    def _look(self) -> list[tuple[int, int, int]] | None:
+    def _state(self) -> list[tuple[int, int, int]] | None:
         try:
             found = [path.stat() for path in self._local]
         except OSError:
@@ -78,9 +79,19 @@ class SceneWatch:
         return [(status.st_size, status.st_mtime_ns, status.st_ino) for status in found]
 
 
-def _files(scene: Scene) -> list[str]:
-    with open_dataset(scene.source) as dataset:
-        return sorted(dataset.files)
+def scene_files(scene: Scene) -> list[str]:
+    """The files of a scene, those that a VRT in a VRT names included."""
+    found: set[str] = set()
+    waiting = [scene.source]
+    while waiting:
+        source = waiting.pop()
+        with open_dataset(source) as dataset:
+            new = set(dataset.files) - found
+        found |= new
+        # GDAL lists the sources of the outermost VRT only.
+        inner = (path for path in new if path != source.path and path.lower().endswith(".vrt"))
+        waiting += [RasterSource(path, scene.source.trusted) for path in inner]
+    return sorted(found)
 
 
 def _local(files: Iterable[str]) -> list[Path]:
@@ -94,6 +105,7 @@ def _header(scene: Scene) -> tuple[Any, ...]:
         box.width,
         tuple(box.transform),
         str(box.crs),
+        *([] if box.control is None else [repr(box.control)]),
         scene.bands,
         str(scene.dtype),
         scene.nodata,
@@ -113,13 +125,11 @@ def _file_facts(path: Path) -> list[int | str]:
                 return [status.st_size, hashlib.file_digest(file, "sha256").hexdigest()]
             return [status.st_size, status.st_mtime_ns, _digest_of_samples(file, status.st_size)]
     except OSError as error:
-        raise SceneError(
-            f"{path}: cannot be read ({one_line(error)}); look at the disk."
-        ) from error
+        raise SceneError(f"{path}: cannot be read ({one_line(error)}); check the disk.") from error
 
 
 def _digest_of_samples(file: IO[bytes], size: int) -> str:
-    """Evenly spaced, the file's first and last bytes among them."""
+    """Digest of evenly spaced samples, including the first and the last bytes."""
     digest = hashlib.sha256()
     for sample in range(_SAMPLES + 1):
         file.seek((size - _SAMPLE_BYTES) * sample // _SAMPLES)
@@ -127,8 +137,8 @@ def _digest_of_samples(file: IO[bytes], size: int) -> str:
     return digest.hexdigest()
 
 
-def _told_by_server(path: str) -> list[str]:
-    """ETag, length and date of a web address; empty where it is none or the server is silent."""
+def _http_validators(path: str) -> list[str]:
+    """ETag, length and date of a web address; empty if the server sends none."""
     if not path.startswith(_REMOTE):
         return []
     address = path.removeprefix("/vsicurl/")
@@ -136,23 +146,23 @@ def _told_by_server(path: str) -> list[str]:
         return []
     request = urllib.request.Request(address, method="HEAD")  # noqa: S310 (http and https only)
     try:
-        with urllib.request.urlopen(request, timeout=_HEAD_S) as answer:  # noqa: S310
-            headers = {name.lower(): value for name, value in answer.headers.items()}
+        with urllib.request.urlopen(request, timeout=_HEAD_S) as response:  # noqa: S310
+            headers = {name.lower(): value for name, value in response.headers.items()}
     except (OSError, ValueError):
         return []
     if "etag" not in headers and "last-modified" not in headers:
         return []
-    return [f"{name} {headers[name]}" for name in _TELLING if name in headers]
+    return [f"{name} {headers[name]}" for name in _VALIDATORS if name in headers]
 
 
 def _digest_of_blocks(scene: Scene) -> str:
-    """Pixels of blocks along the diagonal, from corner to corner."""
+    """Digest of the pixels of blocks along the diagonal."""
     rows, cols = (min(side, 512) for side in scene.block_shape)
     digest = hashlib.sha256()
     with scene.reader() as reader:
-        for share in np.linspace(0, 1, _SAMPLED_BLOCKS):
-            row_off = int(share * (scene.geobox.height - 1)) // rows * rows
-            col_off = int(share * (scene.geobox.width - 1)) // cols * cols
+        for fraction in np.linspace(0, 1, _SAMPLED_BLOCKS):
+            row_off = int(fraction * (scene.geobox.height - 1)) // rows * rows
+            col_off = int(fraction * (scene.geobox.width - 1)) // cols * cols
             window = Window(col_off=col_off, row_off=row_off, width=cols, height=rows)
             pixels, valid = reader.read(
                 window.clipped_to(height=scene.geobox.height, width=scene.geobox.width)

@@ -1,4 +1,4 @@
-"""The source of a raster, and the GDAL settings under which it is read: scoped, with reasons."""
+"""The source of a raster, and the GDAL settings for reading and writing, with reasons."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.redaction import redact_name, redact_path
 
 CACHE_BYTES = 64 << 20
-"""Size of GDAL's block cache, unless a file needs more."""
+"""Default size of GDAL's block cache."""
 
 _SETTINGS = {
-    # Bytes, as `Env` passes it on unchanged. Each source block is read once, whole block rows at
-    # a time, so a larger cache holds what nobody asks for again; a bounded one keeps the peak
-    # memory of a tall scene that of a short one.
+    # In bytes, since `Env` passes it on unchanged. Each source block is read once, in whole block
+    # rows, so a larger cache has no use; a bounded one keeps peak memory independent of the height
+    # of the scene.
     "GDAL_CACHEMAX": CACHE_BYTES,
-    # Encode blocks on all cores, with one handle: a pool of handles would not share the cache.
+    # Encode blocks on all cores with one handle: several handles would not share the cache.
     "GDAL_NUM_THREADS": "ALL_CPUS",
-    # Read whole, a truncated PNG comes out black without an error; row by row it is refused.
+    # Read as a whole, a truncated PNG is black without an error; row by row it is refused.
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": False,
-    # Said here too, since settings of an outer block hold in inner ones.
+    # Repeated here, since inner blocks inherit the settings of outer ones.
     "GDAL_DISABLE_READDIR_ON_OPEN": False,
 }
 _REMOTE = {
-    # With threads GDAL 3.10 fetches blocks ahead, takes no note of what fails there, and decodes
-    # whatever lies in memory: wrong pixels without an error (tests/properties/test_remote.py).
-    # In one thread it asks again, merges neighbouring ranges all the same, and fails where it must.
+    # With threads, GDAL 3.10 fetches blocks ahead, ignores failures and decodes uninitialized
+    # memory: wrong pixels without an error (tests/properties/test_remote.py). In one thread it
+    # retries, still merges adjacent ranges, and reports failures.
     "GDAL_NUM_THREADS": "1",
     "GDAL_HTTP_ENABLE_ADVISE_READ": False,
-    # 429, 5xx and broken connections are asked again after 0.5, 1 and 2 s; `retry.retry`
-    # begins anew where that does not help.
+    # 429, 5xx and broken connections are retried after 0.5, 1 and 2 s; if that fails,
+    # `retry.retry` opens the file again.
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 0.5,
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_TIMEOUT": 60,
-    # A connection that stands still (under 100 bytes a second) is given up after 15 s.
+    # A stalled connection (under 100 bytes per second) is aborted after 15 s.
     "GDAL_HTTP_LOW_SPEED_TIME": 15,
     "GDAL_HTTP_LOW_SPEED_LIMIT": 100,
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": True,
     "GDAL_HTTP_MULTIPLEX": True,
     # The header of most files in one request.
     "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
-    # A fault must not be remembered: what is opened again is fetched again.
+    # Failures must not be cached: a file that is opened again is fetched again.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsiadls/:/vsioss/:/vsiswift/",
 }
 
 
 def bounded_settings(left_s: float) -> rasterio.Env:
-    """Settings of a try that is to end in so many seconds, or in one.
+    """Settings for an attempt that ends within the seconds left, but at least one second.
 
-    GDAL gives each request its own time, and begins it anew. Where all of these would take
-    longer, a request is sent once, with the time that is left.
+    GDAL limits the time of each request and repeats it. If all repetitions would take longer than
+    the time left, the request is sent once, with that time as its limit.
     """
-    request_s, again = _number("GDAL_HTTP_TIMEOUT"), _number("GDAL_HTTP_MAX_RETRY")
+    request_s, retries = _number("GDAL_HTTP_TIMEOUT"), _number("GDAL_HTTP_MAX_RETRY")
     timeout_s = max(1.0, min(request_s, left_s))
-    if (1 + again) * timeout_s > left_s:
-        again = 0
-    return rasterio.Env(GDAL_HTTP_TIMEOUT=timeout_s, GDAL_HTTP_MAX_RETRY=int(again))
+    if (1 + retries) * timeout_s > left_s:
+        retries = 0
+    return rasterio.Env(GDAL_HTTP_TIMEOUT=timeout_s, GDAL_HTTP_MAX_RETRY=int(retries))
 
 
 def _number(name: str) -> float:
-    """A setting as the environment has it, else as we do."""
+    """The value of a setting in the environment, else the default above."""
     ours = float(str(_REMOTE[name]))
     try:
         return float(os.environ.get(name, ours)) or ours
@@ -83,20 +83,20 @@ def gdal_settings(
     """The settings under which geodinoseg reads and writes rasters.
 
     Args:
-        cache_bytes: size of GDAL's block cache where the default does not fit the work.
-        reading: whether a raster that may be damaged is read.
-        remote: whether a server is read from; what the user's environment says of it is kept.
-        alone: whether a raster is read without a look at the files beside it.
+        cache_bytes: size of GDAL's block cache; None for the default.
+        reading: whether a raster is read that may be damaged.
+        remote: whether it is read from a server; the user's environment variables take precedence.
+        alone: whether files beside the raster are ignored.
 
     Returns:
-        A context manager; the settings hold inside it, in this thread.
+        A context manager, within which the settings apply to this thread.
     """
     settings: dict[str, object] = dict(_SETTINGS)
     if remote:
         settings |= {name: value for name, value in _REMOTE.items() if name not in os.environ}
     if reading or remote:
-        # With threads GDAL 3.10 lets damage pass that it refuses in one, and gives pixels for it
-        # (seed 7 of tests/support/fuzzing.py). Never from the environment.
+        # With threads, GDAL 3.10 returns pixels for some damage that it refuses in one thread
+        # (seed 7 of tests/support/fuzzing.py). The environment cannot override this.
         settings["GDAL_NUM_THREADS"] = "1"
     if alone:
         settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
@@ -107,32 +107,32 @@ def gdal_settings(
 
 _REMOTE_HANDLERS = re.compile(r"/?vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]")
 _LOCAL_SCHEMES = {"file", "zip", "tar", "gzip"}
-# GDAL handlers that assemble a file from others, and text in place of a file.
+# GDAL handlers that assemble a file from others, and text instead of a file name.
 _ASSEMBLED = re.compile(r"/vsi(sparse|subfile)|\s*[<{\[]")
 
 
 @dataclass(frozen=True)
 class RasterSource:
-    """What is opened as a raster, and whether it is trusted. A plain value."""
+    """The path of a raster, and whether it is trusted. A plain value."""
 
     path: str
     """A file, or any path that GDAL reads (`/vsizip/...`, `https://...`, a VRT)."""
     trusted: bool = False
-    """Whether it may be of any kind that GDAL knows, fetch addresses and read other files."""
+    """Whether all formats of GDAL are allowed, also those that read other files or addresses."""
 
     @classmethod
     def of(cls, path: PathLike, *, trusted: bool = False) -> RasterSource:
-        """The source at a path, given as text or as a Path."""
+        """The source at a path."""
         return cls(os.fspath(path), trusted)
 
     @cached_property
     def is_plain_path(self) -> bool:
-        """Whether the path is one of the file system, rather than an address or in an archive."""
+        """Whether it is a path of the file system, not an address or a file in an archive."""
         return not (self.path.startswith("/vsi") or "://" in self.path)
 
     @cached_property
     def is_remote(self) -> bool:
-        """Whether reading it asks a server: `https://`, `s3://`, `/vsicurl/` and the like."""
+        """Whether it is read from a server: `https://`, `s3://`, `/vsicurl/` and the like."""
         if self.path.startswith("/vsi"):
             return _REMOTE_HANDLERS.search(self.path) is not None
         scheme, separator, _ = self.path.partition("://")
@@ -140,30 +140,26 @@ class RasterSource:
 
     @cached_property
     def is_assembled(self) -> bool:
-        """Whether the path itself describes a file made of others."""
+        """Whether the path itself describes a file assembled from others."""
         return _ASSEMBLED.match(self.path) is not None
 
     @cached_property
     def name(self) -> str:
-        """The path as it may be shown: without passwords, signatures and keys."""
+        """The path to show, without passwords, signatures and keys."""
         return self.path if self.is_plain_path else redact_path(self.path)
 
     @cached_property
     def file_name(self) -> str:
-        """The last part of its name, such as `ortho.tif`."""
+        """The file name to show, such as `ortho.tif`."""
         return os.path.basename(self.path) if self.is_plain_path else redact_name(self.path)
 
     def settings(self, *, cache_bytes: int | None = None) -> rasterio.Env:
-        """GDAL's settings for reading it.
-
-        Args:
-            cache_bytes: size of GDAL's block cache where the default does not fit.
-        """
+        """GDAL's settings for reading it; see `gdal_settings`."""
         return gdal_settings(
             cache_bytes=cache_bytes,
             reading=True,
             remote=self.trusted or self.is_remote,
-            # Files beside a raster in an archive or on a server cannot be checked first; on a
+            # Files beside a raster in an archive or on a server cannot be checked beforehand; on a
             # server, listing the folder costs more than reading the raster.
             alone=not self.trusted and not self.is_plain_path,
         )

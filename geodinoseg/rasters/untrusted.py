@@ -1,7 +1,7 @@
-"""What may be opened as a raster unasked: plain drivers, by content and not by name, and no more.
+"""Checks of untrusted rasters: only plain formats, recognized by content, are opened.
 
-GDAL reads 150 formats, and some of them are programs: they fetch addresses, open other files, run
-expressions. A file that somebody sent is data; what reaches further needs --allow-external.
+GDAL reads 150 formats, and some of them act like programs: they access the network, open other
+files or evaluate expressions. Files that do so need --allow-external.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ PLAIN_DRIVERS = (
     "SRTMHGT",
     "DTED",
 )
-"""Drivers that read a file and what lies beside it under its name, and follow no reference."""
+"""Drivers that read a file and its sidecars, and follow no references to other files."""
 
 _DEEPEST_VRT = 3
 _HEAD_BYTES = 1 << 16
 _VRT = b"<vrtdataset"
-# By these words, near the start of a file, GDAL takes it for what reads other files.
+# By these words near the start, GDAL recognizes formats that read other files.
 _ACTIVE = (_VRT, b"<gdaltileindexdataset", b"<mrf_meta", b"<gdal_wms", b"<wcs_gdal", b"<gdal_wmts")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HFA = b"EHFA_HEADER_TAG"
-# Side files that GDAL opens as rasters of their own, with any driver.
-_SIDE_SUFFIX = re.compile(r"(\.(ovr|msk|aux|rrd))+", re.IGNORECASE)
-_SIDE_END = re.compile(rf"{_SIDE_SUFFIX.pattern}$", re.IGNORECASE)
+# Sidecars that GDAL opens as separate rasters, with any driver.
+_SIDECAR_SUFFIX = re.compile(r"(\.(ovr|msk|aux|rrd))+", re.IGNORECASE)
+_SIDECAR_END = re.compile(rf"{_SIDECAR_SUFFIX.pattern}$", re.IGNORECASE)
 
-# Sources found plain in this process: a mosaic of thousands is opened again by each reader.
+# Sources already checked in this process: each reader opens a mosaic of thousands again.
 _PLAIN_SOURCES: set[tuple[str, int, int, int]] = set()
 
 _LARGEST_SIDE_PX = 1 << 24
@@ -54,55 +54,46 @@ _LARGEST_BLOCK_BYTES = 1 << 30
 
 
 def external(path: str, found: str) -> SceneError:
-    """The error for a raster that reaches further than its own file."""
+    """The error for a raster that refers to other files or addresses."""
     return SceneError(
-        f"{path}: {found}; such a file can fetch addresses or read other files. Give a plain "
-        f"raster, or --allow-external if you trust it."
+        f"{path}: {found}; such a file can access network addresses or read other files. Give a "
+        f"plain raster, or --allow-external if you trust it."
     )
 
 
 def check_local(path: str) -> tuple[str, ...]:
-    """Look at a local file and what lies beside it before GDAL does.
+    """Check a local file, its sidecars and sources before GDAL opens it; returns its drivers.
 
-    The files may change between this look and GDAL's; who can write to the folder meanwhile is
-    trusted.
-
-    Returns:
-        The drivers that may open it.
-
-    Raises:
-        SceneError: it, or what it is made of, reaches further than plain rasters, or cannot be
-            read.
+    The files may change between the check and GDAL's access: anyone who can write to the folder
+    is trusted.
     """
     try:
-        return _Look(path).at(path)
+        return _Inspection(path).drivers_of(path)
     except OSError as error:
-        raise SceneError(
-            f"{path}: cannot be read ({one_line(error)}); look at the disk."
-        ) from error
+        raise SceneError(f"{path}: cannot be read ({one_line(error)}); check the disk.") from error
 
 
 def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:
-    """Look at the header of a raster before any of its pixels or overviews are touched."""
+    """Check the header of a raster before any of its pixels or overviews are read."""
     for domain in ("OVERVIEWS", "GEOLOCATION"):
         named = METADATA_PATHS & {key.upper() for key in dataset.tags(ns=domain)}
         if named:
-            raise external(path, f"its metadata name another file ({min(named)})")
+            raise external(path, f"its metadata refers to another file ({min(named)})")
     if dataset.driver == "HFA":
-        _check_beside(path, dataset.files)
+        _check_imagine(path, dataset.files)
 
 
 def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
-    """Refuse sizes that are made up, or that no memory holds, before any is taken."""
+    """Refuse implausible sizes, and blocks too large for memory, before any is allocated."""
     if max(dataset.width, dataset.height) > _LARGEST_SIDE_PX:
         raise SceneError(
-            f"{path}: claims {dataset.width} x {dataset.height} px, and 16.7 million along a side "
-            f"are read at most; cut it with gdal_translate -srcwin, or check the file."
+            f"{path}: claims {dataset.width} x {dataset.height} px, but at most 16.7 million along "
+            f"a side are supported; crop it with gdal_translate -srcwin, or check the file."
         )
     if dataset.count > _MOST_BANDS:
         raise SceneError(
-            f"{path}: claims {dataset.count} bands, and {_MOST_BANDS:,} are read at most; take out "
-            f"those of use with gdal_translate -b."
+            f"{path}: claims {dataset.count} bands, but at most {_MOST_BANDS:,} are supported; "
+            f"extract the bands to use with gdal_translate -b."
         )
     if not dataset.count:
         return
@@ -111,27 +102,27 @@ def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
     pixel_bytes = together * _itemsize(dataset.dtypes[0])
     if rows * cols * pixel_bytes > _LARGEST_BLOCK_BYTES:
         raise SceneError(
-            f"{path}: is stored in blocks of {cols} x {rows} px, each of which takes more than 1 "
-            f"GB to decode; export it in tiles (gdal_translate -co TILED=YES) on a large machine."
+            f"{path}: has blocks of {cols} x {rows} px, each of which takes more than 1 GB to "
+            f"decode; export it with tiles (gdal_translate -co TILED=YES) on a larger machine."
         )
 
 
-class _Look:
-    """One look at a raster and all that it is made of; each file once."""
+class _Inspection:
+    """Checks a raster and all of its sources, each file once."""
 
     def __init__(self, root: str) -> None:
         self._root = root
         self._seen: set[str] = set()
         self._folders: dict[str, list[str]] = {}
 
-    def at(self, path: str, *, depth: int = 0) -> tuple[str, ...]:
+    def drivers_of(self, path: str, *, depth: int = 0) -> tuple[str, ...]:
         head = _head(path)
         is_vrt = _VRT in head
-        self._check_side_files(path)
+        self._check_sidecars(path)
         if not is_vrt:
             return PLAIN_DRIVERS
         if depth >= _DEEPEST_VRT:
-            raise self._refusal(path, f"is a VRT within {_DEEPEST_VRT} others")
+            raise self._refusal(path, f"is a VRT nested in {_DEEPEST_VRT} others")
         try:
             sources = vrt_sources(path)
         except VrtError as error:
@@ -141,16 +132,16 @@ class _Look:
         return ("VRT",)
 
     def _check_source(self, source: str, depth: int) -> None:
-        """GDAL opens a source with whatever driver wants it: let that be a plain one."""
+        """Check a source of a VRT, since GDAL opens it with any driver."""
         key = os.path.realpath(source)
         if key in self._seen:
             return
         self._seen.add(key)
         if not os.path.isfile(source):
             raise SceneError(
-                f"{self._root}: is made of {source}, which is no such file; copy it there."
+                f"{self._root}: refers to {source}, which does not exist; copy it there."
             )
-        drivers = self.at(source, depth=depth + 1)
+        drivers = self.drivers_of(source, depth=depth + 1)
         if drivers == PLAIN_DRIVERS:
             self._check_plain(source)
 
@@ -164,7 +155,7 @@ class _Look:
     def _open_once(self, source: str) -> None:
         head = _head(source)
         if any(word in head for word in _ACTIVE) or head.lstrip()[:1] in {b"<", b"{", b"["}:
-            raise self._refusal(source, "is no plain raster")
+            raise self._refusal(source, "is not a plain raster")
         try:
             with rasterio.DatasetReader(
                 source, driver=list(PLAIN_DRIVERS), sharing=False
@@ -172,44 +163,45 @@ class _Look:
                 check_opened(self._root, opened)
                 check_sizes(self._root, opened)
         except RasterioError as error:
-            raise self._refusal(source, "is no plain raster") from error
+            raise self._refusal(source, "is not a plain raster") from error
 
-    def _check_side_files(self, path: str) -> None:
-        """Overviews and masks beside a file must be TIFFs or Imagine files."""
-        for beside in self._side_files(path):
-            head = _head(beside)
+    def _check_sidecars(self, path: str) -> None:
+        """Overviews and masks beside a file must be TIFF or Imagine files."""
+        for sidecar in self._sidecars(path):
+            head = _head(sidecar)
             is_plain = head.startswith((*(t.lower() for t in _TIFF), _HFA.lower()))
             if not is_plain or any(word in head for word in _ACTIVE):
-                raise external(path, f"has {os.path.basename(beside)} beside it, no plain raster")
+                name = os.path.basename(sidecar)
+                raise external(path, f"has the sidecar {name}, which is not a plain raster")
 
     def _refusal(self, path: str, found: str) -> SceneError:
         if path == self._root:
             return external(path, found)
-        return external(self._root, f"is made of {path}, which {found}")
+        return external(self._root, f"refers to {path}, which {found}")
 
-    def _side_files(self, path: str) -> Iterator[str]:
+    def _sidecars(self, path: str) -> Iterator[str]:
         folder, name = os.path.split(path)
         if folder not in self._folders:
             names = os.listdir(folder or ".")
-            self._folders[folder] = [other for other in names if _SIDE_END.search(other)]
+            self._folders[folder] = [other for other in names if _SIDECAR_END.search(other)]
         name = name.lower()
         stems = {name, os.path.splitext(name)[0]}
         for other in self._folders[folder]:
             lower = other.lower()
             for stem in stems:
-                if lower.startswith(stem) and _SIDE_SUFFIX.fullmatch(lower[len(stem) :]):
+                if lower.startswith(stem) and _SIDECAR_SUFFIX.fullmatch(lower[len(stem) :]):
                     yield os.path.join(folder, other)
                     break
 
 
 def _head(path: str) -> bytes:
-    """The start of a file in lower case, as GDAL looks for words in it."""
+    """The start of a file in lower case, where GDAL looks for keywords."""
     with Path(path).open("rb") as handle:
         return handle.read(_HEAD_BYTES).lower()
 
 
-def _check_beside(path: str, files: list[str]) -> None:
-    """Imagine files name the file that holds their pixels: it must lie beside them."""
+def _check_imagine(path: str, files: list[str]) -> None:
+    """An Imagine file names the file of its pixels, which must be in the same folder."""
     folder = os.path.realpath(os.path.dirname(path))
     stem = os.path.splitext(os.path.basename(path))[0].lower()
     for other in files:
@@ -219,5 +211,5 @@ def _check_beside(path: str, files: list[str]) -> None:
 
 
 def _itemsize(name: str) -> int:
-    # GDAL's complex integers are no numpy type.
+    # GDAL's complex integers are not a numpy type.
     return 4 if name.startswith("complex_int") else np.dtype(name).itemsize

@@ -1,8 +1,8 @@
-"""What a VRT may hold if it is to be opened unasked: a mosaic, a stack or a warp of local rasters.
+"""Checks of untrusted VRTs: only mosaics, stacks and warps of local rasters are opened.
 
-Elements and attributes stand on a list of what is known to be harmless; whatever is not on it (raw
-bands, pixel functions, Python, open options, DEMs, geolocation arrays) needs --allow-external. Read
-as a stream, so that neither size nor depth of a made-up file costs memory.
+Elements and attributes must be on a list of harmless ones; all others (raw bands, pixel functions,
+Python, open options, DEMs, geolocation arrays) need --allow-external. The file is parsed as a
+stream, so that neither its size nor its depth costs memory.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ _SUBCLASSES = {
 }
 _SOURCES = {"SourceFilename", "SourceDataset"}
 _SRS = {"SRS", "SourceSRS", "TargetSRS", "SourceCS", "TargetCS"}
-# WKT, a code, or a PROJ string that names no grid: never a file or an address.
+# WKT, a code, or a PROJ string without grids: never a file or an address.
 _PLAIN_SRS = re.compile(r"[A-Z_]+\s*\[|(EPSG|ESRI|OGC|IGNF):\w+$|urn:ogc:def:crs:|\+proj=")
 _SRS_FILES = re.compile(r"grids?=(?!@null\b)|file=|://|\+init", re.IGNORECASE)
-# GDAL opens what these metadata items name.
+# GDAL opens the files named by these metadata items.
 METADATA_PATHS = {"OVERVIEW_FILE", "X_DATASET", "Y_DATASET"}
 
 
 class VrtError(Exception):
-    """Why a VRT is not opened unasked: a clause that follows `FILE: `."""
+    """Why a VRT is not opened: a clause that follows `FILE: `."""
 
 
 @dataclass(slots=True)
@@ -75,20 +75,13 @@ class _Element:
 
 
 def vrt_sources(path: str) -> list[str]:
-    """The files that a VRT is made of, each once, after a check of all else that it holds.
-
-    Args:
-        path: a local file.
+    """The distinct source files of a local VRT; VrtError if it contains anything else.
 
     Returns:
-        Their paths, absolute or as seen from the working directory. Not checked themselves.
-
-    Raises:
-        VrtError: it holds more than a mosaic of local files, or is no well-formed VRT.
-        OSError: it cannot be read.
+        Paths, absolute or relative to the working directory; the files are not checked.
     """
     if os.path.getsize(path) > _LARGEST_BYTES:
-        raise VrtError("is a VRT of more than 512 MB, which is not looked into")
+        raise VrtError("is a VRT of more than 512 MB")
     reader = _VrtReader(os.path.dirname(path))
     with Path(path).open("rb") as handle:
         while piece := handle.read(_PIECE_BYTES):
@@ -115,20 +108,20 @@ class _VrtReader:
         try:
             self._parser.Parse(piece, False)  # noqa: FBT003 (expat's signature)
         except expat.ExpatError as error:
-            raise VrtError(f"is a VRT that is damaged or no XML ({error})") from error
+            raise VrtError(f"is a VRT that is damaged or not XML ({error})") from error
 
     def close(self) -> list[str]:
         try:
             self._parser.Parse(b"", True)  # noqa: FBT003
         except expat.ExpatError as error:
-            raise VrtError(f"is a VRT that is damaged or no XML ({error})") from error
+            raise VrtError(f"is a VRT that is damaged or not XML ({error})") from error
         return list(self._sources)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if not self._open and name != "VRTDataset":
-            raise VrtError(f"is XML of another kind ({name[:40]})")
+            raise VrtError(f"is XML of another format ({name[:40]})")
         if len(self._open) >= _DEEPEST_ELEMENT:
-            raise VrtError(f"is a VRT with elements more than {_DEEPEST_ELEMENT} deep")
+            raise VrtError(f"is a VRT with elements nested more than {_DEEPEST_ELEMENT} deep")
         if self._open:
             self._open[-1].has_children = True
         _check_element(name, attributes)
@@ -137,7 +130,7 @@ class _VrtReader:
     def _end(self, name: str) -> None:
         element = self._open.pop()
         text = "".join(element.text)
-        # GDAL takes the first piece of a text that is broken up, XML parsers the sum.
+        # Of text split by elements or comments GDAL takes the first piece, XML parsers the whole.
         if element.has_children and text.strip():
             raise VrtError(f"is a VRT with text beside elements in {name}")
         if name in _SRS:
@@ -159,7 +152,7 @@ class _VrtReader:
     def _add_source(self, name: str, relative: str) -> None:
         if name != name.strip() or not name or relative not in {"0", "1"}:
             raise VrtError(f"is a VRT with the source {name[:80]!r}")
-        if looks_beyond_files(name):
+        if is_not_a_file_name(name):
             raise VrtError(f"is a VRT that reads {name[:200]}")
         path = os.path.join(self._folder, name) if relative == "1" else name
         self._sources[path] = None
@@ -176,13 +169,13 @@ class _VrtReader:
         raise VrtError("is a VRT with a CDATA section")
 
     def _declaration(self, _: str, encoding: str | None, __: int) -> None:
-        # GDAL reads bytes, whatever encoding they claim.
+        # GDAL ignores the declared encoding.
         if encoding is not None and encoding.upper() not in {"UTF-8", "US-ASCII"}:
             raise VrtError(f"is a VRT in {encoding[:40]}, not in UTF-8")
 
 
-def looks_beyond_files(name: str) -> bool:
-    """Whether GDAL takes a name for more than a file's: a handler, an address, a prefix."""
+def is_not_a_file_name(name: str) -> bool:
+    """Whether GDAL does not take a name as a file: a handler, an address, a prefix."""
     if name.startswith(("/vsi", "<", "{")) or "://" in name:
         return True
     # `WMS:...`, `GTIFF_DIR:1:...`, but not a folder with a colon in its name.
@@ -199,10 +192,12 @@ def _check_element(name: str, attributes: dict[str, str]) -> None:
             raise VrtError(f"is a VRT with a {value[:60]}")
     item = attributes.get("key", "").upper()
     if name == "MDI" and item in METADATA_PATHS:
-        raise VrtError(f"is a VRT whose metadata name another file ({item})")
+        raise VrtError(f"is a VRT whose metadata refers to another file ({item})")
 
 
 def _check_srs(text: str) -> None:
     text = text.strip()
     if text and (_PLAIN_SRS.match(text) is None or _SRS_FILES.search(text)):
-        raise VrtError(f"is a VRT with a coordinate system ({text[:60]!r}) that is no WKT or code")
+        raise VrtError(
+            f"is a VRT with a coordinate system that is not WKT or a code ({text[:60]!r})"
+        )

@@ -1,1 +1,1 @@
-"""From a scene to a class raster (command `segment`). No torch before the runner is called."""
+"""From a scene to a class raster (command `segment`). The runner alone loads torch."""

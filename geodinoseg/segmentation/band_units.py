@@ -1,6 +1,6 @@
-"""Scale and offset of a scene's bands against those of a model's training: what is done about them.
+"""Scale and offset of a scene's bands and those of a model's training: whether to convert values.
 
-Sentinel-2 products from baseline 04.00 on store every value 1,000 higher, and say so by an offset.
+Sentinel-2 products from baseline 04.00 on store every value 1,000 higher, with an offset tag.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ logger = logging.getLogger(__name__)
 
 _Model = TypeVar("_Model", bound=TileModel)
 
-_ALIKE = 0.1
-"""Distance of the values of a scene from those of the training, in training ranges: about none."""
-_UNLIKE = 0.15
-"""By which a conversion must increase the distance for the tags to be wrong."""
+_NEAR = 0.1
+"""Distance of the values of similar scenes from those of the training, in training ranges."""
+_FARTHER = 0.15
+"""Increase of the distance by a conversion that shows that the tags are wrong."""
 _PERCENTILES = (1.0, 50.0, 99.0)
 
 
 def in_training_units(scene: Scene, model: _Model) -> _Model:
-    """The model as it must be used for a scene whose bands have another scale or offset.
+    """The model set to the scale and offset of a scene's bands.
 
-    Says in a line what is done where the tags of scene and training differ.
+    Logs one line if they differ from those of the training.
 
     Args:
         scene: with the bands in the model's order.
-        model: any; only one that knows its statistics and can be set for other units is changed.
+        model: a model without statistics or `for_units` is returned unchanged.
     """
     statistics: BandStatistics | None = getattr(model, "statistics", None)
     for_units = getattr(model, "for_units", None)
     if statistics is None or for_units is None or len(statistics.mean) != len(scene.bands):
         return model
     here = units_of(scene)
-    own = statistics.units or none_told(len(scene.bands))
+    own = statistics.units or BandUnits.untagged(len(scene.bands))
     reference = np.array([statistics.low, statistics.mean, statistics.high])
-    if not must_be_converted(scene, here, own, reference, whose="the training"):
+    if not needs_conversion(scene, here, own, reference, whose="the training"):
         return model
     converted: _Model = for_units(here)
     return converted
@@ -55,64 +55,45 @@ def units_of(scene: Scene) -> BandUnits:
     return BandUnits.of(scene.scales, scene.offsets)
 
 
-def none_told(bands: int) -> BandUnits:
-    """Those of bands that have none."""
-    return BandUnits(scales=(1.0,) * bands, offsets=(0.0,) * bands)
-
-
-def must_be_converted(
+def needs_conversion(
     scene: Scene, here: BandUnits, own: BandUnits, reference: NDArray[np.float64], *, whose: str
 ) -> bool:
-    """Whether the values of a scene are to be brought to other units; says so where tags differ.
+    """Whether the values of a scene are to be converted; logs one line if the units differ.
 
-    They are where both tell their units, unless the values of the scene are like the others as
-    they are stored, and unlike them when converted: then the tags are wrong.
+    They are if both have tags, unless the stored values are near the reference and the converted
+    ones are not: then the tags are wrong.
 
     Args:
-        scene: to look at.
+        scene: whose values may be sampled.
         here: its units.
-        own: those of a model, or of another scene.
-        reference: (3, bands) values that are low, in the middle and high in `own`.
-        whose: words for the owner of these units.
+        own: units of a model or of another scene.
+        reference: (3, bands) low, middle and high values in `own`.
+        whose: name of the owner of `own`, for messages.
     """
-    if here.are_those_of(own):
+    if here.equals(own):
         return False
-    name = scene.source.name
-    if not here.can_be_brought_to(own):
+    units = f"{scene.source.name}: its bands have {_text(here)}, those of {whose} {_text(own)}"
+    if not here.can_be_converted_to(own):
         logger.warning(
-            "%s: its bands have %s, those of %s %s; these cannot be compared, so values are used "
-            "as they are stored%s. Give scenes whose tags tell the same.",
-            name,
-            _told(here),
-            whose,
-            _told(own),
-            _without_offset(here),
+            "%s; without comparable tags on both, values are used as stored%s. If that is wrong, "
+            "set the tags: gdal_edit.py -scale S -offset O FILE.",
+            units,
+            _shift_text(here),
         )
         return False
     if _fit_as_stored(sampled_values(scene), here, own, reference):
         logger.warning(
-            "%s: its bands have %s, those of %s %s, but its values are alike as they are stored, "
-            "and would not be when converted, so they are used as stored. Correct the tags of "
-            "whichever is wrong (gdal_edit.py -scale -offset).",
-            name,
-            here,
-            whose,
-            own,
+            "%s, but the values agree as stored, and would not if they were converted, so they are "
+            "used as stored. Correct the wrong tags: gdal_edit.py -scale S -offset O FILE.",
+            units,
         )
         return False
-    logger.info(
-        "%s: its bands have %s, those of %s %s; its values are brought to these (%s).",
-        name,
-        here,
-        whose,
-        own,
-        here.conversion_in_words(own),
-    )
+    logger.info("%s; values are converted: %s.", units, here.conversion_text(own))
     return True
 
 
 def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, bands) values that are low, in the middle and high among (bands, pixels); NaN of none."""
+    """(3, bands) low, middle and high of the values (bands, pixels); NaN without pixels."""
     if values.shape[1] == 0:
         return np.full((len(_PERCENTILES), len(values)), np.nan, dtype=np.float64)
     return np.asarray(np.percentile(values, _PERCENTILES, axis=1))
@@ -121,7 +102,7 @@ def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _fit_as_stored(
     values: NDArray[np.float64], here: BandUnits, own: BandUnits, reference: NDArray[np.float64]
 ) -> bool:
-    """Whether (bands, pixels) values lie where the others do only if they are not converted."""
+    """Whether values (bands, pixels) are near the reference as stored, and not if converted."""
     length = reference[2] - reference[0]
     known = length > 0
     if values.shape[1] == 0 or not known.any():
@@ -133,19 +114,18 @@ def _fit_as_stored(
         return float((np.abs(percentiles - reference)[:, known] / length[known]).mean())
 
     as_stored = distance(found)
-    return as_stored < _ALIKE and distance(found * gain + shift) > as_stored + _UNLIKE
+    return as_stored < _NEAR and distance(found * gain + shift) > as_stored + _FARTHER
 
 
-def _told(units: BandUnits) -> str:
-    return str(units) if units.are_told else "no scale and offset"
+def _text(units: BandUnits) -> str:
+    return str(units) if units.has_tags else "no scale and offset"
 
 
-def _without_offset(units: BandUnits) -> str:
-    """What the offset means for the numbers that are stored, if it is the same for all bands."""
+def _shift_text(units: BandUnits) -> str:
+    """What the offset adds to the stored numbers, if it is the same for all bands."""
     shifts = {o / s for s, o in zip(units.scales, units.offsets, strict=True)}
     shift = shifts.pop() if len(shifts) == 1 else 0.0
     if shift == 0:
         return ""
-    return (
-        f" (without the offset they would be {abs(shift):.6g} {'lower' if shift < 0 else 'higher'})"
-    )
+    direction = "higher" if shift < 0 else "lower"
+    return f" ({abs(shift):.6g} {direction} than without an offset)"

@@ -1,4 +1,4 @@
-"""A segmentation before its first part: checked, planned, and who computes it. Loads no torch."""
+"""A segmentation before its first part: its plan, and the workers that compute it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geodinoseg.model.description import ModelDescription, describe_model
 from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
@@ -24,24 +24,24 @@ from geodinoseg.segmentation.parts.run import (
     recorded_batch_size,
 )
 from geodinoseg.segmentation.parts.store import PartStore, part_store
-from geodinoseg.segmentation.plan import Plan, chosen_bands, make_plan
+from geodinoseg.segmentation.plan import Plan, make_plan, open_for_model
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One segmentation, decided: what every process that computes a part of it must agree on."""
+    """A planned segmentation: what all processes that compute parts of it must agree on."""
 
     plan: Plan
     run: Run
-    """Content of scene, model and settings."""
+    """Fingerprints of scene, model and settings."""
     write_parts: Callable[[Sequence[Chunk], Parts, Progress], None]
     """Segments chunks and writes their parts."""
 
 
 class Workers(Protocol):
-    """Decides on a segmentation, and computes its parts."""
+    """Plans a segmentation and computes its parts."""
 
     def prepare(
         self,
@@ -52,23 +52,15 @@ class Workers(Protocol):
         *,
         device: str,
     ) -> Job:
-        """Decide on everything, before the first part.
+        """Plan the segmentation before its first part; the arguments are those of `segment_scene`.
 
-        Args:
-            scene: what to segment.
-            model: as `segment_scene` takes it.
-            files: what the map will hold.
-            settings: choices; a batch size, where none is given, is found by trial on a GPU.
-            device: where a model folder is loaded.
-
-        Raises:
-            GeodinosegError: as `segment_scene`.
+        Without a batch size in the settings, the one that fits is found by trial on a GPU.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What was asked for, found to be possible as far as that can be told without the network."""
+    """The checked inputs and outputs of a segmentation."""
 
     scene: Scene
     files: MapFiles
@@ -84,29 +76,19 @@ def check_request(
     parts: PathLike | None,
     overwrite: bool,
 ) -> Request:
-    """Refuse mistyped paths, outputs in the way and tiles that do not fit, before torch is loaded.
+    """Refuse wrong paths, existing outputs and invalid tiles before torch is loaded.
 
-    Args:
-        scene: as `segment_scene` takes it.
-        model: as `segment_scene` takes it.
-        files: of the map.
-        settings: choices.
-        parts: where parts go; beside the class raster where None.
-        overwrite: whether outputs that are there may be replaced.
-
-    Raises:
-        GeodinosegError: as `segment_scene`.
+    The arguments are those of `segment_scene`.
     """
     if isinstance(model, str | Path):
         check_docstrings()
     described = describe_model(model) if isinstance(model, str | Path) else model
-    bands = chosen_bands(described, settings)
-    opened = open_scene(scene, bands=bands, nodata=settings.nodata)
+    opened = open_for_model(scene, described, settings)
     store = part_store(files.class_raster, parts)
-    if parts is not None:  # before it is asked what lies there
+    if parts is not None:  # before its content is read
         check_parts(store)
     files = files.replacing(interrupted_outputs(store), overwrite=overwrite)
-    files.check_rasters([opened.path])
+    files.check_rasters(opened)
     if parts is None:
         check_parts(store)
     files.check_polygons(opened, described.legend)
@@ -116,8 +98,8 @@ def check_request(
 
 
 @contextmanager
-def entered(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
-    """Workers that are ready: those given, started here where they are not yet, or this process."""
+def enter_workers(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
+    """The given workers, started if necessary, or this process."""
     if workers is None:
         from geodinoseg.segmentation.runner import ThisProcess  # noqa: PLC0415 (torch)
 
@@ -129,10 +111,10 @@ def entered(workers: Workers | AbstractContextManager[Workers] | None) -> Iterat
         yield workers
 
 
-def with_recorded_batch(
+def with_recorded_batch_size(
     settings: SegmentationSettings, store: PartStore, *, resume: bool
 ) -> SegmentationSettings:
-    """Where no batch size is given, that of the run to resume: the bytes depend on it."""
+    """Use the batch size of the run to resume if none is given, since the bytes depend on it."""
     if settings.batch_size is not None or not resume:
         return settings
     recorded = recorded_batch_size(store)

@@ -1,4 +1,4 @@
-"""The files of a map as one value: named, checked before any work, locked, polygons written."""
+"""The output files of a segmentation: named, checked before any work, and locked."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from geodinoseg.files.locks import check_unlocked, lock_output
 from geodinoseg.legend import Legend
 from geodinoseg.progress import Progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.cog import check_georeferencing
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.rasters.sidecars import check_sidecars
 
 RASTER_SUFFIXES = (".tif", ".tiff")
-_HOLDS_ITS_STYLE = ".gpkg"
+_CONTAINS_STYLE = ".gpkg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapFiles:
-    """The outputs of one segmentation."""
+    """The output files of one segmentation."""
 
     class_raster: Path
     confidence: Path | None = None
     probabilities: Path | None = None
     polygons: tuple[Path, ...] = ()
-    """Their endings say the format."""
+    """Their suffixes determine the formats."""
     replaceable: frozenset[Path] = frozenset()
-    """Those that may be there already."""
+    """The files that may be replaced if they exist."""
 
     @classmethod
     def named(
@@ -40,13 +42,13 @@ class MapFiles:
         probabilities: bool | PathLike = False,
         polygons: Iterable[PathLike] = (),
     ) -> MapFiles:
-        """Names from what was asked for: True stands for `<output>_confidence.tif` and so on."""
+        """The outputs requested: True stands for `<output>_confidence.tif` and so on."""
         main = Path(output)
 
-        def path_of(what: str, wanted: bool | PathLike) -> Path | None:
-            if wanted is True:
-                return main.with_name(f"{main.stem}_{what}.tif")
-            return None if wanted is False else Path(wanted)
+        def path_of(layer: str, choice: bool | PathLike) -> Path | None:
+            if choice is True:
+                return main.with_name(f"{main.stem}_{layer}.tif")
+            return None if choice is False else Path(choice)
 
         return cls(
             class_raster=main,
@@ -57,53 +59,45 @@ class MapFiles:
 
     @property
     def rasters(self) -> tuple[Path, ...]:
-        """Class raster first."""
+        """The rasters, class raster first."""
         return tuple(p for p in (self.class_raster, self.confidence, self.probabilities) if p)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All of them, class raster first."""
+        """All files, class raster first."""
         return (*self.rasters, *self.polygons)
 
     def replacing(self, own: Iterable[Path], *, overwrite: bool) -> MapFiles:
-        """The same, with what may be replaced.
+        """A copy with the files that may be replaced.
 
         Args:
-            own: whole paths of what an interrupted run of this map put in place.
-            overwrite: whether all may be replaced.
+            own: absolute paths of files written by an interrupted run of this map.
+            overwrite: whether all files may be replaced.
         """
         own = frozenset(own)
-        there = (path for path in self.paths if overwrite or path.resolve() in own)
-        return replace(self, replaceable=frozenset(there))
+        replaceable = (path for path in self.paths if overwrite or path.resolve() in own)
+        return replace(self, replaceable=frozenset(replaceable))
 
-    def check_rasters(self, inputs: Sequence[PathLike]) -> None:
-        """Refuse rasters that cannot be written, before any work.
+    def check_rasters(self, scene: Scene) -> None:
+        """Raise OutputError if a raster cannot be written, is the scene or is locked.
 
-        Args:
-            inputs: files that must not be replaced.
-
-        Raises:
-            OutputError: one cannot be written, is an input, or is being written by another
-                process; two are one file, or share a style file.
+        Also if two rasters are the same file or share a style file, if old files beside one would
+        be read as part of it, or if a GeoTIFF cannot hold the scene's georeferencing.
         """
         for path in self.rasters:
             overwrite = path in self.replaceable
-            check_output(path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=inputs)
-        _check_apart(self.rasters)
+            check_output(path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=[scene.path])
+            check_sidecars(path, overwrite=overwrite)
+        _check_distinct(self.rasters)
         _check_styles(self.class_raster, self.rasters[1:])
+        check_georeferencing(scene.geobox, scene.path)
         for path in self.rasters:
             check_unlocked(path)
 
     def check_polygons(self, scene: Scene, legend: Legend) -> None:
-        """Refuse polygon files that cannot be written, before any work.
+        """Check the polygon files like the rasters; SceneError if the scene is not georeferenced.
 
-        Args:
-            scene: gives the place; must not be replaced.
-            legend: of the map; its names must fit the format.
-
-        Raises:
-            SceneError: the scene has no place on the ground.
-            OutputError: as `check_rasters`.
+        The names of the legend must fit the format.
         """
         if not self.polygons:
             return
@@ -118,25 +112,21 @@ class MapFiles:
             crs_in_file(path, scene.geobox.crs)
         for path in self.polygons:
             check_unlocked(path)
-        _check_apart(self.polygons)
-        styled = [path for path in self.polygons if path.suffix.lower() != _HOLDS_ITS_STYLE]
+        _check_distinct(self.polygons)
+        styled = [path for path in self.polygons if path.suffix.lower() != _CONTAINS_STYLE]
         for raster in self.rasters:
             _check_styles(raster, styled)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing any of them while the block runs.
-
-        Raises:
-            OutputError: another process is writing one.
-        """
+        """Lock all files; OutputError if another process is writing one."""
         with ExitStack() as locks:
             for path in self.paths:
                 locks.enter_context(lock_output(path))
             yield
 
     def write_polygons(self, raster: ClassRaster, *, progress: Progress) -> None:
-        """Write the polygons, file by file; an error notes that the raster is whole."""
+        """Write the polygons, file by file; errors get a note that the raster is complete."""
         from geodinoseg.polygons.polygonize import write_polygons  # noqa: PLC0415 (a second GDAL)
 
         count = len(self.polygons)
@@ -145,23 +135,23 @@ class MapFiles:
             try:
                 write_polygons(raster, path, overwrite=path in self.replaceable, progress=stage)
             except BaseException as error:
-                error.add_note(f"{raster.path} is whole, its polygons are not.")
+                error.add_note(f"{raster.path} is complete, its polygons are not.")
                 raise
 
 
-def _check_apart(paths: Sequence[Path]) -> None:
+def _check_distinct(paths: Sequence[Path]) -> None:
     seen = set()
     for path in paths:
         if path.resolve() in seen:
-            raise OutputError(f"{path}: two outputs cannot be one file; give another name.")
+            raise OutputError(f"{path}: two outputs cannot be the same file; give another name.")
         seen.add(path.resolve())
 
 
 def _check_styles(raster: Path, others: Iterable[Path]) -> None:
-    """QGIS looks for the style of a file in a `.qml` of its stem, which holds one style."""
+    """QGIS reads the style of a file from a `.qml` of the same stem, which holds one style."""
     for other in others:
         if (other.parent.resolve(), other.stem) == (raster.parent.resolve(), raster.stem):
             raise OutputError(
                 f"{other}: would share the style file {raster.stem}.qml with {raster.name}; give "
-                f"one of them another name, or write polygons as .gpkg, which holds its style."
+                f"one of them another name, or write polygons as .gpkg, which contains its style."
             )

@@ -1,4 +1,4 @@
-"""How a scene will be segmented, decided before any pixel is read: what `--dry-run` prints."""
+"""The plan of a segmentation, made before any pixel is read and printed by `--dry-run`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _Model = TypeVar("_Model", ModelDescription, TileModel)
 
 _DEFAULT_TILE_PX = 512
 _CHUNK_TILES = 128
-"""Tiles of a chunk, about: minutes on a CPU, seconds on a GPU are what a kill can cost."""
+"""Approximate tiles per chunk; an interruption costs minutes on a CPU, seconds on a GPU."""
 _CHUNK_TILE_ROWS = 32
-"""Tile rows of a chunk at most."""
+"""Maximum tile rows per chunk."""
 _BATCH_CPU, _BATCH_GPU = 4, 16
 _REFUSE_RESOLUTION = 8.0
 _SMALLEST_TILE_PX = 4
-"""Of the scene, where tiles are resampled: with less a run would never end."""
+"""Pixels of the scene per resampled tile; with fewer a run would never end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Scene, tiles and batches of one segmentation. The same plan gives the same bytes."""
+    """Scene, tiles and batches of a segmentation. The same plan gives the same bytes."""
 
     scene: Scene
     grid: TileGrid
@@ -43,18 +43,20 @@ class Plan:
     batch_size: int
     legend: Legend
     scale: float
-    """Pixels of the model per pixel of the scene; 1 where tiles are not resampled."""
+    """Pixels of the model per pixel of the scene; 1 if tiles are not resampled."""
+    aspect: float
+    """Width of a pixel over its height on the ground; 1 if tiles are not stretched."""
     layers: tuple[Layer, ...]
-    """What the map holds besides its class raster."""
+    """The rasters of the map."""
     memory: HostMemory
-    """What reading, blending and writing take, beside the network and the libraries."""
+    """Memory to read, blend and write, in addition to the network and the libraries."""
     seconds: float | None = None
-    """Of the forward passes if every tile holds data, from a trial; None where none was made."""
+    """Time of the forward passes if every tile holds data, from a trial; None without one."""
 
     @property
     def memory_bytes(self) -> int:
-        """Largest memory of the run, beside the network and the libraries."""
-        return self.memory.of_panel(max(chunk.halo.width for chunk in self.chunks))
+        """Peak memory of the run, in addition to the network and the libraries."""
+        return self.memory.panel_bytes(max(chunk.halo.width for chunk in self.chunks))
 
     @property
     def panels(self) -> int:
@@ -75,29 +77,33 @@ class Plan:
             "batch_size": self.batch_size,
             "bands": self.scene.bands,
             "nodata": self.scene.nodata,
-            "scale": self.scale,
+            "scale": (self.scale, self.aspect),
             "legend": self.legend.to_json(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
-        """A few lines for a person."""
-        grid = self.grid
+        """The plan in a few lines."""
+        grid, alpha = self.grid, self.scene.alpha_band
         scene_mb = (
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
         )
         lines = [
             f"scene     {redact_path(self.scene.path)}: {grid.width} x {grid.height} px, bands "
-            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB",
+            f"{', '.join(map(str, self.scene.bands))} of {self.scene.dtype}, {scene_mb:,.0f} MB"
+            + (f", alpha in band {alpha}" if "alpha" in self.scene.validity else ""),
             f"tiles     {len(grid):,} of {grid.tile_px} px, {grid.overlap_px} px overlap, batches "
             f"of {self.batch_size}, {self.panels} column panel(s) in {len(self.chunks)} part(s)",
             f"classes   {', '.join(self.legend.names)}",
-            f"memory    {self.memory_bytes / 1e6:,.0f} MB to read, blend and write, beside the "
-            f"network and the libraries",
+            f"memory    {self.memory_bytes / 1e6:,.0f} MB to read, blend and write, in addition to "
+            f"the network and the libraries",
             f"output    {self.output_bytes / 1e6:,.0f} MB before compression",
         ]
-        if self.scale != 1.0:
-            lines.insert(2, f"          resampled by {self.scale:.3g} to the model's resolution")
+        if not self.scale == self.aspect == 1.0:
+            shape = "" if self.aspect == 1.0 else f", and to square pixels from {self.aspect:.3g}:1"
+            lines.insert(
+                2, f"          resampled by {self.scale:.3g} to the model's resolution{shape}"
+            )
         return "\n".join(lines)
 
 
@@ -109,24 +115,19 @@ def make_plan(
     confidence: bool = False,
     probabilities: bool = False,
 ) -> tuple[Plan, _Model]:
-    """Decide on tiles, batches, panels and chunks.
+    """Determine tiles, batches, panels and chunks.
 
     Args:
-        scene: as `open_scene` takes it.
-        model: the model, or its description; set to the scene's ground resolution.
-        settings: choices; what they leave open is decided here.
-        confidence: whether the map holds the probability of the predicted class.
-        probabilities: whether it holds the probability of each class.
+        scene: as for `open_scene`.
+        model: the model or its description.
+        settings: what they leave open is chosen here.
+        confidence: whether the map includes the probability of the predicted class.
+        probabilities: whether it includes the probability of each class.
 
     Returns:
-        The plan, and the model as it must be used.
-
-    Raises:
-        SceneError: the scene lacks the model's bands, its resolution is too far from it, or its
-            blocks are too large for the memory.
-        GridError: the tile or the overlap does not fit the model, or the memory is too small.
+        The plan, and the model set to the ground resolution of the scene.
     """
-    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
+    opened = open_for_model(scene, model, settings)
     model = _at_resolution(model, opened, settings)
     tile_px = _tile_px(model, opened, settings)
     grid = TileGrid(
@@ -147,6 +148,7 @@ def make_plan(
         batch_size=settings.batch_size or _default_batch(model),
         legend=model.legend,
         scale=getattr(model, "scale", 1.0),
+        aspect=getattr(model, "aspect", 1.0),
         layers=layers,
         memory=memory,
     )
@@ -166,26 +168,48 @@ def chosen_bands(
         return model.bands
     if len(settings.bands) != len(model.bands):
         raise SceneError(
-            f"--bands names {len(settings.bands)} bands, the model reads {len(model.bands)}; give "
-            f"as many, in the order of its training."
+            f"--bands gives {len(settings.bands)} bands, but the model reads {len(model.bands)}; "
+            f"give as many, in the order of its training."
         )
     return settings.bands
 
 
+def open_for_model(
+    scene: PathLike | Scene, model: ModelDescription | TileModel, settings: SegmentationSettings
+) -> Scene:
+    """Open a scene with the bands that a model reads.
+
+    Raises:
+        SceneError: as for `open_scene`, or one of the bands is alpha and was not named.
+    """
+    opened = open_scene(scene, bands=chosen_bands(model, settings), nodata=settings.nodata)
+    named = settings.bands or (scene.bands if isinstance(scene, Scene) else ())
+    if opened.alpha_band in opened.bands and opened.alpha_band not in named:
+        bands = ",".join(map(str, opened.bands))
+        raise SceneError(
+            f"{opened.source.name}: the model reads bands {bands}, but band {opened.alpha_band} "
+            f"is alpha, which marks missing pixels. If it is a measured band, give --bands "
+            f"{bands}; otherwise give a scene with the bands of the model's training."
+        )
+    return opened
+
+
 def _at_resolution(model: _Model, scene: Scene, settings: SegmentationSettings) -> _Model:
-    """The model at the scene's resolution."""
+    """The model set to the ground resolution of the scene."""
     own_m: float | None = getattr(model, "pixel_size_m", None)
     pixel_size_m = settings.resolution_m or scene.geobox.pixel_size_m
     if own_m is None or pixel_size_m is None or not hasattr(model, "at_pixel_size"):
         return model
-    far = max(pixel_size_m / own_m, own_m / pixel_size_m)
-    if far > _REFUSE_RESOLUTION and settings.resolution_m is None:
+    ratio = max(pixel_size_m / own_m, own_m / pixel_size_m)
+    if ratio > _REFUSE_RESOLUTION and settings.resolution_m is None:
         raise SceneError(
-            f"{scene.source.name}: has {pixel_size_m:.3g} m per pixel on the ground, the model was "
-            f"trained at {own_m:.3g} m; that is too far apart to recognize anything. Train on "
-            f"such scenes, or give --resolution if the scene's georeference is wrong."
+            f"{scene.source.name}: has {pixel_size_m:.3g} m per pixel on the ground, but the model "
+            f"was trained at {own_m:.3g} m, which is too different to recognize anything. Train "
+            f"on such scenes, or give --resolution if the scene's georeferencing is wrong."
         )
-    resampled: _Model = model.at_pixel_size(pixel_size_m)
+    # Pixels of a resolution that the user gives are square.
+    aspect = scene.geobox.pixel_aspect if settings.resolution_m is None else 1.0
+    resampled: _Model = model.at_pixel_size(pixel_size_m, aspect=aspect)
     return resampled
 
 
@@ -199,24 +223,24 @@ def _tile_px(
                 f"tiles of {settings.tile_px} px: give a multiple of the model's {multiple} px."
             )
         return settings.tile_px
-    wanted = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
-    if wanted < _SMALLEST_TILE_PX and model.tile_multiple == 1:
+    tile_px = int(getattr(model, "tile_px", _DEFAULT_TILE_PX // multiple * multiple or multiple))
+    if tile_px < _SMALLEST_TILE_PX and model.tile_multiple == 1:
         raise SceneError(
-            f"{scene.source.name}: a tile of the model covers {wanted} px of it, at the "
-            f"resolution that was given; that is too far from the model's. Correct --resolution."
+            f"{scene.source.name}: at the given resolution, a tile of the model covers only "
+            f"{tile_px} px of it; that is too far from the model's. Correct --resolution."
         )
-    # A scene smaller than a tile: no larger a tile than covers it, the rest would be padding.
+    # For a scene smaller than a tile, the smallest tile that covers it: the rest is padding.
     needed = -(-max(scene.geobox.height, scene.geobox.width) // multiple) * multiple
-    return min(wanted, needed)
+    return min(tile_px, needed)
 
 
 def _overlap_px(
     model: ModelDescription | TileModel, tile_px: int, settings: SegmentationSettings
 ) -> int:
-    """A quarter, such that the stride is an odd multiple of half a patch.
+    """About a quarter of a tile, such that the stride is an odd multiple of half a patch.
 
-    Then the patch grids of neighbours lie half a patch apart, and blending averages two phases of
-    a coarse grid.
+    The patch grids of adjacent tiles are then offset by half a patch, and blending averages two
+    phases of a coarse grid.
     """
     if settings.overlap_px is not None:
         return settings.overlap_px
@@ -227,14 +251,14 @@ def _overlap_px(
 
 
 def _chunk_rows(grid: TileGrid, panel_px: int) -> int:
-    """Rows of a chunk, in whole block rows of the output, so that no block is written twice."""
+    """Rows of a chunk, in whole block rows of the output so that no block is written twice."""
     tiles_across = -(-min(panel_px, grid.width) // grid.stride_px)
     tile_rows = min(max(_CHUNK_TILES // tiles_across, 1), _CHUNK_TILE_ROWS)
     return -(-tile_rows * grid.stride_px // BLOCK_PX) * BLOCK_PX
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """What the bytes of the map depend on, as plain values, for `--json` and the map's tags."""
+    """Facts that determine the bytes of the map, for `--json` and the map's tags."""
     return {
         "tiles": len(plan.grid),
         "tile_px": plan.grid.tile_px,
@@ -242,5 +266,6 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "panels": plan.panels,
         "scale": plan.scale,
+        "aspect": plan.aspect,
         "fingerprint": plan.fingerprint,
     }

@@ -1,4 +1,4 @@
-"""From chunks to parts: runs of chunks segmented, with smaller pieces where memory is short."""
+"""Segments chunks into parts, in smaller pieces if memory is short."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_
 from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.segmentation.missing_pixels import report_missing_pixels
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
@@ -38,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 class ChunkSegmenter:
-    """Writes the parts of chunks, and keeps what it learned of the memory for later chunks.
+    """Segments chunks and writes their parts.
 
-    Where memory is short it takes smaller batches, then narrower panels.
+    If memory is short, smaller batches and then narrower panels are used for all further chunks.
     """
 
     def __init__(
@@ -55,47 +56,46 @@ class ChunkSegmenter:
         self._collar = CollarWatch(plan.scene)
 
     def write(self, chunks: Sequence[Chunk], parts: Parts) -> None:
-        """Segment chunks and write their parts, each as soon as it is whole.
+        """Segment chunks and write their parts, each as soon as it is complete.
 
-        Chunks that follow each other down a panel are gone through as one, so that no tile row is
-        computed twice.
+        Consecutive chunks of a panel are processed as one, so that no tile row is computed twice.
         """
-        left = list(chunks)
-        while left:
-            run = first_run(left)
+        remaining = list(chunks)
+        while remaining:
+            run = first_run(remaining)
             try:
-                for _ in self._written(run, parts):
-                    left.pop(0)
-                # Panel after panel, what each leaves would add up.
+                for _ in self._write_run(run, parts):
+                    remaining.pop(0)
+                # The memory retained after each panel would add up.
                 return_freed_memory()
                 continue
             except (RuntimeError, MemoryError, DeviceMemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._narrow(run[0].core.width, error)
+                self._narrow_panels(run[0].core.width, error)
             # Outside the handler: the error would keep the failed attempt's tensors alive.
             give_memory_back(self._model.device)
 
-    def _written(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
-        """Yields each chunk after its part was written."""
+    def _write_run(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
+        """Yields each chunk after its part has been written."""
         if run[0].core.width <= self._panel_px:
-            yield from self._written_at_once(run, parts)
+            yield from self._write_together(run, parts)
             return
         for chunk in run:
-            yield from self._written_at_once([chunk], parts)
+            yield from self._write_together([chunk], parts)
 
-    def _written_at_once(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
-        with closing(self._pieces(run)) as pieces:
+    def _write_together(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
+        with closing(self._rows_of(run)) as rows:
             for chunk in run:
                 with parts.write(chunk) as part:
                     while not part.is_complete:
-                        part.write(next(pieces))
-                    part.remark("collar", self._collar.taken())
+                        part.write(next(rows))
+                    part.remark("collar", self._collar.take_counts())
                     self._watch.check()
                 yield chunk
 
-    def _pieces(self, run: Sequence[Chunk]) -> Generator[ClassRows, None, None]:
-        """The class rows of chunks one below the other; none reaches over a chunk's end."""
+    def _rows_of(self, run: Sequence[Chunk]) -> Generator[ClassRows, None, None]:
+        """The class rows of consecutive chunks, split at the ends of the chunks."""
         whole = union_of_cores(run)
         for panel in windows_over(
             height=whole.height, width=whole.width, rows=whole.height, cols=self._panel_px
@@ -104,7 +104,7 @@ class ChunkSegmenter:
             chunk = self._plan.grid.chunk_over(core, index=run[0].index)
             with closing(self._class_rows(chunk)) as finished:
                 for rows in finished:
-                    yield from _cut_at_ends(rows, run)
+                    yield from _split_by_chunk(rows, run)
 
     def _class_rows(self, chunk: Chunk) -> Generator[ClassRows, None, None]:
         return class_rows(
@@ -116,25 +116,25 @@ class ChunkSegmenter:
             collar=self._collar,
         )
 
-    def _narrow(self, width: int, error: BaseException) -> None:
-        """Halve the panels, in whole blocks."""
+    def _narrow_panels(self, width: int, error: BaseException) -> None:
+        """Halve the width of the panels, in whole blocks."""
         now = min(width, self._panel_px)
         if now <= BLOCK_PX:
             raise DeviceMemoryError(
-                f"memory does not hold one tile of {self._plan.grid.tile_px} px and a panel of "
+                f"memory is too small for one tile of {self._plan.grid.tile_px} px and a panel of "
                 f"{now} columns; give smaller tiles (--tile), another device, or a smaller "
                 f"backbone, or close other programs."
             ) from error
         self._panel_px = -(-now // 2 // BLOCK_PX) * BLOCK_PX
         logger.warning(
-            "memory does not hold a panel of %d columns; continuing with %d. The last digits of "
-            "probabilities may differ from a run that fits.",
+            "memory is too small for a panel of %d columns; continuing with %d. The last digits of "
+            "probabilities may differ from a run with enough memory.",
             now,
             self._panel_px,
         )
 
 
-def _cut_at_ends(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:
+def _split_by_chunk(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:
     for chunk in run:
         inside = rows.window.intersection(chunk.core)
         if inside is not None:
@@ -142,10 +142,10 @@ def _cut_at_ends(rows: ClassRows, run: Sequence[Chunk]) -> Iterator[ClassRows]:
 
 
 class ThisProcess(Workers):
-    """Computes parts itself. Loads a model folder once, for however many scenes."""
+    """Computes parts in this process. Loads a model folder once for any number of scenes."""
 
     def __init__(self) -> None:
-        self._held: tuple[tuple[Any, ...], dict[str, Any], TileModel] | None = None
+        self._loaded: tuple[tuple[Any, ...], dict[str, Any], TileModel] | None = None
 
     @override
     def prepare(
@@ -158,7 +158,7 @@ class ThisProcess(Workers):
         device: str,
     ) -> Job:
         loaded = self._model(model, settings, device)
-        plan, loaded = settle(
+        plan, loaded = plan_for_device(
             scene,
             loaded,
             settings,
@@ -169,8 +169,8 @@ class ThisProcess(Workers):
 
         def write_parts(chunks: Sequence[Chunk], parts: Parts, progress: Progress) -> None:
             pixels = plan.grid.height * plan.grid.width
-            left = sum(chunk.core.width * chunk.core.height for chunk in chunks)
-            tiles = TileProgress(chunks, progress, found=pixels - left)
+            missing = sum(chunk.core.width * chunk.core.height for chunk in chunks)
+            tiles = TileProgress(chunks, progress, done_px=pixels - missing)
             ChunkSegmenter(plan, loaded, tiles, watch).write(chunks, parts)
 
         scene_facts = scene_fingerprint(plan.scene, watch.files)
@@ -184,24 +184,24 @@ class ThisProcess(Workers):
         if not isinstance(model, str | Path):
             return model
         source = (str(model), settings.precision, device)
-        if self._held is None or self._held[:2] != (source, model_fingerprint(model)):
-            # Before the next is loaded: two may be more than a GPU holds.
-            self._held = None
+        if self._loaded is None or self._loaded[:2] != (source, model_fingerprint(model)):
+            # Released before the next is loaded: both may not fit on a GPU.
+            self._loaded = None
             loaded = loaded_model(model, settings, device=device)
-            self._held = (source, model_fingerprint(model), loaded)
-        return self._held[2]
+            self._loaded = (source, model_fingerprint(model), loaded)
+        return self._loaded[2]
 
 
 def loaded_model(
     model: str | Path | TileModel, settings: SegmentationSettings, *, device: str
 ) -> TileModel:
-    """The model itself, loaded where a folder was given."""
+    """The model, loaded if it is a folder."""
     if isinstance(model, str | Path):
         return load_model(model, device=device, precision=settings.precision)
     return model
 
 
-def settle(
+def plan_for_device(
     scene: Scene,
     model: TileModel,
     settings: SegmentationSettings,
@@ -209,9 +209,9 @@ def settle(
     confidence: bool,
     probabilities: bool,
 ) -> tuple[Plan, TileModel]:
-    """`make_plan`, with the largest batch that fits where none was chosen for a GPU.
+    """`make_plan`, with the largest batch that fits a GPU unless the settings give one.
 
-    Warns where the scene is unlike those of the training.
+    Warns if the scene differs from those of the training.
     """
     plan, fitted = make_plan(
         scene, model, settings, confidence=confidence, probabilities=probabilities
@@ -219,12 +219,13 @@ def settle(
     fitted = in_training_units(plan.scene, fitted)
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
+    report_missing_pixels([plan.scene], bands_chosen=settings.bands is not None)
     warn_of_input(plan.scene, fitted, settings)
     return plan, fitted
 
 
 def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
-    """What the bytes of a map depend on beside the content of scene and model."""
+    """What the bytes of a map depend on besides the content of scene and model."""
     return {
         "version": __version__,
         "tile_px": plan.grid.tile_px,
@@ -232,7 +233,7 @@ def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
         "batch_size": plan.batch_size,
         "bands": plan.scene.bands,
         "nodata": plan.scene.nodata,
-        "scale": plan.scale,
+        "scale": (plan.scale, plan.aspect),
         "precision": str(getattr(model, "compute_dtype", "")),
         "band_units": repr(getattr(getattr(model, "statistics", None), "units", None)),
         "legend": plan.legend.to_json(),

@@ -1,6 +1,6 @@
-"""Segmentation: from a scene and a model to a class raster, by way of parts that outlive a kill.
+"""Segmentation: from a scene and a model to a class raster, in parts that survive interruptions.
 
-Nothing here loads torch but the engine, which comes after all checks.
+Torch is loaded by the runner, after all checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.input_checks import CollarWatch
-from geodinoseg.segmentation.job import Job, Workers, check_request, entered, with_recorded_batch
+from geodinoseg.segmentation.job import (
+    Job,
+    Workers,
+    check_request,
+    enter_workers,
+    with_recorded_batch_size,
+)
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
@@ -37,9 +43,9 @@ logger = logging.getLogger(__name__)
 _DEFAULTS = SegmentationSettings()
 
 _RASTER_FRACTION = 0.9
-"""Of the progress, where polygons follow."""
+"""Fraction of the progress for the rasters if polygons follow."""
 _NETWORK_FRACTION, _ASSEMBLED_FRACTION = 0.95, 0.97
-"""Of the progress, until the last part is written and until all are put together."""
+"""Fractions of the progress when the last part is written and when all are assembled."""
 
 
 def segment_scene(
@@ -70,30 +76,29 @@ def segment_scene(
         probabilities: also write the probability of each class, to a path, or to
             `<output>_probabilities.tif` where True.
         polygons: also write the polygons of the class raster to these files, as `write_polygons`
-            does. A run that is killed while they are written is resumed as any other.
+            does. A run interrupted while they are written can be resumed, too.
         settings: tiles, overlap, batches, bands.
-        device: where a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
-        overwrite: replace outputs that are there.
-        resume: reuse the parts that an interrupted run left beside the output; False starts over.
-            A run of another scene, model or settings is never resumed.
-        parts: a folder, or an address in an object store such as `s3://bucket/runs`, under which
-            finished parts lie until the map is whole; beside the output where not given. All
-            workers must reach it.
-        workers: who computes: `local_workers(4)` or `connect_workers(address)`, entered before or
-            not; this process where not given. The bytes are the same on devices of one kind.
+        device: device on which a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
+        overwrite: replace existing outputs.
+        resume: reuse the parts of an interrupted run; False starts over. A run of another scene,
+            model or settings is never resumed.
+        parts: folder, or address in an object store such as `s3://bucket/runs`, for finished parts
+            until the map is complete; beside the output by default. All workers need access.
+        workers: `local_workers(4)` or `connect_workers(address)`, entered or not; this process by
+            default. The result is the same, byte for byte, on devices of one kind.
         progress: called with the fraction of tiles done.
 
     Returns:
-        The class raster on disk. Where the scene holds no data it is nodata.
+        The class raster on disk; nodata where the scene holds no data.
 
     Raises:
         SceneError: the scene cannot be read, or does not fit the model.
         ModelFolderError: the model cannot be loaded.
-        GridError: tile and overlap do not fit.
-        DeviceError: the device is absent or too small.
-        OutputError: the outputs cannot be written, are being written by another process, or lie
-            beside parts of another run.
-        ClusterError: the workers cannot do it.
+        GridError: the tile or the overlap does not fit.
+        DeviceError: the device is unavailable, or its memory is too small.
+        OutputError: the outputs cannot be written, are being written by another process, or have
+            parts of another run.
+        ClusterError: the workers cannot be started or reached, or fail.
 
     Example:
         >>> import geodinoseg as gds
@@ -105,12 +110,12 @@ def segment_scene(
     files = MapFiles.named(
         output, confidence=confidence, probabilities=probabilities, polygons=polygons
     )
-    asked = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
-    files, store = asked.files, asked.store
+    request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
+    files, store = request.files, request.store
     raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
-    with entered(workers) as crew, files.locked(), store.lock():
-        settings = with_recorded_batch(settings, store, resume=resume)
-        job = crew.prepare(asked.scene, model, files, settings, device=device)
+    with enter_workers(workers) as entered, files.locked(), store.lock():
+        settings = with_recorded_batch_size(settings, store, resume=resume)
+        job = entered.prepare(request.scene, model, files, settings, device=device)
         with parts_of(job, store, resume=resume) as found:
             segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
             finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
@@ -134,15 +139,15 @@ def plan_segmentation(
     overwrite: bool = False,
     parts: PathLike | None = None,
 ) -> Plan:
-    """What `segment_scene` would do with the same arguments, and about how long it would take.
+    """Plan what `segment_scene` would do with the same arguments, and estimate the time.
 
-    Checks all that it checks, and runs the network on two batches of blank tiles. Writes nothing.
+    Makes the same checks, and runs the network on two batches of blank tiles. Writes nothing.
 
     Returns:
         The plan; print it, or read its `seconds`, `memory_bytes` and `output_bytes`.
 
     Raises:
-        GeodinosegError: whatever `segment_scene` would raise before its first tile.
+        GeodinosegError: as `segment_scene` before the first tile.
 
     Example:
         >>> import geodinoseg as gds
@@ -154,18 +159,15 @@ def plan_segmentation(
     files = MapFiles.named(
         output, confidence=confidence, probabilities=probabilities, polygons=polygons
     )
-    asked = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
-    from geodinoseg.segmentation.trial import tried_plan  # noqa: PLC0415 (torch)
+    request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
+    from geodinoseg.segmentation.trial import timed_plan  # noqa: PLC0415 (torch)
 
-    return tried_plan(asked.scene, model, settings, files=files, device=device)
+    return timed_plan(request.scene, model, settings, files=files, device=device)
 
 
 @contextmanager
 def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
-    """The parts of a job; removed when the block ends well.
-
-    An error that ends it notes how many are done.
-    """
+    """Open the parts of a job; they are removed on success, an error notes how many are done."""
     plan = job.plan
     with open_parts(
         store,
@@ -183,7 +185,7 @@ def parts_of(job: Job, store: PartStore, *, resume: bool) -> Iterator[Parts]:
 
 
 def _note_how_to_resume(error: BaseException, parts: Parts, job: Job) -> None:
-    with suppress(OutputError):  # storage that is gone; the first error says so
+    with suppress(OutputError):  # the storage is unavailable, as the first error says
         done = parts.count()
         if done and job.run.is_resumable:
             error.add_note(
@@ -193,7 +195,7 @@ def _note_how_to_resume(error: BaseException, parts: Parts, job: Job) -> None:
 
 
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
-    """Segment the chunks that have no whole part yet, and write their parts."""
+    """Segment the chunks without a valid part, and write their parts."""
     chunks = job.plan.chunks
     missing = parts.missing(chunks)
     found = len(chunks) - len(missing)
@@ -211,16 +213,16 @@ def assemble(
     tags: dict[str, str],
     progress: Progress = no_progress,
 ) -> None:
-    """Put the parts together into the files of the map, and read these back.
+    """Assemble the parts into the rasters of the map, and read these back.
 
-    The network is not needed any more. Each file is compared, block by block, with the checksums
-    that its parts have carried since they were computed, before it appears at its name.
+    Before a file appears at its path, its blocks are compared with the checksums computed with the
+    pixels and stored in the parts.
 
     Args:
-        job: what was segmented.
+        job: the segmentation.
         parts: all of its parts.
-        files: of the map; polygons among them are this run's, should it be killed amid them.
-        tags: what made the map.
+        files: outputs; recorded in the parts, so that a resumed run may replace its own polygons.
+        tags: GDAL metadata of the rasters.
         progress: called with the fraction of parts done.
     """
     return_freed_memory()
@@ -238,7 +240,7 @@ def assemble(
         ) as writer,
     ):
         for done, chunk in enumerate(plan.chunks):
-            progress(done / len(plan.chunks), "putting the parts together")
+            progress(done / len(plan.chunks), "assembling the parts")
             with parts.read(chunk) as part:
                 for name, window, pixels in part.pieces():
                     writer.write_layer(name, window, pixels)
@@ -248,9 +250,7 @@ def assemble(
                 valid_px += part.valid_px
         progress(1.0, "building overviews")
     if valid_px == 0:
-        logger.warning(
-            "%s: holds no data at all; the map is nodata throughout.", plan.scene.source.name
-        )
+        logger.warning("%s: holds no data; the whole map is nodata.", plan.scene.source.name)
     collar.warn()
 
 
@@ -258,11 +258,11 @@ def _check_same_blocks(
     writer: ClassRasterWriter, layer: LayerName, expected: Checksums, files: MapFiles
 ) -> None:
     if not expected.items() <= writer.checksums(layer).items():
-        raise OutputError(f"{files.class_raster}: a part changed while it was read; run it again.")
+        raise OutputError(f"{files.class_raster}: a part changed while it was read; run again.")
 
 
 def _tags(plan: Plan, model: object) -> dict[str, str]:
-    """What made the map, for its metadata."""
+    """Provenance of the map, for its metadata."""
     name = Path(model).name if isinstance(model, str | Path) else type(model).__name__
     return {
         "GEODINOSEG_VERSION": __version__,

@@ -1,4 +1,4 @@
-"""Blending: rows of tiles roll in, finished pixel rows roll out. All of it on the device."""
+"""Blends rows of tiles into finished pixel rows, on the device."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from geodinoseg.segmentation.tile_grid import Chunk, TileGrid
 from geodinoseg.windows import Window
 
-# Pixels that argmax looks at together: few enough to stay in a core's cache from class to class.
-_DECIDED_AT_ONCE_PX = 1 << 17
+# Pixels compared at once: few enough to stay in a core's cache from class to class.
+_COMPARED_AT_ONCE_PX = 1 << 17
 
 
 class Stitcher:
-    """Adds the weighted probabilities of one chunk's tiles, row by row of the tile grid.
+    """Sums the weighted probabilities of the tiles of a chunk, row by row of the tile grid.
 
-    Holds classes x tile height x halo width, whatever the height of the scene. Weights are a
-    partition of unity (`grid.blend_weights`), so sums are probabilities as they are.
+    Holds classes x tile height x halo width values, independent of the height of the scene. The
+    weights are a partition of unity (`blend_weights`), so the sums are probabilities.
     """
 
     def __init__(self, grid: TileGrid, chunk: Chunk, *, classes: int, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class Stitcher:
         self._row = chunk.tile_rows[0]
 
     def start_row(self, index: int) -> None:
-        """Make room for the next tile row: what is above its first pixel has been taken."""
+        """Start the next tile row; rows above it must have been read with `finished`."""
         offsets = self._grid.row_offsets
         finished = int(offsets[index] - offsets[self._row])
         kept = self._grid.tile_px - finished
@@ -51,11 +51,11 @@ class Stitcher:
             self._sums_CHW[:, :, col : col + tile_px].addcmul_(probabilities_CTT, weights_TT)
 
     def finished(self) -> tuple[Window, torch.Tensor] | None:
-        """The rows that no later tile row adds to, cut to the chunk's core.
+        """The rows to which no later tile row contributes, cropped to the core of the chunk.
 
         Returns:
-            Their window in the scene and (classes, height, width) probabilities, a view that
-            holds until the next `start_row`; None where none of them lies in the core.
+            Their window in the scene and (classes, height, width) probabilities, a view that is
+            valid until the next `start_row`; None if none of the rows is in the core.
         """
         first = int(self._grid.row_offsets[self._row])
         past = self._row + 1
@@ -73,23 +73,23 @@ class Stitcher:
 
 
 def most_probable(probabilities_CHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The winning class of each pixel and its probability; of equals the first.
+    """The most probable class of each pixel and its probability; the first of equals.
 
-    A running comparison: on a CPU `torch.argmax` over the strided class axis takes several times
-    as long.
+    Compares class by class: on a CPU `torch.argmax` over the strided class axis takes several
+    times as long.
 
     Args:
         probabilities_CHW: (classes, height, width) float32.
 
     Returns:
-        channels (height, width), uint8, or int32 past 256 classes; probabilities (height, width)
+        channels (height, width), uint8, or int32 above 256 classes; probabilities (height, width)
         float32.
     """
     classes, height, width = probabilities_CHW.shape
     dtype = torch.uint8 if classes <= 256 else torch.int32
     channels_HW = torch.zeros((height, width), dtype=dtype, device=probabilities_CHW.device)
     best_HW = probabilities_CHW[0].clone()
-    step = max(1, _DECIDED_AT_ONCE_PX // max(width, 1))
+    step = max(1, _COMPARED_AT_ONCE_PX // max(width, 1))
     for row in range(0, height, step):
         rows = slice(row, row + step)
         best, channels = best_HW[rows], channels_HW[rows]

@@ -1,4 +1,4 @@
-"""Where tiles lie on a scene, and how much each counts: the tile grid and its blend weights."""
+"""The grid of tiles on a scene, its chunks, and the blend weights."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from geodinoseg.windows import Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """What is computed and written at once: a rectangle of the scene, and the tiles it needs."""
+    """A rectangle of the scene that is computed and written as one part, and its tiles."""
 
     index: int
-    """Place in the plan's order."""
+    """Index in the plan."""
     core: Window
-    """The pixels that come out; the cores of a plan partition the scene."""
+    """The pixels of the result; the cores of a plan partition the scene."""
     halo: Window
-    """The pixels that must be read: the core and all tiles that touch it, inside the scene."""
+    """The pixels to read: the core and all tiles that intersect it, within the scene."""
     tile_rows: tuple[int, int]
-    """First tile row that touches the core, and the first past it."""
+    """First tile row that intersects the core, and the first past it."""
     tile_cols: tuple[int, int]
-    """First tile column that touches the core, and the first past it."""
+    """First tile column that intersects the core, and the first past it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TileGrid:
     """Square tiles at a constant stride over a scene; the last row and column end at its edge.
 
-    A scene narrower or lower than a tile lies in the tile's upper left corner.
+    A scene smaller than a tile is in the upper left corner of the tile.
     """
 
     height: int
@@ -44,14 +44,10 @@ class TileGrid:
     tile_px: int
     """Side of a tile."""
     overlap_px: int
-    """Pixels that neighbours share, less than a tile; at the end of an axis they share more."""
+    """Overlap of adjacent tiles, less than a tile; the last two of an axis overlap more."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that leave pixels uncovered.
-
-        Raises:
-            GridError: an empty scene, an empty tile, or an overlap that leaves no stride.
-        """
+        """Raise GridError for an empty scene or tile, or an overlap that leaves no stride."""
         if self.height < 1 or self.width < 1:
             raise GridError(f"a scene of {self.width} x {self.height} px has no pixel to segment.")
         if self.tile_px < 1:
@@ -64,7 +60,7 @@ class TileGrid:
 
     @property
     def stride_px(self) -> int:
-        """Distance between the first pixels of neighbours."""
+        """Distance between the first pixels of adjacent tiles."""
         return self.tile_px - self.overlap_px
 
     @cached_property
@@ -92,14 +88,9 @@ class TileGrid:
         return len(self.row_offsets) * len(self.col_offsets)
 
     def chunks(self, *, rows: int, cols: int) -> tuple[Chunk, ...]:
-        """Cut the scene into cores of at most rows x cols px, one column panel after the other.
+        """Divide the scene into chunks with cores of at most rows x cols px.
 
-        Args:
-            rows: rows of a core.
-            cols: columns of a core, the width of a panel.
-
-        Returns:
-            The chunks, from the top of the first panel to the bottom of the last.
+        They are ordered by column panel, whose width is cols, and from top to bottom in each.
         """
         chunks: list[Chunk] = []
         for col in range(0, self.width, cols):
@@ -110,7 +101,7 @@ class TileGrid:
         return tuple(chunks)
 
     def chunk_over(self, core: Window, *, index: int) -> Chunk:
-        """The chunk of a core: the tiles that touch it, and the pixels that they see."""
+        """The chunk of a core: the tiles that intersect it, and the pixels they cover."""
         tile_rows = _tiles_over(self.row_offsets, self.tile_px, core.row_off, core.row_end)
         tile_cols = _tiles_over(self.col_offsets, self.tile_px, core.col_off, core.col_end)
         row_off = int(self.row_offsets[tile_rows[0]])
@@ -135,19 +126,19 @@ def blend_weights(
 
     Returns:
         (tiles, tile_px) float32 in [0, 1]; for every pixel of the axis the weights of the tiles
-        over it sum to 1, and a pixel past the end of the axis has weight 0.
+        that cover it sum to 1, and a pixel past the end of the axis has weight 0.
 
     Raises:
-        GridError: a pixel lies under no tile.
+        GridError: a pixel is not covered by any tile.
     """
-    # float64 while dividing: near a tile's edge the window is 1e-5 and less.
+    # float64 for the division: near the edge of a tile the window is 1e-5 or less.
     window = np.sin(np.pi * (np.arange(tile_px, dtype=np.float64) + 0.5) / tile_px) ** 2
     positions = offsets[:, None] + np.arange(tile_px, dtype=np.int64)
     inside = (positions >= 0) & (positions < length_px)
     total = np.zeros(length_px, dtype=np.float64)
     np.add.at(total, positions[inside], np.broadcast_to(window, positions.shape)[inside])
     if not total.all():
-        raise GridError(f"pixel {int(np.argmin(total))} of {length_px} lies under no tile.")
+        raise GridError(f"pixel {int(np.argmin(total))} of {length_px} is not covered by any tile.")
     weights = np.zeros(positions.shape, dtype=np.float32)
     weights[inside] = (np.broadcast_to(window, positions.shape)[inside]) / total[positions[inside]]
     return weights
@@ -166,7 +157,7 @@ def _tiles_over(offsets: NDArray[np.int64], tile_px: int, start: int, end: int) 
 
 
 def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """The first chunks that follow each other down one panel without a gap."""
+    """The first chunks that are consecutive in one panel, without a gap."""
     run = [chunks[0]]
     for chunk in chunks[1:]:
         above, below = run[-1].core, chunk.core
@@ -181,6 +172,6 @@ def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def union_of_cores(run: Sequence[Chunk]) -> Window:
-    """The window of chunks that follow each other down a panel."""
+    """The window of consecutive chunks of a panel."""
     first, last = run[0].core, run[-1].core
     return dataclasses.replace(first, height=last.row_end - first.row_off)

@@ -1,4 +1,4 @@
-"""Rows of tiles as they come from the file: each source block decoded once, one row ahead."""
+"""Reads rows of tiles from a scene: each source block is decoded once, one row ahead."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from geodinoseg.windows import Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileRow:
-    """All pixels that the tiles of one row see, over the width of a chunk's halo."""
+    """The pixels of the tiles of one row, over the width of a chunk's halo."""
 
     index: int
     """Row of the tile grid."""
     pixels: NDArray[Any]
-    """(bands, tile_px, width) in the scene's dtype; width is the halo's, at least tile_px. Pixels
-    past the scene are 0 and not valid."""
+    """(bands, tile_px, width) in the scene's dtype; the width is that of the halo, at least
+    tile_px. Pixels past the scene are 0 and not valid."""
     valid: NDArray[np.bool_]
     """(tile_px, width), True where the scene holds data."""
 
@@ -31,33 +31,33 @@ class TileRow:
 def read_tile_rows(
     scene: Scene, grid: TileGrid, chunk: Chunk, *, read_rows: int | None = None
 ) -> Generator[TileRow, None, None]:
-    """The tile rows of a chunk, top to bottom; only pixel rows that are new are read.
+    """The tile rows of a chunk, top to bottom; no pixel row is read twice.
 
     Args:
-        scene: to read.
-        grid: of the tiles.
-        chunk: whose tile rows.
-        read_rows: whose multiples are read at once; rows of a block where not given.
+        scene: the scene to read.
+        grid: the tiles.
+        chunk: the chunk.
+        read_rows: rows are read in multiples of this; by default the rows of a block.
     """
     block_rows = min(scene.block_shape[0], scene.geobox.height)
     with scene.reader() as reader:
-        rows = _RollingRows(
+        buffer = _RollingRows(
             scene, reader, chunk.halo, tile_px=grid.tile_px, block_rows=read_rows or block_rows
         )
         for index in range(*chunk.tile_rows):
-            pixels, valid = rows.take(int(grid.row_offsets[index]))
+            pixels, valid = buffer.rows_from(int(grid.row_offsets[index]))
             yield TileRow(index=index, pixels=pixels, valid=valid)
 
 
 def read_ahead(
     scene: Scene, grid: TileGrid, chunk: Chunk, *, read_rows: int | None = None
 ) -> Generator[TileRow, None, None]:
-    """`read_tile_rows` in a thread of its own, one row ahead of whoever takes them."""
+    """`read_tile_rows` in a background thread, one row ahead of the consumer."""
     return prefetch(lambda: read_tile_rows(scene, grid, chunk, read_rows=read_rows), ahead=1)
 
 
 class _RollingRows:
-    """The last rows read of a column range, and how to go on without reading any twice."""
+    """A buffer of the last rows read of a column range, so that no row is read twice."""
 
     def __init__(
         self, scene: Scene, reader: SceneReader, halo: Window, *, tile_px: int, block_rows: int
@@ -72,8 +72,8 @@ class _RollingRows:
         self._valid = np.zeros((capacity, width), dtype=np.bool_)
         self._start = self._end = halo.row_off
 
-    def take(self, row_off: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Copies of the pixels and their validity from row_off on, tile_px rows of them."""
+    def rows_from(self, row_off: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Copies of the pixels and the validity of tile_px rows, starting at row_off."""
         self._drop_above(row_off)
         self._fill_to(min(row_off + self._tile_px, self._halo.row_end))
         rows = slice(0, self._tile_px)
@@ -90,7 +90,7 @@ class _RollingRows:
         self._end = max(self._end, row_off)
 
     def _fill_to(self, row_end: int) -> None:
-        """Read up to row_end, and on to the end of its block row."""
+        """Read rows to the end of the block row that contains row_end."""
         if row_end <= self._end:
             return
         row_end = min(-(-row_end // self._block_rows) * self._block_rows, self._halo.row_end)

@@ -1,4 +1,4 @@
-"""What a segmentation would take, before it is started: its plan, and a trial of one batch."""
+"""Estimates the time of a segmentation by a trial of one batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan
-from geodinoseg.segmentation.runner import loaded_model, settle
+from geodinoseg.segmentation.runner import loaded_model, plan_for_device
 from geodinoseg.segmentation.settings import SegmentationSettings
 
 
-def tried_plan(
+def timed_plan(
     scene: Scene,
     model: str | Path | TileModel,
     settings: SegmentationSettings,
@@ -24,12 +24,12 @@ def tried_plan(
     files: MapFiles,
     device: str,
 ) -> Plan:
-    """The plan of a segmentation, with the seconds that its forward passes would take.
+    """The plan of a segmentation with the estimated seconds of its forward passes.
 
     The network runs on two batches of blank tiles; the second is timed.
     """
     loaded = loaded_model(model, settings, device=device)
-    plan, loaded = settle(
+    plan, loaded = plan_for_device(
         scene,
         loaded,
         settings,
@@ -48,7 +48,7 @@ def _seconds_of_batch(plan: Plan, model: TileModel, count: int) -> float:
     seconds = 0.0
     for _ in range(2):
         began = time.perf_counter()
-        # A sum brought to the host waits for a GPU to be done.
+        # Copying the sum to the host waits for the GPU.
         float(model.probabilities(pixels, valid).sum())
         seconds = time.perf_counter() - began
     return seconds

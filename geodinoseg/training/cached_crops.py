@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.crops import Crop
 from geodinoseg.training.feature_cache import (
     CachedCrops,
-    CachePlace,
     FeatureCache,
     features_of,
     new_cache,
@@ -33,7 +33,7 @@ def cache_crops(
     validation: ValidationCrops,
     record: TrainingRecord,
     *,
-    place: CachePlace,
+    folder: Path,
     time_slice: TimeSlice,
     progress: TrainingProgress,
 ) -> CachedCrops:
@@ -42,7 +42,7 @@ def cache_crops(
     K follows from the settings; only if time is limited there may be fewer, and fewer validation
     crops. The record holds their numbers from before an interruption, and receives them.
     """
-    cacher = _Cacher(network=network, source=source, place=place, progress=progress)
+    cacher = _Cacher(network=network, source=source, folder=folder, progress=progress)
     held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
     folds = max(source.data.folds, 1)
     progress.expect_validation(len(fold_of), heads=folds)
@@ -64,7 +64,7 @@ class _Cacher:
 
     network: DinoV2Segmentor
     source: CropSource
-    place: CachePlace
+    folder: Path
     progress: TrainingProgress
 
     def validation(
@@ -131,10 +131,7 @@ class _Cacher:
         for crops in batches:
             features_BDhw = features_of(self.network, self.source, crops)
             if cache is None:
-                side = self.source.settings.crop_px
-                cache = new_cache(
-                    room, features_BDhw, side_px=side, classes=self.source.classes, place=self.place
-                )
+                cache = new_cache(room, features_BDhw, self.source, self.folder)
             cache.append(features_BDhw, crops)
             self.progress.caching(len(crops))
             if time_slice is not None and not time_slice.has_room_for(0):

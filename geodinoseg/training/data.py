@@ -176,7 +176,7 @@ def _statistics(
     scene = scenes[0].scene
     measured = measure_statistics(samples(), dtype=str(scene.dtype), what=scene.path)
     units = units_of(scene)
-    return replace(measured, units=units) if units.are_told else measured
+    return replace(measured, units=units) if units.has_tags else measured
 
 
 def _statistics_blocks(

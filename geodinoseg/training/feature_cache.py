@@ -26,16 +26,6 @@ from geodinoseg.training.crops import Crop
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CachePlace:
-    """Where features are stored."""
-
-    memory_bytes: int
-    """Size up to which they are held in memory."""
-    folder: Path
-    """Of the file for larger ones."""
-
-
 @dataclass(kw_only=True)
 class FeatureCache:
     """Features and labels of crops, in the order in which they came."""
@@ -82,17 +72,17 @@ def features_of(
 
 
 def new_cache(
-    room: int, features_BDhw: torch.Tensor, *, side_px: int, classes: int, place: CachePlace
+    room: int, features_BDhw: torch.Tensor, source: CropSource, folder: Path
 ) -> FeatureCache:
-    """An empty cache for so many crops with features of that shape."""
+    """An empty cache for so many crops with features of that shape; if large, in a folder."""
+    side_px = source.settings.crop_px
     features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
-    labels = (room, side_px, side_px), np.min_scalar_type(-max(classes, 1))
+    labels = (room, side_px, side_px), np.min_scalar_type(-max(source.classes, 1))
     needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))
-    if needed <= place.memory_bytes:
+    if needed <= source.settings.cache_bytes:
         return FeatureCache(features=np.empty(*features), labels=np.empty(*labels))
     return FeatureCache(
-        features=_on_disk(*features, folder=place.folder),
-        labels=_on_disk(*labels, folder=place.folder),
+        features=_on_disk(*features, folder=folder), labels=_on_disk(*labels, folder=folder)
     )
 
 

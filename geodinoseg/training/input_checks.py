@@ -1,4 +1,4 @@
-"""Warnings about the scenes of a training: collars that nothing marks, transparency as a band.
+"""Warnings before a training about missing pixels that nothing marks, and bands left out as alpha.
 
 The rules are those of segmentation. Loads no torch.
 """
@@ -13,32 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.segmentation.input_checks import (
-    collar_values,
-    is_worth_a_word,
-    warn_of_untagged_alpha,
-)
+from geodinoseg.segmentation.input_checks import collar_values, is_considerable
+from geodinoseg.segmentation.missing_pixels import names_text, report_missing_pixels
 from geodinoseg.training.split.split import SplitScene
 
 logger = logging.getLogger(__name__)
 
 _MOST_BLOCKS = 256
-"""Labelled blocks that are looked at, drawn at random: 51 million pixels with crops of 224 px."""
+"""Labelled blocks to read, drawn at random: 51 million pixels with crops of 224 px."""
 _MOST_SCENES = 20
-"""Scenes whose last band is looked at: thousands of chips are of one kind."""
+"""Scenes whose bands are sampled: thousands of chips are of one kind."""
 
 
 def warn_of_scenes(splits: Sequence[SplitScene], *, bands: Sequence[int] | None, seed: int) -> None:
-    """Warn where missing pixels may be taken for data.
+    """Warn where missing pixels may be taken for data, and log which bands are left out as alpha.
 
     Args:
         splits: scenes with their labels.
-        bands: those that were chosen; None where all are read.
-        seed: of the blocks to look at.
+        bands: those chosen by the user; None if all are read.
+        seed: determines which blocks are read.
     """
-    if bands is None:
-        for split in splits[:_MOST_SCENES]:
-            warn_of_untagged_alpha(split.scene)
+    step = -(-len(splits) // _MOST_SCENES)
+    report_missing_pixels([split.scene for split in splits[::step]], bands_chosen=bands is not None)
     _warn_of_collars(splits, seed)
 
 
@@ -50,7 +46,7 @@ class _Collar:
     by_class: NDArray[np.int64]
     """(classes,) pixels."""
     scenes: set[int]
-    """That have some."""
+    """Indices of the scenes that have some."""
 
     def add(self, found: NDArray[np.int64], scene: int) -> None:
         """Count (classes,) pixels of a scene."""
@@ -65,7 +61,7 @@ class _Collar:
 
 
 def _warn_of_collars(splits: Sequence[SplitScene], seed: int) -> None:
-    """Warn of labelled pixels that are 0, or the largest value, in every band."""
+    """Warn of labelled pixels that are 0 or the maximum in every band."""
     watched = [split for split in splits if collar_values(split.scene)]
     blocks = _labelled_blocks(watched)
     if not len(blocks):
@@ -73,8 +69,8 @@ def _warn_of_collars(splits: Sequence[SplitScene], seed: int) -> None:
     chosen = np.random.default_rng(seed).permutation(blocks)[:_MOST_BLOCKS]
     seen, collars = _count(watched, chosen)
     for collar in collars:
-        if is_worth_a_word(collar.pixels, seen):
-            _say(watched, collar, seen=seen, scale=len(blocks) / len(chosen))
+        if is_considerable(collar.pixels, seen):
+            _warn(watched, collar, seen=seen, scale=len(blocks) / len(chosen))
 
 
 def _labelled_blocks(splits: Sequence[SplitScene]) -> NDArray[np.int64]:
@@ -89,8 +85,8 @@ def _labelled_blocks(splits: Sequence[SplitScene]) -> NDArray[np.int64]:
 def _count(
     splits: Sequence[SplitScene], chosen: NDArray[np.int64]
 ) -> tuple[int, tuple[_Collar, ...]]:
-    """The labelled pixels of some blocks, and those among them that look empty."""
-    # Scenes of one training have one type, so the values are the same for all.
+    """The number of labelled pixels of some blocks, and those that appear to be nodata."""
+    # Scenes of one training have one dtype, so the values are the same for all.
     classes = len(splits[0].labels.legend)
     collars = tuple(
         _Collar(value=value, by_class=np.zeros(classes, dtype=np.int64), scenes=set())
@@ -111,20 +107,18 @@ def _count(
     return seen, collars
 
 
-def _say(splits: Sequence[SplitScene], collar: _Collar, *, seen: int, scale: float) -> None:
-    first = splits[min(collar.scenes)]
+def _warn(splits: Sequence[SplitScene], collar: _Collar, *, seen: int, scale: float) -> None:
+    names = splits[0].labels.legend.names
     classes = [
         f"{name} {round(scale * pixels):,}"
-        for name, pixels in zip(first.labels.legend.names, collar.by_class.tolist(), strict=True)
+        for name, pixels in zip(names, collar.by_class.tolist(), strict=True)
         if pixels
     ]
-    more = len(collar.scenes) - 1
     logger.warning(
-        "%s%s: %s%s labelled pixels (%.0f%% of them; %s) are %d in every band, and nothing in the "
-        "file says that they are missing: they are learnt as their class, and bend the statistics "
-        "of the bands. If they are missing, train again with --nodata %d.",
-        first.scene.source.name,
-        f" and {more} more scenes" if more else "",
+        "%s: %s%s labelled pixels (%.0f%%: %s) are %d in every band, and the file does not mark "
+        "them as nodata, so they are learned as their class and distort the statistics of the "
+        "bands. If they hold no data, train again with --nodata %d.",
+        names_text([splits[index].scene for index in sorted(collar.scenes)]),
         "" if scale == 1 else "about ",
         f"{round(scale * collar.pixels):,}",
         100 * collar.pixels / seen,

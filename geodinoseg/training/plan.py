@@ -9,7 +9,6 @@ from typing import Any
 
 from geodinoseg.errors import ModelError
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.labels.legend_file import read_legend_file
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelsPath, check_is_there, is_folder, label_files
 from geodinoseg.model.parameters import (
@@ -22,6 +21,7 @@ from geodinoseg.model.parameters import (
     check_parameters,
     known_patch_px,
 )
+from geodinoseg.rasters.legend_file import read_legend_file
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
 from geodinoseg.training.input_checks import warn_of_scenes

@@ -18,7 +18,7 @@ from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.epochs import EpochLoop
-from geodinoseg.training.feature_cache import CachedCrops, CachePlace
+from geodinoseg.training.feature_cache import CachedCrops
 from geodinoseg.training.finetuning import FineTuning, trained_tensors
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
@@ -140,9 +140,7 @@ class TrainingRun:
             self.source,
             self.validation,
             self.record,
-            place=CachePlace(
-                memory_bytes=self.source.settings.cache_bytes, folder=self.epochs.checkpoint.parent
-            ),
+            folder=self.epochs.checkpoint.parent,
             time_slice=self.epochs.budget.of_caching(is_last=self._ends_with_head),
             progress=self.epochs.progress,
         )

@@ -21,7 +21,7 @@ from geodinoseg.labels.open import open_label_set
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
 from geodinoseg.rasters.scene import Scene, open_scene
-from geodinoseg.segmentation.band_units import must_be_converted, spread, units_of
+from geodinoseg.segmentation.band_units import needs_conversion, spread, units_of
 from geodinoseg.segmentation.input_checks import sampled_values
 from geodinoseg.training.split.split import SplitScene
 
@@ -136,9 +136,9 @@ def _open_scenes(
 
 
 def in_units_of_first(splits: Sequence[SplitScene]) -> tuple[SplitScene, ...]:
-    """Scenes of a training, set to the scale and offset of the first one's bands.
+    """Scenes of a training, set to the scale and offset of the first scene's bands.
 
-    Says in a line what is done where tags differ.
+    Logs one line for each scene that has others.
     """
     first = splits[0].scene
     own = units_of(first)
@@ -146,11 +146,11 @@ def in_units_of_first(splits: Sequence[SplitScene]) -> tuple[SplitScene, ...]:
     found = []
     for split in splits:
         here = units_of(split.scene)
-        if here.are_those_of(own):
+        if here.equals(own):
             found.append(split)
             continue
         reference = spread(sampled_values(first)) if reference is None else reference
-        is_other = must_be_converted(split.scene, here, own, reference, whose=first.source.name)
+        is_other = needs_conversion(split.scene, here, own, reference, whose=first.source.name)
         found.append(replace(split, units=(here, own)) if is_other else split)
     return tuple(found)
 

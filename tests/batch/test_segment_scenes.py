@@ -60,7 +60,7 @@ def test_a_broken_scene_does_not_stop_the_others_and_is_tried_again(
 ):
     told = []
     assert run(tell=told.append) == ["done", "failed", "done"]
-    assert "b.tif: is not a raster" in told[1].error
+    assert "b.tif: is not a readable raster" in told[1].error
     first = outputs(tmp_path)
     assert sorted(first) == ["a.tif", "a_confidence.tif", "c.tif", "c_confidence.tif"]
     assert (tmp_path / "maps" / "a.gpkg").exists()
@@ -278,7 +278,7 @@ def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_mod
     result = segment(*wanted)
     assert result.exit_code == 0, result.output
     assert result.stdout.count("px overlap") == 3
-    assert "in all    3 scenes" in result.stdout
+    assert "total     3 scenes" in result.stdout
     assert not (tmp_path / "maps").exists()
     events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
     assert [event["event"] for event in events] == ["plan", "plan", "plan", "total"]
@@ -291,7 +291,7 @@ def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, sma
     assert result.exit_code == 1
     assert result.stdout.count("px overlap") == 2
     assert f"failed: {folder / 'b.tif'}: " in result.stdout
-    assert "in all    2 scenes" in result.stdout
+    assert "total     2 scenes" in result.stdout
     assert "Error: 1 of 3 scenes cannot be segmented: " in result.stderr
     events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
     assert [event["event"] for event in events] == ["plan", "scene", "plan", "total", "error"]
@@ -301,9 +301,9 @@ def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, sma
     ("options", "said"),
     [
         (["a.tif"], "Missing option '-o'"),
-        (["a.tif", "b.tif", "-o", "map.tif"], "2 scenes make as many maps: give --output-dir"),
+        (["a.tif", "b.tif", "-o", "map.tif"], "-o takes one scene, not 2: give --output-dir"),
         (["a.tif", "-o", "map.tif", "--output-dir", "maps"], "give one of them"),
-        (["a.tif", "-o", "map.tif", "--asset", "visual"], "--asset: belongs to --output-dir"),
+        (["a.tif", "-o", "map.tif", "--asset", "visual"], "--asset: requires --output-dir"),
         (["-o", "map.tif"], "Missing argument 'SCENE'"),
         (["a.tif", "-o", "m.tif", "--workers", "2", "--scheduler", "x"], "give one of them"),
     ],
@@ -322,7 +322,7 @@ def test_calls_that_cannot_be_meant_are_usage_errors(options, said):
         (["--name-template", "{name}.tif"], "{name} is not a placeholder; use {stem} and {parent}"),
         (["--confidence", "_confidence.png"], "the name must end in .tif or .tiff"),
         (["--polygons", ".gpk"], "{stem}.gpk: the name must end in .gpkg or"),
-        (["--bands", "1,2"], "--bands names 2 bands"),
+        (["--bands", "1,2"], "--bands gives 2 bands"),
         (["--output-dir", "scenes", "--overwrite"], "a.tif: is one of the scenes"),
     ],
 )

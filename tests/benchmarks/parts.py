@@ -85,14 +85,14 @@ def in_parts(scene: Path, model, output: Path, settings: SegmentationSettings) -
 def without_parts(scene: Path, model, output: Path, settings: SegmentationSettings) -> None:
     """The same rows straight into the writer, panel by panel: what a run without parts would do."""
     plan, model = make_plan(scene, model, settings)
-    batches, told = FittingBatches(plan.batch_size), TileProgress(plan.chunks, no_progress)
+    batches, tiles = FittingBatches(plan.batch_size), TileProgress(plan.chunks, no_progress)
     collar, left = CollarWatch(plan.scene), list(plan.chunks)
     tags = segmentation._tags(plan, model)
     with class_raster_writer(output, plan.scene.geobox, plan.legend, tags=tags) as writer:
         while left:
             run = first_run(left)
             chunk = plan.grid.chunk_over(union_of_cores(run), index=0)
-            for rows in class_rows(plan, model, chunk, batches=batches, told=told, collar=collar):
+            for rows in class_rows(plan, model, chunk, batches=batches, tiles=tiles, collar=collar):
                 writer.write(rows)
             del left[: len(run)]
 

@@ -158,7 +158,7 @@ def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_pat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("geodinoseg.segmentation.inference._decided", interrupted)
+    monkeypatch.setattr("geodinoseg.segmentation.inference._to_class_rows", interrupted)
     assert segment().exit_code == 130
     assert files(tmp_path) == {"ortho.tif"}
 
@@ -237,7 +237,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path)
     assert "batches of 3" in lines["tiles"]
     assert "MB to read, blend and write" in lines["memory"]
     assert "MB before compression" in lines["output"]
-    assert " s in the network" in lines["time"]
+    assert " s for the network" in lines["time"]
     assert files(tmp_path) == {"ortho.tif"}
 
 
@@ -273,9 +273,9 @@ def test_outputs_that_would_share_a_style_file_are_refused_before_the_work(
 
 def test_one_path_for_two_outputs_is_refused(segment, tmp_path):
     result = segment("--polygons", tmp_path / "p.gpkg", "--polygons", tmp_path / "." / "p.gpkg")
-    assert "two outputs cannot be one file" in result.stderr
+    assert "two outputs cannot be the same file" in result.stderr
     result = segment("--confidence", tmp_path / "map.tif")
-    assert "two outputs cannot be one file" in result.stderr
+    assert "two outputs cannot be the same file" in result.stderr
 
 
 def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_path):
@@ -312,12 +312,12 @@ def test_outputs_are_replaced_when_that_was_asked_for(segment, tmp_path):
 
 def test_warnings_are_a_line_each_on_stderr(segment, tmp_path, small_model):
     pixels = color_pixels(color_channels(40, 50)).astype(np.uint16)
+    pixels[:, :10] = 0  # and nothing marks it as missing
     scene = write_raster(tmp_path / "deep.tif", pixels)
     result = cli("segment", scene, "--model", small_model, "-o", tmp_path / "map.tif")
     assert result.exit_code == 0
     lines = result.stderr.splitlines()
     assert lines[0].startswith(f"Warning: {scene}: has pixels of type uint16")
-    # A quarter of this scene is 0 in every band, and nothing marks it as missing.
     assert [line.startswith(f"Warning: {scene}: ") for line in lines] == [True, True]
     assert "--nodata 0" in lines[1]
 
@@ -699,12 +699,12 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
-        (["--max-memory", "0B"], 2, "no size that memory can have"),
-        (["--max-memory", "9" * 400 + "GB"], 2, "no size that memory can have"),
-        (["--resolution", "nan"], 2, "no length"),
-        (["--resolution", "inf"], 2, "not in the range"),
+        (["--max-memory", "0B"], 2, "is not a possible size of memory"),
+        (["--max-memory", "9" * 400 + "GB"], 2, "is not a possible size of memory"),
+        (["--resolution", "nan"], 2, "is not a length above 0"),
+        (["--resolution", "inf"], 2, "is not a length above 0"),
         (["--device", "cupp"], 2, "give auto, cpu, cuda or cuda:N"),
-        (["--bands", "1,2"], 1, "--bands names 2 bands, the model reads 3"),
+        (["--bands", "1,2"], 1, "--bands gives 2 bands, but the model reads 3"),
         (["--scheduler", "node1"], 1, "node1: is not a scheduler address"),
         (["--scheduler", "tcp://node1"], 1, "tcp://node1: is not a scheduler address"),
         (["--scheduler", "tcp://node1:x"], 1, "tcp://node1:x: is not a scheduler address"),
@@ -769,7 +769,7 @@ def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
         result = segment(*options)
     assert result.exit_code == 130
     line = result.stderr.splitlines()[-1]
-    assert f"{tmp_path / 'map.tif'} is whole, its polygons are not. Run the same command" in line
+    assert f"{tmp_path / 'map.tif'} is complete, its polygons are not. Run the same command" in line
     assert {"map.tif", "fields.gpkg", "map.tif.parts"} <= files(tmp_path)
 
     assert segment(*options).exit_code == 0

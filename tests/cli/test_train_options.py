@@ -48,7 +48,7 @@ def files(tmp_path_factory):
     write_raster(folder / "scene.tif", pixels)
     rng = np.random.default_rng(3)
     corners = [(int(rng.integers(0, 104)), int(rng.integers(0, 154))) for _ in range(40)]
-    boxes = [shapely.box(c, r, c + 15, r + 15) for r, c in corners]
+    boxes = [shapely.box(c + 0.2, r, c + 15.2, r + 15) for r, c in corners]
     frame = geopandas.GeoDataFrame(
         {
             "class": [NAMES[channels[r + 7, c + 7]] for r, c in corners],
@@ -121,6 +121,7 @@ CHANGES = {
     "unlabelled": [(("--unlabelled", "background"), {})],
     "extent": [(("--extent", "extent.gpkg"), {})],
     "ignore_class": [(("--ignore-class", "water"), {})],
+    "all_touched": [(("--all-touched",), {})],
     "legend_file": [(("--legend", "legend.csv"), {})],
     "bands": [(("--bands", "3,2,1"), {})],
     "nodata": [(("--nodata", "0"), {})],
@@ -175,6 +176,13 @@ NO_EFFECT = [
         ("--unlabelled", "background", "--extent", "extent.gpkg"),
         {},
         "--unlabelled background has no effect: --extent says",
+    ),
+    ("all_touched", ("--all-touched",), {"labels": "labels.tif"}, "--all-touched has an effect on"),
+    (
+        "all_touched",
+        ("--all-touched",),
+        {"labels": None, "scene": "chips"},
+        "--all-touched is for polygons alone",
     ),
     ("accumulate", ("--accumulate", "2"), {}, "--accumulate has no effect: .*no stage two"),
     (

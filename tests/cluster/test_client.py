@@ -427,7 +427,7 @@ def test_a_running_cluster_writes_the_same_bytes_and_a_lost_scheduler_keeps_the_
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1
     (line,) = [line for line in said.splitlines() if line.startswith("Error")]
-    assert "the Dask scheduler is gone. Run the same command again to go on: " in line
+    assert "the Dask scheduler is gone. Run the same command again to resume: " in line
     assert "Traceback" not in said
     assert "distributed" not in said
     before = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")}
@@ -483,7 +483,7 @@ def test_ctrl_c_ends_local_workers_too(colors, small_model, tmp_path):
     assert process.returncode == 130
     assert time.monotonic() - began < 15
     assert len(said.splitlines()) == 1, said
-    assert "Run the same command again to go on" in said
+    assert "Run the same command again to resume" in said
     assert not [pid for pid in workers if psutil.pid_exists(pid)]
 
 

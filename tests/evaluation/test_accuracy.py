@@ -50,7 +50,10 @@ def test_the_matrix_and_every_measure_agree_with_scikit_learn(pair):
     assert_allclose(accuracy.f1[occurring], f1[occurring])
     iou = metrics.jaccard_score(truth, guess, labels=occurring, average=None, zero_division=0)
     assert_allclose(accuracy.iou[occurring], iou)
-    assert accuracy.mean_iou == pytest.approx(iou.mean())
+    # As scikit-learn does where it is given the labels of the truth.
+    mean = metrics.jaccard_score(truth, guess, labels=np.unique(truth), average="macro")
+    assert accuracy.mean_iou == pytest.approx(mean)
+    assert_array_equal(np.flatnonzero(accuracy.in_reference), np.unique(truth))
     assert np.isnan(np.delete(accuracy.iou, occurring)).all()
 
 
@@ -100,9 +103,26 @@ def test_the_json_holds_no_nan_and_the_table_has_a_line_a_class():
     lines = accuracy.table(legend).splitlines()
     assert [line.split()[0] for line in lines] == [
         "class",
-        *(n.split()[0] for n in legend.names),
+        "background",
+        "concrete",
         "overall",
+        "not",
     ]
-    assert len({len(line) for line in lines[:-1]}) == 1
+    assert len({len(line) for line in lines[:-2]}) == 1
     assert lines[2].split() == ["concrete", "0.952", "0.993", "0.972", "0.946", "683"]
-    assert lines[-1] == "overall accuracy 0.980, mean IoU 0.957"
+    assert lines[-2] == "overall accuracy 0.980, mean IoU 0.957 of these 2 classes"
+    assert lines[-1] == "not in the labels: Straße & Gleis <1> (0 px of the map)"
+    whole = Accuracy(np.array([[1200, 34], [5, 678]], np.int64)).table(
+        Legend.of_names({0: "a", 1: "b"})
+    )
+    assert whole.splitlines()[-1] == "overall accuracy 0.980, mean IoU 0.957"
+
+
+def test_stray_pixels_of_a_class_that_the_labels_lack_move_no_mean():
+    clean = Accuracy(np.array([[1000, 90, 0], [80, 900, 0], [0, 0, 0]], np.int64))
+    stray = Accuracy(np.array([[997, 90, 3], [80, 898, 2], [0, 0, 0]], np.int64))
+    assert stray.mean_iou == pytest.approx(clean.mean_iou, abs=0.003)
+    assert stray.iou[2] == 0
+    legend = Legend.of_names({1: "a", 2: "b", 3: "rock"})
+    assert stray.not_in_reference(legend) == {"rock": 5}
+    assert "rock (5 px of the map)" in stray.table(legend)

@@ -134,6 +134,9 @@ def test_metres_reach_further_along_the_shorter_side_of_a_pixel():
 def test_metres_on_the_ground_follow_the_latitude_and_the_projection():
     degrees = geobox(transform=Affine(1e-5, 0, 10, 0, -1e-5, 60), crs="EPSG:4326")
     east, north = np.linalg.norm(pixel_step_m(degrees), axis=0)
+    # The same pixels in grads, 0.9 degrees each.
+    grads = geobox(transform=Affine(1e-5 / 0.9, 0, 9, 0, -1e-5 / 0.9, 60 / 0.9), crs="EPSG:4807")
+    assert np.linalg.norm(pixel_step_m(grads), axis=0) == pytest.approx([east, north], rel=1e-3)
     assert north == pytest.approx(1.1141, rel=1e-3)
     assert east == pytest.approx(0.558, rel=1e-3)
     mercator = geobox(transform=Affine(1, 0, 0, 0, -1, 8_399_737), crs="EPSG:3857")

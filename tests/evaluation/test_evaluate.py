@@ -7,16 +7,19 @@ import json
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_array_equal
 from rasters import ROTATED, IdentityModel, write_raster
+from sampled_maps import write_map
 from shapely.affinity import affine_transform
 from shapely.geometry import box
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from geodinoseg.cli import main
 from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.evaluation import training_labels
 from geodinoseg.evaluation.boundaries import Tolerance, reach_of
 from geodinoseg.evaluation.compare import compare
 from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
@@ -220,7 +223,7 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
     elsewhere = write_raster(tmp_path / "e.tif", np.full((1, 5, 6), 3, np.uint8), crs="EPSG:32650")
     empty = tmp_path / "empty.gpkg"
     empty.write_bytes(b"")
-    float_map = write_raster(tmp_path / "f.tif", np.ones((1, 5, 6), np.float32))
+    float_map = write_raster(tmp_path / "f.tif", np.full((1, 5, 6), 0.5, np.float32))
     output = tmp_path / "report.html"
     for arguments, said in (
         (["--labels", far], "lies outside the scene"),
@@ -237,7 +240,7 @@ def test_bad_input_ends_in_a_line_and_leaves_no_report(tmp_path, folder, class_m
         (["--sample", labels], "is not a sample drawn by geodinoseg"),
     ):
         assert said in one_line_error("evaluate", class_map, *arguments, "-o", output)
-    assert "whole ones" in one_line_error("evaluate", float_map, "--labels", labels)
+    assert "class ids are integers" in one_line_error("evaluate", float_map, "--labels", labels)
     assert "must end in" in one_line_error(
         "evaluate", class_map, "--labels", labels, "-o", tmp_path / "report.pdf"
     )
@@ -281,3 +284,71 @@ def test_a_confidence_of_another_type_is_refused(tmp_path, class_map, labels):
     ):
         with pytest.raises(SceneError, match=said):
             evaluate_map(class_map, labels, options=EvaluationOptions(confidence=path))
+
+
+def test_means_are_those_of_the_classes_in_the_labels_and_others_are_listed_apart(
+    tmp_path, class_map, pixels
+):
+    labels = write_polygons(tmp_path / "l.gpkg", BOXES[:2], ["wood", "water"])
+    outputs = [tmp_path / "r.json", tmp_path / "r.html"]
+    result = run("evaluate", class_map, "--labels", labels, "-o", outputs[0], "-o", outputs[1])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(outputs[0].read_text())
+    index = {entry["name"]: i for i, entry in enumerate(facts["classes"])}
+    assert facts["mean_iou_classes"] == ["water", "wood"]
+    means = [facts["iou"][index[name]] for name in facts["mean_iou_classes"]]
+    assert facts["mean_iou"] == pytest.approx(np.mean(means))
+    strays = np.array(facts["confusion_matrix"])[:, index["field"]].sum()
+    assert facts["not_in_labels"] == {"field": strays}
+    assert f"not in the labels: field ({strays:,} px of the map)" in result.stdout
+    assert f"Not in the labels: field ({strays:,} px of the map)" in outputs[1].read_text()
+    lines = [line.split()[0] for line in result.stdout.splitlines()]
+    assert "field" not in lines
+
+
+def test_the_last_json_event_holds_what_the_json_report_holds(tmp_path, class_map, labels):
+    output = tmp_path / "r.json"
+    result = run("evaluate", class_map, "--labels", labels, "-o", output, "--json")
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["event"], last["outputs"]) == ("done", [str(output)])
+    assert last["result"] == json.loads(output.read_text())
+
+
+def test_labels_of_the_training_are_said(tmp_path, caplog, monkeypatch):
+    pixels = np.full((HEIGHT, WIDTH), 1)
+    (tmp_path / "maps").mkdir()
+    class_map = write_map(tmp_path / "maps" / "map.tif", pixels)
+    with rasterio.open(class_map, "r+") as dataset:
+        dataset.update_tags(GEODINOSEG_MODEL="quarry.model")
+    check = write_polygons(tmp_path / "check.gpkg", BOXES[:1], ["water"])
+    roofs = write_polygons(tmp_path / "roofs.gpkg", BOXES[:1], ["x"])
+    model = tmp_path / "quarry.model"
+    model.mkdir()
+    (model / "config.json").write_text('{"format": "geodinoseg-model"}')
+    config = {"training": {"labels": ["drawn.gpkg", "water=roofs.gpkg, wood=wood.gpkg"]}}
+    monkeypatch.setattr(training_labels, "read_model_config", lambda _: config)
+    evaluate_map(class_map, check)
+    assert "trained" not in caplog.text
+    evaluate_map(class_map, [f"water={roofs}"])
+    assert f"was made with {model}, which was trained on a file of the same name (roofs.gpkg)" in (
+        caplog.text
+    )
+    caplog.clear()
+    (model / "config.json").write_text("[]")
+    evaluate_map(class_map, [f"water={roofs}"])
+    assert "trained" not in caplog.text
+
+
+def test_labels_are_renamed_to_the_classes_of_the_map(tmp_path, class_map, labels):
+    other = write_polygons(tmp_path / "l.gpkg", BOXES, ["forest", "lake", "field"])
+    assert "class 'forest' is not a class of the map" in one_line_error(
+        "evaluate", class_map, "--labels", other
+    )
+    renames = ["--rename", "forest=wood", "--rename", "lake=water"]
+    results = [
+        run("evaluate", class_map, "--labels", other, *renames, "--json"),
+        run("evaluate", class_map, "--labels", labels, "--json"),
+    ]
+    one, two = (json.loads(r.stdout.splitlines()[-1])["result"] for r in results)
+    assert one["confusion_matrix"] == two["confusion_matrix"]
+    assert run("evaluate", class_map, "--labels", other, "--rename", "forest").exit_code == 2

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from olofsson import COUNTS, PIXELS
+from rasterio.crs import CRS
 from rasters import ROTATED, write_raster
 from sampled_maps import NAMES, fill, map_classes, patches, read_layer, write_map
 
@@ -324,6 +325,29 @@ def test_a_map_without_a_crs_is_sampled_and_said_to_be_taken_in_metres(tmp_path,
     assert "has no CRS" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("crs", "step"),
+    [
+        ("+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180", 0.001),
+        ("+proj=eqearth +lon_0=30 +datum=WGS84", 100),
+        ('LOCAL_CS["site grid",UNIT["metre",1]]', 1),
+        ("IAU_2015:49900", 0.001),
+        ("EPSG:4807", 0.001),
+    ],
+    ids=["rotated pole", "equal earth", "site", "mars", "grads"],
+)
+def test_a_map_of_any_crs_is_sampled_and_the_points_are_found_again(tmp_path, crs, step):
+    place = {"crs": CRS.from_user_input(crs), "transform": Affine(step, 0, 10, 0, -step, 45)}
+    class_map = write_map(tmp_path / "map.tif", patches(90, 130), **place)
+    path = tmp_path / "points.gpkg"
+    draw_sample(class_map, path, options=SampleOptions(points=150))
+    names = {1: "water", 4: "wood", 9: "field <&>"}
+    fill(path, {number: names[class_id] for number, class_id in map_classes(path).items()})
+    found = evaluate_sample(class_map, path)
+    assert found.right.all()
+    assert len(found.right) == 150
+
+
 def test_a_sample_that_cannot_be_used_is_refused_in_a_line(tmp_path, class_map, copied):
     assert "no point has a reference class yet" in refused(class_map, copied("open", answer=False))
     few = copied("few")
@@ -452,3 +476,23 @@ def test_intervals_of_a_sample_through_all_steps_hold_the_true_area(seed, tmp_pa
     true_areas = np.array([(truth == i).sum() * 0.35 for i in ids])
     off = np.abs(estimates.areas_m2.value - true_areas)
     assert (off[:2] <= 4.5 * estimates.areas_m2.standard_error[:2]).all()
+
+
+def test_the_last_json_event_holds_the_design_and_the_estimates(tmp_path, class_map):
+    path = tmp_path / "points.gpkg"
+    result = CliRunner().invoke(
+        main, ["sample", str(class_map), "-o", str(path), "--points", "170", "--json"]
+    )
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["event"], last["outputs"]) == ("done", [str(path)])
+    assert last["result"]["points"] == 170
+    strata = {entry["name"]: entry for entry in last["result"]["strata"]}
+    assert set(strata) == {"water", "wood", "field <&>"}
+    assert strata["field <&>"]["pixels"] == 99
+    assert sum(entry["points"] for entry in strata.values()) == 170
+    names = {entry["class_id"]: name for name, entry in strata.items()}
+    fill(path, {number: names[class_id] for number, class_id in map_classes(path).items()})
+    result = CliRunner().invoke(main, ["evaluate", str(class_map), "--sample", str(path), "--json"])
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["result"]["sample"]["overall_accuracy"]["value"] == 1.0
+    assert last["result"]["sample"]["drawn"] == [entry["points"] for entry in strata.values()]

@@ -19,6 +19,7 @@ from geodinoseg.labels.classes import IGNORE, class_columns, feature_classes
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
+from geodinoseg.windows import Window
 
 UTM = CRS.from_epsg(32645)
 BOX = GeoBox(
@@ -155,9 +156,13 @@ def test_classes_fit_a_given_legend_by_name_or_number(tmp_path, columns, ids):
 @pytest.mark.parametrize(
     ("columns", "fault"),
     [
-        ({"class": ["Wood", "tin"]}, "class 'Wood' is not one of those in use (1 tin, 2 wood)"),
-        ({"class": [3, 1]}, r"class 3 (class 3) is not one of those"),
-        ({"class_id": [1, 2], "class_name": ["wood", "tin"]}, "class 1 (wood) is not one"),
+        (
+            {"class": ["rock", "tin"]},
+            "class 'rock' is not a class of the map, whose classes are 1 tin, 2 wood; say which of "
+            "them it is with --rename rock=CLASS, or leave it out with --ignore-class.",
+        ),
+        ({"class": [3, 1]}, r"class 3 (class 3) is not a class of the map"),
+        ({"class_id": [1, 2], "class_name": ["wood", "tin"]}, "class 1 (wood) is not a class"),
     ],
 )
 def test_classes_that_do_not_fit_a_given_legend_are_said(tmp_path, columns, fault):
@@ -309,3 +314,73 @@ def test_rasters_that_are_no_labels_are_refused(tmp_path):
     with rasterio.open(path, "w", **profile, crs=UTM, transform=BOX.transform):
         pass
     assert "has 3 bands" in error_of(path)
+
+
+def test_names_that_differ_by_case_or_blanks_are_said(tmp_path, caplog):
+    path = tmp_path / "labels.gpkg"
+    names = ["Building ", "building", "tree  crown", "Tree crown", "field"]
+    polygons(5, **{"class": names}).to_file(path)
+    assert set(legend_of(path).values()) == {
+        "Building",
+        "building",
+        "tree  crown",
+        "Tree crown",
+        "field",
+    }
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert (
+        "the classes 'Building' and 'building' differ by case or blanks alone" in said[0] + said[1]
+    )
+    assert "'Tree crown' and 'tree  crown'" in said[0] + said[1]
+
+
+@pytest.mark.parametrize("name", ["Wood", " WOOD ", "wood"])
+def test_a_class_is_found_on_the_map_whatever_its_case(tmp_path, caplog, name):
+    path = tmp_path / "labels.gpkg"
+    polygons(2, **{"class": [name, "tin"]}).to_file(path)
+    labels = open_labels(path, BOX, legend=LEGEND)
+    assert labels.source.class_indices.tolist() == [1, 0]
+    assert ("is taken for 'wood' of the map" in caplog.text) == (name != "wood")
+    both = Legend.of_names({1: "tin", 2: "wood", 3: "Wood"})
+    if name == " WOOD ":
+        assert "class 'WOOD' is not a class of the map" in error_of(path, legend=both)
+
+
+def test_classes_are_renamed_to_those_of_a_map(tmp_path):
+    path = tmp_path / "labels.gpkg"
+    polygons(3, **{"class": ["ground", "tin", "bush"]}).to_file(path)
+    options = LabelOptions(renames=(("ground", "wood"), ("bush", "2")))
+    labels = open_labels(path, BOX, legend=LEGEND, options=options)
+    assert labels.source.class_indices.tolist() == [1, 0, 1]
+    numbers = tmp_path / "numbers.gpkg"
+    polygons(2, **{"class": [7, 2]}).to_file(numbers)
+    labels = open_labels(numbers, BOX, legend=LEGEND, options=LabelOptions(renames=(("7", "tin"),)))
+    assert labels.source.class_indices.tolist() == [0, 1]
+    for renames, fault in (
+        (
+            (("ground", "grass"),),
+            "the map has no class 'grass' that 'ground' could be; its classes",
+        ),
+        ((("rock", "wood"),), "has no class 'rock' to rename; its classes are bush, ground, tin"),
+    ):
+        assert fault in error_of(path, legend=LEGEND, renames=renames)
+    assert "there is none" in error_of(path, renames=(("ground", "wood"),))
+
+
+def test_what_a_polygon_without_a_class_takes_from_others_is_said(tmp_path, caplog):
+    path = tmp_path / "labels.gpkg"
+    frame = polygons(3, **{"class": ["wood", "tin", None]})
+    frame.loc[2, "geometry"] = frame.geometry.iloc[0]
+    frame.to_file(path)
+    labels = open_labels(path, BOX)
+    said = "1 polygons have no class, so they are areas to ignore; they take 64 pixels (256 m2)"
+    assert said in caplog.text
+    assert (
+        labels.read(Window(col_off=0, row_off=0, width=BOX.width, height=BOX.height)) == 1
+    ).sum() == 0
+    caplog.clear()
+    # Asked for, it is no slip.
+    polygons(3, **{"class": ["wood", "tin", "old"]}).to_file(path)
+    open_labels(path, BOX, options=LabelOptions(ignore_classes=("old",)))
+    assert not caplog.records

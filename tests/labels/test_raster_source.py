@@ -1,5 +1,7 @@
 """A label raster on any grid gives the class under each pixel's centre, the same in every window."""
 
+import json
+
 import numpy as np
 import pyproj
 import pytest
@@ -193,7 +195,9 @@ def test_classes_are_ignored_and_fitted_as_those_of_polygons_are(tmp_path):
     assert_array_equal(
         fitted, np.where(class_indices_of(values) < 0, IGNORE, class_indices_of(values) + 1)
     )
-    with pytest.raises(LabelError, match=r"labels\.tif: class 8 \(class 8\) is not one of those"):
+    with pytest.raises(
+        LabelError, match=r"labels\.tif: class 8 \(class 8\) is not a class of the map"
+    ):
         open_labels(path, SCENE, legend=Legend.of_names({3: "grass", 7: "tin"}))
 
 
@@ -204,6 +208,37 @@ def test_neither_scene_nor_labels_need_a_crs(tmp_path):
     assert_array_equal(whole(open_labels(path, box)), class_indices_of(values))
     with pytest.raises(LabelError, match=r"bare\.tif: has no CRS"):
         open_labels(path, SCENE)
+
+
+@pytest.mark.parametrize("nodata", [np.nan, -9999.0])
+def test_whole_numbers_stored_as_floats_are_classes(tmp_path, nodata):
+    values = patches(np.random.default_rng(11), (119, 173), (0, 3, 8, NODATA))
+    floats = np.where(values == NODATA, nodata, values).astype(np.float32)
+    path = written(tmp_path / "floats.tif", floats, SCENE, nodata=nodata)
+    expected = np.select([values == 0, values == 3, values == 8], [0, 1, 2], IGNORE)
+    assert_array_equal(whole(open_labels(path, SCENE)), expected)
+
+
+def test_names_that_nothing_gives_are_missed_where_a_model_would_learn_them(tmp_path, caplog):
+    values = patches(np.random.default_rng(13), (119, 173), (3, 7))
+    path = written(tmp_path / "labels.tif", values, SCENE)
+    open_labels(path, SCENE, legend=Legend.of_names({3: "a", 7: "b"}))
+    (tmp_path / "l.csv").write_text("id,name\n3,a\n7,b\n")
+    open_labels(path, SCENE, options=LabelOptions(legend_file=tmp_path / "l.csv"))
+    assert not caplog.records
+    open_labels(path, SCENE)
+    assert "labels.tif: no names of its classes were found" in caplog.text
+
+
+def test_a_number_that_the_rasters_legend_lacks_is_an_error(tmp_path):
+    values = patches(np.random.default_rng(12), (119, 173))
+    path = written(tmp_path / "labels.tif", values, SCENE)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(
+            GEODINOSEG_LEGEND=json.dumps(Legend.of_names({3: "a", 7: "b"}).to_json())
+        )
+    with pytest.raises(LabelError, match=r"pixels of value 8, which is not a class of its legend"):
+        whole(open_labels(path, SCENE))
 
 
 def test_label_rasters_that_cannot_serve_are_refused(tmp_path):
@@ -218,8 +253,8 @@ def test_label_rasters_that_cannot_serve_are_refused(tmp_path):
     nothing = written(tmp_path / "nothing.tif", np.full_like(values, NODATA), SCENE)
     with pytest.raises(LabelError, match=r"nothing\.tif: holds no class"):
         open_labels(nothing, SCENE)
-    with pytest.raises(LabelError, match=r"real\.tif: holds float32"):
-        open_labels(written(tmp_path / "real.tif", values.astype(np.float32), SCENE), SCENE)
+    with pytest.raises(LabelError, match=r"real\.tif: rows .* but class ids are integers"):
+        open_labels(written(tmp_path / "real.tif", values + np.float32(0.5), SCENE), SCENE)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(one.read_bytes()[:60])
     with pytest.raises(LabelError, match=r"cut\.tif: cannot be read"):

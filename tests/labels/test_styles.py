@@ -16,14 +16,14 @@ from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.labels.legend_file import read_legend_file
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.styles import StyleError, hex_color, read_qml
 from geodinoseg.legend import PALETTE, Legend, LegendClass
 from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.qgis.styles import raster_qml, vector_qml
 from geodinoseg.rasters.class_raster import open_class_raster
+from geodinoseg.rasters.class_style import StyleError, hex_color, read_qml
+from geodinoseg.rasters.legend_file import read_legend_file
 
 UTM = CRS.from_epsg(32645)
 BOX = GeoBox(
@@ -104,6 +104,15 @@ def test_every_usual_legend_file_names_and_colours_numbers(tmp_path, name):
     file.write_text(LEGEND_FILES[name](LEGEND), "utf-8")
     labels = polygons(tmp_path / "labels.gpkg", label=[12, 3, 7])
     assert legend_of(labels, legend_file=file) == as_told()
+
+
+@given(given_colors=st.dictionaries(st.integers(0, 30), st.sampled_from(PALETTE)))
+def test_the_palette_repeats_no_colour_that_is_given(given_colors):
+    legend = Legend.of_names({number: f"c{number}" for number in range(31)}, given_colors)
+    given = set(given_colors.values())
+    others = [e.color for e in legend if e.class_id not in given_colors]
+    assert not given & set(others)
+    assert len(set(others)) == len(others)
 
 
 @pytest.mark.parametrize("name", [*LEGEND_FILES, "vector.qml"])

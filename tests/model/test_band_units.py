@@ -40,37 +40,37 @@ def test_a_converted_value_stands_for_the_same_measurement(own, other, seed):
         for v, u in ((values, here), (values * gain + shift, there))
     ]
     assert_allclose(*measured, rtol=1e-7, atol=1e-6)
-    assert_allclose(here.converted(values, there), values * gain + shift, rtol=1e-6, atol=1e-2)
+    assert_allclose(here.convert(values, there), values * gain + shift, rtol=1e-6, atol=1e-2)
 
 
 def test_units_that_were_only_written_in_another_way_are_the_same():
     short = BandUnits.of(np.float32([1e-4] * 3), np.float32([-0.1] * 3))
     assert short != NEW
-    assert short.are_those_of(NEW)
-    assert not NEW.are_those_of(OLD)
-    assert not BandUnits(scales=(1e-4, 1e-4, 2e-4), offsets=(0,) * 3).are_those_of(OLD)
+    assert short.equals(NEW)
+    assert not NEW.equals(OLD)
+    assert not BandUnits(scales=(1e-4, 1e-4, 2e-4), offsets=(0,) * 3).equals(OLD)
 
 
 @pytest.mark.parametrize("scale", [0.0, math.nan, math.inf])
 def test_a_scale_that_can_be_none_counts_as_none(scale):
     assert BandUnits.of((scale, 1, 1), (5.0, 0, 0)) == NONE
     assert BandUnits.of((1, 1, 1), (0, math.nan, 0)) == NONE
-    assert not NONE.are_told
-    assert OLD.are_told
+    assert not NONE.has_tags
+    assert OLD.has_tags
 
 
 def test_only_told_units_of_one_direction_can_be_brought_to_each_other():
-    assert NEW.can_be_brought_to(OLD)
-    assert not NEW.can_be_brought_to(NONE)
-    assert not NONE.can_be_brought_to(OLD)
-    assert not BandUnits(scales=(-1.0,) * 3, offsets=(0.0,) * 3).can_be_brought_to(OLD)
+    assert NEW.can_be_converted_to(OLD)
+    assert not NEW.can_be_converted_to(NONE)
+    assert not NONE.can_be_converted_to(OLD)
+    assert not BandUnits(scales=(-1.0,) * 3, offsets=(0.0,) * 3).can_be_converted_to(OLD)
 
 
 def test_what_is_done_is_said_in_words():
     assert str(NEW) == "scale 0.0001, offset -0.1"
-    assert NEW.conversion_in_words(OLD) == "value - 1000"
+    assert NEW.conversion_text(OLD) == "value - 1000"
     half = BandUnits(scales=(5e-5, 1e-4, 1e-4), offsets=(0.0,) * 3)
-    assert half.conversion_in_words(OLD) == "value * 0.5/1/1"
+    assert half.conversion_text(OLD) == "value * 0.5/1/1"
 
 
 def model_of(units):

@@ -66,7 +66,7 @@ def test_one_tile_that_does_not_fit_is_an_error_that_says_what_to_do(error):
     def compute(first, second):
         raise error
 
-    with pytest.raises(DeviceMemoryError, match=r"does not hold one tile; give smaller tiles"):
+    with pytest.raises(DeviceMemoryError, match=r"too small for one tile; give smaller tiles"):
         FittingBatches(5).run(compute, torch.zeros(5, 1), torch.zeros(5), torch.cat)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -139,6 +140,7 @@ OTHERS = {
     "trained_tile_px": 70,
     "pixel_size_m": 0.2,
     "scale": 1.5,
+    "aspect": 1.5,
     "temperature": 1.1,
     "precision": "bfloat16",
     "training": {"epochs": 3},
@@ -202,6 +204,27 @@ def test_a_finer_scene_gives_nearly_what_it_gives_when_resampled_beforehand(fact
     back = functional.interpolate(on_scene, size=(56, 70), mode="bilinear", antialias=True)
     assert float((back - expected).abs().mean()) < 0.02
     assert (back.argmax(1) == expected.argmax(1)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("aspect", [0.25, 0.5, 2.0, 4.0])
+def test_pixels_that_are_not_square_give_nearly_what_square_ones_give(aspect):
+    own = functional.interpolate(torch.rand(1, 3, 4, 5) * 255, size=(56, 70), mode="bicubic")
+    stretched = (56, round(70 / aspect)) if aspect < 1 else (round(56 * aspect), 70)
+    fine = functional.interpolate(own, size=stretched, mode="bilinear")
+    beforehand = functional.interpolate(fine, size=(56, 70), mode="bilinear", antialias=True)
+    expected = SEGMENTOR.probabilities(beforehand, torch.ones(1, 56, 70, dtype=torch.bool))
+    longer = max(aspect, 1 / aspect)
+    model = SEGMENTOR.at_pixel_size(0.1 / math.sqrt(longer), aspect=aspect)
+    assert model.tile_multiple == 1
+    found = model.probabilities(fine, torch.ones(1, *stretched, dtype=torch.bool))
+    back = functional.interpolate(found, size=(56, 70), mode="bilinear", antialias=True)
+    assert float((back - expected).abs().mean()) < 0.02
+    assert (back.argmax(1) == expected.argmax(1)).float().mean() > 0.95
+
+
+def test_about_square_pixels_are_left_alone():
+    model = SEGMENTOR.at_pixel_size(0.1, aspect=1.04)
+    assert (model.scale, model.aspect, model.tile_multiple) == (1.0, 1.0, 14)
 
 
 def test_tiles_in_a_batch_do_not_see_each_other():

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.image import imread
 from numpy.testing import assert_allclose, assert_array_equal
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 
 from geodinoseg.cli.picture import picture
 from geodinoseg.errors import OutputError, OutputExistsError, SceneError
@@ -26,12 +26,11 @@ from geodinoseg.legend import Legend
 from geodinoseg.plots.layout import MapPage
 from geodinoseg.plots.map_figure import plot_map
 from geodinoseg.plots.preview import (
-    area_fractions,
     class_colors,
     decimated,
     scene_colors,
-    small_class_ids,
 )
+from geodinoseg.plots.small_map import read_small_map
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
 from geodinoseg.training.curves import training_curves
@@ -139,11 +138,11 @@ def test_scene_and_map_stand_side_by_side_the_same_way_up(tmp_path):
     assert size[1] / size[0] == pytest.approx(40 / 20, rel=0.02)
 
 
-def test_a_degree_of_longitude_is_drawn_as_short_as_it_is(tmp_path):
-    """At 60 degrees north a pixel of equal degrees is half as wide as it is high."""
-    geobox = GeoBox(
-        crs=CRS.from_epsg(4326), transform=Affine(1e-4, 0, 25, 0, -1e-4, 60), width=200, height=100
-    )
+@pytest.mark.parametrize(("epsg", "latitude"), [(4326, 60), (4807, 60 / 0.9)])
+def test_a_degree_of_longitude_is_drawn_as_short_as_it_is(tmp_path, epsg, latitude):
+    """At 60 degrees north a pixel of equal degrees, or grads, is half as wide as it is high."""
+    transform = Affine(1e-4, 0, 25, 0, -1e-4, latitude)
+    geobox = GeoBox(crs=CRS.from_epsg(epsg), transform=transform, width=200, height=100)
     page = MapPage(geobox, classes=1, caption=None)
     page.add_panel(0, "Map", np.full((100, 200, 3), (255, 0, 0), dtype=np.uint8))
     page.save(tmp_path / "p.png")
@@ -171,8 +170,9 @@ def test_shares_are_those_of_the_mapped_pixels(tmp_path):
     class_ids = classes_of(91, 134)
     raster = write_map(tmp_path / "map.tif", class_ids)
     small = decimated(raster.geobox, longest_px=1000)
-    assert_array_equal(small_class_ids(raster, small), class_ids)
-    fractions = area_fractions(class_ids, raster, small)
+    shown = read_small_map(raster, small)
+    assert_array_equal(shown.class_ids, class_ids)
+    fractions = shown.fractions
     mapped = (class_ids != 255).sum()
     assert fractions == pytest.approx({i: (class_ids == i).sum() / mapped for i in (0, 3, 7)})
 
@@ -180,10 +180,59 @@ def test_shares_are_those_of_the_mapped_pixels(tmp_path):
 def test_shares_of_a_map_without_a_class_are_nought(tmp_path):
     class_ids = np.full((5, 9), 255, dtype=np.uint8)
     raster = write_map(tmp_path / "map.tif", class_ids)
-    fractions = area_fractions(class_ids, raster, raster.geobox)
+    fractions = read_small_map(raster, raster.geobox).fractions
     assert fractions == {0: 0.0, 3: 0.0, 7: 0.0}
     write_scene(tmp_path / "scene.tif", np.zeros((1, 5, 9), dtype=np.uint8))
     plot_map(tmp_path / "scene.tif", raster, tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("overviews", [None, "nearest", "average", "mode", "of another raster"])
+def test_overviews_of_others_change_neither_shares_nor_colours(tmp_path, overviews):
+    """Averages of classes 1 and 9 are 5, which is a class of its own."""
+    rng = np.random.default_rng(0)
+    class_ids = rng.choice([1, 9], (300, 310)).astype(np.uint8).repeat(5, 0).repeat(5, 1)
+    class_ids[rng.integers(0, 1500, 400), rng.integers(0, 1550, 400)] = 5
+    path = write_scene(
+        tmp_path / "map.tif", class_ids[None], tiled=True, blockxsize=256, blockysize=256
+    )
+    external = overviews == "of another raster"
+    if external:
+        write_scene(tmp_path / "other.tif", np.full_like(class_ids, 9)[None])
+        path = tmp_path / "other.tif"
+    if overviews:
+        with (
+            rasterio.Env(TIFF_USE_OVR=external),
+            rasterio.open(path, "r+") as dataset,
+        ):
+            dataset.build_overviews([2, 4], Resampling["nearest" if external else overviews])
+    if external:
+        (tmp_path / "other.tif.ovr").rename(tmp_path / "map.tif.ovr")
+    raster = open_class_raster(tmp_path / "map.tif")
+    small = decimated(raster.geobox, longest_px=400)
+    shown = read_small_map(raster, small)
+    expected = {i: float((class_ids == i).mean()) for i in (1, 5, 9)}
+    assert shown.fractions == pytest.approx(expected, rel=1e-12)
+    rows, cols = (
+        ((np.arange(n) + 0.5) * length / n).astype(int)
+        for n, length in zip(shown.class_ids.shape, class_ids.shape, strict=True)
+    )
+    assert_array_equal(shown.class_ids, class_ids[np.ix_(rows, cols)])
+
+
+@pytest.mark.parametrize("place", ["degrees", "metres"])
+def test_shares_count_the_area_of_every_pixel_whatever_the_blocks(tmp_path, place):
+    class_ids = np.full((911, 700), 255, dtype=np.uint8)
+    class_ids[:300], class_ids[300:800, 20:] = 3, 7
+    transform = Affine(0.1, 0, 10, 0, -0.09, 85)
+    profile = {"crs": CRS.from_epsg(4326), "transform": transform} if place == "degrees" else {}
+    path = write_scene(tmp_path / "map.tif", class_ids[None], nodata=255, **profile)
+    raster = open_class_raster(path)
+    areas = {
+        i: float(((class_ids == i).sum(axis=1) * raster.geobox.row_areas_m2).sum()) for i in (3, 7)
+    }
+    total = sum(areas.values())
+    shown = read_small_map(raster, decimated(raster.geobox, longest_px=50))
+    assert shown.fractions == pytest.approx({i: areas[i] / total for i in areas}, rel=1e-9)
 
 
 @settings(deadline=None)
@@ -243,7 +292,7 @@ def test_bands_called_red_green_and_blue_are_taken_as_such(tmp_path):
     assert tuple(see(path, raster, bands=(4,))[0, 0]) == (40, 40, 40)
     with pytest.raises(SceneError, match="2 bands cannot be drawn"):
         see(path, raster, bands=(1, 2))
-    with pytest.raises(SceneError, match="band 5 was asked for"):
+    with pytest.raises(SceneError, match="band 5 was requested"):
         see(path, raster, bands=(5,))
 
 
@@ -269,6 +318,18 @@ def test_a_scene_that_cannot_be_placed_is_refused(tmp_path):
     raster = write_map(tmp_path / "map.tif", classes_of(45, 60))
     with pytest.raises(SceneError, match=r"scene\.tif: has another grid than .*map\.tif"):
         see(tmp_path / "scene.tif", raster)
+
+
+@pytest.mark.parametrize(
+    "crs", ["IAU_2015:49910", 'LOCAL_CS["site grid",UNIT["metre",1]]'], ids=["mars", "site"]
+)
+def test_a_scene_of_an_unrelated_crs_is_refused_in_one_line(tmp_path, crs):
+    pixels = np.zeros((1, 50, 80), dtype=np.uint8)
+    write_scene(tmp_path / "scene.tif", pixels, crs=CRS.from_user_input(crs))
+    raster = write_map(tmp_path / "map.tif", classes_of(45, 60))
+    with pytest.raises(SceneError, match=r"scene\.tif: no transformation leads from") as caught:
+        see(tmp_path / "scene.tif", raster)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_scene_elsewhere_is_refused(tmp_path):

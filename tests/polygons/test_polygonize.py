@@ -122,12 +122,14 @@ def test_a_name_of_a_confidence_raster_that_no_file_can_have_names_none(tmp_path
     assert "conf_mean" not in polygonize(path)
 
 
-def test_confidence_of_another_grid_is_refused(tmp_path):
+def test_confidence_of_another_grid_is_left_out_with_a_warning(tmp_path, caplog):
     path = write_class_raster(
         tmp_path / "map.tif", blobs(20, 31), confidence=np.zeros((20, 30), dtype=np.uint8)
     )
-    with pytest.raises(SceneError, match=r"map_confidence.tif: is not the confidence"):
-        polygonize(path)
+    assert "conf_mean" not in polygonize(path)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "map_confidence.tif: is not the confidence of" in said[0]
 
 
 def test_names_come_from_the_legend(tmp_path):
@@ -297,9 +299,23 @@ def test_degrees_past_the_poles_are_refused(tmp_path):
 
 
 def test_a_raster_of_other_numbers_is_refused(tmp_path):
-    path = write_raster(tmp_path / "map.tif", np.zeros((1, 4, 5), dtype=np.float32))
-    with pytest.raises(SceneError, match="float32"):
+    path = write_raster(tmp_path / "map.tif", np.full((1, 4, 5), 0.5, dtype=np.float32))
+    with pytest.raises(SceneError, match="class ids are whole numbers"):
         polygonize(path)
+
+
+@pytest.mark.parametrize("nodata", [np.nan, -9999.0, -3.4028234663852886e38, 99.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whole_numbers_stored_as_floats_are_classes(tmp_path, dtype, nodata):
+    """Zero is a class: GDAL's conversion to integers would make it nodata."""
+    array = blobs(30, 41)
+    expected = polygonize(write_class_raster(tmp_path / "bytes.tif", array))
+    values = np.where(array == NODATA, nodata, array).astype(dtype)
+    frame = polygonize(write_raster(tmp_path / "floats.tif", values[None], nodata=nodata))
+    assert 0 in frame.class_id.tolist()
+    assert frame.geometry.equals(expected.geometry)
+    assert frame.class_id.tolist() == expected.class_id.tolist()
+    assert frame.area_m2.tolist() == expected.area_m2.tolist()
 
 
 def test_a_raster_with_too_many_classes_is_refused(tmp_path):

@@ -254,7 +254,7 @@ def test_a_scene_without_data_gives_a_map_without_data_and_a_warning(bench):
     scene = bench.raster("void.tif", np.zeros((3, 41, 30), np.uint8), nodata=0)
     result = run("segment", scene, "--model", bench.model, "-o", bench.folder / "map.tif")
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"Warning: {scene}: holds no data at all")
+    assert result.stderr.startswith(f"Warning: {scene}: holds no data; the whole map is nodata")
     assert (read_raster(bench.folder / "map.tif") == 255).all()
 
 

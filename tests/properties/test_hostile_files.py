@@ -182,7 +182,7 @@ def test_a_raster_in_an_archive_is_read_but_not_what_lies_beside_it(listening, t
 
 def test_a_source_that_is_missing_is_named(tmp_path):
     path = text(tmp_path, "a.vrt", vrt(source("absent.tif")))
-    with pytest.raises(SceneError, match=r"absent\.tif, which is no such file"):
+    with pytest.raises(SceneError, match=r"absent\.tif, which does not exist"):
         open_scene(path)
 
 
@@ -199,7 +199,7 @@ def test_the_commands_refuse_such_a_file_and_take_it_with_the_option(tmp_path):
     assert refused.exit_code == 1
     assert refused.stderr.splitlines() == [
         f"Error: {path}: is a VRT with a VRTDerivedRasterBand; "
-        "such a file can fetch addresses or read other files. Give a plain raster, or "
+        "such a file can access network addresses or read other files. Give a plain raster, or "
         "--allow-external if you trust it."
     ]
     taken = CliRunner().invoke(main, ["info", path, "--allow-external"])
@@ -271,7 +271,7 @@ def test_a_legend_in_a_header_that_is_none_is_one_line(legend, tmp_path):
     path = write_raster(tmp_path / "map.tif", PIXELS[:1] % 3)
     with rasterio.open(path, "r+") as dataset:
         dataset.update_tags(GEODINOSEG_LEGEND=legend)
-    with pytest.raises(SceneError, match="is no legend"):
+    with pytest.raises(SceneError, match="is not a legend"):
         open_class_raster(path)
 
 

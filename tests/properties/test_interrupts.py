@@ -81,7 +81,7 @@ def test_a_command_that_is_stopped_says_how_to_go_on_and_goes_on(
     again = subprocess.run(
         command(scene, small_model, output), check=True, capture_output=True, text=True
     )
-    assert "parts were done before; going on with the rest." in again.stderr
+    assert "parts were done before; computing the rest." in again.stderr
     assert output.read_bytes() == whole.read_bytes()
     names = {path.name for path in tmp_path.iterdir() if path.name.startswith((".", "map"))}
     assert names == {"map.tif", "map.tif.aux.xml", "map.qml"}

@@ -142,13 +142,13 @@ def test_sizes_are_read_as_people_write_them(text, size):
 
 
 def test_a_memory_that_is_none_is_refused():
-    with pytest.raises(GridError, match="hold nothing"):
+    with pytest.raises(GridError, match="are too few"):
         SegmentationSettings(max_memory=0)
 
 
 def test_panels_of_a_small_memory_show_no_seam(wide, tmp_path):
     model = IdentityModel()
-    fixed = make_plan(wide, model, SegmentationSettings(tile_px=32))[0].memory.of_panel(2000)
+    fixed = make_plan(wide, model, SegmentationSettings(tile_px=32))[0].memory.panel_bytes(2000)
     settings = SegmentationSettings(tile_px=32, max_memory=fixed)
     segment_scene(wide, model, tmp_path / "map.tif", settings=settings)
     np.testing.assert_array_equal(read_raster(tmp_path / "map.tif"), read_raster(wide))

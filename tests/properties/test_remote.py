@@ -102,6 +102,23 @@ def test_a_segmentation_of_a_scene_on_a_server_that_stumbles_is_that_of_the_file
     assert_array_equal(maps[1], maps[0])
 
 
+def test_an_address_that_expires_is_said_at_once_and_a_new_one_resumes(
+    served, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(DEADLINE_VARIABLE, "60")
+    monkeypatch.setattr("geodinoseg.segmentation.plan._CHUNK_TILE_ROWS", 2)
+    monkeypatch.setattr("geodinoseg.segmentation.plan._CHUNK_TILES", 4)
+    output, began = tmp_path / "map.tif", time.monotonic()
+    url = served.url("expires", "classes.tif")
+    with pytest.raises(SceneError, match=r"may have expired.*same command with a new address"):
+        geodinoseg.segment_scene(f"{url}?sig=old", IdentityModel(), output)
+    assert time.monotonic() - began < 20
+    assert not output.exists()
+    raster = geodinoseg.segment_scene(f"{url}?sig=new", IdentityModel(), output)
+    found = raster.read(Window(col_off=0, row_off=0, width=WIDTH, height=HEIGHT))
+    assert_array_equal(found.ravel(), np.arange(HEIGHT * WIDTH, dtype=np.uint8) % 4)
+
+
 def test_a_segmentation_of_a_scene_on_a_server_that_fails_leaves_no_map(served, tmp_path):
     url = served.url("dead", "uncompressed.tif")
     model = ConstantModel((0.25, 0.75))
@@ -121,7 +138,7 @@ def test_neighbouring_blocks_are_fetched_together_and_no_folder_is_listed(served
 
 
 def test_a_server_that_knows_no_ranges_is_refused_in_words(served):
-    with pytest.raises(SceneError, match="whole files only, not parts of them; download the file"):
+    with pytest.raises(SceneError, match="whole files only, not ranges; download the file"):
         open_scene(served.url("whole", "deflate.tif"))
 
 
@@ -135,7 +152,7 @@ def test_an_address_that_is_wrong_is_refused_at_once(served):
 @pytest.mark.parametrize("name", ["page.tif", "mosaic.vrt"])
 def test_what_a_server_sends_must_be_a_plain_raster(name, served, monkeypatch):
     monkeypatch.setenv(DEADLINE_VARIABLE, "0")
-    with pytest.raises(SceneError, match=r"is not a raster that can be read.*--allow-external"):
+    with pytest.raises(SceneError, match=r"is not a readable raster.*--allow-external"):
         open_scene(served.url("ok", name))
 
 
@@ -226,8 +243,8 @@ def test_a_map_on_a_server_that_fails_is_one_line_with_rows_and_no_output(
     assert result.exit_code == 1
     *tries, line = result.stderr.splitlines()
     assert line.startswith(f"Error: {url}: rows ")
-    assert "ry again later, or download it" in line
-    assert all("trying again in" in line for line in tries)
+    assert "ry again later, or download the file" in line
+    assert all("retrying in" in line for line in tries)
     assert time.monotonic() - began < PATIENCE_S + 5
     assert not list((tmp_path / "out").iterdir())
 

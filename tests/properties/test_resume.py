@@ -269,7 +269,9 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(damage, train, tmp_path):
     else:
         spoilt = {"cut": whole[:-100], "empty": b"", "text": b"not a checkpoint at all"}
         checkpoint.write_bytes(spoilt[damage])
-    with pytest.raises(ModelFolderError, match="is not a checkpoint that this version can read") as error:
+    with pytest.raises(
+        ModelFolderError, match="is not a checkpoint that this version can read"
+    ) as error:
         train(resume=True)
     assert "\n" not in str(error.value)
 

@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from geodinoseg.errors import GridError, OutputError, SceneError
-from geodinoseg.geobox import GeoBox, same_place
+from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
 from geodinoseg.rasters.class_raster import open_class_raster
@@ -124,7 +124,7 @@ def test_every_size_and_place_gives_a_strictly_valid_cog_that_reads_as_written(
 
     raster = open_class_raster(tmp_path / "map.tif")
     assert faults_of_cog(raster.path) == []
-    assert same_place(raster.geobox, geobox_of(height, width, place))
+    assert same_grid(raster.geobox, geobox_of(height, width, place))
     assert (raster.legend, raster.nodata, raster.dtype) == (LEGEND, 255, np.uint8)
     assert raster.block_shape == (BLOCK_PX, BLOCK_PX)
     assert_array_equal(raster.read(whole_of(raster)), class_ids)
@@ -274,11 +274,11 @@ def test_block_rows_hands_each_block_on_once_and_whole(data):
 @pytest.mark.parametrize(
     ("window", "fault"),
     [
-        ({"col_off": 0, "row_off": 100, "width": 1024, "height": 5}, "neither goes on"),
-        ({"col_off": 100, "row_off": 0, "width": 512, "height": 5}, "neither goes on"),
-        ({"col_off": 512, "row_off": 0, "width": 300, "height": 5}, "neither goes on"),
-        ({"col_off": 512, "row_off": 0, "width": 800, "height": 5}, "reaches past"),
-        ({"col_off": 0, "row_off": 0, "width": 1100, "height": 512}, "was written before"),
+        ({"col_off": 0, "row_off": 100, "width": 1024, "height": 5}, "neither continues"),
+        ({"col_off": 100, "row_off": 0, "width": 512, "height": 5}, "neither continues"),
+        ({"col_off": 512, "row_off": 0, "width": 300, "height": 5}, "neither continues"),
+        ({"col_off": 512, "row_off": 0, "width": 800, "height": 5}, "exceeds the raster"),
+        ({"col_off": 0, "row_off": 0, "width": 1100, "height": 512}, "has already been written"),
     ],
 )
 def test_rows_out_of_order_are_refused(window, fault):
@@ -340,7 +340,7 @@ def test_whatever_interrupts_the_work_leaves_the_old_map_whole(old_map, error):
 
 def test_a_map_with_pixels_missing_does_not_appear(old_map):
     folder, before = old_map
-    with pytest.raises(OutputError, match=r"map\.tif|sure\.tif.*got no pixels"):
+    with pytest.raises(OutputError, match=r"map\.tif|sure\.tif.*received no pixels"):
         write_new_map(folder, rows=(0, 512))
     assert contents(folder) == before
 
@@ -421,7 +421,7 @@ def test_a_block_lost_on_the_way_is_found(old_map, monkeypatch):
             Forgetful(open_(path, mode, **options)) if mode == "w" else open_(path, mode, **options)
         ),
     )
-    with pytest.raises(OutputError, match="rows 512 to 699 read back otherwise"):
+    with pytest.raises(OutputError, match="rows 512 to 699 do not read back as written"):
         write_new_map(folder)
     assert contents(folder) == before
 
@@ -515,8 +515,11 @@ def test_a_side_file_that_says_nothing_does_no_harm(tmp_path, text):
         (np.full((5, 9), -1, dtype=np.int16), {}, "hold the value -1"),
         (np.full((5, 9), 65_535, dtype=np.uint16), {}, "hold the value 65535"),
         (np.full((5, 9), 70_000, dtype=np.uint32), {}, "hold the value 70000"),
-        (np.full((5, 9), 0.5, dtype=np.float32), {}, "holds float32 numbers"),
-        (np.full((5, 9), 1, dtype=np.complex64), {}, "holds complex64 numbers"),
+        (np.full((5, 9), 0.5, dtype=np.float32), {}, "hold the value 0.5, but class ids"),
+        (np.full((5, 9), -9999, dtype=np.float32), {}, "-a_nodata -9999"),
+        (np.full((5, 9), 1e30, dtype=np.float64), {}, "class ids are 0 to 65534"),
+        (np.full((5, 9), np.nan, dtype=np.float64), {}, "every pixel is nodata"),
+        (np.full((5, 9), 1, dtype=np.complex64), {}, "has pixels of type complex64"),
         (np.full((5, 9), 1, dtype=np.uint8), {"count": 3}, "has 3 bands"),
         (np.full((5, 9), 255, dtype=np.uint8), {"nodata": 255}, "every pixel is nodata"),
     ],

@@ -54,11 +54,19 @@ def test_nodata_is_missing_where_every_band_has_it(tmp_path, dtype):
     pixels[0, 20, 20] = 0  # black in red alone
     scene = open_scene(write_raster(tmp_path / "s.tif", pixels, nodata=0))
     _, valid = scene.read(EVERYTHING)
-    expected = corner()
-    # A missing value of floating point is never a measured one.
-    expected[20, 20] = np.dtype(dtype).kind != "f"
-    assert_array_equal(valid, expected)
+    # 0 may be measured, in floating point too: an index of exactly 0, a dark band.
+    assert_array_equal(valid, corner())
     assert scene.validity == ("nodata",)
+
+
+def test_minus_9999_in_one_band_of_floating_point_is_missing(tmp_path):
+    pixels = pixels_of("float32")
+    pixels[:, ~corner()] = -9999
+    pixels[0, 20, 20] = -9999
+    _, valid = open_scene(write_raster(tmp_path / "s.tif", pixels, nodata=-9999)).read(EVERYTHING)
+    expected = corner()
+    expected[20, 20] = False
+    assert_array_equal(valid, expected)
 
 
 def test_a_pixel_is_valid_where_gdal_says_so_for_whole_numbers(tmp_path):
@@ -151,13 +159,13 @@ def test_what_is_no_scene_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty.tif").touch()
     refuse(tmp_path / "empty.tif", "empty")
     (tmp_path / "text.tif").write_text("no raster")
-    refuse(tmp_path / "text.tif", "not a raster")
+    refuse(tmp_path / "text.tif", "not a readable raster")
     refuse(tmp_path, "is a folder")
     fine = write_raster(tmp_path / "fine.tif", pixels_of("uint8"))
-    refuse(fine, "band 4 was asked for", bands=(1, 4))
+    refuse(fine, "band 4 was requested", bands=(1, 4))
     whole = fine.read_bytes()
     (tmp_path / "cut.tif").write_bytes(whole[:60])
-    refuse(tmp_path / "cut.tif", "not a raster")
+    refuse(tmp_path / "cut.tif", "not a readable raster")
     complexes = np.ones((1, HEIGHT, WIDTH), dtype=np.complex64)
     refuse(write_raster(tmp_path / "c.tif", complexes), "complex")
 
@@ -202,7 +210,7 @@ def test_what_has_no_path_is_refused(tmp_path):
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
     old = path.rename(os.fsdecode(os.fsencode(tmp_path) + b"/stra\xdfe.tif"))
-    with pytest.raises(SceneError, match="not written in UTF-8"):
+    with pytest.raises(SceneError, match="not valid UTF-8"):
         open_scene(old)
 
 
@@ -228,5 +236,5 @@ def test_a_block_that_cannot_be_read_names_file_and_rows(tmp_path):
 def test_a_nodata_value_asked_for_that_no_pixel_can_have_is_refused(tmp_path):
     path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
     for value in (-9999, 256, 0.5, 1e300):
-        with pytest.raises(SceneError, match=r"s\.tif: no pixel of type uint8 can be"):
+        with pytest.raises(SceneError, match=r"s\.tif: pixels of type uint8 cannot be"):
             open_scene(path, nodata=value)

@@ -51,6 +51,7 @@ OTHER_SCENES = {
     "block_shape": (7, 9),
 }
 NOT_IN_THE_HEADER = {
+    "nodata_override": "its value is that of nodata",
     "source": "its path, which may change, and its content, which is looked at apart",
     "geobox": "its parts, see the test of a copy on another place",
 }
@@ -193,16 +194,16 @@ def server():
 def test_a_web_address_is_known_by_what_its_server_says(server):
     address, handler = server
     handler.headers_to_send = {"ETag": '"a"', "Content-Length": "70", "Date": "today"}
-    first = module._told_by_server(address)
-    assert first == module._told_by_server(f"/vsicurl/{address}")
+    first = module._http_validators(address)
+    assert first == module._http_validators(f"/vsicurl/{address}")
     assert first == ['etag "a"', "content-length 70"]
     assert "secret" not in str(first)
     handler.headers_to_send = {"ETag": '"b"', "Content-Length": "70"}
-    assert module._told_by_server(address) != first
+    assert module._http_validators(address) != first
     handler.headers_to_send = {"Content-Length": "70"}
-    assert module._told_by_server(address) == [], "a length alone tells too little"
+    assert module._http_validators(address) == [], "a length alone tells too little"
 
 
 @pytest.mark.parametrize("path", ["/vsis3/bucket/a.tif", "a.tif", "/vsicurl/ftp://x/a.tif"])
 def test_other_addresses_are_asked_nothing(path):
-    assert module._told_by_server(path) == []
+    assert module._http_validators(path) == []

@@ -55,16 +55,16 @@ def test_reflectance_of_0_to_1_against_times_10_000_is_said_both_ways():
     message = far_values(land(1e-4), TRAINING, dtype="float32")
     assert message is not None
     assert message.startswith("all bands hold values far from")
-    assert "reflectance of 0 to 1 and the model takes reflectance times 10,000" in message
+    assert "reflectance of 0 to 1, but the model expects reflectance times 10,000" in message
     message = far_values(land(), statistics_of(land(1e-4, seed=7), "float32"), dtype="uint16")
-    assert "it looks like reflectance times 10,000 and the model takes 0 to 1" in message
+    assert "they look like reflectance times 10,000, but the model expects 0 to 1" in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1 / 20, "uint8"), (1 / 40, "uint8")])
 def test_8_bit_against_12_bit_is_said(scale, dtype):
     message = far_values(land(scale, dtype=np.uint8), TRAINING, dtype=dtype)
-    assert "the scene has uint8 and the model was trained on uint16" in message
+    assert "the scene has uint8, but the model was trained on uint16" in message
     bytes_ = statistics_of(land(scale, seed=7), "uint8")
     assert "the scene has uint16" in far_values(land(), bytes_, dtype="uint16")
 

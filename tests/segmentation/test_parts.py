@@ -114,7 +114,7 @@ class Case:
 def case_in(folder: Path, pixels) -> Case:
     scene = write_raster(folder / "scene.tif", pixels, transform=ROTATED, nodata=255)
     wide, _ = make_plan(scene, KnownModel(), SegmentationSettings(overlap_px=30), confidence=True)
-    settings = SegmentationSettings(overlap_px=30, max_memory=wide.memory.of_panel(900))
+    settings = SegmentationSettings(overlap_px=30, max_memory=wide.memory.panel_bytes(900))
     plan, _ = make_plan(scene, KnownModel(), settings, confidence=True)
     assert (plan.panels, len(plan.chunks)) == (3, PARTS)
     return Case(folder, scene, settings)
@@ -461,7 +461,7 @@ def test_a_small_memory_gives_smaller_batches_then_narrower_panels(case, caplog)
     model.fails = fails
     case.run(model)
     assert seen == {4, 2, 1}
-    assert caplog.text.count("memory does not hold") == 2
+    assert caplog.text.count("memory is too small") == 2
     found = read_raster(case.output)
     case.run(overwrite=True)
     np.testing.assert_array_equal(found, read_raster(case.output))
@@ -495,7 +495,7 @@ def test_memory_that_holds_nothing_is_said_and_keeps_the_parts(case):
     case.stopped_after(2)
     model = KnownModel()
     model.fails = lambda calls, _: MemoryError()
-    with pytest.raises(Exception, match=r"memory does not hold one tile of 128 px.*--tile"):
+    with pytest.raises(Exception, match=r"memory is too small for one tile of 128 px.*--tile"):
         case.run(model)
     assert len(case.parts) == 2
     assert not case.output.exists()

@@ -182,9 +182,9 @@ def test_chunks_of_rows_give_the_same_bytes(tmp_path):
 def test_a_wide_scene_is_cut_into_panels_without_a_seam(tmp_path):
     pixels = random_classes(60, 2100)
     scene = write_raster(tmp_path / "s.tif", pixels)
-    fixed = make_plan(scene, IdentityModel(), SegmentationSettings(tile_px=32))[0].memory.of_panel(
-        600
-    )
+    fixed = make_plan(scene, IdentityModel(), SegmentationSettings(tile_px=32))[
+        0
+    ].memory.panel_bytes(600)
     narrow = SegmentationSettings(tile_px=32, max_memory=fixed)
     plan, _ = make_plan(scene, IdentityModel(), narrow)
     assert plan.panels > 2
@@ -281,9 +281,9 @@ def test_a_scene_without_the_models_bands_is_refused(tmp_path):
     scene = write_raster(tmp_path / "s.tif", random_classes(9, 8))
     model = IdentityModel()
     model.bands = (1, 2, 3)
-    with pytest.raises(SceneError, match="has 1 band, and band 2 was asked for"):
+    with pytest.raises(SceneError, match="has 1 band, but band 2 was requested"):
         segment_scene(scene, model, tmp_path / "map.tif")
-    with pytest.raises(SceneError, match="names 1 bands, the model reads 3"):
+    with pytest.raises(SceneError, match="gives 1 bands, but the model reads 3"):
         segment_scene(scene, model, tmp_path / "map.tif", settings=SegmentationSettings(bands=(1,)))
 
 
@@ -338,7 +338,7 @@ class _BrokenModel(ConstantModel):
 
 def test_a_network_that_gives_no_numbers_is_not_class_zero(tmp_path):
     scene = write_raster(tmp_path / "s.tif", random_classes(90, 80))
-    with pytest.raises(ModelError, match="no numbers in rows 0 to"):
+    with pytest.raises(ModelError, match="returned NaN or infinity in rows 0 to"):
         segment_scene(scene, _BrokenModel((0.4, 0.6)), tmp_path / "map.tif")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.tif"]
 
@@ -379,7 +379,9 @@ def test_a_resolution_at_which_tiles_are_a_pixel_is_refused(small_model, tmp_pat
     model = load_model(small_model)
     assert model.pixel_size_m is not None
     settings = SegmentationSettings(resolution_m=400 * model.pixel_size_m)
-    with pytest.raises(SceneError, match=r"a tile of the model covers \d px.*Correct --resolution"):
+    with pytest.raises(
+        SceneError, match=r"a tile of the model covers only \d px.*Correct --resolution"
+    ):
         make_plan(scene, model, settings)
 
 
@@ -395,7 +397,7 @@ def test_a_network_that_answers_without_tensors_is_refused(tmp_path):
     scene = write_raster(tmp_path / "s.tif", random_classes(90, 80))
     model = ConstantModel((0.4, 0.6))
     model.answer = lambda pixels, valid: np.ones((len(pixels), 2, 32, 32))
-    with pytest.raises(ModelError, match="gave a ndarray"):
+    with pytest.raises(ModelError, match="returned ndarray"):
         segment_scene(scene, model, tmp_path / "map.tif")
 
 
@@ -430,3 +432,19 @@ def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, value):
     segment_scene(scene, model, tmp_path / "map.tif", settings=choices, overwrite=True)
     assert "run again" not in caplog.text
     assert (read_raster(tmp_path / "map.tif")[:, :90] == 255).all()
+
+
+def test_the_padding_of_a_scene_smaller_than_a_tile_is_no_collar(tmp_path, caplog):
+    pixels = np.full((3, 700, 40), 120, dtype=np.uint8)
+    pixels[:, :, 20:] = 200
+    model = ConstantModel((0.4, 0.6), tile_px=512)
+    model.bands = (1, 2, 3)
+    segment_scene(write_raster(tmp_path / "s.tif", pixels), model, tmp_path / "map.tif")
+    assert "--nodata" not in caplog.text
+
+
+def test_a_resolution_for_a_model_without_one_is_warned_of(tmp_path, caplog):
+    scene = write_raster(tmp_path / "s.tif", random_classes(60, 70))
+    choices = SegmentationSettings(resolution_m=2.0)
+    segment_scene(scene, ConstantModel((0.4, 0.6)), tmp_path / "map.tif", settings=choices)
+    assert caplog.text.count("--resolution has no effect") == 1

@@ -47,9 +47,9 @@ def write_raster(
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
             rasterio.open(path, "w", **options) as dataset,
         ):
-            dataset.write(bands)
-            if alpha is not None:
+            if alpha is not None:  # before the pixels: the tag is not rewritten
                 dataset.colorinterp = [*dataset.colorinterp[:-1], rasterio.enums.ColorInterp.alpha]
+            dataset.write(bands)
             if mask is not None:
                 dataset.write_mask(mask.astype(np.uint8) * 255)
     return path

@@ -17,7 +17,7 @@ from rasters import ROTATED, write_raster
 from safetensors.torch import load_file, save_file
 from trainings import color_channels, color_pixels, no_pictures, quick, write_backbone
 
-from geodinoseg.errors import ModelFolderError, OutputExistsError
+from geodinoseg.errors import LabelError, ModelFolderError, OutputExistsError
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.parameters import PARAMETERS
@@ -42,7 +42,7 @@ def given(tmp_path_factory):
         (int(r), int(c))
         for r, c in zip(rng.integers(0, 150, 40), rng.integers(0, 210, 40), strict=True)
     ]
-    boxes = [shapely.box(c, r, c + 15, r + 15) for r, c in corners]
+    boxes = [shapely.box(c + 0.2, r, c + 15.2, r + 15) for r, c in corners]
     names = ["field", "roof", "water"]
     frame = geopandas.GeoDataFrame(
         {
@@ -187,6 +187,7 @@ def label_options(given):
         "unlabelled": "background",
         "ignore_classes": ("water",),
         "extent": given / "extent.gpkg",
+        "all_touched": True,
         "legend_file": given / "legend.csv",
         "allow_external": True,
     }
@@ -194,11 +195,13 @@ def label_options(given):
 
 def test_every_option_of_labels_is_in_the_key_by_what_it_makes_of_them(given, plain):
     others = label_options(given)
-    assert others.keys() == {f.name for f in dataclasses.fields(LabelOptions)}
+    assert others.keys() | {"renames"} == {f.name for f in dataclasses.fields(LabelOptions)}
     for name, value in others.items():
         is_same = fingerprint(given, options=LabelOptions(**{name: value})) == plain
         # A permission; what is read does not depend on it.
         assert is_same == (name == "allow_external"), name
+    with pytest.raises(LabelError, match="classes are renamed to those of a map"):
+        fingerprint(given, options=LabelOptions(renames=(("water", "lake"),)))
 
 
 def test_every_argument_of_a_training_is_in_the_key_or_decides_nothing():

@@ -24,7 +24,6 @@ from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.context import build_context
 from geodinoseg.training.data import read_training_data
-from geodinoseg.training.feature_cache import CachePlace
 from geodinoseg.training.finetuning import FineTuning, logits_in_parts, warn_of_own_dropout
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.optimizer import segmentation_loss
@@ -85,7 +84,7 @@ def context_of(backbone, color_field):
     return make
 
 
-def cached(context, folder, *, memory_bytes=1 << 30):
+def cached(context, folder):
     budget = Budget(None, Ticks())
     validation = ValidationCrops(context.source)
     crops = cache_crops(
@@ -93,7 +92,7 @@ def cached(context, folder, *, memory_bytes=1 << 30):
         context.source,
         validation,
         TrainingRecord(fingerprint=""),
-        place=CachePlace(memory_bytes=memory_bytes, folder=folder),
+        folder=folder,
         time_slice=budget.of_caching(is_last=True),
         progress=TrainingProgress(context.source.settings, budget, lambda *_: None),
     )

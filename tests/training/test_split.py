@@ -10,6 +10,7 @@ from affine import Affine
 from arrays import ArrayLabels, ArrayScene, patchy, squares
 from hypothesis import assume, given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from rasterio.crs import CRS
 from rasters import ROTATED, write_raster
 
 from geodinoseg.labels.classes import IGNORE
@@ -17,6 +18,7 @@ from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import Augmentation
+from geodinoseg.training.split.blocks import find_blocks
 from geodinoseg.training.split.folds import folds_of_groups, held_out_groups
 from geodinoseg.training.split.split import NEITHER, NEVER, split_scenes
 
@@ -284,6 +286,65 @@ def test_two_flights_over_one_field_share_one_split(crs):
             shared = held[one].intersection(trained[other]).area
             assert shared < 0.01 * held[one].area + 1e-9
     assert split.folds >= 1
+
+
+@pytest.mark.parametrize(
+    ("crs", "left"), [("EPSG:4326", -180.0), ("EPSG:4326", 180.0), ("EPSG:32760", 816_000)]
+)
+def test_flights_over_one_field_at_the_180th_meridian_share_one_split(crs, left):
+    """Longitudes that begin again, or run on, are those of the same land."""
+    first, labels = squares(
+        300,
+        300,
+        count=60,
+        side=12,
+        seed=1,
+        transform=Affine(1e-5, 0, 180 - 0.0012, 0, -1e-5, -17),
+        crs="EPSG:4326",
+    )
+    if crs == "EPSG:4326":
+        place = Affine(1e-5, 0, left, 0, -1e-5, -17)
+    else:
+        point = geopandas.points_from_xy([179.999], [-17.0], crs=4326).to_crs(crs)[0]
+        place = Affine(1, 0, point.x, 0, -1, point.y)
+    second = squares(280, 310, count=60, side=12, seed=2, transform=place, crs=crs)
+    far = squares(
+        300, 300, count=60, side=12, seed=3, transform=Affine(1e-5, 0, 0, 0, -1e-5, -17), crs=4326
+    )
+    blocks = blocks_of((first, labels), second, far)
+    pairs = blocks.scene[blocks.shared_land]
+    assert {(0, 1), (1, 0)} <= set(map(tuple, pairs.tolist()))
+    assert 2 not in pairs
+
+
+MARS, SITE = "IAU_2015:49910", 'LOCAL_CS["site",UNIT["metre",1]]'
+
+
+def test_scenes_of_unrelated_systems_share_no_land_and_those_of_one_do():
+    place = {"transform": Affine(0.5, 0, 4e5, 0, -0.5, 5e6)}
+    of = [UTM, MARS, SITE, MARS, "EPSG:32634", None]
+    blocks = blocks_of(
+        *(
+            squares(
+                200,
+                200,
+                count=60,
+                side=12,
+                seed=seed,
+                crs=crs and CRS.from_user_input(crs),
+                **place,
+            )
+            for seed, crs in enumerate(of)
+        )
+    )
+    pairs = set(map(tuple, blocks.scene[blocks.shared_land].tolist()))
+    assert pairs == {(1, 3), (3, 1)}
+
+
+def blocks_of(*pairs):
+    scenes, labels = zip(*pairs, strict=True)
+    counts = [found.class_blocks(50) for found in labels]
+    return find_blocks(scenes, labels, counts, blocks_px=[50] * len(scenes), crop_px=30)
 
 
 def write_polygons(path, boxes, transform=ROTATED):

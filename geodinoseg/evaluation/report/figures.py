@@ -17,7 +17,8 @@ from geodinoseg.evaluation.boundaries import pixel_step_m
 from geodinoseg.evaluation.calibration import BINS, Reliability
 from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.geobox import GeoBox
-from geodinoseg.plots.preview import class_colors, decimated, small_class_ids
+from geodinoseg.plots.preview import class_colors, decimated
+from geodinoseg.plots.small_map import read_small_map
 from geodinoseg.rasters.class_raster import ClassRaster
 
 # Blue and red are distinct to colour-blind readers too; pixels not compared stay pale.
@@ -41,7 +42,9 @@ class Picture:
 def map_picture(raster: ClassRaster) -> Picture:
     """The map in its colours."""
     small = decimated(raster.geobox, longest_px=LONGEST_PX)
-    colors = class_colors(small_class_ids(raster, small), raster.legend, nodata=raster.nodata)
+    colors = class_colors(
+        read_small_map(raster, small).class_ids, raster.legend, nodata=raster.nodata
+    )
     key = [(entry.name, entry.color) for entry in raster.legend.classes[:_LONGEST_KEY]]
     further = len(raster.legend) - len(key)
     if further:

@@ -26,7 +26,7 @@ from geodinoseg.evaluation.report.figures import (
 )
 from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation, with_margin
 from geodinoseg.legend import LegendClass
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
+from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.redaction import redact_name
 from geodinoseg.version import __version__
 
@@ -35,8 +35,7 @@ _DIAGONAL, _ERRORS = (33, 102, 172), (178, 24, 43)
 
 def report_page(by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None) -> str:
     """The HTML of the page; at least one of the evaluations is given."""
-    found = next(found for found in (by_labels, by_sample) if found is not None)
-    raster = open_class_raster(found.path, allow_external=found.allow_external)
+    raster = next(found.raster for found in (by_labels, by_sample) if found is not None)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -80,7 +79,8 @@ def _label_facts(found: MapEvaluation) -> dict[str, Any]:
         "name": _without_folders(found.labels),
         "agreement": agreement_picture(found.agreement),
         "is_summed": found.agreement.compared.max(initial=0) > 1,
-        "classes": list(zip(found.legend, columns, pixels, strict=True)),
+        "classes": [line for line in zip(found.legend, columns, pixels, strict=True) if line[-1]],
+        "others": accuracy.not_in_reference(found.legend),
         "matrix": _matrix_rows(found.legend.classes, accuracy.matrix),
         "bars": reliability_bars(found.reliability) if found.reliability else [],
     }

@@ -84,6 +84,20 @@ def write_report(
     return target
 
 
+def report_facts(
+    by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None
+) -> dict[str, Any]:
+    """What a `.json` report holds, as plain values.
+
+    The evaluation by labels is at the top level, that of a sample under `sample`; None where a
+    measure is undefined.
+    """
+    facts: dict[str, Any] = {} if by_labels is None else _map_facts(by_labels)
+    if by_sample is not None:
+        facts["sample"] = _sample_facts(by_sample)
+    return facts
+
+
 def _is_same(first: Path | str, second: Path | str) -> bool:
     if isinstance(first, Path) and isinstance(second, Path):
         return first.resolve() == second.resolve()
@@ -91,10 +105,7 @@ def _is_same(first: Path | str, second: Path | str) -> bool:
 
 
 def _json_text(by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None) -> str:
-    """The evaluation by labels at the top level; that of a sample under `sample`."""
-    facts: dict[str, Any] = {} if by_labels is None else _map_facts(by_labels)
-    if by_sample is not None:
-        facts["sample"] = _sample_facts(by_sample)
+    facts = report_facts(by_labels, by_sample)
     return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -114,9 +125,10 @@ def _map_facts(evaluation: MapEvaluation) -> dict[str, Any]:
         "labels": redact_path(evaluation.labels),
         "classes": evaluation.legend.to_json(),
         "boundary_tolerance": str(evaluation.tolerance),
-        **_region_facts(evaluation.whole),
+        **_region_facts(evaluation.whole, evaluation.legend),
         "regions": [
-            {"name": region.name, **_region_facts(region)} for region in evaluation.regions
+            {"name": region.name, **_region_facts(region, evaluation.legend)}
+            for region in evaluation.regions
         ],
     }
 
@@ -169,9 +181,12 @@ def _sample_rows(evaluation: SampleEvaluation) -> Iterator[_Row]:
             yield _estimate_row(who, measure, unit, estimate, index)
 
 
-def _region_facts(region: RegionEvaluation) -> dict[str, Any]:
-    boundary = region.boundary
-    facts = region.accuracy.to_json() | {
+def _region_facts(region: RegionEvaluation, legend: Legend) -> dict[str, Any]:
+    boundary, accuracy = region.boundary, region.accuracy
+    facts = accuracy.to_json() | {
+        "mean_iou_classes": _names_of(legend, accuracy.in_reference),
+        "mean_boundary_f_score_classes": _names_of(legend, boundary.reference > 0),
+        "not_in_labels": accuracy.not_in_reference(legend),
         "boundary_f_score": _plain_list(boundary.f_score),
         "boundary_precision": _plain_list(boundary.precision),
         "boundary_recall": _plain_list(boundary.recall),
@@ -180,6 +195,10 @@ def _region_facts(region: RegionEvaluation) -> dict[str, Any]:
     if region.reliability is not None:
         facts["reliability"] = _reliability_facts(region.reliability)
     return facts
+
+
+def _names_of(legend: Legend, chosen: NDArray[np.bool_]) -> list[str]:
+    return [name for name, is_chosen in zip(legend.names, chosen, strict=True) if is_chosen]
 
 
 def _reliability_facts(reliability: Reliability) -> dict[str, Any]:

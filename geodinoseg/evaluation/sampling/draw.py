@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +81,10 @@ class SampleDesign:
     def points(self) -> int:
         """In total."""
         return sum(stratum.points for stratum in self.strata)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: the points in total, and each class with its pixels, area and points."""
+        return {"points": self.points, "strata": [asdict(stratum) for stratum in self.strata]}
 
     def table(self) -> str:
         """The design as text for a terminal."""

@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 class SampleEvaluation:
     """Estimates from a sample that was filled in. Made by `evaluate_sample`."""
 
-    path: Path | str
-    """The class raster; text where it is an address."""
+    raster: ClassRaster
+    """The map."""
     points_path: str
     """The file of points."""
     classes: tuple[LegendClass, ...]
@@ -46,8 +46,11 @@ class SampleEvaluation:
     """(answered, 2) row and column of each answered point on the map."""
     right: NDArray[np.bool_]
     """(answered,) True = the map has the reference class there."""
-    allow_external: bool = False
-    """Whether the class raster may refer to other files; see `open_class_raster`."""
+
+    @property
+    def path(self) -> Path | str:
+        """The class raster; text where it is an address."""
+        return self.raster.path
 
     @property
     def unanswered(self) -> NDArray[np.int64]:
@@ -117,14 +120,13 @@ def evaluate_sample(
     drawn = np.array([stratum.points for stratum in sample.strata], dtype=np.int64)
     _check_answered(path, sample.strata, drawn, counts.sum(axis=1))
     return SampleEvaluation(
-        path=raster.path,
+        raster=raster,
         points_path=path,
         classes=classes,
         estimates=estimate_areas(counts, [stratum.area_m2 for stratum in sample.strata]),
         drawn=drawn,
         pixels=pixels[answered],
         right=columns[answered] == rows,
-        allow_external=raster.source.trusted,
     )
 
 

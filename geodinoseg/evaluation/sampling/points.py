@@ -16,10 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
-import pandas as pd
-import pyogrio
+import pyogrio.raw
 import pyproj
 import shapely
 from numpy.typing import NDArray
@@ -95,14 +93,9 @@ def write_points(
         strata: the classes, in the order of the list of answers.
     """
     numbers = np.arange(1, len(coordinates) + 1, dtype=np.int64)
-    frame = geopandas.GeoDataFrame(
-        {POINT_FIELD: numbers, REFERENCE_FIELD: pd.Series([None] * len(numbers), dtype="str")},
-        geometry=shapely.points(coordinates),
-        crs=None if crs is None else crs.to_wkt(),
-    )
     with atomic_file(target, stale_sidecars=find_sidecars(target, GEOPACKAGE.sidecars)) as path:
         try:
-            _write_layer(frame, path)
+            _write_layer(path, numbers, coordinates, crs)
             add_note(path, _note(strata, numbers, class_ids))
         except (*WRITE_ERRORS, sqlite3.Error, RuntimeError) as error:
             raise OutputError(
@@ -137,18 +130,30 @@ def read_points(path: str) -> PointSample:
     )
 
 
-def _write_layer(frame: Any, path: Path) -> None:
+def _write_layer(
+    path: Path, numbers: NDArray[np.int64], coordinates: NDArray[np.float64], crs: CRS | None
+) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.write_dataframe(
-            frame,
+        # Not from a GeoDataFrame, whose CRS pyogrio writes as WKT 1, which not all of them have.
+        pyogrio.raw.write(
             os.fspath(path),
+            geometry=shapely.to_wkb(shapely.points(coordinates)),
+            field_data=[numbers, np.full(len(numbers), None, dtype=object)],
+            fields=[POINT_FIELD, REFERENCE_FIELD],
             layer=path.stem,
+            crs=None if crs is None else _crs_text(crs),
             driver=GEOPACKAGE.driver,
             geometry_type="Point",
             dataset_options=GEOPACKAGE.dataset_options,
             layer_options=GEOPACKAGE.layer_options,
         )
+
+
+def _crs_text(crs: CRS) -> str:
+    """The code of a CRS if it has one, else its WKT."""
+    epsg = pyproj.CRS.from_user_input(crs).to_epsg()
+    return f"EPSG:{epsg}" if epsg else str(crs.to_wkt())
 
 
 def _note(

@@ -23,7 +23,7 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.polygons.ground import area_weights, warn_of_stretched_areas
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.dataset import RasterReader
+from geodinoseg.rasters.class_reader import ClassReader
 from geodinoseg.windows import Window, windows_over
 
 SQUARE_PX = 512
@@ -42,7 +42,7 @@ def open_with_areas(class_raster: PathLike | ClassRaster) -> ClassRaster:
     if not raster.geobox.is_georeferenced:
         raise SceneError(
             f"{raster.path}: is not georeferenced, so its points and areas would not be either; "
-            f"georeference it, for instance with gdal_translate -a_srs -a_ullr."
+            f"{raster.geobox.advice}."
         )
     if raster.geobox.crs is None:
         _log.warning("%s: has no CRS; its coordinates are taken as metres.", raster.path)
@@ -152,7 +152,7 @@ def _drawn(
 class _PixelFinder:
     """Finds the pixel at a position along the cumulative area of its class."""
 
-    def __init__(self, strata: Strata, reader: RasterReader) -> None:
+    def __init__(self, strata: Strata, reader: ClassReader) -> None:
         self.strata = strata
         self._reader = reader
         self._table = ClassIndexTable(strata.raster)

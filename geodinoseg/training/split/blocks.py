@@ -12,16 +12,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyproj
 import shapely
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
 
+from geodinoseg.errors import TransformationError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.labels import Labels
+from geodinoseg.labels.meridian import turned_into, unwrapped
 from geodinoseg.labels.polygon_source import PolygonSource
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.transformations import find_transformation, full_turn, parsed_crs
 
 _NO_LAND = 1e-4
 """Fraction of the smaller block: neighbours share a border, and rounding makes it an area."""
@@ -76,12 +78,13 @@ class Blocks:
 
     @cached_property
     def footprints(self) -> NDArray[Any]:
-        """(blocks,) polygons on the ground, in the CRS of the first scene that has one."""
+        """(blocks,) polygons on the ground, in the CRS of the first scene of their plane."""
         footprints = _boxes(self.bounds)
-        first = next((s.geobox.crs for s in self.scenes if s.geobox.crs is not None), None)
         for index, scene in enumerate(self.scenes):
             here = self.scene == index
-            footprints[here] = _on_ground(footprints[here], scene.geobox, first)
+            first = self.scenes[int(np.argmax(self.planes == self.planes[index]))].geobox
+            ground = _on_ground(footprints[here], scene.geobox, first.crs)
+            footprints[here] = _in_one_turn(ground, first)
         return footprints
 
     @cached_property
@@ -119,10 +122,20 @@ class Blocks:
 
     @cached_property
     def planes(self) -> NDArray[np.int64]:
-        """(scenes,): 0 with a CRS, 1 georeferenced without a CRS, -1 not georeferenced."""
+        """(scenes,): scenes of one number may share land, those of -1 are not georeferenced.
+
+        0 is georeferenced without a CRS; from 1 on, CRSs between which a transformation leads.
+        """
+        firsts: list[CRS] = []
 
         def plane(geobox: GeoBox) -> int:
-            return 0 if geobox.crs is not None else 1 if geobox.is_georeferenced else -1
+            if geobox.crs is None:
+                return 0 if geobox.is_georeferenced else -1
+            for number, first in enumerate(firsts, start=1):
+                if geobox.crs == first or _is_related(geobox.crs, first):
+                    return number
+            firsts.append(geobox.crs)
+            return len(firsts)
 
         return np.array([plane(scene.geobox) for scene in self.scenes], dtype=np.int64)
 
@@ -184,20 +197,35 @@ def _on_ground(boxes: NDArray[Any], geobox: GeoBox, crs: object) -> NDArray[Any]
     def to_map(points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y = geobox.transform @ tuple(points.T)
         if geobox.crs is not None and geobox.crs != crs:
-            x, y = transformer.transform(x, y)
+            x, y = find_transformation(geobox.crs, crs).transform(x, y)
         return np.column_stack([x, y])
 
     if geobox.crs is not None and geobox.crs != crs:
-        transformer = pyproj.Transformer.from_crs(geobox.crs, crs, always_xy=True)
         side = np.sqrt(shapely.area(boxes))
         boxes = shapely.segmentize(boxes, side / _EDGE_POINTS)
-    try:
-        ground = shapely.transform(boxes, to_map)
-    except ProjError:
-        return np.full(len(boxes), shapely.Polygon(), dtype=object)
+    ground = shapely.transform(boxes, to_map)
     lost = ~np.isfinite(shapely.area(ground))
     ground[lost] = shapely.Polygon()
     return np.asarray(ground, dtype=object)
+
+
+def _in_one_turn(ground: NDArray[Any], first: GeoBox) -> NDArray[Any]:
+    """Footprints in degrees within half a turn of the first scene, also across its meridian."""
+    turn = full_turn(parsed_crs(first.crs))
+    if turn is None:
+        return ground
+    center, _ = first.transform @ (first.width / 2, first.height / 2)
+    around = center - turn / 2, center + turn / 2
+    return turned_into(unwrapped(ground, turn, turn / 4), around, turn)
+
+
+def _is_related(crs: CRS, other: CRS) -> bool:
+    """Whether a transformation leads from one CRS to another."""
+    try:
+        find_transformation(crs, other)
+    except TransformationError:
+        return False
+    return True
 
 
 def _polygons_of(labels: Labels) -> NDArray[Any]:

@@ -45,14 +45,14 @@ class SplitScene:
     trains in each, NEITHER (-2) where it is in no part, since it shows held-out land of another
     scene."""
     units: tuple[BandUnits, BandUnits] | None = None
-    """Of its bands and of the training's, if its values must be brought to the training's."""
+    """Units of its bands and of the training, if its values are to be converted."""
 
     def read(self, reader: SceneReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels of a window, in the training's units, and which of them hold data."""
+        """Pixels of a window in the units of the training, and which of them hold data."""
         pixels, valid = reader.read(window)
         if self.units is not None:
             here, own = self.units
-            pixels = here.converted(pixels, own)
+            pixels = here.convert(pixels, own)
         return pixels, valid
 
     def block(self, row: int, col: int) -> Window:

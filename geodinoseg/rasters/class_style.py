@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodinoseg.files.safe_xml import XmlError, parse_xml
-from geodinoseg.labels.classes import BACKGROUND
-from geodinoseg.legend import Legend
+from geodinoseg.legend import BACKGROUND, Legend
 
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})(?:[0-9a-fA-F]{2})?")
 _SHORT_HEX = re.compile(r"#([0-9a-fA-F]{3})")

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import LabelError, one_line
-from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import check_is_there
-from geodinoseg.labels.styles import ClassStyle, StyledClass, StyleError, hex_color, read_qml
 from geodinoseg.legend import LARGEST_CLASS_ID
+from geodinoseg.rasters.class_style import ClassStyle, StyledClass, StyleError, hex_color, read_qml
 
 _MOST_BYTES = 16 << 20
 _COLUMNS = {
@@ -63,13 +61,6 @@ def read_legend_file(path: str) -> ClassStyle:
     return ClassStyle(entries)
 
 
-def style_from_options(options: LabelOptions) -> ClassStyle:
-    """What the legend file of the options says of classes; nothing without one."""
-    if options.legend_file is None:
-        return ClassStyle()
-    return read_legend_file(os.fspath(options.legend_file))
-
-
 def classes_of_json(path: str, text: str) -> tuple[StyledClass, ...]:
     """The classes of a JSON list of objects, or of one under `classes` or `legend`."""
     try:
@@ -96,13 +87,16 @@ def classes_of_json(path: str, text: str) -> tuple[StyledClass, ...]:
 
 def read_text(path: str) -> str:
     """The text of a small file."""
-    check_is_there(path)
+    if not os.path.exists(path):  # Path raises where a name is too long
+        raise LabelError(f"{path}: no such file; {_WAY_OUT}.")
     try:
         if Path(path).stat().st_size > _MOST_BYTES:
             raise LabelError(f"{path}: is too large for a legend; give a text file.")
         content = Path(path).read_bytes()
     except OSError as error:
         raise LabelError(f"{path}: cannot be read ({one_line(error)}).") from error
+    if not content:
+        raise LabelError(f"{path}: the file is empty; {_WAY_OUT}.")
     if b"\0" in content:
         raise LabelError(f"{path}: is not a text file; {_WAY_OUT}.")
     try:

@@ -1,0 +1,92 @@
+"""Transformations between coordinate systems of any unit, or in one line why there is none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+
+from geodinoseg.errors import TransformationError, one_line
+
+# PROJ's own reason stands in brackets, after words that say no more than that there is none.
+_PROJ_REASON = "proj_create_operations: "
+
+
+@dataclass(frozen=True, slots=True)
+class Transformation:
+    """From coordinates of one CRS to another: x first, in the units of each."""
+
+    _transformer: pyproj.Transformer
+    _to_proj: float
+    _from_proj: float
+
+    def transform(
+        self, x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Coordinates in the other CRS; infinite where a point has no place in it.
+
+        Longitudes come out within half a turn of the prime meridian, also of neighbours on both
+        sides of the 180th meridian.
+        """
+        try:
+            xs, ys = self._transformer.transform(x * self._to_proj, y * self._to_proj)
+        except ProjError:
+            return np.full_like(x, np.inf), np.full_like(y, np.inf)
+        return np.asarray(xs) * self._from_proj, np.asarray(ys) * self._from_proj
+
+
+def parsed_crs(crs: Any) -> pyproj.CRS | None:
+    """A CRS of rasterio or in any other form, as pyproj has it; None stays."""
+    return None if crs is None else pyproj.CRS.from_user_input(crs)
+
+
+def find_transformation(source: Any, target: Any) -> Transformation:
+    """The transformation from one CRS to another, each as pyproj or rasterio takes it.
+
+    Raises:
+        TransformationError: there is none: a local system, or another celestial body. The message
+            is a clause that names both, to follow the name of a file.
+    """
+    # Choosing among PROJ's operations takes milliseconds, and every window needs one.
+    return _found(pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(target))
+
+
+def full_turn(crs: pyproj.CRS | None) -> float | None:
+    """A turn around the earth in the units of a geographic CRS, such as 360; None of others."""
+    return None if crs is None or not crs.is_geographic else 360.0 / degrees_per_unit(crs)
+
+
+def degrees_per_unit(crs: pyproj.CRS) -> float:
+    """Degrees in a unit of a geographic CRS: 1, 0.9 for grads, 57.3 for radians."""
+    return round(math.degrees(crs.axis_info[0].unit_conversion_factor), 12)
+
+
+@lru_cache(maxsize=64)
+def _found(source: pyproj.CRS, target: pyproj.CRS) -> Transformation:
+    try:
+        transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        _, has_reason, reason = one_line(error).partition(_PROJ_REASON)
+        why = f" ({_first_sentence(reason)})" if has_reason else ""
+        raise TransformationError(
+            f"no transformation leads from the CRS {source.name!r} to {target.name!r}{why}"
+        ) from error
+    return Transformation(transformer, _proj_units(source), 1 / _proj_units(target))
+
+
+def _first_sentence(reason: str) -> str:
+    """PROJ's reason without the bracket that closes pyproj's own."""
+    sentence = reason.partition(". ")[0]
+    return sentence.removesuffix(")") if sentence.count(")") > sentence.count("(") else sentence
+
+
+def _proj_units(crs: pyproj.CRS) -> float:
+    """PROJ takes degrees of a CRS whose unit is the radian, and other units as they are."""
+    in_radians = crs.is_geographic and crs.axis_info[0].unit_conversion_factor == 1.0
+    return math.degrees(1.0) if in_radians else 1.0
