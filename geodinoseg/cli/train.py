@@ -31,6 +31,7 @@ from geodinoseg.training.settings import TrainingSettings
 _DEFAULTS = TrainingSettings()
 _FILE = click.Path(path_type=Path)
 _OF_NETWORK = ("size", "backbone", "channels", "n_features", "quantize")
+_OF_RESULT = ("legend", "bands", "statistics", "tile_px", "pixel_size_m", "training", "scores")
 _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 
 
@@ -212,7 +213,7 @@ def train(**options: Any) -> None:
             progress=progress,
             **arguments,
         )
-    report_done(options["json_"], [output], _summary(output, segmentor))
+    report_done(options["json_"], [output], _summary(output, segmentor), result=_result(output))
 
 
 def _open(scene: str, options: dict[str, Any]) -> Any:
@@ -253,6 +254,14 @@ def _network(options: dict[str, Any]) -> dict[str, Any]:
         **{name: options[name] for name in _OF_NETWORK},
     }
     return {name: value for name, value in network.items() if value is not None}
+
+
+def _result(output: Path) -> dict[str, Any]:
+    """What the written config.json says of the model and its scores; NaN is null there."""
+    from geodinoseg.model.config import read_model_config
+
+    config = read_model_config(output)
+    return {name: config[name] for name in _OF_RESULT}
 
 
 def _summary(output: Path, segmentor: Any) -> list[str]:

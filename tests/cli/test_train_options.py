@@ -273,6 +273,18 @@ def test_an_option_that_has_no_effect_is_said_to_have_none(
     assert len(found) == 1, said
 
 
+def test_the_last_json_event_holds_the_result_of_config_json(files, tmp_path):
+    output = tmp_path / "a.model"
+    result = cli("train", *arguments(files, output, "--json"))
+    assert result.exit_code == 0, result.stderr
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert (last["event"], last["outputs"]) == ("done", [str(output)])
+    config = json.loads((output / "config.json").read_text())
+    assert last["result"].items() <= config.items()
+    assert last["result"]["scores"]["mean_iou"] is not None
+    assert [entry["name"] for entry in last["result"]["legend"]] == list(NAMES)
+
+
 def test_the_same_options_without_one_that_has_no_effect_make_the_same_model(trained):
     assert trained("--channels", "32")[0] == trained()[0]
     assert trained("--accumulate", "2")[0] == trained()[0]
