@@ -243,16 +243,22 @@ _LARGEST_STEP_PX = 16
 _SAMPLED_PIXELS = 4096
 """Of a small scene, more rows and columns."""
 _WARN_FRACTION = 0.02
+_COMMON_NODATA = -9999
 
 
 def collar_values(scene: Scene) -> tuple[int, ...]:
-    """0 and the maximum: a pixel with one of them in every band appears to be nodata.
+    """A pixel that has one of these values in every band appears to be nodata.
 
-    Empty for a scene that marks its missing pixels. Such values are common in one or two bands,
-    and never suspicious in floating point.
+    0; of integers the maximum and, if signed, the minimum; -9999. Empty for a scene that marks its
+    missing pixels, and for one or two bands, where such values are common.
     """
-    is_relevant = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
-    return (0, int(np.iinfo(scene.dtype).max)) if is_relevant else ()
+    if scene.validity or len(scene.bands) < 3:
+        return ()
+    if scene.dtype.kind == "f":
+        return (0, _COMMON_NODATA)
+    limits = np.iinfo(scene.dtype)
+    values = (0, int(limits.max), int(limits.min), _COMMON_NODATA)
+    return tuple(dict.fromkeys(value for value in values if limits.min <= value <= limits.max))
 
 
 def is_considerable(pixels: float, of: float) -> bool:
@@ -261,7 +267,7 @@ def is_considerable(pixels: float, of: float) -> bool:
 
 
 class CollarWatch:
-    """Counts pixels that are 0 or the maximum in every band, in scenes without nodata."""
+    """Counts pixels with a value such as 0 in every band, in scenes without nodata."""
 
     def __init__(self, scene: Scene) -> None:
         self._path = scene.source.name

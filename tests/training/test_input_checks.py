@@ -82,6 +82,30 @@ def test_a_collar_that_nothing_marks_is_counted_and_named(
     assert "nodata" not in bent.facts
 
 
+@pytest.mark.parametrize("value", [0, -9999])
+def test_a_collar_in_floating_point_is_named_too(value, tmp_path, channels, labels, caplog):
+    pixels = color_pixels(channels).astype(np.float32) / 255
+    pixels[COLLAR] = value
+    read(write_raster(tmp_path / "s.tif", pixels), labels)
+    (line,) = lines(caplog)
+    assert f"are {value} in every band" in line
+
+
+def test_in_floating_point_nodata_0_is_missing_only_where_every_band_is_0(
+    tmp_path, channels, labels, caplog
+):
+    pixels = color_pixels(channels).astype(np.float32) / 255
+    pixels[1, ::2] = 0
+    pixels[COLLAR] = 0
+    scene = write_raster(tmp_path / "s.tif", pixels)
+    tagged = write_raster(tmp_path / "t.tif", pixels, nodata=0)
+    for data in (read(scene, labels, nodata=0), read(tagged, labels)):
+        assert data.splits[0].counts.sum() == HEIGHT * (WIDTH - 60)
+        assert data.statistics.low[1] == 0
+        assert data.statistics.low[0] > 0
+    assert lines(caplog) == []
+
+
 def test_a_collar_of_background_does_not_pass_in_silence(tmp_path, channels, caplog):
     pixels = color_pixels(channels)
     pixels[COLLAR] = 0
@@ -192,6 +216,64 @@ def test_what_it_advises_masks_what_the_band_masks(tmp_path, channels, labels, c
     assert lines(caplog) == []
     assert data.bands == (1, 2, 3)
     assert data.splits[0].counts.sum() == HEIGHT * (WIDTH - 60)
+
+
+@pytest.mark.parametrize("kind", ["mask", "infrared"])
+def test_alpha_masks_unless_it_is_named_and_is_said_to_be_left_out(
+    kind, tmp_path, channels, labels, caplog
+):
+    *colors, fourth = fourth_band(kind, channels)
+    scene = write_raster(tmp_path / "s.tif", np.array(colors), alpha=fourth)
+    for bands in (None, (1, 2, 3)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "geodinoseg.segmentation"):
+            data = read(scene, labels, bands=bands)
+        assert data.bands == (1, 2, 3)
+        assert data.splits[0].counts.sum() == (fourth > 0).sum()
+        said = [r for r in caplog.records if "band 4" in r.getMessage()]
+        assert [r.levelname for r in said] == ["WARNING" if kind == "infrared" else "INFO"]
+        assert "is left out" in said[0].getMessage()
+    caplog.clear()
+    data = read(scene, labels, bands=(1, 2, 3, 4))
+    assert data.bands == (1, 2, 3, 4)
+    assert data.splits[0].counts.sum() == HEIGHT * WIDTH
+    assert lines(caplog) == []
+
+
+def test_the_alpha_of_chips_is_one_line(tmp_path, caplog):
+    write_chips(tmp_path / "chips", count=6)
+    for path in (tmp_path / "chips" / "images").iterdir():
+        with rasterio.open(path) as dataset:
+            pixels = dataset.read()
+        write_raster(path, pixels, alpha=np.full(pixels.shape[1:], 255, np.uint8))
+    with caplog.at_level(logging.INFO, "geodinoseg.segmentation"):
+        read(tmp_path / "chips", None, crop_px=28)
+    said = [r.getMessage() for r in caplog.records if "band 4" in r.getMessage()]
+    assert len(said) == 1
+    assert " and 5 more scenes: band 4 is alpha: it marks missing pixels" in said[0]
+
+
+def test_a_vrt_that_lost_the_nodata_value_of_its_source_is_warned_of(
+    tmp_path, channels, labels, caplog
+):
+    write_raster(tmp_path / "a.tif", color_pixels(channels), nodata=7)
+    bands = "".join(
+        f"<VRTRasterBand dataType='Byte' band='{band}'><SimpleSource>"
+        f"<SourceFilename relativeToVRT='1'>a.tif</SourceFilename><SourceBand>{band}</SourceBand>"
+        f"</SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    place = ",".join(map(str, ROTATED.to_gdal()))
+    scene = tmp_path / "a.vrt"
+    scene.write_text(
+        f"<VRTDataset rasterXSize='{WIDTH}' rasterYSize='{HEIGHT}'><SRS>EPSG:32633</SRS>"
+        f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
+    )
+    read(scene, labels)
+    (line,) = lines(caplog)
+    assert "a.tif marks missing pixels with nodata 7, but the VRT does not" in line
+    read(scene, labels, nodata=7)
+    assert lines(caplog) == []
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 255), (np.uint16, 65_535)])
