@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -75,6 +76,42 @@ def test_a_band_marked_as_alpha_that_varies_is_warned_of(dtype, tmp_path, caplog
     path = write_raster(tmp_path / "f.tif", pixels, alpha=feathered)
     report_missing_pixels([open_scene(path)], bands_chosen=False)
     assert not caplog.records
+
+
+class ThreeBandModel(IdentityModel):
+    bands = (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("fourth", "model", "words"),
+    [
+        ("mask", ThreeBandModel(), "holds only 0 and 255, like alpha.* where it is 0 count as"),
+        ("mask", FourBandModel(), "holds only 0 and 255, like alpha.* is read as a measured band"),
+        ("opaque", FourBandModel(), "holds only 255, like alpha.* is read as a measured band"),
+        ("opaque", ThreeBandModel(), None),
+        ("infrared", ThreeBandModel(), None),
+        ("infrared", FourBandModel(), None),
+    ],
+)
+def test_a_last_band_that_looks_like_alpha_is_warned_of(fourth, model, words, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 4, (4, 200, 150)).astype(np.uint8)
+    if fourth != "infrared":
+        pixels[3] = 255
+    if fourth == "mask":
+        pixels[3, :, :20] = 0
+    scene = write_raster(tmp_path / "s.tif", pixels, photometric="MINISBLACK")
+    segment_scene(scene, model, tmp_path / "map.tif")
+    found = [r.getMessage() for r in caplog.records if "like alpha" in r.getMessage()]
+    assert len(found) == (words is not None)
+    if words:
+        assert re.search(f"s.tif: band 4 {words}", found[0])
+        assert "-colorinterp_4 alpha" in found[0]
+        assert "--bands 1,2,3" in found[0]
+    caplog.clear()
+    choices = SegmentationSettings(bands=model.bands)
+    segment_scene(scene, model, tmp_path / "named.tif", settings=choices)
+    assert "like alpha" not in caplog.text
 
 
 def test_a_nodata_value_of_the_caller_survives_another_choice_of_bands(tmp_path):
