@@ -12,6 +12,8 @@ from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.cli.process import echo
 from geodinoseg.geobox import GeoBox
+from geodinoseg.model.band_statistics import BandStatistics
+from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
@@ -100,6 +102,7 @@ def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:
         "bands": list(scene.bands),
         "dtype": str(scene.dtype),
         "nodata": list(scene.nodata),
+        **_units(BandUnits.of(scene.scales, scene.offsets)),
         "missing pixels are known by": list(scene.validity) or "nothing: all hold data",
         "block rows x columns": list(scene.block_shape),
     }
@@ -128,6 +131,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "classes": {str(c["class_id"]): f"{c['name']} ({c['color']})" for c in config["legend"]},
         "bands": config["bands"],
         "dtype": config["statistics"]["dtype"],
+        **_units(BandStatistics.from_json(config["statistics"]).units),
         "tile, px": config["tile_px"],
         "ground resolution, m": config["pixel_size_m"],
         "head": "linear" if config["network"]["linear_head"] else "cnn",
@@ -135,6 +139,13 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "scores": config["scores"],
         "training": config["training"],
     }
+
+
+def _units(units: BandUnits | None) -> dict[str, Any]:
+    """Scale and offset of the bands, where there are any."""
+    if units is None or not units.has_tags:
+        return {}
+    return {"scale": list(units.scales), "offset": list(units.offsets)}
 
 
 def _place(geobox: GeoBox) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from geodinoseg.cli.options import (
     bands_option,
     device_option,
     json_option,
+    nodata_option,
     overwrite_option,
 )
 from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
@@ -48,9 +49,7 @@ _FILE = click.Path(path_type=Path)
     help="Also write the probability of each class, one band per class.",
 )
 @bands_option("those of the model")
-@click.option(
-    "--nodata", type=float, metavar="VALUE", help="Nodata value of the scene. [default: its own]"
-)
+@nodata_option
 @click.option(
     "--tile",
     type=Number(click.IntRange(min=1), "px"),
