@@ -269,9 +269,10 @@ def test_too_few_places_are_cross_validated_and_lora_is_not_tried(
     assert "too few labelled places" in caplog.text
     assert model.training["kept"] == "head"
     assert model.scores["on"].startswith("leave-one-block-out cross-validation, ")
-    assert sum(map(sum, model.scores["confusion_matrix"])) == sum(
-        model.training["validation_pixels"].values()
-    ), "each labelled pixel is predicted once, by a head that never saw its block"
+    # Each labelled pixel is predicted once, by a head that never saw its block. The pixels of the
+    # scene are not square, and those of the crops are: their numbers are about the same.
+    predicted = sum(map(sum, model.scores["confusion_matrix"]))
+    assert predicted == pytest.approx(sum(model.training["validation_pixels"].values()), rel=0.02)
     assert model.temperature != 1
 
 
@@ -290,6 +291,7 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
     assert crops.count == 20
     assert len(crops.training_of) == len(crops.validation_of) == data.folds
     split = data.splits[0]
+    fold_of = [piece.fold for batch in validation.batches() for piece, _ in batch]
     for fold, (training, held_out) in enumerate(
         zip(crops.training_of, crops.validation_of, strict=True)
     ):
@@ -299,7 +301,7 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
             assert not split.touches(window, fold) or min(split.scene.height, 112) < 112
         assert len(held_out)
         for index in held_out:
-            assert validation.pieces[index].fold == fold
+            assert fold_of[index] == fold
     assert sorted(np.concatenate(crops.validation_of)) == list(range(len(crops.validation)))
     whole = crops.undivided()
     assert list(whole.training_of[0]) == list(range(20))
