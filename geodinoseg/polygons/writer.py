@@ -200,6 +200,8 @@ def _write_with_gdal(
     try:
         with warnings.catch_warnings(), _spatial_index_on_disk():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
+            # A GeoPackage keeps the definition as it is given.
+            warnings.filterwarnings("ignore", message="Passed SRS uses")
             pyogrio.raw.write_arrow(
                 pa.RecordBatchReader.from_batches(layer.schema, source),
                 os.fspath(written),
