@@ -17,9 +17,12 @@ from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
     device_option,
+    fill_holes_option,
     json_option,
+    min_area_option,
     nodata_option,
     overwrite_option,
+    simplify_option,
 )
 from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
 
@@ -38,6 +41,9 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="Also write polygons: .gpkg, .shp, .fgb, .geojson or .parquet; may be repeated.",
 )
+@min_area_option
+@fill_holes_option
+@simplify_option
 @click.option(
     "--confidence",
     type=_FILE,
@@ -121,6 +127,8 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
       geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
+    --min-area, --fill-holes and --simplify draw the polygons as polygonize does.
+
     Run the same command again to resume an interrupted run: finished parts are kept beside the
     output, in <output>.parts, until the map is complete.
 
@@ -131,8 +139,15 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
     """  # noqa: D301 (click's own mark: keep these lines)
     if options["workers"] and options["scheduler"]:
         raise click.UsageError("--workers and --scheduler: give one of them.")
+    _check_polygon_options(options)
     if options["output_dir"]:
-        segment_many(scenes, options, settings=_settings, workers=_workers)
+        segment_many(
+            scenes,
+            options,
+            settings=_settings,
+            polygon_settings=_polygon_settings,
+            workers=_workers,
+        )
         return
     check_single_scene(scenes, options)
     _segment_one(scenes[0], options)
@@ -146,6 +161,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         "confidence": options["confidence"] or False,
         "probabilities": options["probabilities"] or False,
         "polygons": options["polygons"],
+        "polygon_settings": _polygon_settings(options),
         "settings": _settings(options),
         "device": options["device"],
         "overwrite": options["overwrite"],
@@ -181,6 +197,25 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
 
         return connect_workers(options["scheduler"])
     return None
+
+
+def _check_polygon_options(options: dict[str, Any]) -> None:
+    given = [name for name in ("min_area", "fill_holes") if options[name]]
+    given += ["simplify"] if options["simplify"][1] else []
+    if given and not options["polygons"]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')}: requires --polygons.")
+
+
+def _polygon_settings(options: dict[str, Any]) -> Any:
+    import geodinoseg as gds
+
+    unit, tolerance = options["simplify"]
+    return gds.PolygonSettings(
+        min_area_m2=options["min_area"],
+        fill_holes_m2=options["fill_holes"],
+        simplify_px=tolerance if unit == "px" else 0.0,
+        simplify_m=(tolerance or None) if unit == "m" else None,
+    )
 
 
 def _settings(options: dict[str, Any]) -> Any:
