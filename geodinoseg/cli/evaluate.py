@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     Distance,
@@ -44,7 +45,7 @@ class _Rename(click.ParamType[tuple[str, str]]):
         return name, target
 
 
-@click.command()
+@click.command(cls=Command)
 @class_raster_argument
 @click.option(
     "--labels",

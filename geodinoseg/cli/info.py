@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import report_facts
 from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.cli.process import echo
@@ -23,7 +24,7 @@ from geodinoseg.redaction import redact_path
 _MEASURES = ("precision", "recall", "f1", "iou")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="SCENE|MODEL|CLASS_RASTER")
 @allow_external_option
 @json_option

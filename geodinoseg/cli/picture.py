@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     allow_external_option,
@@ -19,7 +20,7 @@ from geodinoseg.cli.options import (
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scene")
 @class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="PNG file to write.")

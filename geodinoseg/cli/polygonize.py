@@ -8,6 +8,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     Distance,
@@ -40,7 +41,7 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
         return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
-@click.command()
+@click.command(cls=Command)
 @class_raster_argument
 @click.option(
     "-o",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import progress_bar, report_done
 from geodinoseg.cli.options import (
     COUNT,
@@ -44,7 +45,7 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
         return name, accuracy
 
 
-@click.command()
+@click.command(cls=Command)
 @class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="GeoPackage (.gpkg) to write.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import progress_bar, report_done, report_plan
 from geodinoseg.cli.options import (
     COUNT,
@@ -25,7 +26,7 @@ from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options,
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scenes", metavar="SCENE...", nargs=-1)
 @click.option(
     "--model", required=True, type=_FILE, help="Model folder written by geodinoseg train."

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from geodinoseg.cli.command import Command
 from geodinoseg.cli.console import progress_bar, report_done, report_facts
 from geodinoseg.cli.options import (
     COUNT,
@@ -30,7 +31,7 @@ _FILE = click.Path(path_type=Path)
 _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
 @click.option(
     "--labels",
