@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -10,7 +10,12 @@ from typing_extensions import override
 
 
 class Command(click.Command):
-    """Refuses empty values: `-o ''` would otherwise be the current folder, or no option at all."""
+    """Refuses values that no parameter can have.
+
+    An empty one, as in `-o ''`, would otherwise be the current folder, or no option at all. Bytes
+    that are not UTF-8 can be written into no picture, log or vector file; names of scenes are
+    looked up as they are.
+    """
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -24,9 +29,18 @@ class Command(click.Command):
         # As typed: click's types have made a folder of an empty path.
         values, _, _ = self.make_parser(ctx).parse_args(args)
         for parameter in self.params:
-            if "" in _texts(values.get(parameter.name or "")):
-                raise click.BadParameter("the value is empty.", ctx, parameter)
+            for text in _texts(values.get(parameter.name or "")):
+                if not text:
+                    raise click.BadParameter("the value is empty.", ctx, parameter)
+                if isinstance(parameter, click.Option) and not _is_utf8(text):
+                    raise click.BadParameter("the value is not valid UTF-8.", ctx, parameter)
 
 
-def _texts(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, (list, tuple)) else [value]
+def _texts(value: Any) -> Iterator[str]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return (text for text in values if isinstance(text, str))
+
+
+def _is_utf8(text: str) -> bool:
+    # Python keeps other bytes as surrogates.
+    return not any("\ud800" <= character <= "\udfff" for character in text)

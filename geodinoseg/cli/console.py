@@ -20,6 +20,7 @@ from geodinoseg.cli.process import (
     echo,
     exit_on_write_errors,
     flush_or_discard,
+    printable,
     signal_of,
     signals_as_interrupts,
 )
@@ -37,8 +38,9 @@ _WANTS_JSON = "geodinoseg.json"
 def report_errors(ctx: click.Context) -> Iterator[None]:
     """Run a command: a `GeodinosegError` ends it with one line on stderr and exit code 1.
 
-    Ctrl-C ends it with one line and exit code 130, SIGTERM with 143, SIGHUP with 129; all other
-    errors are bugs and propagate. Closed streams and full disks under them are tolerated.
+    A wrong use is printed by click, on one line, too. Ctrl-C ends the command with one line and
+    exit code 130, SIGTERM with 143, SIGHUP with 129; all other errors are bugs and propagate.
+    Closed streams and full disks under them are tolerated.
     """
     with _log_to_stderr(), signals_as_interrupts():
         try:
@@ -46,6 +48,8 @@ def report_errors(ctx: click.Context) -> Iterator[None]:
                 yield
         except GeodinosegError as error:
             _fail(ctx, " ".join([str(error), *_notes(error)]), _EXIT_FAILURE)
+        except click.UsageError as error:
+            raise click.UsageError(printable(error.format_message()), error.ctx) from error
         except KeyboardInterrupt as interrupt:
             number = signal_of(interrupt)
             _fail(ctx, _interrupt_message(STOP_REASONS[number], interrupt), 128 + number)
@@ -78,7 +82,7 @@ def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
         show_percent=True,
         width=30,
         file=cast("TextIO", IgnoreWriteErrors(sys.stderr)),
-        item_show_func=lambda message: message,
+        item_show_func=lambda message: message and printable(message),
     ) as bar:
         last = 0.0
 
@@ -124,7 +128,8 @@ def report_plan(plan: Any, *, json_: bool) -> None:
             **plan_facts(plan),
         )
         return
-    echo(str(plan))
+    for line in plan.lines():
+        echo(line)
     echo(f"time      about {_duration(plan.seconds)} for the network on this device")
 
 
@@ -202,7 +207,7 @@ def _json_progress() -> Progress:
         now = time.monotonic()
         if now - last >= _JSON_REDRAW_S or fraction >= 1:
             last = now
-            event(event="progress", fraction=round(fraction, 4), message=message)
+            event(event="progress", fraction=round(fraction, 4), message=printable(message))
 
     return progress
 
@@ -215,7 +220,7 @@ def event(**values: Any) -> None:
 
 def _fail(ctx: click.Context, message: str, code: int) -> NoReturn:
     if ctx.meta.get(_WANTS_JSON):
-        event(event="error", message=message)
+        event(event="error", message=printable(message))
     echo(f"Error: {message}", err=True)
     sys.exit(code)
 

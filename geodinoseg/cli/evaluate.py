@@ -142,7 +142,7 @@ def evaluate(class_raster: str, **options: Any) -> None:
     report_done(
         options["json_"],
         outputs,
-        ["\n\n".join(found), *map(str, outputs)],
+        [*"\n\n".join(found).split("\n"), *map(str, outputs)],
         result=report_facts(by_labels, by_sample),
     )
 

@@ -128,5 +128,5 @@ def sample(class_raster: str, **options: Any) -> None:
             overwrite=options["overwrite"],
             progress=progress,
         )
-    lines = [design.table(), f"{design.path}: {design.points:,} points to fill in"]
+    lines = [*design.table().split("\n"), f"{design.path}: {design.points:,} points to fill in"]
     report_done(options["json_"], [design.path], lines, result=design.to_json())
