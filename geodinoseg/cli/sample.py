@@ -9,7 +9,8 @@ import click
 from typing_extensions import override
 
 from geodinoseg.cli.command import Command
-from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.console import progress_bar
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
     SEED,

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from geodinoseg.cli.command import Command
-from geodinoseg.cli.console import progress_bar, report_done, report_plan
+from geodinoseg.cli.console import progress_bar
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
     Length,
@@ -21,6 +22,7 @@ from geodinoseg.cli.options import (
     json_option,
     overwrite_option,
 )
+from geodinoseg.cli.reports import report_plan
 from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
 
 _FILE = click.Path(path_type=Path)
@@ -142,6 +144,7 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
     import geodinoseg as gds
+    from geodinoseg.cli.info import describe
 
     source = gds.open_scene(scene, allow_external=options["allow_external"])
     arguments = {
@@ -169,7 +172,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         )
     outputs = [options["output"], options["confidence"], options["probabilities"]]
     outputs = [*filter(None, outputs), *options["polygons"]]
-    report_done(options["json_"], outputs, _summary(raster, outputs))
+    report_done(options["json_"], outputs, _summary(raster, outputs), result=describe(raster.path))
 
 
 def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:

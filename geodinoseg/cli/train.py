@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from geodinoseg.cli.command import Command
-from geodinoseg.cli.console import progress_bar, report_done, report_facts
+from geodinoseg.cli.console import progress_bar
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
     SEED,
@@ -26,6 +27,7 @@ from geodinoseg.cli.options import (
     overwrite_option,
     unlabelled_option,
 )
+from geodinoseg.cli.reports import report_training_plan
 
 _FILE = click.Path(path_type=Path)
 _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
@@ -181,6 +183,7 @@ def train(**options: Any) -> None:
       geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
     import geodinoseg
+    from geodinoseg.cli.info import describe
     from geodinoseg.labels.paths import is_folder
 
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
@@ -199,7 +202,7 @@ def train(**options: Any) -> None:
     }
     if options["dry_run"]:
         plan = geodinoseg.plan_training(scenes, labels, output, **arguments)
-        report_facts(plan.to_json(), json_=options["json_"])
+        report_training_plan(plan.to_json(), json_=options["json_"])
         return
     with progress_bar("training", json=options["json_"]) as progress:
         segmentor = geodinoseg.train_model(
@@ -211,7 +214,8 @@ def train(**options: Any) -> None:
             progress=progress,
             **arguments,
         )
-    report_done(options["json_"], [output], _summary(output, segmentor))
+    result = describe(output) if options["json_"] else {}
+    report_done(options["json_"], [output], _summary(output, segmentor), result=result)
 
 
 def _open(scene: str, options: dict[str, Any]) -> Any:
