@@ -143,6 +143,7 @@ def plan_scenes(
     for scene, files in zip(scenes, maps, strict=True):
         try:
             opened = open_scene(scene.path, allow_external=allow_external)
+            files.check_place(opened)
             yield scene, timed_plan(opened, loaded, settings, files=files, device=device)
         except GeodinosegError as error:
             yield scene, error

@@ -20,6 +20,7 @@ from geodinoseg.cli.process import (
     exit_on_write_errors,
     flush_or_discard,
     printable,
+    quiet_projections,
     signal_of,
     signals_as_interrupts,
 )
@@ -40,6 +41,7 @@ def report_errors(ctx: click.Context) -> Iterator[None]:
     exit code 130, SIGTERM with 143, SIGHUP with 129; all other errors are bugs and propagate.
     Closed streams and full disks under them are tolerated.
     """
+    quiet_projections()
     with _print_messages(ctx), signals_as_interrupts():
         try:
             with exit_on_write_errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import importlib.util
 import os
 import re
 import signal
@@ -45,8 +46,8 @@ def signals_as_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP stop the work as Ctrl-C does, so that temporary files are removed.
 
     Python runs a handler between two of its own instructions, so a long call into PyTorch or GDAL
-    delays it. A thread that receives the signal at once ends the process if it has not ended by
-    itself; the next run removes what is left behind then. After the first signal all others are
+    delays it. A thread that receives the signal at once removes temporary files and ends the
+    process if it has not ended by itself. After the first signal all others are
     ignored, also while Python exits.
     """
     received = False
@@ -96,8 +97,10 @@ def _watch_signals() -> Iterator[None]:
             if number in STOP_REASONS and not ended.wait(_GRACE_S):
                 reason = STOP_REASONS[signal.Signals(number)]
                 _write_unbuffered(
-                    f"Error: {reason} during a long step; run the same command again to resume."
+                    f"Error: {reason} during a long step; run the same command again: segment "
+                    f"resumes, train does with --resume, and others start over."
                 )
+                _remove_unfinished()
                 os._exit(128 + number)
 
     thread = threading.Thread(target=watch, name="geodinoseg-signals", daemon=True)
@@ -114,6 +117,12 @@ def _watch_signals() -> Iterator[None]:
         os.close(sender)
 
 
+def _remove_unfinished() -> None:
+    """Remove temporary files, if the module that makes them is in use."""
+    if (files := sys.modules.get("geodinoseg.files.atomic")) is not None:
+        files.remove_unfinished()
+
+
 def _write_unbuffered(line: str) -> None:
     """Write to stderr without Python's buffers, whose lock the main thread may hold."""
     with contextlib.suppress(OSError):
@@ -127,6 +136,22 @@ def printable(text: str) -> str:
     send commands to a terminal.
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def quiet_projections() -> None:
+    """Let the libraries find the units of coordinate systems, without lines of their own.
+
+    GDAL's GeoTIFF reader looks up rare units, such as the kilometre, where it does not find
+    rasterio's database; it prints that, and takes the unit from the file. All else that needs the
+    database names it. Only for a command, as programs that a script starts would get this one too.
+    """
+    if {"PROJ_DATA", "PROJ_LIB"} & os.environ.keys():
+        return
+    rasterio = importlib.util.find_spec("rasterio")
+    for folder in (rasterio and rasterio.submodule_search_locations) or ():
+        data = os.path.join(folder, "proj_data")
+        if os.path.isdir(data):
+            os.environ["PROJ_DATA"] = data
 
 
 def echo(line: str, *, err: bool = False) -> None:

@@ -19,6 +19,8 @@ PathLike = str | os.PathLike[str]
 _OLD = "old"
 """Name of a replaced folder until its successor is in place."""
 
+_unfinished: set[Path] = set()
+"""Temporary folders in use by this process."""
 _LONGEST_NAME = 255
 """Bytes of a file name, on the file systems of Linux."""
 _LONGEST_SIDE_ENDING = len(".aux.xml")
@@ -164,6 +166,16 @@ def remove_folder(target: Path) -> None:
         _sync_folder(target.parent)
 
 
+def remove_unfinished() -> None:
+    """Remove the temporary folders of this process, which is about to end without cleaning up.
+
+    Only what was never at its target: a folder that was replaced is kept for the next run.
+    """
+    for folder in tuple(_unfinished):
+        if not (folder / _OLD).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_left_behind(folder: Path, prefix: str, *, target: Path | None = None) -> None:
     """Remove temporary folders of processes that were killed; those still in use stay.
 
@@ -195,6 +207,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
     try:
         remove_left_behind(target.parent, temporary_prefix(target), target=target)
         folder, handle = _held_folder(target)
+        _unfinished.add(folder)
     except OSError as error:
         raise OutputError(f"{target}: cannot write there: {one_line(error)}.") from error
     try:
@@ -207,6 +220,7 @@ def _folder_beside(target: Path) -> Iterator[Path]:
         try:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
+            _unfinished.discard(folder)
             os.close(handle)
 
 

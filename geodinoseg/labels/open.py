@@ -97,7 +97,10 @@ def open_label_set(
         reader.read(label_files([path])[0], geobox, read_layers)
         for path, geobox in zip(paths, geoboxes, strict=True)
     ]
-    return share_legend(raw, options, legend=legend, legend_style=style)
+    labels = share_legend(raw, options, legend=legend, legend_style=style)
+    for file, nameless in {one.path: one.nameless for one in raw if one.nameless}.items():
+        warn_of_lost_names(file, nameless)
+    return labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +165,7 @@ class _LabelReader:
             style_names=style.names_by_id() if self.is_named_by_style else None,
         )
         told = {**style.names_by_id(), **self.legend_names}
-        if self.is_named_by_style and not (raster.is_named or told):
-            warn_of_lost_names(path, raster.legend)
+        is_nameless = self.is_named_by_style and not (raster.is_named or told)
         own_style = style_of_legend(raster.legend, keep_palette=LEGEND_TAG in raster.tags)
         return RawLabels(
             path=path,
@@ -171,4 +173,5 @@ class _LabelReader:
             classes=classes,
             source_of=partial(raster_source, raster, geobox),
             styles=(style, own_style),
+            nameless=raster.legend if is_nameless else None,
         )

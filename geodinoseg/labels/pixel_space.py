@@ -51,11 +51,15 @@ class PixelSpace:
         """From the CRS of labels to a scene's pixels; without a scene CRS, coordinates are kept.
 
         Raises:
-            LabelError: the scene has a CRS and the labels have none, or no transformation leads
-                from one to the other.
+            LabelError: the scene has a CRS and the labels have none, the labels have a CRS and the
+                scene has only control points, or no transformation leads from one to the other.
         """
         scene_crs = parsed_crs(geobox.crs)
         if scene_crs is None:
+            if crs is not None and geobox.control is not None:
+                raise LabelError(
+                    f"{path}: has a CRS, but the scene is not georeferenced; {geobox.advice}."
+                )
             return cls(geobox=geobox, crs=None)
         if crs is None:
             raise LabelError(

@@ -46,9 +46,11 @@ class RawLabels:
     source_of: Callable[..., LabelSource]
     """Makes the source of labels from `class_indices` (of `classes`), `fill` and `dtype`."""
     coverage: Coverage | None = None
-    """Which polygons cover the centre of a pixel; None of a raster, or where that matters not."""
+    """Which polygons cover the centre of a pixel; None for a raster, or if it does not matter."""
     styles: tuple[ClassStyle, ...] = ()
-    """What the file's own styles say of the classes; the first that knows one counts."""
+    """The file's own styles; the first that has a class counts."""
+    nameless: Legend | None = None
+    """The legend of a raster whose classes no source names; else None."""
 
 
 def share_legend(
@@ -150,12 +152,6 @@ def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
         lost = lost_polygons(found, of_path[0].classes.names) if found else []
         if not lost:
             continue
-        _log.warning(
-            "%s: %s cover no pixel's centre, so they label nothing; --all-touched labels every "
-            "pixel that a polygon touches.",
-            path,
-            counted(lost),
-        )
         elsewhere = {name for labels in raw if labels.path != path for name in _names_of(labels)}
         for entry in lost if is_training else ():
             if entry.lost == entry.total and entry.name not in elsewhere:
@@ -164,6 +160,12 @@ def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
                     f"pixel's centre, so this class cannot be learned; label every pixel that they "
                     f"touch with --all-touched, or leave the class out with --ignore-class."
                 )
+        _log.warning(
+            "%s: %s cover no pixel's centre, so they label nothing; --all-touched labels every "
+            "pixel that a polygon touches.",
+            path,
+            counted(lost),
+        )
 
 
 def _names_of(labels: RawLabels) -> list[str]:

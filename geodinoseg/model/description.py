@@ -12,10 +12,8 @@ from typing import Any
 from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
+from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.tile_model import TileModel
-
-_SAME_SCALE = 0.95
-"""Differences of less are left alone, as the scale augmentation covers them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,42 +86,6 @@ def _digest_of_config(folder: Path) -> str:
         raise ModelFolderError(
             f"{folder}: {CONFIG} cannot be read ({one_line(error)}); check the disk."
         ) from error
-
-
-def resampling(
-    pixel_size_m: float | None, own_pixel_size_m: float | None, aspect: float
-) -> tuple[float, float]:
-    """Scale and aspect at which a model resamples tiles.
-
-    Args:
-        pixel_size_m: ground resolution of the scene, metres; None if unknown.
-        own_pixel_size_m: that of the model.
-        aspect: width of a pixel of the scene over its height, on the ground.
-
-    Returns:
-        Pixels of the model per pixel of the scene, and the aspect; each is 1 if about 1, and both
-        if a resolution is unknown.
-    """
-    if pixel_size_m is None or own_pixel_size_m is None:
-        return 1.0, 1.0
-    aspect = about_one(aspect)
-    scale = pixel_size_m / own_pixel_size_m
-    return (about_one(scale) if aspect == 1.0 else scale), aspect
-
-
-def about_one(ratio: float) -> float:
-    """The ratio, or 1 if the scale augmentation covers the difference."""
-    return 1.0 if _SAME_SCALE < ratio < 1 / _SAME_SCALE else ratio
-
-
-def tile_multiple(patch_px: int, scale: float, aspect: float) -> int:
-    """Side of a patch in pixels of the scene; 1 if tiles are resampled."""
-    return patch_px if scale == aspect == 1.0 else 1
-
-
-def scaled_tile_px(trained_tile_px: int, multiple: int, scale: float) -> int:
-    """Side of the tiles of the training, in pixels of the scene."""
-    return max(round(trained_tile_px / scale) // multiple * multiple, multiple)
 
 
 def _patch_px(path: Path) -> int | None:

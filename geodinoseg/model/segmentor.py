@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from geodinoseg.legend import Legend
 from geodinoseg.model.band_statistics import BandStatistics
-from geodinoseg.model.description import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
 
 # Sun glint or a broken detector should not leave the range of training.
 _LARGEST = 10.0

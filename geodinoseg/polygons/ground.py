@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from geodinoseg.errors import SceneError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
+from geodinoseg.polygons.coverage.simplify import Tolerance
+from geodinoseg.transformations import degrees_per_unit
 
 # Sums of weights over a whole raster stay below 2^60, so that no order of summation overflows.
 _WHOLE_RASTER_WEIGHT = 1 << 60
 # Difference between areas on the map and on the ground above which a warning is logged.
 _TOLERATED_STRETCH = 0.01
+_NO_UNIT = "unknown"
+_IN_PIXELS = ", or give --simplify in pixels"
 _log = logging.getLogger(__name__)
 
 
@@ -45,9 +49,46 @@ def check_place(path: PathLike, geobox: GeoBox) -> None:
         )
 
 
+def metres_fault(geobox: GeoBox) -> str:
+    """Why lengths and areas on the ground are unknown, as a clause; empty where they are known."""
+    if geobox.crs is None:
+        return "has no CRS"
+    crs = pyproj.CRS.from_user_input(geobox.crs)
+    unit = crs.axis_info[0].unit_name.lower() if crs.axis_info else _NO_UNIT
+    if crs.is_geocentric or _NO_UNIT in unit:
+        return f"has a CRS whose coordinates are not lengths on the ground ({crs.name})"
+    return ""
+
+
+def check_metres(path: PathLike, geobox: GeoBox, **sizes: float | None) -> None:
+    """Refuse sizes in metres where metres are unknown; elsewhere warn that attributes are left out.
+
+    Args:
+        path: the raster.
+        geobox: its place.
+        sizes: values of options in metres or square metres, by name; 0 or None where not given.
+    """
+    fault = metres_fault(geobox)
+    if not fault:
+        return
+    for name, size in sizes.items():
+        if size:
+            option = f"--{name.removesuffix('_m2').removesuffix('_m').replace('_', '-')}"
+            raise SceneError(
+                f"{path}: {fault}, so {option} cannot be applied in metres; assign its CRS first, "
+                f"for instance with gdal_edit -a_srs{_IN_PIXELS if name == 'simplify_m' else ''}."
+            )
+    _log.warning(
+        "%s: %s, so its polygons get no area_m2 and perim_m; for these, assign its CRS first, for "
+        "instance with gdal_edit -a_srs.",
+        path,
+        fault,
+    )
+
+
 def warn_of_stretched_areas(path: PathLike, geobox: GeoBox) -> None:
     """Log a warning where the projection distorts areas by more than 1%."""
-    stretch = geobox.areal_scale
+    stretch = 1.0 if metres_fault(geobox) else geobox.areal_scale
     if abs(stretch - 1) > _TOLERATED_STRETCH:
         _log.warning(
             "%s: areas are in map units, %.2f times those on the ground; for true areas, warp the "
@@ -90,26 +131,55 @@ def segment_lengths_m(
         following: (points,) the point at the other end.
 
     Returns:
-        (points,) metres; map units where there is no CRS.
+        (points,) metres.
     """
     transform = geobox.transform
     col_steps, row_steps = cols[following] - cols, rows[following] - rows
     x_steps = transform.a * col_steps + transform.b * row_steps
     y_steps = transform.d * col_steps + transform.e * row_steps
-    if not geobox.is_geographic:
-        return np.asarray(np.hypot(x_steps, y_steps) * geobox.crs_unit_m, dtype=np.float64)
     middle_y = transform.d * cols + transform.e * rows + transform.f + y_steps / 2
-    east_m, north_m = _metres_in_a_degree(geobox, np.radians(middle_y))
+    east_m, north_m = _metres_in_a_unit(geobox, middle_y)
     return np.asarray(np.hypot(x_steps * east_m, y_steps * north_m), dtype=np.float64)
 
 
-def _metres_in_a_degree(
-    geobox: GeoBox, latitude: NDArray[np.float64]
+def outline_tolerance(geobox: GeoBox, distance_m: float, *, first_row: int, end: int) -> Tolerance:
+    """A tolerance in metres as one on the pixels of some rows.
+
+    In a projected CRS metres are those of the map. In a geographic CRS they are the longest that
+    the rows have, to the east and to the north, so that no outline moves farther.
+
+    Args:
+        geobox: the raster's place.
+        distance_m: how far outlines may move.
+        first_row: where the rows begin.
+        end: the row past them.
+    """
+    transform = geobox.transform
+    corners = [transform @ (col, row) for col in (0, geobox.width) for row in (first_row, end)]
+    ys = np.array([y for _, y in corners], dtype=np.float64)
+    if ys.min() < 0 < ys.max():
+        ys = np.append(ys, 0.0)  # a degree of longitude is longest at the equator
+    east_m, north_m = (float(np.max(metres)) for metres in _metres_in_a_unit(geobox, ys))
+    return Tolerance.of(
+        distance_m,
+        col_step=(transform.a * east_m, transform.d * north_m),
+        row_step=(transform.b * east_m, transform.e * north_m),
+    )
+
+
+def _metres_in_a_unit(
+    geobox: GeoBox, ys: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Along the parallel and along the meridian, at latitudes in radians."""
-    geod = pyproj.CRS.from_user_input(geobox.crs).get_geod()
+    """Metres to the east and to the north in a unit of the CRS, at places with these y."""
+    if not geobox.is_geographic:
+        unit_m = np.full_like(ys, geobox.crs_unit_m)
+        return unit_m, unit_m
+    crs = pyproj.CRS.from_user_input(geobox.crs)
+    radians = math.radians(degrees_per_unit(crs))
+    latitude = np.clip(ys * radians, -math.pi / 2, math.pi / 2)
+    geod = crs.get_geod()
     semi_major, squared = (geod.a, geod.es) if geod else (6_378_137.0, 0.0)
     flattened = 1 - squared * np.sin(latitude) ** 2
     east = semi_major * np.cos(latitude) / np.sqrt(flattened)
     north = semi_major * (1 - squared) / flattened**1.5
-    return east * math.pi / 180, north * math.pi / 180
+    return east * radians, north * radians

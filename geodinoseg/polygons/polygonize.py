@@ -11,15 +11,12 @@ import pyarrow as pa
 import shapely
 
 from geodinoseg.files.atomic import PathLike
+from geodinoseg.polygons.checks import check_vector_output
 from geodinoseg.polygons.ground import check_place, warn_of_stretched_areas
+from geodinoseg.polygons.lonlat import GEOJSON_CRS
 from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
 from geodinoseg.polygons.table import GEOMETRY
-from geodinoseg.polygons.writer import (
-    PolygonLayer,
-    check_vector_output,
-    crs_in_file,
-    write_batches,
-)
+from geodinoseg.polygons.writer import PolygonLayer, is_lonlat, write_batches
 from geodinoseg.prefetch import prefetch
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, with_usable_confidence
@@ -66,11 +63,7 @@ def polygonize(
 
     source = _opened(raster)
     stream = PolygonStream.of(
-        source,
-        crs=source.geobox.crs,
-        min_area_m2=min_area_m2,
-        simplify_px=simplify_px,
-        options=options,
+        source, min_area_m2=min_area_m2, simplify_px=simplify_px, options=options
     )
     with closing(prefetch(lambda: stream.batches(progress), ahead=1)) as batches:
         rows = pa.Table.from_batches(batches, schema=stream.table.schema)
@@ -116,14 +109,21 @@ def write_polygons(
     """
     source = _opened(raster)
     target = check_vector_output(
-        output, legend=source.legend, overwrite=overwrite, inputs=[source.path]
+        output,
+        geobox=source.geobox,
+        legend=source.legend,
+        overwrite=overwrite,
+        inputs=[source.path],
     )
-    crs = crs_in_file(target, source.geobox.crs)
     stream = PolygonStream.of(
-        source, crs=crs, min_area_m2=min_area_m2, simplify_px=simplify_px, options=options
+        source,
+        in_lonlat=is_lonlat(target),
+        min_area_m2=min_area_m2,
+        simplify_px=simplify_px,
+        options=options,
     )
     layer = PolygonLayer(
-        crs=crs,
+        crs=GEOJSON_CRS if is_lonlat(target) else source.geobox.crs,
         legend=source.legend,
         schema=stream.table.schema,
         geometry_type="MultiPolygon" if options.dissolve else "Polygon",

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from geodinoseg.errors import GridError, LegendError
 from geodinoseg.legend import Legend, LegendClass
@@ -25,8 +24,9 @@ from geodinoseg.polygons.bands import (
 )
 from geodinoseg.polygons.coverage.join import CoverageJoin, LatticePolygons
 from geodinoseg.polygons.coverage.minimum_area import MinimumArea, SizeRule
+from geodinoseg.polygons.coverage.simplify import Tolerance
 from geodinoseg.polygons.coverage.tracer import trace_band
-from geodinoseg.polygons.ground import area_weights
+from geodinoseg.polygons.ground import area_weights, check_metres, outline_tolerance
 from geodinoseg.polygons.table import PolygonTable
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster
@@ -71,6 +71,9 @@ class PolygonStream:
     left_out: NDArray[np.int64] | None
     """Class ids without polygons; None = no class is left out."""
     simplify_px: float
+    """Tolerance in pixels; 0 = outlines are not simplified, or by simplify_m."""
+    simplify_m: float
+    """Tolerance in metres; 0 = outlines are not simplified, or by simplify_px."""
     dissolve: bool
     chunk_rows: int
 
@@ -79,14 +82,21 @@ class PolygonStream:
         cls,
         raster: ClassRaster,
         *,
-        crs: CRS | None,
+        in_lonlat: bool = False,
         min_area_m2: float,
         simplify_px: float,
         options: PolygonOptions,
     ) -> PolygonStream:
-        """Check the options of `polygonize`; `crs` is that of the coordinates that come out."""
+        """Check the options of `polygonize`; `in_lonlat` is as in `PolygonTable`."""
         _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
         _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)
+        check_metres(
+            raster.path,
+            raster.geobox,
+            min_area_m2=min_area_m2,
+            fill_holes_m2=options.fill_holes_m2,
+            simplify_m=options.simplify_m,
+        )
         if options.chunk_rows is not None and options.chunk_rows < 1:
             raise GridError(f"chunk_rows is {options.chunk_rows}: give 1 or more, or None.")
         weights = area_weights(raster.geobox)
@@ -97,15 +107,14 @@ class PolygonStream:
             kept_classes=_class_ids(raster, options.keep_classes),
             outside=outside.value,
         )
-        if options.simplify_m:
-            simplify_px = options.simplify_m / _pixel_side_m(raster)
         return cls(
             raster=raster,
-            table=PolygonTable(raster=raster, weights=weights, crs=crs),
+            table=PolygonTable(raster=raster, weights=weights, in_lonlat=in_lonlat),
             outside=outside,
             size_rule=rule if min_area_m2 or options.fill_holes_m2 else None,
             left_out=_left_out(raster, options.classes),
-            simplify_px=simplify_px,
+            simplify_px=0.0 if options.simplify_m else simplify_px,
+            simplify_m=options.simplify_m or 0.0,
             dissolve=options.dissolve,
             chunk_rows=options.chunk_rows or max(1, _CHUNK_PX // raster.width),
         )
@@ -123,7 +132,9 @@ class PolygonStream:
                 yield from (self.table.batch(polygons) for polygons in finished)
 
     def _polygons(self, rasters: OpenRasters, progress: Progress) -> Iterator[LatticePolygons]:
-        join = CoverageJoin(measures=self.table.measures)
+        join = CoverageJoin(
+            measures=self.table.measures, tolerance=self._tolerance(0, self.raster.height)
+        )
         found = 0
         bands = cut_bands(
             self.raster,
@@ -133,12 +144,21 @@ class PolygonStream:
             confidence=rasters.confidence,
         )
         for band in bands:
-            wanted = replace(band, left_out=self.left_out, simplify_px=self.simplify_px)
+            tolerance = self._tolerance(band.row_off, band.row_end)
+            wanted = replace(band, left_out=self.left_out, tolerance=tolerance)
             polygons = join.add(trace_band(wanted))
             found += len(polygons)
             progress(band.row_end / self.raster.height, f"{found:,} polygons")
             if len(polygons):
                 yield polygons
+
+    def _tolerance(self, first_row: int, end: int) -> Tolerance | None:
+        """How far outlines may move in some rows; None = not at all."""
+        if self.simplify_m:
+            return outline_tolerance(
+                self.raster.geobox, self.simplify_m, first_row=first_row, end=end
+            )
+        return Tolerance(distance=self.simplify_px) if self.simplify_px else None
 
     def _chunks(self, rasters: OpenRasters) -> Iterator[NDArray[Any]]:
         """The rows that are traced at once, without small regions."""
@@ -147,7 +167,7 @@ class PolygonStream:
         if self.size_rule is not None:
             above = self.table.weights.above
             rows = MinimumArea(self.size_rule, height=height, weights_above=above).run(rows)
-        if self.simplify_px:
+        if self.simplify_px or self.simplify_m:
             # Cuts are fixed points of a simplified boundary, so they must not depend on chunk_rows.
             chunk_rows = max(_LOWEST_SIMPLIFIED_BAND, _SIMPLIFIED_BAND_PX // self.raster.width)
         return regroup_rows(rows, chunk_rows=chunk_rows, height=height)
@@ -183,9 +203,3 @@ def _left_out(raster: ClassRaster, classes: Sequence[int | str] | None) -> NDArr
 def _listed(legend: Legend) -> str:
     shown = ", ".join(f"{entry.class_id} ({entry.name})" for entry in legend.classes[:12])
     return shown if len(legend) <= 12 else f"{shown}, ..."
-
-
-def _pixel_side_m(raster: ClassRaster) -> float:
-    """Side of a square of a pixel's area, on the map; on the ground where the CRS is in degrees."""
-    areas = raster.geobox.row_areas_m2
-    return math.sqrt(float(areas[len(areas) // 2]))

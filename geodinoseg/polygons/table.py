@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyproj
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 
 from geodinoseg.errors import SceneError
 from geodinoseg.geobox import GeoBox
-from geodinoseg.polygons.coverage.chains import ragged_range
+from geodinoseg.polygons.coverage.chains import offsets_of, ragged_range
 from geodinoseg.polygons.coverage.join import LatticePolygons
 from geodinoseg.polygons.coverage.paths import segment_ends
-from geodinoseg.polygons.ground import AreaWeights, segment_lengths_m
-from geodinoseg.polygons.wkb import RaggedPolygons, encode_multipolygons, encode_polygons
+from geodinoseg.polygons.ground import AreaWeights, metres_fault, segment_lengths_m
+from geodinoseg.polygons.lonlat import LonLatEncoder
+from geodinoseg.polygons.wkb import (
+    Multipart,
+    RaggedPolygons,
+    encode_multipolygons,
+    encode_polygons,
+)
 from geodinoseg.rasters.class_raster import ClassRaster
 
 GEOMETRY = "geometry"
 """Name of the geometry column."""
 
 
-def polygon_schema(*, has_confidence: bool) -> pa.Schema:
+def polygon_schema(*, has_confidence: bool, has_metres: bool = True) -> pa.Schema:
     """Columns of a batch: the attributes, then the geometry as WKB."""
-    fields = [
-        pa.field("class_id", pa.int32()),
-        pa.field("class_name", pa.string()),
-        pa.field("area_m2", pa.float64()),
-        pa.field("perim_m", pa.float64()),
-    ]
+    fields = [pa.field("class_id", pa.int32()), pa.field("class_name", pa.string())]
+    if has_metres:
+        fields += [pa.field("area_m2", pa.float64()), pa.field("perim_m", pa.float64())]
     if has_confidence:
         fields.append(pa.field("conf_mean", pa.float64()))
     # The name by which GDAL and GeoPandas know WKB in an Arrow stream.
@@ -47,13 +48,20 @@ class PolygonTable:
     """The raster that was traced."""
     weights: AreaWeights
     """The pixel areas used in tracing."""
-    crs: CRS | None
-    """Of the coordinates in the batches; the raster's, unless the file format prescribes one."""
+    in_lonlat: bool = False
+    """Whether coordinates are longitude and latitude, as in GeoJSON; else those of the raster."""
 
     @property
     def schema(self) -> pa.Schema:
         """Columns of the batches."""
-        return polygon_schema(has_confidence=self.raster.confidence_path is not None)
+        return polygon_schema(
+            has_confidence=self.raster.confidence_path is not None, has_metres=self.has_metres
+        )
+
+    @property
+    def has_metres(self) -> bool:
+        """Whether metres are known; without them there are neither areas nor perimeters."""
+        return not metres_fault(self.raster.geobox)
 
     @property
     def measures(self) -> int:
@@ -67,7 +75,7 @@ class PolygonTable:
             polygons.class_ids,
             polygons.measures,
             _perimeters_m(polygons, geobox),
-            self._encoded(polygons),
+            self._encoded(polygons).geometries,
         )
 
     def dissolved(self, finished: Iterable[LatticePolygons]) -> pa.RecordBatch:
@@ -80,14 +88,15 @@ class PolygonTable:
         if not many:
             return pa.RecordBatch.from_pylist([], schema=self.schema)
         columns = list(zip(*many, strict=True))
+        geometries = columns[3]
         class_ids = np.concatenate(columns[0])
         order = np.argsort(class_ids, kind="stable")
-        present, starts, counts = np.unique(class_ids[order], return_index=True, return_counts=True)
+        present, starts = np.unique(class_ids[order], return_index=True)
         return self._rows(
             present,
             np.add.reduceat(np.concatenate(columns[1])[order], starts),
             np.add.reduceat(np.concatenate(columns[2])[order], starts),
-            encode_multipolygons(pa.concat_arrays(columns[3]).take(pa.array(order)), counts),
+            _collected(geometries, order, starts),
         )
 
     def _rows(
@@ -100,31 +109,21 @@ class PolygonTable:
         columns = [
             pa.array(class_ids.astype(np.int32)),
             self._names(class_ids),
-            pa.array(measures[:, 0] * self.weights.unit_m2),
-            pa.array(perimeters_m),
         ]
+        if self.has_metres:
+            areas_m2 = measures[:, 0] * self.weights.unit_m2
+            columns += [pa.array(areas_m2), pa.array(perimeters_m)]
         if self.raster.confidence_path is not None:
             columns.append(_mean(measures[:, 1], measures[:, 2]))
         return pa.record_batch([*columns, geometries], schema=self.schema)
 
-    def _encoded(self, polygons: LatticePolygons) -> pa.Array:
-        return encode_polygons(self._reprojected(_in_map_coordinates(polygons, self.raster.geobox)))
-
-    def _reprojected(self, polygons: RaggedPolygons) -> RaggedPolygons:
-        """The polygons in `crs`; points that neighbours share stay shared."""
-        source = self.raster.geobox.crs
-        if self.crs == source:
-            return polygons
-        transformer = pyproj.Transformer.from_crs(
-            pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(self.crs), always_xy=True
-        )
-        xs, ys = transformer.transform(polygons.xs, polygons.ys)
-        if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
-            raise SceneError(
-                f"{self.raster.path}: has pixels without coordinates in {self.crs}; write a .gpkg, "
-                f"which keeps the raster's own CRS."
-            )
-        return replace(polygons, xs=xs, ys=ys)
+    def _encoded(self, polygons: LatticePolygons) -> Multipart:
+        geobox = self.raster.geobox
+        in_map = _in_map_coordinates(polygons, geobox)
+        if self.in_lonlat:
+            return LonLatEncoder(path=self.raster.path, geobox=geobox).encode(in_map)
+        ones = np.ones(len(polygons), dtype=np.int64)
+        return Multipart(parts=encode_polygons(in_map), counts=ones)
 
     def _names(self, class_ids: NDArray[np.int64]) -> pa.Array:
         legend = self.raster.legend
@@ -153,6 +152,18 @@ def _in_map_coordinates(polygons: LatticePolygons, geobox: GeoBox) -> RaggedPoly
     xs, ys = geobox.transform @ (cols.astype(np.float64), rows.astype(np.float64))
     return RaggedPolygons(
         xs=xs, ys=ys, ring_offsets=rings.offsets, polygon_offsets=polygons.polygon_offsets
+    )
+
+
+def _collected(
+    polygons: Sequence[Multipart], order: NDArray[np.int64], starts: NDArray[np.int64]
+) -> pa.Array:
+    """Multipolygons of polygons that are put in order; each starts where one of `starts` is."""
+    parts = pa.concat_arrays([some.parts for some in polygons])
+    counts = np.concatenate([some.counts for some in polygons])
+    places = ragged_range(offsets_of(counts)[:-1][order], counts[order])
+    return encode_multipolygons(
+        parts.take(pa.array(places)), np.add.reduceat(counts[order], starts)
     )
 
 

@@ -32,6 +32,33 @@ class RaggedPolygons:
     """(polygons + 1,): polygon i has the rings polygon_offsets[i] to polygon_offsets[i + 1]."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multipart:
+    """Encoded polygons, each of one part or several."""
+
+    parts: pa.Array
+    """(parts,) polygons as WKB, those of the first one first."""
+    counts: NDArray[np.int64]
+    """(polygons,) number of parts of each."""
+
+    @property
+    def geometries(self) -> pa.Array:
+        """(polygons,) a polygon where there is one part, else a multipolygon, as WKB."""
+        is_single = self.counts == 1
+        if is_single.all():
+            return self.parts
+        of_single = np.repeat(is_single, self.counts)
+        several = encode_multipolygons(
+            self.parts.filter(pa.array(~of_single)), self.counts[~is_single]
+        )
+        joined = pa.concat_arrays([self.parts.filter(pa.array(of_single)), several])
+        order = np.empty(len(self.counts), dtype=np.int64)
+        order[np.concatenate([np.flatnonzero(is_single), np.flatnonzero(~is_single)])] = np.arange(
+            len(self.counts), dtype=np.int64
+        )
+        return joined.take(pa.array(order))
+
+
 def encode_polygons(polygons: RaggedPolygons) -> pa.Array:
     """Polygons as WKB, (polygons,) large_binary; each ring is closed with its first point."""
     points = np.diff(polygons.ring_offsets) + 1

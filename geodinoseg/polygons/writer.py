@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,23 +19,21 @@ import pyogrio.raw
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from rasterio.crs import CRS
 
-from geodinoseg.errors import OutputError, OutputExistsError, one_line
-from geodinoseg.files.atomic import PathLike, atomic_file, check_output
+from geodinoseg.errors import OutputError, one_line
+from geodinoseg.files.atomic import PathLike, atomic_file
 from geodinoseg.legend import Legend
-from geodinoseg.polygons.formats import (
-    check_shapefile_names,
-    within_shapefile_limits,
-    write_geoparquet,
-)
-from geodinoseg.qgis.geopackage import add_layer_style, check_layer_name
+from geodinoseg.polygons.flatgeobuf import FeatureBoxes, write_indexed
+from geodinoseg.polygons.formats import within_shapefile_limits, write_geoparquet
+from geodinoseg.polygons.sidecars import check_in_place, find_sidecars
+from geodinoseg.qgis.geopackage import add_layer_style
 from geodinoseg.qgis.styles import vector_qml
 
-GEOJSON_CRS = CRS.from_epsg(4326)
-"""The only CRS of GeoJSON (RFC 7946)."""
 WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 """Raised by pyogrio when a file cannot be written."""
-_VECTOR_STYLE = b"<renderer-v2"
-"""In every `.qml` of a vector layer, and in none of a raster."""
+# A layer's title and description by QGIS, which would be taken for those of the new file.
+_METADATA = ".qmd"
+# GDAL hears no signal while it writes a batch, which takes up to 50 us a polygon.
+_ROWS_AT_ONCE = 20_000
 _LARGEST_INDEX_BYTES = 8_000_000
 
 
@@ -50,7 +48,10 @@ class VectorFormat:
     dataset_options: dict[str, str] = field(default_factory=dict)
     """Its dataset creation options."""
     sidecars: tuple[str, ...] = ()
-    """Endings of further files that readers treat as part of it; other programs make some."""
+    """Further files that readers treat as part of it, as `find_sidecars` takes their endings.
+
+    Other programs make some. Styles (`.qml`) are apart, as several files may share one.
+    """
 
 
 GEOPACKAGE = VectorFormat(
@@ -61,27 +62,37 @@ GEOPACKAGE = VectorFormat(
     # Left over from a crash; SQLite would replay the old file's into the new one.
     sidecars=(".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
 )
-_SHAPEFILE = VectorFormat(
+SHAPEFILE = VectorFormat(
     driver="ESRI Shapefile",
     # The header holds a date; without a fixed one the same map gives other bytes every day.
     layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
-    # Among them indexes of old features (.qix, .sbn, .idm), by which readers would miss new ones.
-    sidecars=(".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind", ".shp.xml"),
+    # Among them indexes of old features, by which readers would miss new ones.
+    sidecars=(
+        *(".shx", ".dbf", ".prj", ".qpj", ".cpg", ".shp.xml", _METADATA),
+        *(".qix", ".sbn", ".sbx", ".fbn", ".fbx", ".ain", ".aih", ".ixs", ".mxs", ".idm", ".ind"),
+        ".*.atx",  # ArcGIS's, one a column
+    ),
 )
-_PARQUET = VectorFormat(driver="Parquet", layer_options={})
-_GEOJSON = VectorFormat(
+FLATGEOBUF = VectorFormat(
+    driver="FlatGeobuf",
+    layer_options={"SPATIAL_INDEX": "NO"},  # see `flatgeobuf`
+    sidecars=(_METADATA,),
+)
+PARQUET = VectorFormat(driver="Parquet", layer_options={}, sidecars=(_METADATA,))
+GEOJSON = VectorFormat(
     driver="GeoJSON",
     # 1e-9 of a degree is 0.1 mm: the default of 7 decimals would move a drone's pixels by half.
     layer_options={"RFC7946": "YES", "COORDINATE_PRECISION": "9"},
+    sidecars=(_METADATA,),
 )
 VECTOR_FORMATS = {
     ".gpkg": GEOPACKAGE,
-    ".shp": _SHAPEFILE,
-    ".fgb": VectorFormat(driver="FlatGeobuf", layer_options={}),
-    ".geojson": _GEOJSON,
-    ".json": _GEOJSON,
-    ".parquet": _PARQUET,
-    ".geoparquet": _PARQUET,
+    ".shp": SHAPEFILE,
+    ".fgb": FLATGEOBUF,
+    ".geojson": GEOJSON,
+    ".json": GEOJSON,
+    ".parquet": PARQUET,
+    ".geoparquet": PARQUET,
 }
 """The formats by suffix."""
 
@@ -100,93 +111,58 @@ class PolygonLayer:
     """Polygon or MultiPolygon."""
 
 
-def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
-    """The files beside a target that have its stem and one of these endings.
-
-    Args:
-        target: the main file; need not exist.
-        endings: what follows the stem, lower case, such as `.dbf` or `.gpkg-wal`; files match in
-            any case.
-    """
-    stem, wanted = target.stem, set(endings)
-    return [
-        entry
-        for entry in target.parent.iterdir()
-        if entry.name.startswith(stem) and entry.name[len(stem) :].lower() in wanted
-    ]
-
-
-def check_sidecars(target: Path, endings: Iterable[str]) -> None:
-    """Refuse to replace a sidecar without --overwrite: an `x.dbf` when writing `x.shp`."""
-    for sidecar in find_sidecars(target, endings):
-        raise OutputExistsError(
-            f"{target}: {sidecar.name} exists already and would be replaced; give another name, "
-            f"or --overwrite."
-        )
-
-
-def _check_style_file(target: Path) -> None:
-    """Refuse to replace a raster's style: QGIS reads the style of every layer from `<stem>.qml`."""
-    style = target.with_suffix(".qml")
-    if style.exists() and not (style.is_file() and _VECTOR_STYLE in style.read_bytes()):
-        raise OutputError(
-            f"{target}: its style would replace {style.name}, which is not the style of a vector "
-            f"layer; give another name, or write a .gpkg, which contains its style."
-        )
-
-
 def format_of(path: PathLike) -> VectorFormat:
     """The format of a path's suffix; `check_vector_output` refuses others."""
     return VECTOR_FORMATS[Path(path).suffix.lower()]
 
 
-def crs_in_file(path: PathLike, crs: CRS | None) -> CRS | None:
-    """The CRS of the coordinates in a file of this format."""
-    if format_of(path) is not _GEOJSON:
-        return crs
-    if crs is None:
-        raise OutputError(
-            f"{path}: GeoJSON is in longitude and latitude, and the raster has no CRS to transform "
-            f"from; write a .gpkg, or assign the raster's CRS."
-        )
-    return GEOJSON_CRS
-
-
-def check_vector_output(
-    path: PathLike, *, legend: Legend, overwrite: bool, inputs: Iterable[PathLike]
-) -> Path:
-    """Check before any work whether polygons of these classes can be written to a path."""
-    target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
-    kind = format_of(target)
-    if not overwrite:
-        check_sidecars(target, kind.sidecars)
-    if kind is GEOPACKAGE:
-        check_layer_name(target)
-    else:
-        _check_style_file(target)
-    if kind is _SHAPEFILE:
-        check_shapefile_names(target, legend)
-    return target
+def is_lonlat(path: PathLike) -> bool:
+    """Whether a file of this name holds longitude and latitude whatever the raster's CRS."""
+    return format_of(path) is GEOJSON
 
 
 def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: PolygonLayer) -> Path:
     """Write features as they arrive; the target was checked by `check_vector_output`."""
     kind = format_of(target)
     with atomic_file(target, stale_sidecars=find_sidecars(target, kind.sidecars)) as path:
-        if kind is _SHAPEFILE:
+        if kind is SHAPEFILE:
             batches = within_shapefile_limits(batches, target, layer.legend)
-        if kind is _PARQUET:
-            write_geoparquet(
-                batches, path, schema=layer.schema, crs=layer.crs, kind=layer.geometry_type
-            )
-        else:
-            _write_with_gdal(batches, path, target, kind, layer)
+        write_layer(batches, path, target, layer=layer)
         qml = vector_qml(layer.legend)
         if kind is GEOPACKAGE:
             add_layer_style(path, qml, target=target)
         else:
             path.with_suffix(".qml").write_text(qml, encoding="utf-8")
+        written = [entry.name for entry in path.parent.iterdir()]
+    if kind is not GEOPACKAGE:  # to which a program that opens it at once adds files of its own
+        check_in_place(target, kind.sidecars, written=written)
     return target
+
+
+def write_layer(
+    batches: Iterator[pa.RecordBatch], path: Path, target: Path, *, layer: PolygonLayer
+) -> None:
+    """Write features without a style.
+
+    Args:
+        batches: the features.
+        path: the file to write, in a folder of its own.
+        target: the path named in errors; its suffix selects the format.
+        layer: what the file holds besides.
+    """
+    kind = format_of(target)
+    if kind is PARQUET:
+        write_geoparquet(
+            batches, path, schema=layer.schema, crs=layer.crs, kind=layer.geometry_type
+        )
+    elif kind is FLATGEOBUF:
+        with closing(FeatureBoxes.beside(path)) as boxes:
+            plain = path.with_name(f"{path.stem}.plain.fgb")
+            _write_with_gdal(boxes.watch(batches), plain, target, kind, layer)
+            write_indexed(plain, path, boxes)
+            plain.unlink()
+    else:
+        _write_with_gdal(batches, path, target, kind, layer)
 
 
 def _write_with_gdal(
@@ -205,7 +181,7 @@ def _write_with_gdal(
             pyogrio.raw.write_arrow(
                 pa.RecordBatchReader.from_batches(layer.schema, source),
                 os.fspath(written),
-                layer=path.stem,
+                layer=target.stem,
                 driver=kind.driver,
                 geometry_type=layer.geometry_type,
                 geometry_name=layer.schema.names[-1],
@@ -247,7 +223,9 @@ class _Source:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._batches
+            for batch in self._batches:
+                for first in range(0, len(batch), _ROWS_AT_ONCE):
+                    yield batch.slice(first, _ROWS_AT_ONCE)
         except BaseException as error:
             self.error = error
             raise

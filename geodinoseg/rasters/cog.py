@@ -20,6 +20,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geodinoseg.errors import OutputError, one_line
@@ -143,7 +144,7 @@ def _new_working_file(path: Path, layout: CogLayout) -> rasterio.io.DatasetWrite
             **_WORKING_OPTIONS,
         )
     if box.control is not None and box.control.points:
-        dataset.gcps = (box.control.gcps, box.control.crs)
+        dataset.gcps = (box.control.gcps, box.control.crs or CRS())
     if box.control is not None and box.control.rpcs is not None:
         dataset.rpcs = box.control.rpcs
     _describe(dataset, layout)
@@ -218,9 +219,10 @@ def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
         geobox=small, dtype=np.dtype(np.uint8), nodata=255, band_names=("class",), tags={}
     )
     with tempfile.TemporaryDirectory(prefix="geodinoseg-") as folder:
-        file = Path(folder, "probe.tif")
+        working, file = Path(folder, "working.tif"), Path(folder, "probe.tif")
         with _report_write_errors(file):
-            _new_working_file(file, layout).close()
+            _new_working_file(working, layout).close()
+            _convert(working, file, CACHE_BYTES)
             with reopen(file) as dataset:
                 reread = dataset_geobox(dataset)
     if not same_georeferencing(reread, small):

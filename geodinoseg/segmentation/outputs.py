@@ -101,21 +101,36 @@ class MapFiles:
         """
         if not self.polygons:
             return
-        from geodinoseg.polygons.ground import check_place  # noqa: PLC0415 (a second GDAL)
-        from geodinoseg.polygons.writer import check_vector_output, crs_in_file  # noqa: PLC0415
+        from geodinoseg.polygons.checks import check_vector_output  # noqa: PLC0415 (a second GDAL)
+        from geodinoseg.polygons.ground import check_place  # noqa: PLC0415
 
         check_place(scene.path, scene.geobox)
         inputs: list[PathLike] = [scene.path, *self.rasters]
         for path in self.polygons:
             overwrite = path in self.replaceable
-            check_vector_output(path, legend=legend, overwrite=overwrite, inputs=inputs)
-            crs_in_file(path, scene.geobox.crs)
+            check_vector_output(
+                path, geobox=scene.geobox, legend=legend, overwrite=overwrite, inputs=inputs
+            )
         for path in self.polygons:
             check_unlocked(path)
         _check_distinct(self.polygons)
         styled = [path for path in self.polygons if path.suffix.lower() != _CONTAINS_STYLE]
         for raster in self.rasters:
             _check_styles(raster, styled)
+
+    def check_place(self, scene: Scene) -> None:
+        """Refuse polygons of a scene that have no place on the ground, or lose it in their format.
+
+        Part of `check_polygons`, for a plan that replaces nothing.
+        """
+        if not self.polygons:
+            return
+        from geodinoseg.polygons.checks import check_crs  # noqa: PLC0415 (a second GDAL)
+        from geodinoseg.polygons.ground import check_place  # noqa: PLC0415
+
+        check_place(scene.path, scene.geobox)
+        for path in self.polygons:
+            check_crs(path, scene.geobox)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -44,15 +44,15 @@ class Crop:
         return replace(self, pixels=nothing[None], valid=nothing > 0, labels=nothing)
 
 
-def padded(crop: Crop, side: int) -> Crop:
-    """The crop as a square: outside the scene it is 0, not valid and not labelled.
+def padded(crop: Crop, shape: tuple[int, int]) -> Crop:
+    """The crop with these rows and columns: outside the scene it is 0, not valid, not labelled.
 
     Segmentation pads scenes that are smaller than a tile in the same way.
     """
     height, width = crop.labels.shape
-    if (height, width) == (side, side):
+    if (height, width) == shape:
         return crop
-    past = ((0, side - height), (0, side - width))
+    past = ((0, shape[0] - height), (0, shape[1] - width))
     return replace(
         crop,
         pixels=np.pad(crop.pixels, ((0, 0), *past)),

@@ -23,6 +23,7 @@ from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
 from geodinoseg.training.settings import Augmentation
+from geodinoseg.training.split.crop_shape import crop_shape
 from geodinoseg.training.split.split import SplitScene
 from geodinoseg.windows import Window, windows_over
 
@@ -87,62 +88,67 @@ class Sampler:
 
     def validation_pieces(self) -> list[tuple[int, Window]]:
         """(scene, window) of the labelled blocks that validate, in pieces no larger than a crop."""
-        side = self._crop_px
-        return [
-            (index, piece.shifted_by(rows=block.row_off, cols=block.col_off))
-            for index, split in enumerate(self._scenes)
-            for block in (split.block(*at) for at in _held_out_with_labels(split, self._fold))
-            for piece in windows_over(height=block.height, width=block.width, rows=side, cols=side)
-        ]
+        found = []
+        for index, split in enumerate(self._scenes):
+            rows, cols = crop_shape(split.scene.geobox, self._crop_px)
+            for block in (split.block(*at) for at in _held_out_with_labels(split, self._fold)):
+                pieces = windows_over(height=block.height, width=block.width, rows=rows, cols=cols)
+                found += [
+                    (index, piece.shifted_by(rows=block.row_off, cols=block.col_off))
+                    for piece in pieces
+                ]
+        return found
 
     def validation_crop(self, index: int, piece: Window) -> Crop:
         """An unchanged crop around a piece of a scene, labelled in the piece alone."""
-        scene, side = self._scenes[index].scene, self._crop_px
+        scene = self._scenes[index].scene
+        shape = rows, cols = crop_shape(scene.geobox, self._crop_px)
         window = _window_at(
             scene,
-            row_off=piece.row_off - (side - piece.height) // 2,
-            col_off=piece.col_off - (side - piece.width) // 2,
-            side=side,
+            row_off=piece.row_off - (rows - piece.height) // 2,
+            col_off=piece.col_off - (cols - piece.width) // 2,
+            shape=shape,
         )
         crop = self._read(index, window)
         outside = np.ones_like(crop.valid)
         outside[piece.shifted_by(rows=-window.row_off, cols=-window.col_off).slices] = False
         crop.labels[outside] = IGNORE
-        return padded(crop, side)
+        return resized(padded(crop, shape), self._crop_px)
 
     def _crop(self, rng: np.random.Generator) -> Crop:
-        index, window, side = self._draw_window(rng)
+        index, window, shape = self._draw_window(rng)
         crop = self._read(index, window)
         # Only if blocks are smaller than a crop: nothing held out is trained on.
         crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
-        crop = turned(resized(padded(crop, side), self._crop_px), rng)
+        crop = turned(resized(padded(crop, shape), self._crop_px), rng)
         return replace(crop, jitter=draw_jitter(len(crop.pixels), self._augmentation, rng))
 
-    def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, int]:
-        """Scene, window, and the side of the square that it fills, or begins in a small scene."""
+    def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, tuple[int, int]]:
+        """Scene, window, and the rows and columns of a crop, of which a small scene has fewer."""
         class_index, blocks, chances = self._classes[rng.integers(len(self._classes))]
         for _ in range(_TRIES):
             index, block_row, block_col = blocks[rng.choice(len(blocks), p=chances)].tolist()
             split = self._scenes[index]
-            side = max(1, round(self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)))
+            side = self._crop_px * self._augmentation.scale ** rng.uniform(-1, 1)
+            shape = rows, cols = crop_shape(split.scene.geobox, side)
             row, col = self._draw_pixel(index, block_row, block_col, class_index, rng)
             window = _window_at(
                 split.scene,
-                row_off=row - int(rng.integers(side)),
-                col_off=col - int(rng.integers(side)),
-                side=side,
+                row_off=row - int(rng.integers(rows)),
+                col_off=col - int(rng.integers(cols)),
+                shape=shape,
             )
             if not split.touches(window, self._fold):
-                return index, window, side
-        side = self._crop_px
+                return index, window, shape
+        shape = rows, cols = crop_shape(split.scene.geobox, self._crop_px)
         window = _window_in(
             split.scene,
             split.block(block_row, block_col),
-            row_off=row - int(rng.integers(side)),
-            col_off=col - int(rng.integers(side)),
-            side=side,
+            row_off=row - int(rng.integers(rows)),
+            col_off=col - int(rng.integers(cols)),
+            shape=shape,
         )
-        return index, window, side
+        return index, window, shape
 
     def _draw_pixel(
         self, index: int, row: int, col: int, class_index: int, rng: np.random.Generator
@@ -230,9 +236,9 @@ def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[list[int]
     return at
 
 
-def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window:
-    """A square at a corner, moved to lie inside the scene; cut where the scene is smaller."""
-    height, width = min(side, scene.height), min(side, scene.width)
+def _window_at(scene: Scene, *, row_off: int, col_off: int, shape: tuple[int, int]) -> Window:
+    """A window at a corner, moved to lie inside the scene; cut where the scene is smaller."""
+    height, width = min(shape[0], scene.height), min(shape[1], scene.width)
     return Window(
         col_off=min(max(col_off, 0), scene.width - width),
         row_off=min(max(row_off, 0), scene.height - height),
@@ -241,15 +247,17 @@ def _window_at(scene: Scene, *, row_off: int, col_off: int, side: int) -> Window
     )
 
 
-def _window_in(scene: Scene, block: Window, *, row_off: int, col_off: int, side: int) -> Window:
-    """A square at a corner, moved to lie inside a block.
+def _window_in(
+    scene: Scene, block: Window, *, row_off: int, col_off: int, shape: tuple[int, int]
+) -> Window:
+    """A window at a corner, moved to lie inside a block.
 
-    A block that is smaller than the square is the last one: the square reaches back from its end
+    A block that is smaller than the window is the last one: the window reaches back from its end
     into the block before, which is on the same side of the split.
     """
     return _window_at(
         scene,
-        row_off=min(max(row_off, block.row_off), block.row_end - side),
-        col_off=min(max(col_off, block.col_off), block.col_end - side),
-        side=side,
+        row_off=min(max(row_off, block.row_off), block.row_end - shape[0]),
+        col_off=min(max(col_off, block.col_off), block.col_end - shape[1]),
+        shape=shape,
     )

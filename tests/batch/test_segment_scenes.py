@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
+from rasterio.crs import CRS
 from rasters import ROTATED, write_raster
 
 from geodinoseg.batch.journal import JOURNAL, open_journal
@@ -285,6 +287,27 @@ def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_mod
     assert events[-1]["result"]["output_bytes"] == sum(
         event["output_bytes"] for event in events[:-1]
     )
+
+
+def test_a_scene_whose_polygons_have_no_place_fails_before_its_run_and_in_a_dry_run(
+    folder, small_model, tmp_path
+):
+    mend(folder)
+    with rasterio.open(folder / "b.tif", "r+") as dataset:
+        dataset.crs = CRS.from_user_input("IAU_2015:49910")
+    wanted = [folder, "--model", small_model, "--output-dir", tmp_path / "maps"]
+    wanted += ["--polygons", "_v.geojson", "--polygons", "_v.gpkg"]
+    for more in (["--dry-run"], []):
+        result = CliRunner().invoke(main, ["segment", *map(str, [*wanted, *more])])
+        assert result.exit_code == 1
+        assert (
+            "b_v.geojson: GeoJSON is in longitude and latitude on the earth, and no"
+            in result.output
+        )
+        assert (tmp_path / "maps").exists() == (more == [])
+    names = {path.name for path in (tmp_path / "maps").glob("*.geojson")}
+    assert names == {"a_v.geojson", "c_v.geojson"}
+    assert not (tmp_path / "maps" / "b.tif").exists()
 
 
 def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, small_model, tmp_path):

@@ -130,9 +130,7 @@ def prepare(way: str, raster: Path) -> Callable[[], int]:
 
     source = open_class_raster(raster)
     crs, output = source.geobox.crs, raster.with_name(f"{raster.stem}_{way}.gpkg")
-    stream = PolygonStream.of(
-        source, crs=crs, min_area_m2=0, simplify_px=0, options=PolygonOptions()
-    )
+    stream = PolygonStream.of(source, min_area_m2=0, simplify_px=0, options=PolygonOptions())
 
     def untold(fraction: float, message: str) -> None:
         pass

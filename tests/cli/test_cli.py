@@ -28,6 +28,10 @@ from geodinoseg.segmentation import runner
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
+SITE_GRID = (
+    'ENGCRS["site grid",EDATUM["unknown"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],'
+    'LENGTHUNIT["metre",1]]'
+)
 
 
 @pytest.fixture
@@ -286,11 +290,18 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
     lost = write_raster(tmp_path / "lost.tif", pixels, crs=None, transform=None)
     no_crs = write_raster(tmp_path / "no_crs.tif", pixels, crs=None)
     crs_only = write_raster(tmp_path / "crs_only.tif", pixels, transform=None)
+    site = write_raster(tmp_path / "site.tif", pixels, crs=SITE_GRID)
+    mars = write_raster(tmp_path / "mars.tif", pixels, crs="IAU_2015:49910")
+    sound = write_raster(tmp_path / "sound.tif", pixels)
+    (tmp_path / "old.qix").write_text("old")
     for path, name, text in (
         (lost, "p.gpkg", "lost.tif: is not georeferenced"),
         (crs_only, "p.gpkg", "crs_only.tif: is not georeferenced"),
         (no_crs, "p.geojson", "p.geojson: GeoJSON is in longitude and latitude"),
         (no_crs, "p.kml", "p.kml: the name must end in"),
+        (site, "p.geojson", "no transformation leads from the CRS 'site grid' to 'WGS 84'"),
+        (sound, "old.shp", "old.qix: exists already, and would be read as part of old.shp"),
+        (mars, "p.json", "no transformation leads from the CRS 'Mars (2015)"),
     ):
         result = cli(
             "segment",
@@ -304,7 +315,11 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
         )
         assert result.exit_code == 1
         assert text in result.stderr
-    assert files(tmp_path) == {"lost.tif", "no_crs.tif", "crs_only.tif"}
+        assert result.stderr.count("\n") == 1
+    assert files(tmp_path) == {
+        "old.qix",
+        *(f"{name}.tif" for name in ("lost", "no_crs", "crs_only", "site", "mars", "sound")),
+    }
 
 
 def test_outputs_are_replaced_when_that_was_asked_for(segment, tmp_path):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pyogrio
 import pytest
+import rasterio
+from affine import Affine
 from click.testing import CliRunner
-from coverages import blobs, write_class_raster
+from coverages import NODATA, blobs, write_class_raster
 
 from geodinoseg.cli import main
 
@@ -75,6 +80,29 @@ def test_what_a_user_can_mend_is_one_line_and_exit_1(tmp_path, raster):
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert "map.gpkg: exists already" in result.stderr
+
+
+def test_nothing_of_another_library_is_printed_where_the_unit_is_rare(tmp_path):
+    transform = Affine(0.01, 0, 1, 0, -0.01, 5000)
+    kilometres = rasterio.crs.CRS.from_user_input(
+        "+proj=tmerc +lat_0=0 +lon_0=9 +k=0.9996 +datum=WGS84 +units=km"
+    )
+    path = write_class_raster(
+        tmp_path / "map.tif", blobs(30, 41), transform=transform, crs=kilometres
+    )
+    command = ["polygonize", path, "-o", tmp_path / "map.gpkg", "--min-area", "500"]
+    environment = {k: v for k, v in os.environ.items() if k not in {"PROJ_DATA", "PROJ_LIB"}}
+    done = subprocess.run(
+        [sys.executable, "-m", "geodinoseg", *map(str, command)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert done.stderr == ""
+    frame = pyogrio.read_dataframe(tmp_path / "map.gpkg", layer="map")
+    assert frame.area_m2.min() >= 500
+    assert frame.area_m2.sum() == pytest.approx((blobs(30, 41) != NODATA).sum() * 100)
 
 
 def test_help_holds_an_example():

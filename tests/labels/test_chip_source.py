@@ -169,7 +169,7 @@ def spoil_label(root, values, **options):
 SPOILT = {
     "size": (lambda r: spoil_label(r, values(1)[None, :-1]), "has 53 x 36 px, its image"),
     "bands": (lambda r: spoil_label(r, image(1)), "has 3 bands, but a label chip has one"),
-    "fractions": (lambda r: spoil_label(r, values(1)[None] + 0.5), "class ids are whole numbers"),
+    "fractions": (lambda r: spoil_label(r, values(1)[None] + 0.5), "class ids are integers"),
     "negative": (
         lambda r: spoil_label(r, values(1)[None].astype(np.int16) - 3),
         "holds the value -",

@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 
 from geodinoseg.errors import LabelError
-from geodinoseg.geobox import GeoBox
+from geodinoseg.geobox import GeoBox, GroundControl
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.open import open_label_set, open_labels
 from geodinoseg.labels.options import LabelOptions
@@ -422,3 +422,20 @@ def test_files_that_name_a_number_differently_are_refused(tmp_path):
         table.assign(class_name=names).to_file(path)
     with pytest.raises(LabelError, match=r"second\.gpkg: class 1 is called 'elm', and 'oak'"):
         open_label_set(paths, boxes)
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_labels_with_a_crs_do_not_fit_a_scene_placed_by_control_points_only(tmp_path):
+    control = GroundControl(points=((0, 0, 85.0, 27.0, 0), (HEIGHT, WIDTH, 86.0, 28.0, 0)), crs=UTM)
+    scene = GeoBox(
+        crs=None, transform=Affine.identity(), width=WIDTH, height=HEIGHT, control=control
+    )
+    # In degrees, these would lie inside the scene if they were taken for columns and rows.
+    shapes, names = [square(85, 27, side=1), square(40, 30)], ["tin", "grass"]
+    frame(shapes, names, crs=4326).to_file(tmp_path / "labels.gpkg")
+    with pytest.raises(LabelError, match=r"labels\.gpkg: has a CRS, .* gdalwarp -tps IN"):
+        open_labels(tmp_path / "labels.gpkg", scene)
+    frame(shapes, names, crs=None).to_file(tmp_path / "pixels.gpkg")
+    found = whole(open_labels(tmp_path / "pixels.gpkg", scene))
+    assert (found[30:40, 40:50] != IGNORE).all()
+    assert (found != IGNORE).sum() == 101

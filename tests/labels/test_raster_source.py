@@ -253,7 +253,7 @@ def test_label_rasters_that_cannot_serve_are_refused(tmp_path):
     nothing = written(tmp_path / "nothing.tif", np.full_like(values, NODATA), SCENE)
     with pytest.raises(LabelError, match=r"nothing\.tif: holds no class"):
         open_labels(nothing, SCENE)
-    with pytest.raises(LabelError, match=r"real\.tif: rows .* and class ids are whole numbers"):
+    with pytest.raises(LabelError, match=r"real\.tif: rows .* but class ids are integers"):
         open_labels(written(tmp_path / "real.tif", values + np.float32(0.5), SCENE), SCENE)
     cut = tmp_path / "cut.tif"
     cut.write_bytes(one.read_bytes()[:60])

@@ -300,7 +300,7 @@ def test_degrees_past_the_poles_are_refused(tmp_path):
 
 def test_a_raster_of_other_numbers_is_refused(tmp_path):
     path = write_raster(tmp_path / "map.tif", np.full((1, 4, 5), 0.5, dtype=np.float32))
-    with pytest.raises(SceneError, match="class ids are whole numbers"):
+    with pytest.raises(SceneError, match="class ids are integers"):
         polygonize(path)
 
 

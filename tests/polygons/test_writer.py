@@ -216,10 +216,7 @@ def test_a_shapefile_s_bytes_are_foreseen_so_that_none_grows_past_2_gb(tmp_path,
 
     def passed(limit):
         source = open_class_raster(raster)
-        crs = source.geobox.crs
-        stream = PolygonStream.of(
-            source, crs=crs, min_area_m2=0, simplify_px=0, options=PolygonOptions()
-        )
+        stream = PolygonStream.of(source, min_area_m2=0, simplify_px=0, options=PolygonOptions())
         batches = stream.batches(lambda fraction, message: None)
         return list(within_shapefile_limits(batches, path, source.legend, largest_bytes=limit))
 
@@ -291,7 +288,9 @@ def test_what_belonged_to_an_old_file_goes_with_it(tmp_path, raster):
 @pytest.mark.parametrize("name", ["table.dbf", "table.SHX", "table.prj"])
 def test_a_part_of_another_file_is_not_replaced_unasked(tmp_path, raster, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputExistsError, match=f"table.shp: {name} exists already"):
+    with pytest.raises(
+        OutputExistsError, match=f"{name}: exists already, and would be read as part of table.shp"
+    ):
         write_polygons(raster, tmp_path / "table.shp")
     assert (tmp_path / name).read_text() == "mine"
 

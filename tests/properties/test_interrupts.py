@@ -119,26 +119,47 @@ def test_who_asks_twice_disturbs_neither_the_tidying_up_nor_the_exit_code():
 @pytest.mark.slow
 def test_a_long_call_that_hears_no_signal_is_ended_all_the_same(tmp_path):
     script = textwrap.dedent("""
-        import click, hashlib
+        import click, hashlib, pathlib, sys
+        from geodinoseg.files.atomic import atomic_file
         from geodinoseg.cli import console
         from geodinoseg.cli import process as interrupts
         interrupts._GRACE_S = 0.5
+        target = pathlib.Path(sys.argv.pop())
         @click.command()
         @click.pass_context
         def work(ctx):
-            with console.report_errors(ctx):
+            with console.report_errors(ctx), atomic_file(target) as path:
+                path.write_bytes(bytes(1000))
                 print("ready", flush=True)
                 # As a long call into GDAL: no instruction of Python comes up meanwhile.
                 hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
         work()
     """)
-    process = started([sys.executable, "-c", script])
+    process = started([sys.executable, "-c", script, str(tmp_path / "large.gpkg")])
     assert process.stdout.readline() == "ready\n"
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=15)
     assert process.returncode == 143
-    assert "terminated during a long step; run the same command again" in stderr
+    assert "terminated during a long step; run the same command again: segment resumes" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".shp", ".geojson"])
+def test_polygons_that_are_stopped_end_at_once_and_leave_nothing(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 3, (6000, 6000)).astype(np.uint8)
+    raster = write_raster(tmp_path / "map.tif", noise[None])
+    arguments = ["polygonize", raster, "-o", tmp_path / f"out{suffix}"]
+    process = started([sys.executable, "-m", "geodinoseg", *map(str, arguments)])
+    wait_for(
+        lambda: sum(path.stat().st_size for path in tmp_path.glob(".geodinoseg-*/*")) > 100_000_000
+    )
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=15)
+    assert process.returncode == 143
+    assert stderr.splitlines()[-1] == "Error: terminated; no unfinished file was left."
+    assert [entry.name for entry in tmp_path.iterdir()] == ["map.tif"]
 
 
 @pytest.mark.slow

@@ -298,7 +298,7 @@ def test_what_a_legend_file_lacks_or_contradicts_is_said(tmp_path, caplog):
     assert names_of(path, legend_file=legend) == {1: "water", 4: "class 4", 30: "class 30"}
     assert f"{legend}: has no name for class 4, 30 of {path}" in caplog.text
     legend.write_text("name,color\nwater,#4477aa\n")
-    with pytest.raises(LabelError, match=r"l\.csv: gives no numbers"):
+    with pytest.raises(LabelError, match=r"l\.csv: has no ids"):
         open_class_raster(path, legend_file=legend)
     legend.write_text("id,name\n1,水田\n")
     with pytest.raises(LabelError, match="where it is class 30"):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from affine import Affine
+from rasterio.crs import CRS
 
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
@@ -21,7 +22,10 @@ class ArrayScene:
     def __init__(self, valid, *, transform=None, crs=None):
         self.height, self.width = valid.shape
         self.geobox = GeoBox(
-            crs=crs, transform=transform or Affine.identity(), width=self.width, height=self.height
+            crs=None if crs is None else CRS.from_user_input(crs),
+            transform=transform or Affine.identity(),
+            width=self.width,
+            height=self.height,
         )
         self.valid = valid
         self.pixels = np.mgrid[: self.height, : self.width].astype(np.float32)

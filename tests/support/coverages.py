@@ -15,6 +15,7 @@ from shapely.geometry import shape
 
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.coverage.join import CoverageJoin
+from geodinoseg.polygons.coverage.simplify import Tolerance
 from geodinoseg.polygons.coverage.tracer import Band, trace_band
 from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, LEGEND_TAG
 
@@ -101,7 +102,9 @@ def write_class_raster(
     return path
 
 
-def bands_of(array, chunk_rows, **options):
+def bands_of(array, chunk_rows, *, simplify_px=0.0, **options):
+    if simplify_px:
+        options["tolerance"] = Tolerance(distance=simplify_px)
     height, width = array.shape
     for row in range(0, height, chunk_rows):
         rows = array[row : row + chunk_rows]

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from arrays import ArrayLabels, ArrayScene, patchy
+from affine import Affine
+from arrays import ArrayLabels, ArrayScene, patchy, squares
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -312,3 +313,31 @@ def test_a_crop_is_a_plain_value():
     )
     with pytest.raises(AttributeError):
         crop.labels = None
+
+
+@pytest.mark.parametrize("pixel_m", [(1.0, 4.0), (3.0, 1.0), (1.0, 1.04)])
+def test_crops_are_square_on_the_ground(pixel_m):
+    width_m, height_m = pixel_m
+    transform = Affine(width_m, 0, 4e5, 0, -height_m, 5e6)
+    scene, labels = squares(
+        240, 240, count=90, side=10, seed=3, transform=transform, crs="EPSG:32633"
+    )
+    sampler, (split,) = sampler_over((scene, labels), crop_px=28)
+    ground_m = 28 * np.sqrt(width_m * height_m)
+    with sampler:
+        for crop in sampler.batch(0, 12):
+            extent_m = np.array([crop.window.height * height_m, crop.window.width * width_m])
+            assert_allclose(extent_m, ground_m, rtol=0.05)
+            assert crop.labels.shape == (28, 28)
+            assert (crop.labels != IGNORE).any()
+            assert not split.touches(crop.window, 0)
+        pieces = sampler.validation_pieces()
+        assert pieces
+        for index, piece in pieces:
+            crop = sampler.validation_crop(index, piece)
+            assert crop.labels.shape == (28, 28)
+            window = crop.window
+            assert window.row_off <= piece.row_off
+            assert piece.row_end <= window.row_end
+            assert window.col_off <= piece.col_off
+            assert piece.col_end <= window.col_end

@@ -344,7 +344,9 @@ def test_scenes_of_unrelated_systems_share_no_land_and_those_of_one_do():
 def blocks_of(*pairs):
     scenes, labels = zip(*pairs, strict=True)
     counts = [found.class_blocks(50) for found in labels]
-    return find_blocks(scenes, labels, counts, blocks_px=[50] * len(scenes), crop_px=30)
+    return find_blocks(
+        scenes, labels, counts, blocks_px=[50] * len(scenes), crops_px=[30] * len(scenes)
+    )
 
 
 def write_polygons(path, boxes, transform=ROTATED):

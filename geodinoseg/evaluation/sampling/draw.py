@@ -132,7 +132,7 @@ def draw_sample(
         True
     """
     raster = open_with_areas(class_raster)
-    target = check_point_output(output, overwrite=overwrite, inputs=[raster.path])
+    target = check_point_output(output, raster, overwrite=overwrite)
     expected = _expected_accuracy(raster, options)
     strata = count_strata(raster, progress=part_of(progress, 0, _COUNTING))
     points = _points_by_class(strata, expected, options)

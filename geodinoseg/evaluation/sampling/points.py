@@ -27,9 +27,12 @@ from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
-from geodinoseg.polygons.writer import GEOPACKAGE, WRITE_ERRORS, check_sidecars, find_sidecars
+from geodinoseg.polygons.checks import check_crs
+from geodinoseg.polygons.sidecars import check_sidecars, find_sidecars
+from geodinoseg.polygons.writer import GEOPACKAGE, WRITE_ERRORS
 from geodinoseg.qgis.geopackage import add_layer_style, add_note, check_layer_name, read_note
 from geodinoseg.qgis.point_style import POINT_FIELD, REFERENCE_FIELD, sample_points_qml
+from geodinoseg.rasters.class_raster import ClassRaster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +69,13 @@ class PointSample:
     """Class id of the map at each point drawn, by its number."""
 
 
-def check_point_output(output: PathLike, *, overwrite: bool, inputs: Sequence[PathLike]) -> Path:
-    """Check before any work whether a sample can be written."""
-    target = check_output(output, overwrite=overwrite, suffixes=(".gpkg",), inputs=inputs)
+def check_point_output(output: PathLike, raster: ClassRaster, *, overwrite: bool) -> Path:
+    """Check before any work whether a sample of a map can be written."""
+    target = check_output(output, overwrite=overwrite, suffixes=(".gpkg",), inputs=[raster.path])
     check_layer_name(target)
     if not overwrite:
         check_sidecars(target, GEOPACKAGE.sidecars)
+    check_crs(target, raster.geobox)
     return target
 
 

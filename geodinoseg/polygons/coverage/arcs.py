@@ -109,10 +109,7 @@ def _is_first_way(edges: Edges, chains: Chains) -> NDArray[np.bool_]:
 
 def side_bounds(arcs: Arcs, stretches: Stretches) -> SideBounds:
     """Measure the points between the ends of each stretch against its chord."""
-    inner = stretches.last - stretches.first - 1
-    points = ragged_range(stretches.first + 1, inner)
-    starts = offsets_of(inner)[:-1]
-    of_stretch = np.repeat(np.arange(len(stretches), dtype=np.int64), inner)
+    points, starts, of_stretch = inner_points(stretches)
     dx, dy = chords(arcs, stretches)
     u = arcs.cols[points] - arcs.cols[stretches.first][of_stretch]
     v = arcs.rows[points] - arcs.rows[stretches.first][of_stretch]
@@ -128,6 +125,24 @@ def side_bounds(arcs: Arcs, stretches: Stretches) -> SideBounds:
         along_min=np.minimum.reduceat(along, starts),
         along_max=np.maximum.reduceat(along, starts),
         farthest=points[farthest],
+    )
+
+
+def inner_points(
+    stretches: Stretches,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The points between the ends of stretches, stretch by stretch.
+
+    Returns:
+        The points, (points,); where those of each stretch start among them, (stretches,); and the
+        stretch of each, (points,).
+    """
+    inner = stretches.last - stretches.first - 1
+    points = ragged_range(stretches.first + 1, inner)
+    return (
+        points,
+        offsets_of(inner)[:-1],
+        np.repeat(np.arange(len(stretches), dtype=np.int64), inner),
     )
 
 

@@ -7,14 +7,20 @@ from numpy.typing import NDArray
 
 from geodinoseg.polygons.coverage.chains import ragged_range
 from geodinoseg.polygons.coverage.paths import CUT_POINT, Paths
+from geodinoseg.polygons.coverage.simplify import Tolerance
 
 
-def straighten_cut_points(rings: Paths) -> Paths:
+def straighten_cut_points(rings: Paths, tolerance: Tolerance | None = None) -> Paths:
     """Remove the points that are in rings only because a cut ran through them.
 
     Such a point is removed where it lies on a straight line, or where the boundary without it
     passes within half a pixel and no other lattice point changes sides. Both adjacent polygons
     see the same three points, so they decide alike.
+
+    Args:
+        rings: the rings.
+        tolerance: by which they were simplified; where its pixels are not square, half a pixel is
+            half the shorter side of one.
     """
     is_cut = (rings.flags & CUT_POINT) != 0
     if not is_cut.any():
@@ -29,7 +35,7 @@ def straighten_cut_points(rings: Paths) -> Paths:
     before, after = _neighbours(rings, -1), _neighbours(rings, 1)
     points = np.flatnonzero(is_cut & ~is_cut[before] & ~is_cut[after])
     goes = np.zeros(len(is_cut), dtype=bool)
-    goes[points] = _can_go(rings, before[points], points, after[points])
+    goes[points] = _can_go(rings, before[points], points, after[points], tolerance)
     return rings.without(goes)
 
 
@@ -56,6 +62,7 @@ def _can_go(
     before: NDArray[np.int64],
     points: NDArray[np.int64],
     after: NDArray[np.int64],
+    tolerance: Tolerance | None,
 ) -> NDArray[np.bool_]:
     """Whether the chord between the neighbours may replace each cut point."""
     rows, cols = rings.rows.astype(np.int64), rings.cols.astype(np.int64)
@@ -65,12 +72,12 @@ def _can_go(
     goes = np.zeros(len(points), dtype=bool)
     upper, middle, lower = upper[crosses], points[crosses], lower[crosses]
     height = rows[lower] - rows[upper]
-    # Twice the distance along the row, times the chord's height: integers throughout.
-    off = 2 * np.abs(
-        (cols[middle] - cols[upper]) * height
-        - (cols[lower] - cols[upper]) * (rows[middle] - rows[upper])
-    )
-    free = off < height
+    across = cols[lower] - cols[upper]
+    # The distance along the row, times the chord's height: integers throughout.
+    off = np.abs((cols[middle] - cols[upper]) * height - across * (rows[middle] - rows[upper]))
+    free = 2 * off < height
+    if tolerance is not None and not tolerance.has_square_pixels:
+        free &= tolerance.is_within(off, (across, height), tolerance.shorter_side / 2)
     inner = height - 1
     between = ragged_range(rows[upper] + 1, inner)
     of_point = np.repeat(np.arange(len(middle), dtype=np.int64), inner)

@@ -24,6 +24,7 @@ from geodinoseg.polygons.coverage.paths import (
     split_at_self_touches,
     start_at_first,
 )
+from geodinoseg.polygons.coverage.simplify import Tolerance
 from geodinoseg.polygons.coverage.tracer import NO_PORT, Pieces
 
 
@@ -74,10 +75,12 @@ class _Rings:
 class CoverageJoin:
     """Takes the pieces of each band, top to bottom, and returns the polygons that are complete.
 
-    It holds only the boundaries of the polygons that the last cut runs through.
+    It holds only the boundaries of the polygons that the last cut runs through. The tolerance is
+    that by which they were simplified.
     """
 
-    def __init__(self, *, measures: int) -> None:
+    def __init__(self, *, measures: int, tolerance: Tolerance | None = None) -> None:
+        self._tolerance = tolerance
         self._open = _OpenChains(
             paths=no_paths(),
             from_port=np.empty(0, dtype=np.int32),
@@ -99,7 +102,7 @@ class CoverageJoin:
             The polygons completed by this band.
         """
         regions = self._join_regions(pieces)
-        rings = [self._close_chains(pieces, regions), _closed_pieces(pieces, regions)]
+        rings = [self._close_chains(pieces, regions), self._closed_pieces(pieces, regions)]
         is_open = np.zeros(len(self._class_ids), dtype=bool)
         is_open[self._open.regions] = True
         self._waiting += [ring_set for ring_set in rings if len(ring_set.paths)]
@@ -173,7 +176,7 @@ class CoverageJoin:
             to_port=to_below[tails[still_open] - known],
             regions=item_regions[heads[still_open]],
         )
-        return _whole_rings(joined.take(rings), item_regions[heads[rings]])
+        return self._whole_rings(joined.take(rings), item_regions[heads[rings]])
 
     def _successors(self, pieces: Pieces, fresh: NDArray[np.int64]) -> NDArray[np.int32]:
         """The successor of each open chain, then of each new open piece, among both."""
@@ -205,23 +208,22 @@ class CoverageJoin:
             ),
         )
 
+    def _closed_pieces(self, pieces: Pieces, regions: NDArray[np.int64]) -> _Rings:
+        closed = np.flatnonzero(pieces.closed)
+        return self._whole_rings(pieces.paths.take(closed), regions[closed])
+
+    def _whole_rings(self, paths: Paths, regions: NDArray[np.int64]) -> _Rings:
+        """Rings in their canonical form, independent of the cuts."""
+        if not len(paths):
+            return _Rings(paths=paths, regions=regions)
+        straight = straighten_cut_points(paths, self._tolerance)
+        whole, parents = split_at_self_touches(straight)
+        return _Rings(paths=start_at_first(whole), regions=regions[parents])
+
     def _forget(self, is_open: NDArray[np.bool_]) -> None:
         """Drop the classes and measures of finished regions."""
         self._class_ids, self._measures = self._class_ids[is_open], self._measures[is_open]
         self._renumber(np.cumsum(is_open) - 1)
-
-
-def _closed_pieces(pieces: Pieces, regions: NDArray[np.int64]) -> _Rings:
-    closed = np.flatnonzero(pieces.closed)
-    return _whole_rings(pieces.paths.take(closed), regions[closed])
-
-
-def _whole_rings(paths: Paths, regions: NDArray[np.int64]) -> _Rings:
-    """Rings in their canonical form, independent of the cuts."""
-    if not len(paths):
-        return _Rings(paths=paths, regions=regions)
-    whole, parents = split_at_self_touches(straighten_cut_points(paths))
-    return _Rings(paths=start_at_first(whole), regions=regions[parents])
 
 
 def _polygons(

@@ -4,7 +4,8 @@ An arc (boundary between two fixed points: a vertex where three or more edges me
 raster, or a crossing with a cut) is simplified by the algorithm of Douglas and Peucker, on both
 sides at once, as both sides have the same vertices. A chord may replace a stretch of an arc only if
 
-1. no vertex of the stretch is farther from the chord than the tolerance, nor beyond its ends;
+1. no vertex of the stretch is farther from the chord than the tolerance, nor beyond its ends, both
+   in pixels and on the ground, where pixels need not be square;
 2. the convex hull of the stretch contains no other boundary, except at the chord's ends.
 
 The second rule keeps the coverage valid for any tolerance: if two chords crossed, one of their
@@ -17,8 +18,11 @@ boundary can be such, so these keep a vertex between their ends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +33,86 @@ from geodinoseg.polygons.coverage.arcs import (
     Stretches,
     chords,
     find_arcs,
+    inner_points,
     side_bounds,
 )
 from geodinoseg.polygons.coverage.chains import offsets_of, ragged_range
 from geodinoseg.polygons.coverage.lattice import Edges, Lattice
+
+_EQUAL = 1e-9
+"""Relative difference of numbers that are the same but for rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far an outline may move, on pixels of any shape."""
+
+    distance: float
+    """In pixels by default, else in the unit of the steps."""
+    col_step: tuple[float, float] = (1.0, 0.0)
+    """What one column to the right is in the plane in which the distance is measured."""
+    row_step: tuple[float, float] = (0.0, 1.0)
+    """What one row down is there."""
+
+    @classmethod
+    def of(
+        cls, distance: float, col_step: tuple[float, float], row_step: tuple[float, float]
+    ) -> Tolerance:
+        """The tolerance on such pixels; that of square ones in pixels, where sizes are exact."""
+        exact = cls(distance=distance, col_step=col_step, row_step=row_step)
+        side = math.sqrt(exact._metric[0])
+        # 0.3 / 0.1 is a little less than 3.
+        in_px = float(f"{distance / side:.12g}")
+        return cls(distance=in_px) if exact.has_square_pixels else exact
+
+    @property
+    def has_square_pixels(self) -> bool:
+        """Whether pixels are squares, in any orientation: angles are those of the lattice."""
+        across, mixed, down = self._metric
+        return math.isclose(across, down, rel_tol=_EQUAL) and abs(mixed) <= _EQUAL * across
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel, in the square of the unit."""
+        (ax, ay), (bx, by) = self.col_step, self.row_step
+        return abs(ax * by - ay * bx)
+
+    @property
+    def shorter_side(self) -> float:
+        """The shorter side of a pixel."""
+        across, _, down = self._metric
+        return math.sqrt(min(across, down))
+
+    def product(
+        self, first: tuple[NDArray[Any], NDArray[Any]], second: tuple[NDArray[Any], NDArray[Any]]
+    ) -> NDArray[np.float64]:
+        """Scalar products of steps, each as columns and rows, in the square of the unit."""
+        across, mixed, down = self._metric
+        (u, v), (x, y) = first, second
+        return np.asarray(across * (u * x) + mixed * (u * y + v * x) + down * (v * y))
+
+    def is_within(
+        self,
+        twice_triangle_px: NDArray[np.int64],
+        base: tuple[NDArray[np.int64], NDArray[np.int64]],
+        distance: float | None = None,
+    ) -> NDArray[np.bool_]:
+        """Whether the apexes of triangles are at most a distance from the line of their base.
+
+        Args:
+            twice_triangle_px: twice the area of the triangles, in pixels.
+            base: columns and rows from one end of each base to the other.
+            distance: by default the tolerance's.
+        """
+        reach = self.distance if distance is None else distance
+        length = np.sqrt(self.product(base, base))
+        return np.asarray(self.pixel_area * twice_triangle_px <= reach * length)
+
+    @cached_property
+    def _metric(self) -> tuple[float, float, float]:
+        """Squared length of a column step, product of both steps, squared length of a row step."""
+        (ax, ay), (bx, by) = self.col_step, self.row_step
+        return ax * ax + ay * ay, ax * bx + ay * by, bx * bx + by * by
 
 
 def kept_vertices(
@@ -41,7 +121,7 @@ def kept_vertices(
     network: NDArray[np.bool_],
     *,
     frame_rows: Sequence[int],
-    tolerance_px: float,
+    tolerance: Tolerance,
 ) -> NDArray[np.bool_]:
     """Which vertices of a band the simplified coverage keeps.
 
@@ -50,7 +130,7 @@ def kept_vertices(
         edges: the directed edges between them.
         network: (lattice rows, width + 1) True = a boundary passes the lattice point.
         frame_rows: lattice rows that are the raster's upper or lower edge.
-        tolerance_px: largest distance of a vertex to the simplified boundary.
+        tolerance: largest distance of a vertex to the simplified boundary.
 
     Returns:
         (vertices,) True = stays; ports stay.
@@ -72,7 +152,7 @@ def kept_vertices(
         bounds = side_bounds(arcs, stretches)
         # Only the next band knows what is on the lower cut between two of its ports.
         hangs = arcs.rows[stretches.first] + arcs.rows[stretches.last] == 2 * len(network)
-        straight = np.flatnonzero(~hangs & _is_near(arcs, stretches, bounds, tolerance_px))
+        straight = np.flatnonzero(~hangs & _is_near(arcs, stretches, bounds, tolerance))
         alone = holds_no_other(arcs, stretches.take(straight), bounds.take(straight), passed)
         split = np.ones(len(stretches), dtype=bool)
         split[straight[alone]] = False
@@ -88,15 +168,35 @@ def _is_fixed(lattice: Lattice) -> NDArray[np.bool_]:
 
 
 def _is_near(
-    arcs: Arcs, stretches: Stretches, bounds: SideBounds, tolerance_px: float
+    arcs: Arcs, stretches: Stretches, bounds: SideBounds, tolerance: Tolerance
 ) -> NDArray[np.bool_]:
     """Rule 1, for stretches without a twin."""
     dx, dy = chords(arcs, stretches)
     squared = dx * dx + dy * dy
-    farthest = np.maximum(-bounds.side_min, bounds.side_max)
-    near = farthest <= tolerance_px * np.sqrt(squared)
     within = (squared > 0) & (bounds.along_min >= 0) & (bounds.along_max <= squared)
-    return near & within & ~stretches.may_have_twin
+    farthest = np.maximum(-bounds.side_min, bounds.side_max)
+    near = within & ~stretches.may_have_twin & tolerance.is_within(farthest, (dx, dy))
+    if not tolerance.has_square_pixels:
+        candidates = np.flatnonzero(near)
+        near[candidates] = _lie_between_ends(arcs, stretches.take(candidates), tolerance)
+    return near
+
+
+def _lie_between_ends(arcs: Arcs, stretches: Stretches, tolerance: Tolerance) -> NDArray[np.bool_]:
+    """Whether all points are beside the chord, not beyond its ends, where pixels are not square."""
+    if not len(stretches):
+        return np.zeros(0, dtype=bool)
+    points, starts, of_stretch = inner_points(stretches)
+    chord = chords(arcs, stretches)
+    from_first = (
+        arcs.cols[points] - arcs.cols[stretches.first][of_stretch],
+        arcs.rows[points] - arcs.rows[stretches.first][of_stretch],
+    )
+    along = tolerance.product((chord[0][of_stretch], chord[1][of_stretch]), from_first)
+    squared = tolerance.product(chord, chord)
+    least, most = np.minimum.reduceat(along, starts), np.maximum.reduceat(along, starts)
+    slack = _EQUAL * squared
+    return np.asarray((least >= -slack) & (most <= squared + slack), dtype=bool)
 
 
 def _halves(arcs: Arcs, stretches: Stretches, at: NDArray[np.int64]) -> Stretches:

@@ -27,7 +27,7 @@ from geodinoseg.polygons.coverage.lattice import (
     link_edges,
 )
 from geodinoseg.polygons.coverage.paths import CUT_POINT, SELF_TOUCH, Paths
-from geodinoseg.polygons.coverage.simplify import kept_vertices
+from geodinoseg.polygons.coverage.simplify import Tolerance, kept_vertices
 
 NO_PORT = -1
 
@@ -49,8 +49,8 @@ class Band:
     """(1 + rows,) sum of the pixel area weights of the rows above each lattice row."""
     left_out: NDArray[np.integer[Any]] | None = None
     """Values whose regions are left out; they still separate the others."""
-    simplify_px: float = 0.0
-    """Largest distance of a vertex to the simplified boundary; 0 = all vertices stay."""
+    tolerance: Tolerance | None = None
+    """Largest distance of a vertex to the simplified boundary; None = all vertices stay."""
     integrals: tuple[NDArray[np.int64], ...] = ()
     """(1 + rows, width + 1) each: the sum of some pixel value over the band's pixels above and to
     the left of each lattice point."""
@@ -128,7 +128,7 @@ def trace_band(band: Band) -> Pieces:
 
 def _paths(band: Band, walls: Walls, lattice: Lattice, edges: Edges, chains: Chains) -> Paths:
     """The vertices of each chain; if simplified, with its ports as cut points."""
-    if not band.simplify_px:
+    if band.tolerance is None:
         vertices, offsets = edges.leaves[chains.order], chains.offsets
         kept = ~lattice.is_port
     else:
@@ -141,7 +141,7 @@ def _paths(band: Band, walls: Walls, lattice: Lattice, edges: Edges, chains: Cha
             edges,
             walls.passed_points(),
             frame_rows=band.frame_rows,
-            tolerance_px=band.simplify_px,
+            tolerance=band.tolerance,
         )
     stays = kept[vertices]
     vertices = vertices[stays]

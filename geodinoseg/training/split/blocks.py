@@ -146,7 +146,7 @@ def find_blocks(
     counts: Sequence[NDArray[np.int64]],
     *,
     blocks_px: Sequence[int],
-    crop_px: int,
+    crops_px: Sequence[int],
 ) -> Blocks:
     """Join the squares of scenes to blocks; a last one narrower than a crop to its neighbour.
 
@@ -154,7 +154,7 @@ def find_blocks(
     """
     at, bounds, sums = [], [], []
     first = 0
-    for scene, pixels, block_px in zip(scenes, counts, blocks_px, strict=True):
+    for scene, pixels, block_px, crop_px in zip(scenes, counts, blocks_px, crops_px, strict=True):
         narrowest = min(crop_px, block_px)
         rows = _ends(scene.height, block_px, narrowest)
         cols = _ends(scene.width, block_px, narrowest)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geodinoseg.labels.labels import Labels
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.training.split.blocks import Blocks, find_blocks
+from geodinoseg.training.split.crop_shape import crop_shape
 from geodinoseg.training.split.folds import folds_of_groups, held_out_groups, renumbered
 from geodinoseg.training.split.groups import group_blocks, sum_by_group
 from geodinoseg.windows import Window
@@ -118,17 +119,19 @@ def split_scenes(
     Args:
         scenes: with the same classes and bands.
         labels: of each, on its grid.
-        crop_px: side of a training crop and of a validation tile.
+        crop_px: side of a training crop and of a validation tile; in a scene whose pixels are not
+            square, of a square of the same area on the ground.
         fraction: of each class's labelled pixels to hold out, 0 to 0.5.
         seed: of the choice.
     """
-    finest = [source.class_blocks(crop_px) for source in labels]
-    single, double = [crop_px] * len(scenes), [2 * crop_px] * len(scenes)
+    single = [max(crop_shape(scene.geobox, crop_px)) for scene in scenes]
+    double = [2 * side for side in single]
+    finest = [source.class_blocks(side) for source, side in zip(labels, single, strict=True)]
     coarse = [_coarser(counts) for counts in finest]
-    large = find_blocks(scenes, labels, coarse, blocks_px=double, crop_px=crop_px)
+    large = find_blocks(scenes, labels, coarse, blocks_px=double, crops_px=single)
     if fraction == 0:
         return _split(large, double, coarse, _never(large))
-    small = find_blocks(scenes, labels, finest, blocks_px=single, crop_px=crop_px)
+    small = find_blocks(scenes, labels, finest, blocks_px=single, crops_px=single)
     folds = _fixed(large, fraction, seed, in_both=_several(small))
     if folds is not None:
         return _split(large, double, coarse, folds)
@@ -136,7 +139,7 @@ def split_scenes(
         folds = choose(small, fraction, seed)
         if folds is not None:
             return _split(small, single, finest, folds)
-    smaller = _smaller_blocks(scenes, labels, crop_px=crop_px, fraction=fraction, seed=seed)
+    smaller = _smaller_blocks(scenes, labels, crops_px=single, fraction=fraction, seed=seed)
     return smaller or _split(small, single, finest, _never(small))
 
 
@@ -148,26 +151,33 @@ def _smaller_blocks(
     scenes: Sequence[Scene],
     labels: Sequence[Labels],
     *,
-    crop_px: int,
+    crops_px: Sequence[int],
     fraction: float,
     seed: int,
 ) -> Split | None:
     """A split with small scenes in blocks of a half or a quarter of a crop; None if impossible."""
-    is_small = [min(scene.height, scene.width) < 2 * crop_px for scene in scenes]
+    is_small = [
+        min(scene.height, scene.width) < 2 * side
+        for scene, side in zip(scenes, crops_px, strict=True)
+    ]
     if not any(is_small):
         return None
     tried = []
     for parts in (2, 4):
-        sides = [max(crop_px // parts, 1) if small else crop_px for small in is_small]
+        sides = [
+            max(side // parts, 1) if small else side
+            for small, side in zip(is_small, crops_px, strict=True)
+        ]
         counts = [source.class_blocks(px) for source, px in zip(labels, sides, strict=True)]
-        blocks = find_blocks(scenes, labels, counts, blocks_px=sides, crop_px=crop_px)
+        blocks = find_blocks(scenes, labels, counts, blocks_px=sides, crops_px=crops_px)
         tried.append((blocks, sides, counts))
     for choose in (_fixed_part, _crossed_part):
         for blocks, sides, counts in tried:
             folds = choose(blocks, fraction, seed)
             if folds is not None:
+                first = is_small.index(True)
                 text = (
-                    f"{scenes[is_small.index(True)].path}: is smaller than two crops of {crop_px} "
+                    f"{scenes[first].path}: is smaller than two crops of {crops_px[first]} "
                     f"px, so training and validation tiles show the same land and the scores are "
                     f"optimistic; give a larger scene, or a smaller --crop."
                 )

@@ -1,0 +1,42 @@
+"""How tiles of another ground resolution, or of pixels that are not square, are resampled."""
+
+from __future__ import annotations
+
+_SAME_SCALE = 0.95
+"""Differences of less are left alone, as the scale augmentation covers them."""
+
+
+def resampling(
+    pixel_size_m: float | None, own_pixel_size_m: float | None, aspect: float
+) -> tuple[float, float]:
+    """Scale and aspect at which a model resamples tiles.
+
+    Args:
+        pixel_size_m: ground resolution of the scene, metres; None if unknown.
+        own_pixel_size_m: that of the model.
+        aspect: width of a pixel of the scene over its height, on the ground.
+
+    Returns:
+        Pixels of the model per pixel of the scene, and the aspect; each is 1 if about 1, and both
+        if a resolution is unknown.
+    """
+    if pixel_size_m is None or own_pixel_size_m is None:
+        return 1.0, 1.0
+    aspect = about_one(aspect)
+    scale = pixel_size_m / own_pixel_size_m
+    return (about_one(scale) if aspect == 1.0 else scale), aspect
+
+
+def about_one(ratio: float) -> float:
+    """The ratio, or 1 if the scale augmentation covers the difference."""
+    return 1.0 if _SAME_SCALE < ratio < 1 / _SAME_SCALE else ratio
+
+
+def tile_multiple(patch_px: int, scale: float, aspect: float) -> int:
+    """Side of a patch in pixels of the scene; 1 if tiles are resampled."""
+    return patch_px if scale == aspect == 1.0 else 1
+
+
+def scaled_tile_px(trained_tile_px: int, multiple: int, scale: float) -> int:
+    """Side of the tiles of the training, in pixels of the scene."""
+    return max(round(trained_tile_px / scale) // multiple * multiple, multiple)

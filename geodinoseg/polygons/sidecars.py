@@ -1,0 +1,89 @@
+"""Files beside a vector file that readers take for part of it, by its stem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from geodinoseg.errors import OutputError, OutputExistsError
+from geodinoseg.legend import Legend
+from geodinoseg.qgis.styles import vector_qml
+
+_VECTOR_STYLE = b"<renderer-v2"
+"""In every `.qml` of a vector layer, and in none of a raster."""
+
+
+def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
+    """The files beside a target that have its stem and one of these endings, sorted.
+
+    Args:
+        target: the main file; need not exist.
+        endings: what follows the stem, such as `.dbf` or `.gpkg-wal`; `*` stands for anything
+            without a dot. Files match in any case.
+    """
+    wanted = [re.escape(ending).replace(r"\*", "[^.]*") for ending in endings]
+    ending, stem = re.compile("|".join(wanted) or "(?!)", re.IGNORECASE), target.stem
+    return sorted(
+        entry
+        for entry in target.parent.iterdir()
+        if entry.name.startswith(stem) and ending.fullmatch(entry.name, len(stem))
+    )
+
+
+def check_sidecars(target: Path, endings: Iterable[str]) -> None:
+    """Refuse a file where others would be read as part of it: an `x.dbf` when writing `x.shp`.
+
+    Raises:
+        OutputExistsError: there is one.
+    """
+    for sidecar in find_sidecars(target, endings):
+        raise _exists(sidecar, target)
+
+
+def check_style_file(target: Path, legend: Legend, *, overwrite: bool) -> None:
+    """Refuse to replace a style unasked: QGIS reads that of every layer from `<stem>.qml`.
+
+    That of a raster is never replaced. The very style that would be written does no harm.
+
+    Raises:
+        OutputExistsError: there is another style, and it may not be replaced.
+        OutputError: it is not the style of a vector layer.
+    """
+    style = target.with_suffix(".qml")
+    if not style.exists():
+        return
+    content = style.read_bytes() if style.is_file() else b""
+    if _VECTOR_STYLE not in content:
+        raise OutputError(
+            f"{target}: its style would replace {style.name}, which is not the style of a vector "
+            f"layer; give another name, or write a .gpkg, which contains its style."
+        )
+    if not overwrite and content != vector_qml(legend).encode():
+        raise _exists(style, target)
+
+
+def check_in_place(target: Path, endings: Iterable[str], *, written: Iterable[str]) -> None:
+    """Check that no file of another has appeared beside a finished file.
+
+    Args:
+        target: the file.
+        endings: as in `find_sidecars`.
+        written: names of the files that were written.
+
+    Raises:
+        OutputError: one would be read as part of it.
+    """
+    for foreign in find_sidecars(target, endings):
+        if foreign.name not in written:
+            raise OutputError(
+                f"{target}: was written, but {foreign.name} appeared beside it meanwhile, and "
+                f"would be read as part of it; remove that file."
+            )
+
+
+def _exists(sidecar: Path, target: Path) -> OutputExistsError:
+    return OutputExistsError(
+        f"{sidecar}: exists already, and would be read as part of {target.name}; give another "
+        f"name, or --overwrite."
+    )
