@@ -1,13 +1,12 @@
-"""Progress, warnings and errors of a command, as text or as JSON events."""
+"""Warnings and errors of a command, as text or as JSON events."""
 
 from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TextIO, cast
+from typing import NoReturn
 
 import click
 from typing_extensions import override
@@ -15,7 +14,6 @@ from typing_extensions import override
 from geodinoseg.cli.events import message_event, wants_json
 from geodinoseg.cli.process import (
     STOP_REASONS,
-    IgnoreWriteErrors,
     echo,
     exit_on_write_errors,
     flush_or_discard,
@@ -25,12 +23,9 @@ from geodinoseg.cli.process import (
     signals_as_interrupts,
 )
 from geodinoseg.errors import GeodinosegError
-from geodinoseg.progress import Progress, no_progress
 from geodinoseg.redaction import redact
 
 _EXIT_FAILURE = 1
-_REDRAW_S = 0.1
-_JSON_REDRAW_S = 0.5
 
 
 @contextmanager
@@ -62,40 +57,6 @@ def report_usage_error(error: click.UsageError, *, json_: bool) -> None:
     """Print a wrong use as a JSON event; click itself prints it on stderr."""
     if json_:
         message_event("error", error.format_message(), exit_code=error.exit_code)
-
-
-@contextmanager
-def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
-    """Show progress as a bar on stderr with the time left, or as JSON events on stdout.
-
-    Without a terminal no bar is drawn. Yields the `Progress` to pass to the library.
-    """
-    if json:
-        yield _json_progress()
-        return
-    if not (sys.stderr and sys.stderr.isatty()):  # None if it is closed
-        yield no_progress
-        return
-    with click.progressbar(
-        length=1000,
-        label=label,
-        show_eta=True,
-        show_percent=True,
-        width=30,
-        file=cast("TextIO", IgnoreWriteErrors(sys.stderr)),
-        item_show_func=lambda message: message and printable(message),
-    ) as bar:
-        last = 0.0
-
-        def progress(fraction: float, message: str) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last < _REDRAW_S and fraction < 1:
-                return
-            last = now
-            bar.update(max(0, round(fraction * 1000) - bar.pos), message)
-
-        yield progress
 
 
 def _interrupt_message(reason: str, error: BaseException) -> str:
@@ -141,19 +102,6 @@ def _print_messages(ctx: click.Context) -> Iterator[None]:
         logging.captureWarnings(capture=False)
         ours.setLevel(level)
         root.removeHandler(handler)
-
-
-def _json_progress() -> Progress:
-    last = 0.0
-
-    def progress(fraction: float, message: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _JSON_REDRAW_S or fraction >= 1:
-            last = now
-            message_event("progress", message, fraction=round(fraction, 4))
-
-    return progress
 
 
 def _fail(ctx: click.Context, error: BaseException, message: str, code: int) -> NoReturn:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from geodinoseg.cli.bar import progress_bar
 from geodinoseg.cli.command import Command
-from geodinoseg.cli.console import progress_bar
 from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     allow_external_option,

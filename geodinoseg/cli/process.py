@@ -24,6 +24,9 @@ STOP_REASONS = {
 }
 # Control characters, line and paragraph separators, and those that turn the direction of writing.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+BAR_IS_DRAWN = threading.Event()
+"""Set while a progress bar stands in the last line of the terminal."""
+_CLEAR_LINE = "\r\x1b[K"
 _GRACE_S = 10
 """How long a clean stop may take; a single call into PyTorch or GDAL can take minutes."""
 
@@ -161,6 +164,8 @@ def echo(line: str, *, err: bool = False) -> None:
     written in the encoding of the stream.
     """
     text = printable(line)
+    if BAR_IS_DRAWN.is_set():
+        IgnoreWriteErrors(sys.stderr).write(_CLEAR_LINE)
     try:
         try:
             click.echo(text, err=err)

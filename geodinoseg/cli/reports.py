@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from geodinoseg.cli.bar import duration
 from geodinoseg.cli.events import event, report_done
 from geodinoseg.cli.process import echo, printable
 from geodinoseg.errors import SceneError
@@ -101,7 +102,7 @@ def report_totals(
         "failed": list(failed),
     }
     lines = [
-        f"total     {scenes} scenes, about {_duration(seconds)} for the network on this device",
+        f"total     {scenes} scenes, about {duration(seconds)} for the network on this device",
         f"          {output_bytes / 1e6:,.0f} MB of class rasters before compression",
     ]
     if not failed:
@@ -129,7 +130,7 @@ def _scene_event(
 
 
 def _plan_lines(plan: Any) -> list[str]:
-    about = _duration(plan.seconds)
+    about = duration(plan.seconds)
     return [*plan.lines(), f"time      about {about} for the network on this device"]
 
 
@@ -153,10 +154,3 @@ def _formatted(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_formatted, value))
     return "none" if value is None else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geodinoseg.cli.console import progress_bar
+from geodinoseg.cli.bar import progress_bar
 from geodinoseg.cli.reports import (
     report_failed_plan,
     report_plan_of_many,

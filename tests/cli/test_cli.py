@@ -20,7 +20,7 @@ from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
 import geodinoseg
-from geodinoseg.cli import _COMMANDS, console, main
+from geodinoseg.cli import _COMMANDS, bar, main
 from geodinoseg.errors import SceneError
 from geodinoseg.polygons import polygonize as polygonization
 from geodinoseg.polygons.polygonize import write_polygons
@@ -573,7 +573,7 @@ class Terminal:
 def test_on_a_terminal_the_bar_shows_the_message_and_fills(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with console.progress_bar("segmenting") as progress:
+    with bar.progress_bar("segmenting") as progress:
         progress(0.0, "starting")
         progress(1.0, "0.52 Mpx/s")
     assert "segmenting" in terminal.text
