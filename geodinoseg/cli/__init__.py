@@ -8,7 +8,8 @@ from typing import Any
 import click
 from typing_extensions import override
 
-from geodinoseg.cli.console import report_errors
+from geodinoseg.cli.console import report_errors, report_usage_error
+from geodinoseg.cli.events import expect_json
 from geodinoseg.cli.process import exit_on_write_errors
 from geodinoseg.version import __version__
 
@@ -52,8 +53,15 @@ class _LazyCommands(click.Group):
         **extra: Any,
     ) -> click.Context:
         # Help and version are printed here.
+        typed = list(args)
         with exit_on_write_errors():
-            return super().make_context(info_name, args, parent, **extra)
+            try:
+                ctx = super().make_context(info_name, args, parent, **extra)
+            except click.UsageError as error:
+                report_usage_error(error, json_="--json" in typed)
+                raise
+        expect_json(ctx, typed)
+        return ctx
 
     @override
     def invoke(self, ctx: click.Context) -> Any:

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     Distance,
     all_touched_option,
@@ -44,7 +46,7 @@ class _Rename(click.ParamType[tuple[str, str]]):
         return name, target
 
 
-@click.command()
+@click.command(cls=Command)
 @class_raster_argument
 @click.option(
     "--labels",
@@ -141,7 +143,7 @@ def evaluate(class_raster: str, **options: Any) -> None:
     report_done(
         options["json_"],
         outputs,
-        ["\n\n".join(found), *map(str, outputs)],
+        [*"\n\n".join(found).split("\n"), *map(str, outputs)],
         result=report_facts(by_labels, by_sample),
     )
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import report_facts
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.cli.process import echo
+from geodinoseg.cli.reports import report_facts
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
@@ -25,7 +27,7 @@ from geodinoseg.redaction import redact_path
 _MEASURES = ("precision", "recall", "f1", "iou")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="SCENE|MODEL|CLASS_RASTER")
 @allow_external_option
 @json_option
@@ -42,18 +44,15 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
     """  # noqa: D301 (click's own mark: keep these lines)
     facts = describe(Path(path) if Path(path).is_dir() else path, allow_external=allow_external)
     if json_:
-        report_facts(facts, json_=True)
+        report_done(json_, [], [], result=facts)
         return
-    scores, training = facts.pop("scores", None), facts.pop("training", None)
-    report_facts(facts, json_=False)
-    if scores:
-        for line in _score_lines(
-            scores, [shown.rpartition(" (")[0] for shown in facts["classes"].values()]
-        ):
+    report_facts(_shown(facts))
+    if facts.get("scores"):
+        for line in _score_lines(facts["scores"], [entry["name"] for entry in facts["classes"]]):
             echo(line)
-    if training:
+    if facts.get("training"):
         echo("training")
-        report_facts(training, json_=False, indent=2)
+        report_facts(facts["training"], indent=2)
 
 
 def _score_lines(scores: dict[str, Any], classes: Sequence[str], name: str = "") -> Iterator[str]:
@@ -90,36 +89,32 @@ def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any
 
 
 def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:
-    classes = {
-        "could also be": f"a class raster without names: its band holds few integers "
-        f"({listed(found.values)}); commands that take a class raster accept it"
-    }
     return {
         "kind": "scene",
-        **(classes if found.kind == "either" else {}),
+        "possible_class_ids": list(found.values) if found.kind == "either" else None,
         "path": redact_path(scene.path),
         **_place(scene.geobox),
         "bands": list(scene.bands),
         "dtype": str(scene.dtype),
         "nodata": list(scene.nodata),
         **_units(BandUnits.of(scene.scales, scene.offsets)),
-        "missing pixels are known by": list(scene.validity) or "nothing: all hold data",
-        "block rows x columns": list(scene.block_shape),
+        "validity": list(scene.validity),
+        "block_px": list(scene.block_shape),
     }
 
 
 def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
     return {
-        "kind": "class raster",
+        "kind": "class_raster",
         "path": redact_path(raster.path),
         **_place(raster.geobox),
         "dtype": str(raster.dtype),
         "nodata": raster.nodata,
-        "classes": {str(c.class_id): f"{c.name} ({c.color})" for c in raster.legend},
-        **({} if raster.is_named else {"names": "none found; give them with --legend"}),
+        "classes": raster.legend.to_json(),
+        "has_names": raster.is_named,
         "confidence": str(raster.confidence_path) if raster.confidence_path else None,
-        "made with": raster.tags.get("GEODINOSEG_MODEL"),
-        "made from": raster.tags.get("GEODINOSEG_SCENE"),
+        "model": raster.tags.get("GEODINOSEG_MODEL"),
+        "scene": raster.tags.get("GEODINOSEG_SCENE"),
     }
 
 
@@ -128,31 +123,105 @@ def _describe_model(folder: Path) -> dict[str, Any]:
     return {
         "kind": "model",
         "path": str(folder),
-        "classes": {str(c["class_id"]): f"{c['name']} ({c['color']})" for c in config["legend"]},
+        "classes": config["legend"],
         "bands": config["bands"],
         "dtype": config["statistics"]["dtype"],
         **_units(BandStatistics.from_json(config["statistics"]).units),
-        "tile, px": config["tile_px"],
-        "ground resolution, m": config["pixel_size_m"],
+        "tile_px": config["tile_px"],
+        "pixel_size_m": config["pixel_size_m"],
         "head": "linear" if config["network"]["linear_head"] else "cnn",
-        "backbone": config["backbone"] or "inside the folder",
+        "backbone": config["backbone"],
         "scores": config["scores"],
         "training": config["training"],
     }
 
 
 def _units(units: BandUnits | None) -> dict[str, Any]:
-    """Scale and offset of the bands, where there are any."""
+    """Scale and offset of the bands; None if they have none."""
     if units is None or not units.has_tags:
-        return {}
-    return {"scale": list(units.scales), "offset": list(units.offsets)}
+        return {"scales": None, "offsets": None}
+    return {"scales": list(units.scales), "offsets": list(units.offsets)}
+
+
+def _shown_units(facts: dict[str, Any]) -> dict[str, Any]:
+    return {} if facts["scales"] is None else {"scale": facts["scales"], "offset": facts["offsets"]}
 
 
 def _place(geobox: GeoBox) -> dict[str, Any]:
-    size = geobox.pixel_size_m
     return {
-        "columns x rows": [geobox.width, geobox.height],
-        "crs": geobox.crs.to_string() if geobox.crs else "none",
+        "width_px": geobox.width,
+        "height_px": geobox.height,
+        "crs": geobox.crs.to_string() if geobox.crs else None,
         "transform": list(geobox.transform)[:6],
+        "pixel_size_m": geobox.pixel_size_m,
+    }
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts under the names that people read."""
+    show = {"scene": _shown_scene, "class_raster": _shown_class_raster, "model": _shown_model}
+    return show[facts["kind"]](facts)
+
+
+def _shown_scene(facts: dict[str, Any]) -> dict[str, Any]:
+    ids = facts["possible_class_ids"]
+    classes = {
+        "could also be": f"a class raster without names: its band holds few integers "
+        f"({listed(ids or ())}); commands that take a class raster accept it"
+    }
+    return {
+        "kind": "scene",
+        **(classes if ids else {}),
+        "path": facts["path"],
+        **_shown_place(facts),
+        "bands": facts["bands"],
+        "dtype": facts["dtype"],
+        "nodata": facts["nodata"],
+        **_shown_units(facts),
+        "missing pixels are known by": facts["validity"] or "nothing: all hold data",
+        "block rows x columns": facts["block_px"],
+    }
+
+
+def _shown_class_raster(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "class raster",
+        "path": facts["path"],
+        **_shown_place(facts),
+        "dtype": facts["dtype"],
+        "nodata": facts["nodata"],
+        "classes": _shown_classes(facts),
+        **({} if facts["has_names"] else {"names": "none found; give them with --legend"}),
+        "confidence": facts["confidence"],
+        "made with": facts["model"],
+        "made from": facts["scene"],
+    }
+
+
+def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "model",
+        "path": facts["path"],
+        "classes": _shown_classes(facts),
+        "bands": facts["bands"],
+        "dtype": facts["dtype"],
+        **_shown_units(facts),
+        "tile, px": facts["tile_px"],
+        "ground resolution, m": facts["pixel_size_m"],
+        "head": facts["head"],
+        "backbone": facts["backbone"] or "inside the folder",
+    }
+
+
+def _shown_place(facts: dict[str, Any]) -> dict[str, Any]:
+    size = facts["pixel_size_m"]
+    return {
+        "columns x rows": [facts["width_px"], facts["height_px"]],
+        "crs": facts["crs"] or "none",
+        "transform": facts["transform"],
         "ground resolution, m": round(size, 4) if size else "unknown",
     }
+
+
+def _shown_classes(facts: dict[str, Any]) -> dict[str, str]:
+    return {str(c["class_id"]): f"{c['name']} ({c['color']})" for c in facts["classes"]}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from typing_extensions import override
 
-from geodinoseg.cli.console import remember_json
+from geodinoseg.cli.events import remember_json
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
 _SIZE_LIMIT = 1 << 63

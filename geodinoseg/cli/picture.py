@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
@@ -19,7 +21,7 @@ from geodinoseg.cli.options import (
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scene")
 @class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="PNG file to write.")
@@ -54,10 +56,11 @@ def picture(
     from geodinoseg.rasters.scene import open_scene
     from geodinoseg.redaction import redact_path
 
+    raster = open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file)
     with progress_bar("drawing", json=json_) as progress:
         path = plot_map(
             open_scene(scene, bands=bands, allow_external=allow_external),
-            open_class_raster(class_raster, allow_external=allow_external, legend_file=legend_file),
+            raster,
             output,
             bands=bands,
             title=title,
@@ -65,4 +68,10 @@ def picture(
             overwrite=overwrite,
             progress=progress,
         )
-    report_done(json_, [path], [f"{path}: {redact_path(scene)} beside {redact_path(class_raster)}"])
+    shown = {"scene": redact_path(scene), "class_raster": redact_path(class_raster)}
+    report_done(
+        json_,
+        [path],
+        [f"{path}: {shown['scene']} beside {shown['class_raster']}"],
+        result={**shown, "classes": raster.legend.to_json()},
+    )

@@ -8,7 +8,9 @@ from typing import Any
 import click
 from typing_extensions import override
 
-from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     allow_external_option,
     class_raster_argument,
@@ -40,7 +42,7 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
         return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
-@click.command()
+@click.command(cls=Command)
 @class_raster_argument
 @click.option(
     "-o",
@@ -81,14 +83,13 @@ def polygonize(**options: Any) -> None:
     from geodinoseg.redaction import redact_path
 
     source, output = options["class_raster"], options["output"]
+    raster = open_class_raster(
+        source, allow_external=options["allow_external"], legend_file=options["legend_file"]
+    )
     unit, tolerance = options["simplify"]
     with progress_bar("tracing", json=options["json_"]) as progress:
         write_polygons(
-            open_class_raster(
-                source,
-                allow_external=options["allow_external"],
-                legend_file=options["legend_file"],
-            ),
+            raster,
             output,
             min_area_m2=options["min_area"],
             simplify_px=tolerance if unit == "px" else 0.0,
@@ -102,4 +103,10 @@ def polygonize(**options: Any) -> None:
             overwrite=options["overwrite"],
             progress=progress,
         )
-    report_done(options["json_"], [output], [f"{output}: polygons of {redact_path(source)}"])
+    name = redact_path(source)
+    report_done(
+        options["json_"],
+        [output],
+        [f"{output}: polygons of {name}"],
+        result={"class_raster": name, "classes": raster.legend.to_json()},
+    )

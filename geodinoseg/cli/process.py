@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,11 @@ STOP_REASONS = {
     signal.SIGTERM: "terminated",
     signal.SIGHUP: "terminated, as its terminal was closed",
 }
+# Control characters, line and paragraph separators, and those that turn the direction of writing.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+BAR_IS_DRAWN = threading.Event()
+"""Set while a progress bar stands in the last line of the terminal."""
+_CLEAR_LINE = "\r\x1b[K"
 _GRACE_S = 10
 """How long a clean stop may take; a single call into PyTorch or GDAL can take minutes."""
 
@@ -126,6 +132,15 @@ def _write_unbuffered(line: str) -> None:
         os.write(2, f"{line}\n".encode(errors="replace"))
 
 
+def printable(text: str) -> str:
+    """Text on one line: line breaks and other control characters become escapes, as in Python.
+
+    File names may hold them, and so may what other libraries say of a file. A name could also
+    send commands to a terminal.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def quiet_projections() -> None:
     """Let the libraries find the units of coordinate systems, without lines of their own.
 
@@ -143,9 +158,19 @@ def quiet_projections() -> None:
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """Print a line; a closed stream or a full disk does not make the command fail."""
+    """Print one line, whatever names it holds.
+
+    A closed stream or a full disk does not make the command fail, nor does a name that cannot be
+    written in the encoding of the stream.
+    """
+    text = printable(line)
+    if BAR_IS_DRAWN.is_set():
+        IgnoreWriteErrors(sys.stderr).write(_CLEAR_LINE)
     try:
-        click.echo(line, err=err)
+        try:
+            click.echo(text, err=err)
+        except UnicodeEncodeError:
+            click.echo(text.encode("ascii", "backslashreplace"), err=err)
     except OSError:
         _discard_output(sys.stderr if err else sys.stdout)
 

@@ -8,7 +8,9 @@ from typing import Any
 import click
 from typing_extensions import override
 
-from geodinoseg.cli.console import progress_bar, report_done
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
     SEED,
@@ -44,7 +46,7 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
         return name, accuracy
 
 
-@click.command()
+@click.command(cls=Command)
 @class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="GeoPackage (.gpkg) to write.")
 @click.option(
@@ -127,5 +129,5 @@ def sample(class_raster: str, **options: Any) -> None:
             overwrite=options["overwrite"],
             progress=progress,
         )
-    lines = [design.table(), f"{design.path}: {design.points:,} points to fill in"]
+    lines = [*design.table().split("\n"), f"{design.path}: {design.points:,} points to fill in"]
     report_done(options["json_"], [design.path], lines, result=design.to_json())

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import progress_bar, report_done, report_plan
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
     Length,
@@ -24,12 +26,13 @@ from geodinoseg.cli.options import (
     overwrite_option,
     simplify_option,
 )
+from geodinoseg.cli.reports import report_plan
 from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scenes", metavar="SCENE...", nargs=-1)
 @click.option(
     "--model", required=True, type=_FILE, help="Model folder written by geodinoseg train."
@@ -155,6 +158,7 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
     import geodinoseg as gds
+    from geodinoseg.cli.info import describe
 
     source = gds.open_scene(scene, allow_external=options["allow_external"])
     arguments = {
@@ -183,7 +187,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         )
     outputs = [options["output"], options["confidence"], options["probabilities"]]
     outputs = [*filter(None, outputs), *options["polygons"]]
-    report_done(options["json_"], outputs, _summary(raster, outputs))
+    report_done(options["json_"], outputs, _summary(raster, outputs), result=describe(raster.path))
 
 
 def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from geodinoseg.cli.console import (
-    progress_bar,
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.reports import (
     report_failed_plan,
-    report_plan,
+    report_plan_of_many,
     report_scene,
     report_summary,
     report_totals,
@@ -141,7 +141,7 @@ def _report_plans(plans: Iterator[tuple[Any, Any]], *, json_: bool) -> None:
             report_failed_plan(scene.public_name, plan, json_=json_)
             failed.append(scene.public_name)
             continue
-        report_plan(plan, json_=json_)
+        report_plan_of_many(plan, json_=json_)
         planned += 1
         seconds, output_bytes = seconds + plan.seconds, output_bytes + plan.output_bytes
     report_totals(planned, seconds, output_bytes, failed=failed, json_=json_)

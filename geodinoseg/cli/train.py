@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from geodinoseg.cli.console import progress_bar, report_done, report_facts
+from geodinoseg.cli.bar import progress_bar
+from geodinoseg.cli.command import Command
+from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
     SEED,
@@ -26,16 +28,16 @@ from geodinoseg.cli.options import (
     overwrite_option,
     unlabelled_option,
 )
+from geodinoseg.cli.reports import report_training_plan
 from geodinoseg.training.settings import TrainingSettings
 
 _DEFAULTS = TrainingSettings()
 _FILE = click.Path(path_type=Path)
 _OF_NETWORK = ("size", "backbone", "channels", "n_features", "quantize")
-_OF_RESULT = ("legend", "bands", "statistics", "tile_px", "pixel_size_m", "training", "scores")
 _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
 @click.option(
     "--labels",
@@ -182,6 +184,7 @@ def train(**options: Any) -> None:
       geodinoseg train exported_chips -o roofs.model --unlabelled background
     """  # noqa: D301 (click's own mark: keep these lines)
     import geodinoseg
+    from geodinoseg.cli.info import describe
     from geodinoseg.labels.paths import is_folder
 
     if not options["labels"] and not any(map(is_folder, options["scenes"])):
@@ -201,7 +204,7 @@ def train(**options: Any) -> None:
     }
     if options["dry_run"]:
         plan = geodinoseg.plan_training(scenes, labels, output, **arguments)
-        report_facts(plan.to_json(), json_=options["json_"])
+        report_training_plan(plan.to_json(), json_=options["json_"])
         return
     with progress_bar("training", json=options["json_"]) as progress:
         segmentor = geodinoseg.train_model(
@@ -213,7 +216,8 @@ def train(**options: Any) -> None:
             progress=progress,
             **arguments,
         )
-    report_done(options["json_"], [output], _summary(output, segmentor), result=_result(output))
+    result = describe(output) if options["json_"] else {}
+    report_done(options["json_"], [output], _summary(output, segmentor), result=result)
 
 
 def _open(scene: str, options: dict[str, Any]) -> Any:
@@ -254,14 +258,6 @@ def _network(options: dict[str, Any]) -> dict[str, Any]:
         **{name: options[name] for name in _OF_NETWORK},
     }
     return {name: value for name, value in network.items() if value is not None}
-
-
-def _result(output: Path) -> dict[str, Any]:
-    """What the written config.json says of the model and its scores; NaN is null there."""
-    from geodinoseg.model.config import read_model_config
-
-    config = read_model_config(output)
-    return {name: config[name] for name in _OF_RESULT}
 
 
 def _summary(output: Path, segmentor: Any) -> list[str]:

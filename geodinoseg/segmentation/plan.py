@@ -84,6 +84,10 @@ class Plan:
 
     def __str__(self) -> str:
         """The plan in a few lines."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """What is planned, as text for a terminal."""
         grid, alpha = self.grid, self.scene.alpha_band
         scene_mb = (
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6
@@ -104,7 +108,7 @@ class Plan:
             lines.insert(
                 2, f"          resampled by {self.scale:.3g} to the model's resolution{shape}"
             )
-        return "\n".join(lines)
+        return lines
 
 
 def make_plan(

@@ -293,7 +293,7 @@ def test_the_command_ends_with_a_summary_and_the_list_of_what_failed(folder, sma
     assert result.exit_code == 0
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [e["status"] for e in events if e["event"] == "scene"] == ["skipped", "skipped"]
-    assert events[-1]["scenes"] == {"done": 0, "skipped": 2, "failed": 0}
+    assert events[-1]["result"]["scenes"] == {"done": 0, "skipped": 2, "failed": 0}
 
 
 def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_model, tmp_path):
@@ -305,8 +305,10 @@ def test_a_dry_run_lists_the_plan_of_each_scene_and_the_totals(folder, small_mod
     assert "total     3 scenes" in result.stdout
     assert not (tmp_path / "maps").exists()
     events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
-    assert [event["event"] for event in events] == ["plan", "plan", "plan", "total"]
-    assert events[-1]["output_bytes"] == sum(event["output_bytes"] for event in events[:-1])
+    assert [event["event"] for event in events] == ["plan", "plan", "plan", "done"]
+    assert events[-1]["result"]["output_bytes"] == sum(
+        event["output_bytes"] for event in events[:-1]
+    )
 
 
 def test_a_scene_whose_polygons_have_no_place_fails_before_its_run_and_in_a_dry_run(
@@ -339,7 +341,7 @@ def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, sma
     assert "total     2 scenes" in result.stdout
     assert "Error: 1 of 3 scenes cannot be segmented: " in result.stderr
     events = [json.loads(line) for line in segment(*wanted, "--json").stdout.splitlines()]
-    assert [event["event"] for event in events] == ["plan", "scene", "plan", "total", "error"]
+    assert [event["event"] for event in events] == ["plan", "scene", "plan", "error"]
 
 
 @pytest.mark.parametrize(

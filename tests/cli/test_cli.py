@@ -21,7 +21,7 @@ from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
 import geodinoseg
-from geodinoseg.cli import _COMMANDS, console, main
+from geodinoseg.cli import _COMMANDS, bar, main
 from geodinoseg.errors import SceneError
 from geodinoseg.polygons import polygonize as polygonization
 from geodinoseg.polygons.polygonize import write_map_polygons
@@ -154,7 +154,11 @@ def test_an_interrupt_is_one_line_and_code_130(monkeypatch, segment, tmp_path):
         assert result.exit_code == 130
         assert result.stderr == "Error: interrupted; no unfinished file was left.\n"
     assert events(result) == [
-        {"event": "error", "message": "interrupted; no unfinished file was left."}
+        {
+            "event": "error",
+            "message": "interrupted; no unfinished file was left.",
+            "exit_code": 130,
+        }
     ]
     assert files(tmp_path) == {"ortho.tif"}
 
@@ -202,10 +206,8 @@ def test_json_events_rise_to_done_and_nothing_else_is_printed(segment, tmp_path)
     assert all(event["message"] for event in told[:-1])
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    assert told[-1] == {
-        "event": "done",
-        "outputs": [str(tmp_path / name) for name in ("map.tif", "a.gpkg", "b.fgb")],
-    }
+    assert told[-1]["event"] == "done"
+    assert told[-1]["outputs"] == [str(tmp_path / name) for name in ("map.tif", "a.gpkg", "b.fgb")]
 
 
 def test_with_json_an_error_is_the_last_event(tmp_path, segment):
@@ -248,12 +250,13 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(segment, tmp_path)
 
 def test_a_dry_run_in_json_is_one_event(segment):
     (event,) = events(segment("--dry-run", "--json"))
-    assert event["event"] == "plan"
-    assert event["output_bytes"] == 90 * 130
-    assert event["tiles"] > 1
-    assert 0 < event["memory_bytes"] <= 1 << 30
-    assert event["parts"] == 1
-    assert event["seconds"] >= 0
+    assert (event["event"], event["outputs"]) == ("done", [])
+    plan = event["result"]
+    assert plan["output_bytes"] == 90 * 130
+    assert plan["tiles"] > 1
+    assert 0 < plan["memory_bytes"] <= 1 << 30
+    assert plan["parts"] == 1
+    assert plan["seconds"] >= 0
 
 
 @pytest.mark.parametrize(
@@ -413,16 +416,18 @@ def test_train_writes_a_model_that_segment_takes(color_field, backbone, tmp_path
     )
     assert result.exit_code == 0, result.stderr
     told = events(result)
-    assert told[-1] == {"event": "done", "outputs": [str(model)]}
-    assert told[-2]["fraction"] == 1
-    assert "mean IoU" in told[-2]["message"]
+    assert (told[-1]["event"], told[-1]["outputs"]) == ("done", [str(model)])
+    progress = [event for event in told if event["event"] == "progress"]
+    assert progress[-1]["fraction"] == 1
+    assert "mean IoU" in progress[-1]["message"]
     result = cli("segment", color_field.scene, "--model", model, "-o", tmp_path / "map.tif")
     assert result.exit_code == 0, result.stderr
     agree = read_raster(tmp_path / "map.tif") == color_field.channels + 1
     assert agree.mean() > 0.8
-    facts = json.loads(cli("info", model, "--json").stdout)
+    (event,) = events(cli("info", model, "--json"))
+    facts = event["result"]
     assert facts["kind"] == "model"
-    assert next(iter(facts["classes"].values())).startswith("field (#")
+    assert facts["classes"][0]["name"] == "field"
     assert facts["scores"]["mean_iou"] > 0.5
 
 
@@ -503,10 +508,8 @@ def test_train_says_beforehand_what_it_would_train(color_field, backbone, tmp_pa
     assert lines["stages"] == "head, lora"
     assert lines["cached crops"] == "8"
     assert lines["labelled pixels to train on"].startswith("field: ")
-    facts = json.loads(
-        cli(*train_arguments(color_field, backbone, output, "--dry-run", "--json")).stdout
-    )
-    assert facts["epochs of each"] == [2, 2]
+    (event,) = events(cli(*train_arguments(color_field, backbone, output, "--dry-run", "--json")))
+    assert event["result"]["epochs_of_each"] == [2, 2]
     assert not list(tmp_path.iterdir())
 
 
@@ -554,19 +557,19 @@ def test_info_of_a_scene_without_a_place(tmp_path):
     path = write_raster(
         tmp_path / "s.tif", np.zeros((1, 7, 5), np.float32), crs=None, transform=None, nodata=-1
     )
-    facts = json.loads(cli("info", path, "--json").stdout)
-    assert facts["crs"] == "none"
-    assert facts["ground resolution, m"] == "unknown"
-    assert facts["nodata"] == [-1]
+    lines = dict(line.split("  ", 1) for line in cli("info", path).stdout.splitlines())
+    assert lines["crs"].strip() == "none"
+    assert lines["ground resolution, m"].strip() == "unknown"
+    assert lines["nodata"].strip() == "-1.0"
 
 
 def test_info_of_a_map_names_its_classes_and_its_making(segment, tmp_path):
     assert segment("--confidence", tmp_path / "sure.tif").exit_code == 0
-    facts = json.loads(cli("info", tmp_path / "map.tif", "--json").stdout)
-    assert facts["kind"] == "class raster"
-    assert [name.split(" ")[0] for name in facts["classes"].values()] == list(NAMES)
+    facts = json.loads(cli("info", tmp_path / "map.tif", "--json").stdout)["result"]
+    assert facts["kind"] == "class_raster"
+    assert [entry["name"] for entry in facts["classes"]] == list(NAMES)
     assert facts["confidence"].endswith("sure.tif")
-    assert (facts["made with"], facts["made from"]) == ("small.model", "ortho.tif")
+    assert (facts["model"], facts["scene"]) == ("small.model", "ortho.tif")
 
 
 def test_info_of_a_map_by_others_lists_the_classes_that_occur(tmp_path):
@@ -575,9 +578,9 @@ def test_info_of_a_map_by_others_lists_the_classes_that_occur(tmp_path):
     )
     with rasterio.open(path, "r+") as dataset:
         dataset.write_colormap(1, {3: (255, 0, 0), 5: (0, 0, 255)})
-    facts = json.loads(cli("info", path, "--json").stdout)
-    assert facts["kind"] == "class raster"
-    assert list(facts["classes"]) == ["3", "5"]
+    facts = json.loads(cli("info", path, "--json").stdout)["result"]
+    assert facts["kind"] == "class_raster"
+    assert [entry["class_id"] for entry in facts["classes"]] == [3, 5]
 
 
 def test_info_of_a_damaged_model_is_one_line(small_model, tmp_path):
@@ -616,7 +619,7 @@ class Terminal:
 def test_on_a_terminal_the_bar_shows_the_message_and_fills(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with console.progress_bar("segmenting") as progress:
+    with bar.progress_bar("segmenting") as progress:
         progress(0.0, "starting")
         progress(1.0, "0.52 Mpx/s")
     assert "segmenting" in terminal.text
@@ -800,7 +803,7 @@ def test_an_option_that_cannot_be_meant_is_refused_before_torch_is_loaded(
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("name", ["", ".", "/", "ü" * 126 + ".tif", "x" * 247 + ".tif"])
+@pytest.mark.parametrize("name", [".", "/", "ü" * 126 + ".tif", "x" * 247 + ".tif"])
 def test_a_name_that_no_output_can_have_is_refused_in_a_line(scene, small_model, name):
     result = cli("segment", scene, "--model", small_model, "-o", name)
     assert result.exit_code == 1

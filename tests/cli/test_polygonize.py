@@ -59,7 +59,7 @@ def test_all_options_at_once(tmp_path, raster):
 def test_json_ends_with_the_outputs(tmp_path, raster):
     output = tmp_path / "map.fgb"
     events = [json.loads(line) for line in run(raster, "-o", output, "--json").stdout.splitlines()]
-    assert events[-1] == {"event": "done", "outputs": [str(output)]}
+    assert (events[-1]["event"], events[-1]["outputs"]) == ("done", [str(output)])
     assert all(event["event"] == "progress" for event in events[:-1])
 
 

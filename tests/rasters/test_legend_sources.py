@@ -393,25 +393,28 @@ def test_info_tells_a_class_raster_of_others_or_says_both(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
 
     def facts(path):
-        return json.loads(run("info", path, "--json").stdout)
+        return json.loads(run("info", path, "--json").stdout)["result"]
 
     unclear = facts(write_ids(tmp_path / "plain.tif"))
     assert unclear["kind"] == "scene"
-    assert "a class raster without names" in unclear["could also be"]
-    assert "(1, 4, 30)" in unclear["could also be"]
+    assert unclear["possible_class_ids"] == [1, 4, 30]
+    text = run("info", tmp_path / "plain.tif").stdout
+    assert "a class raster without names" in text
+    assert "(1, 4, 30)" in text
     floats = write_ids(tmp_path / "f.tif", PIXELS.astype(np.float32))
-    assert "could also be" in facts(floats)
+    assert facts(floats)["possible_class_ids"]
     named = beside(write_ids(tmp_path / "named.tif"), TABLES["a text column of any name"])
-    assert facts(named)["kind"] == "class raster"
-    assert facts(named)["classes"]["1"].startswith("Wasser")
+    assert facts(named)["kind"] == "class_raster"
+    assert facts(named)["classes"][0]["name"].startswith("Wasser")
     grey = np.random.default_rng(0).integers(0, 256, (12, 20), dtype=np.uint8)
-    assert "could also be" not in facts(write_ids(tmp_path / "grey.tif", grey))
+    assert facts(write_ids(tmp_path / "grey.tif", grey))["possible_class_ids"] is None
     fractions = write_ids(tmp_path / "half.tif", PIXELS + np.float32(0.5))
-    assert "could also be" not in facts(fractions)
+    assert facts(fractions)["possible_class_ids"] is None
     palette = write_ids(tmp_path / "p.tif", photometric="palette")
     with rasterio.open(palette, "r+") as dataset:
         dataset.write_colormap(1, {1: (255, 0, 0), 4: (0, 0, 255)})
-    assert facts(palette)["names"].startswith("none found")
+    assert facts(palette)["has_names"] is False
+    assert "none found; give them with --legend" in run("info", palette).stdout
 
 
 def test_a_part_of_ones_own_map_leaves_its_confidence_out(tmp_path, caplog):
