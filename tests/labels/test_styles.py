@@ -99,7 +99,7 @@ LEGEND_FILES = {
         f"{e.class_id} {' '.join(map(str, e.rgb))} {e.name}" for e in legend
     ),
     "alpha.clr": lambda legend: "\n".join(
-        f"{e.class_id}\t{'\t'.join(map(str, e.rgb))}\t255\t{e.name}" for e in legend
+        "\t".join(map(str, (e.class_id, *e.rgb, 255, e.name))) for e in legend
     ),
 }
 
