@@ -35,6 +35,8 @@ class Journal:
 
     def add(self, output: str, status: Status, **facts: Any) -> None:
         """Append a line about a map, which is known by the file name of its class raster."""
+        if status == "failed" and output in self._unfinished:
+            facts["new"] = sorted(filter(self._exists, self._unfinished[output]))
         record = {"output": output, "status": status, **facts}
         _append(self.path, record)
         self._apply(record)
@@ -49,22 +51,25 @@ class Journal:
     def replaceable(self, output: str, key: str) -> frozenset[str]:
         """Names of files that may be replaced without `overwrite`.
 
-        Those that an unfinished run wrote or was about to write; and whole ones of the same key,
-        since the files beside them may be lost.
+        Those that a killed run wrote or was about to write, or a failed one left; and whole ones of
+        the same key, side files included, since others of the map may be lost.
         """
         last = self._last.get(output, {})
-        files = _files(last) if last.get("key") == key else []
+        files = _files(last) + _files(last, "side_files") if last.get("key") == key else []
         whole = (name for name, facts in files if _is_whole(self.path.parent / name, facts))
         return frozenset(self._unfinished.get(output, ())) | frozenset(whole)
 
     def _apply(self, record: Mapping[str, Any]) -> None:
         output = str(record.get("output"))
-        if record.get("status") == "started":
+        if record.get("status") == "started" or "new" in record:
             self._unfinished[output] = set(map(str, record.get("new", ())))
         if record.get("status") == "done":
             self._unfinished.pop(output, None)
         if record.get("status") != "failed":
             self._last[output] = record
+
+    def _exists(self, name: str) -> bool:
+        return (self.path.parent / name).exists()
 
 
 @contextmanager
@@ -113,8 +118,8 @@ def _is_whole(path: Path, facts: list[Any]) -> bool:
         return False
 
 
-def _files(record: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
-    files = record.get("files")
+def _files(record: Mapping[str, Any], group: str = "files") -> list[tuple[str, list[Any]]]:
+    files = record.get(group)
     return list(files.items()) if isinstance(files, dict) else []
 
 

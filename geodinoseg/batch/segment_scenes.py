@@ -21,6 +21,7 @@ from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
+from geodinoseg.rasters.sidecars import check_in_place
 from geodinoseg.segmentation.job import Workers, enter_workers
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan, chosen_bands
@@ -196,11 +197,16 @@ class _SceneTask:
         try:
             key = self._key()
             if not self.options.overwrite and self.journal.has(self._name, key, "done"):
+                self._check_in_place()
                 return self._result("skipped")
             self._segment(key)
-            files = {path.name: file_facts(path) for path in self.files.paths}
-            seconds = round(time.monotonic() - start, 1)
-            self._note("done", key=key, files=files, seconds=seconds)
+            self._note(
+                "done",
+                key=key,
+                files={path.name: file_facts(path) for path in self.files.paths},
+                side_files={path.name: file_facts(path) for path in self.files.side_files()},
+                seconds=round(time.monotonic() - start, 1),
+            )
         except SchedulerError:
             raise  # every later scene would fail for the same reason
         except GeodinosegError as error:
@@ -238,14 +244,9 @@ class _SceneTask:
         )
 
     def _segment(self, key: str) -> None:
-        options, files, replace = self.options, self.files, self._may_replace(key)
-        there = [path for path in files.paths if path.exists()]
-        if there and not replace:
-            raise OutputExistsError(
-                f"{there[0]}: exists already, and is not what this run would write; give another "
-                f"folder, or --overwrite."
-            )
-        self._note("started", key=key, new=[path.name for path in files.paths])
+        options, files = self.options, self.files
+        replace = options.overwrite or self._has_own(key)
+        self._note("started", key=key, new=files.names_to_write())
         segment_scene(
             self._open(),
             options.model,
@@ -263,11 +264,22 @@ class _SceneTask:
             progress=self.progress,
         )
 
-    def _may_replace(self, key: str) -> bool:
-        """Whether every existing output is this run's own, or may be overwritten anyway."""
+    def _has_own(self, key: str) -> bool:
+        """Whether files of this run exist, which may be replaced; others are an error."""
+        existing = [*filter(Path.exists, self.files.paths), *self.files.side_files()]
         own = self.journal.replaceable(self._name, key)
-        existing = [path.name for path in self.files.paths if path.exists()]
-        return self.options.overwrite or own.issuperset(existing)
+        for path in existing:
+            if path.name not in own:
+                raise OutputExistsError(
+                    f"{path}: exists already, and is not what this run would write; give another "
+                    f"folder, or --overwrite."
+                )
+        return bool(existing)
+
+    def _check_in_place(self) -> None:
+        """Check that readers see the rasters as they were written, whatever lies beside them."""
+        for path in self.files.rasters:
+            check_in_place(path, self._open().geobox)
 
     def _note(self, status: Status, **facts: Any) -> None:
         self.journal.add(self._name, status, scene=self.scene.public_name, **facts)

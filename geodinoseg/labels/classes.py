@@ -36,6 +36,11 @@ class FeatureClasses:
     is_unknown: NDArray[np.bool_]
     """(features,) True where the file gives no class: an area to ignore."""
 
+    def occurring(self) -> list[str]:
+        """Names of the classes that features have."""
+        found = np.unique(self.class_ids[self.class_ids != IGNORE]).tolist()
+        return [self.names[class_id] for class_id in found]
+
 
 def class_columns(
     path: str, columns: Sequence[str], class_field: str | None

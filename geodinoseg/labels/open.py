@@ -133,6 +133,7 @@ class _LabelReader:
             source_of=partial(
                 polygon_source, polygons.polygons, all_touched=self.options.all_touched
             ),
+            known=frozenset(name for layer in layers for name in layer.classes.occurring()),
             coverage=None if self.options.all_touched else coverage_of(polygons, geobox),
             styles=tuple(layer.style for layer in layers),
         )

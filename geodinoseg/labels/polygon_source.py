@@ -149,13 +149,13 @@ def to_pixel_space(
     path: str, crs: pyproj.CRS | None, polygons: NDArray[Any], geobox: GeoBox
 ) -> NDArray[Any]:
     """Polygons in a scene's pixel space, including those that do not intersect it."""
+    space = PixelSpace.for_labels(path, crs, geobox)
     if geobox.crs is None and crs is not None:
         _log.warning(
             "%s: the scene has no CRS, so the coordinates of the labels (%s) are used unchanged.",
             path,
             crs.name,
         )
-    space = PixelSpace.for_labels(path, crs, geobox)
     pixels = shapely.transform(_on_map(path, polygons, space), space.map_to_pixels)
     if not geobox.is_georeferenced and shapely.total_bounds(pixels)[3] <= 0:
         # QGIS draws a picture without georeference from y = 0 downwards.

@@ -29,6 +29,7 @@ from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.polygon_source import PolygonSource
 from geodinoseg.legend import Legend
 from geodinoseg.rasters.class_style import ClassStyle
+from geodinoseg.rasters.legend_sources import listed
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class RawLabels:
     """Of the polygons that intersect the scene, or of the values of a raster."""
     source_of: Callable[..., LabelSource]
     """Makes the source of labels from `class_indices` (of `classes`), `fill` and `dtype`."""
+    known: frozenset[str] = frozenset()
+    """Names of the classes of all polygons of the file, also of those elsewhere."""
     coverage: Coverage | None = None
     """Which polygons cover the centre of a pixel; None for a raster, or if it does not matter."""
     styles: tuple[ClassStyle, ...] = ()
@@ -69,6 +72,7 @@ def share_legend(
         _check_not_renamed(raw, options)
         _check_ignored(raw, options.ignore_classes)
         legend = _find_legend(raw, legend_style, has_background=options.has_background)
+        _warn_of_classes_elsewhere(raw)
     extents: Sequence[PolygonSource | None] = [None] * len(raw)
     if options.extent is not None:
         extents = extent_sources(
@@ -152,7 +156,9 @@ def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
         lost = lost_polygons(found, of_path[0].classes.names) if found else []
         if not lost:
             continue
-        elsewhere = {name for labels in raw if labels.path != path for name in _names_of(labels)}
+        elsewhere = {
+            name for labels in raw if labels.path != path for name in labels.classes.occurring()
+        }
         for entry in lost if is_training else ():
             if entry.lost == entry.total and entry.name not in elsewhere:
                 raise LabelError(
@@ -168,10 +174,21 @@ def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
         )
 
 
-def _names_of(labels: RawLabels) -> list[str]:
-    """Names of the classes that occur in labels."""
-    occurring = np.unique(labels.classes.class_ids[labels.classes.class_ids != IGNORE]).tolist()
-    return [labels.classes.names[class_id] for class_id in occurring]
+def _warn_of_classes_elsewhere(raw: Sequence[RawLabels]) -> None:
+    """Name the classes that a model will not know, as their polygons reach no scene."""
+    here = {name for labels in raw for name in labels.classes.occurring()}
+    for path in dict.fromkeys(labels.path for labels in raw):
+        known = frozenset[str]().union(*(labels.known for labels in raw if labels.path == path))
+        elsewhere = sorted(known - here)
+        if elsewhere:
+            scene = "the scene" if len(raw) == 1 else "any scene"
+            _log.warning(
+                "%s: no polygon of %s lies in %s, so the model will not know %s.",
+                path,
+                listed([repr(name) for name in elsewhere]),
+                scene,
+                "it" if len(elsewhere) == 1 else "them",
+            )
 
 
 def _class_indices(class_ids: NDArray[np.int64], legend: Legend) -> NDArray[np.int64]:

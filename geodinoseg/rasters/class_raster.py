@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 
 from geodinoseg.errors import LegendError, SceneError
 from geodinoseg.files.atomic import PathLike
@@ -194,6 +194,12 @@ def _check_pixels(path: PathLike, dataset: rasterio.DatasetReader, tags: dict[st
         raise SceneError(
             f"{path}: holds {tags[CONTENT_TAG]}, not classes; give the class raster it belongs to."
         )
+    if dataset.count == 2 and dataset.colorinterp[1] == ColorInterp.alpha:
+        raise SceneError(
+            f"{path}: has an alpha band, but a class raster marks missing pixels by a nodata "
+            f"value. If no class is 255, convert it: gdalwarp -dstnodata 255 {path} marked.tif, "
+            f"then gdal_translate -b 1 marked.tif classes.tif."
+        )
     if dataset.count != 1:
         raise SceneError(
             f"{path}: has {dataset.count} bands, but a class raster has one; extract it with "
@@ -260,7 +266,12 @@ def open_confidence(raster: ClassRaster) -> Iterator[RasterReader]:
         if content != "confidence":
             raise SceneError(f"{path}: holds {content}, not the confidence of {raster.path}.")
         geobox = geobox_of(path, dataset)
-        if not same_grid(geobox, raster.geobox) or dataset.dtypes[0] != "uint8":
+        if dataset.dtypes[0] != "uint8":
+            raise SceneError(
+                f"{path}: is not the confidence of {raster.path}: it has pixels of type "
+                f"{dataset.dtypes[0]}, not percent in uint8 with nodata 255; convert it."
+            )
+        if not same_grid(geobox, raster.geobox):
             raise SceneError(
                 f"{path}: is not the confidence of {raster.path}, which has another grid; move "
                 f"it away, or segment again with --confidence."

@@ -27,10 +27,13 @@ _COLUMNS = {
 }
 _RGB = ("red", "green", "blue")
 _WAY_OUT = "give columns id, name and color, or lines such as '3 water #4477aa'"
-# QGIS's export of a palette: value, red, green, blue, alpha, label.
-_QGIS_ROW = re.compile(r"(\d+),(\d+,\d+,\d+),\d+,(.*)")
-# ArcGIS's and GDAL's .clr: value, red, green, blue.
-_CLR_ROW = re.compile(r"(\d+)[\s,]+(\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+\d+)?")
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|\d?\d)"
+_APART = r"[\s,;:]+"
+# Value, red, green, blue, perhaps alpha, perhaps a label: QGIS's export of a palette, and the
+# .clr of ArcGIS and GDAL.
+_COLOR_MAP_ROW = re.compile(
+    rf"(\d+){_APART}({_BYTE}{_APART}{_BYTE}{_APART}{_BYTE})(?:{_APART}{_BYTE})?(?:{_APART}(.*))?"
+)
 _TEXT_ROW = re.compile(r"(?:(\d+)[\s,;:]+)?(.*?)[\s,;:]*(#[0-9a-fA-F]{3,8})?")
 
 
@@ -134,10 +137,9 @@ def _classes_of_lines(path: str, text: str) -> list[StyledClass]:
 
 
 def _class_of_line(where: str, line: str) -> StyledClass:
-    if row := _QGIS_ROW.fullmatch(line):
-        return _styled_class(where, {"id": row[1], "color": row[2], "name": row[3]})
-    if row := _CLR_ROW.fullmatch(line):
-        return _styled_class(where, {"id": row[1], "color": row[2]})
+    if row := _COLOR_MAP_ROW.fullmatch(line):
+        color = re.split(_APART, row[2])
+        return _styled_class(where, {"id": row[1], "color": color, "name": row[3]})
     row = _TEXT_ROW.fullmatch(line)
     if row is None or not (row[1] or row[3]):
         raise LabelError(f"{where}: {line[:60]!r} has no colour and no number; {_WAY_OUT}.")

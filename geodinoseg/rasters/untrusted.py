@@ -41,6 +41,15 @@ _VRT = b"<vrtdataset"
 _ACTIVE = (_VRT, b"<gdaltileindexdataset", b"<mrf_meta", b"<gdal_wms", b"<wcs_gdal", b"<gdal_wmts")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HFA = b"EHFA_HEADER_TAG"
+# Drivers that read any file of which a `.hdr` beside it says how.
+_RAW_DRIVERS = ("ENVI", "EHdr")
+# The first bytes of formats that are read by other drivers, in lower case: GeoPackage, HDF5, HDF4,
+# NetCDF, PCIDSK, NITF, GRIB, ISIS, PDF, zip and gzip.
+_OTHER_FORMATS = (
+    *(b"sqlite format 3\0", b"\x89hdf\r\n", b"\x0e\x03\x13\x01", b"cdf\x01", b"cdf\x02"),
+    *(b"cdf\x05", b"pcidsk", b"nitf0", b"grib", b"object = isiscube", b"%pdf-", b"pk\x03\x04"),
+    b"\x1f\x8b\x08",
+)
 # Sidecars that GDAL opens as separate rasters, with any driver.
 _SIDECAR_SUFFIX = re.compile(r"(\.(ovr|msk|aux|rrd))+", re.IGNORECASE)
 _SIDECAR_END = re.compile(rf"{_SIDECAR_SUFFIX.pattern}$", re.IGNORECASE)
@@ -81,6 +90,17 @@ def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:
             raise external(path, f"its metadata refers to another file ({min(named)})")
     if dataset.driver == "HFA":
         _check_imagine(path, dataset.files)
+    if dataset.driver in _RAW_DRIVERS and os.path.isfile(dataset.name):
+        _check_raw(path, dataset.name)
+
+
+def _check_raw(path: str, name: str) -> None:
+    """Refuse a file of another format for which a `.hdr` of another file is taken.
+
+    With the drivers of plain rasters alone, `x.hdr` of `x.bil` would make raw pixels of `x.gpkg`.
+    """
+    if _head(name).startswith(_OTHER_FORMATS):
+        raise external(path, "is not a plain raster, although a .hdr beside it describes one")
 
 
 def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:

@@ -51,13 +51,24 @@ def names_text(scenes: Sequence[Scene]) -> str:
 
 
 def _notes(scene: Scene, *, bands_chosen: bool) -> Iterator[_Note]:
-    checks = [_left_out_alpha, _lost_nodata]
+    checks = [_unusable_nodata, _left_out_alpha, _lost_nodata]
     if not bands_chosen:
         checks.append(_untagged_alpha)
     for check in checks:
         note = check(scene)
         if note is not None:
             yield note
+
+
+def _unusable_nodata(scene: Scene) -> _Note | None:
+    """That NaN or infinity was given as the nodata value of integers, which cannot be that."""
+    value = scene.nodata_override
+    if value is None or any(own is not None for own in scene.nodata) or scene.dtype.kind == "f":
+        return None
+    return logging.WARNING, (
+        f"no pixel of type {scene.dtype} can be {value:g}, so --nodata {value:g} marks no missing "
+        f"pixels, and that of the file counts no more."
+    )
 
 
 def _left_out_alpha(scene: Scene) -> _Note | None:

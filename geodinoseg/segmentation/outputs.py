@@ -16,7 +16,7 @@ from geodinoseg.progress import Progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.cog import check_georeferencing
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.rasters.sidecars import check_sidecars
+from geodinoseg.rasters.sidecars import check_sidecars, raster_sidecars
 
 RASTER_SUFFIXES = (".tif", ".tiff")
 _CONTAINS_STYLE = ".gpkg"
@@ -71,6 +71,25 @@ class MapFiles:
     def paths(self) -> tuple[Path, ...]:
         """All files, class raster first."""
         return (*self.rasters, *self.polygons)
+
+    def side_files(self) -> tuple[Path, ...]:
+        """The existing files that readers take for part of these, by their names."""
+        found = [side for path in self.rasters for side in raster_sidecars(path)]
+        if self.polygons:
+            from geodinoseg.polygons.sidecars import find_sidecars  # noqa: PLC0415 (a second GDAL)
+
+            for path in self.polygons:
+                found += find_sidecars(path, _vector_endings(path))
+        return tuple(found)
+
+    def names_to_write(self) -> list[str]:
+        """Names of all files that a run may leave, side files included."""
+        names = [path.name for path in self.paths]
+        for path in self.rasters:
+            names += [f"{path.name}.aux.xml", f"{path.stem}.qml"]
+        for path in self.polygons:
+            names += [path.stem + ending for ending in _vector_endings(path) if "*" not in ending]
+        return names
 
     def replacing(self, own: Iterable[Path], *, overwrite: bool) -> MapFiles:
         """A copy with the files that may be replaced.
@@ -177,6 +196,14 @@ class MapFiles:
             except BaseException as error:
                 error.add_note(f"{raster.path} is complete, its polygons are not.")
                 raise
+
+
+def _vector_endings(path: Path) -> tuple[str, ...]:
+    """Endings of the files beside a vector file, its style included."""
+    from geodinoseg.polygons.writer import format_of  # noqa: PLC0415 (a second GDAL)
+
+    style = () if path.suffix.lower() == _CONTAINS_STYLE else (".qml",)
+    return format_of(path).sidecars + style
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:

@@ -151,6 +151,55 @@ def test_a_file_of_somebody_else_is_not_replaced(run, folder, tmp_path):
     assert (tmp_path / "maps" / "a.tif").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["a.qml", "a.tif.ovr", "a_confidence.tif.aux.xml", "a.tfw"])
+def test_a_side_file_of_somebody_else_is_not_replaced(run, folder, tmp_path, name):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / name).write_text("mine")
+    for _ in range(2):
+        assert run()[0] == "failed"
+    assert (maps / name).read_text() == "mine"
+    assert not (maps / "a.tif").exists()
+    assert run(overwrite=True)[0] == "done"
+
+
+def test_a_style_that_was_edited_is_not_replaced_with_what_is_lost(run, folder, tmp_path):
+    run()
+    maps = tmp_path / "maps"
+    (maps / "a.qml").write_text("mine")
+    assert run()[0] == "skipped"
+    for name in ("a.tif", "a_confidence.tif", "a.gpkg"):
+        (maps / name).unlink()
+    assert run()[0] == "failed"
+    assert (maps / "a.qml").read_text() == "mine"
+
+
+def test_a_map_whose_main_files_are_lost_is_made_again(run, folder, tmp_path):
+    run()
+    for name in ("a.tif", "a_confidence.tif", "a.gpkg"):
+        (tmp_path / "maps" / name).unlink()
+    assert run() == ["done", "failed", "skipped"]
+
+
+def test_a_file_that_somebody_put_in_place_of_a_failed_map_is_not_replaced(run, folder, tmp_path):
+    assert run() == ["done", "failed", "done"]
+    mend(folder)
+    (tmp_path / "maps" / "b.tif").write_text("mine")
+    assert run() == ["skipped", "failed", "skipped"]
+    assert (tmp_path / "maps" / "b.tif").read_text() == "mine"
+
+
+def test_a_map_that_is_shown_with_a_file_of_another_is_not_skipped(run, folder, tmp_path):
+    run()
+    maps = tmp_path / "maps"
+    (maps / "a.tif.ovr").write_bytes((maps / "c.tif").read_bytes())
+    told = []
+    assert run(tell=told.append) == ["failed", "failed", "skipped"]
+    assert "a.tif.ovr beside it" in told[0].error
+    (maps / "a.tif.ovr").unlink()
+    assert run() == ["skipped", "failed", "skipped"]
+
+
 def test_a_map_that_was_damaged_since_is_not_taken_for_whole(run, folder, tmp_path):
     run()
     path = tmp_path / "maps" / "a.tif"

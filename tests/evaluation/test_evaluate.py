@@ -278,7 +278,7 @@ def test_a_confidence_of_another_type_is_refused(tmp_path, class_map, labels):
     wide = write_raster(tmp_path / "wide.tif", np.ones(shape, np.uint16))
     bytes_ = write_raster(tmp_path / "bytes.tif", np.full(shape, 200, np.uint8))
     for path, said in (
-        (wide, "is not the confidence of"),
+        (wide, "is not the confidence of .*: it has pixels of type uint16"),
         (class_map, "holds classes, not the confidence"),
         (bytes_, "holds the value 200; confidence is 0 to 100"),
     ):

@@ -18,7 +18,9 @@ from geodinoseg.windows import Window
 
 
 def opened(scenes, labels=None, **options):
-    return open_labelled_scenes(scenes, labels, bands=None, options=LabelOptions(**options))
+    return open_labelled_scenes(
+        scenes, labels, bands=None, nodata=None, options=LabelOptions(**options)
+    )
 
 
 def whole(labels):

@@ -301,13 +301,19 @@ def test_labels_survive_the_way_to_another_process(scattered):
     assert_array_equal(whole(copy), whole(labels))
 
 
-def test_classes_out_of_the_scene_keep_their_number_and_leave_the_legend(tmp_path):
+def test_classes_out_of_the_scene_keep_their_number_and_leave_the_legend(tmp_path, caplog):
     box = geobox()
     path = tmp_path / "two_scenes.gpkg"
     cells = [square(0, 0), square(-500, 0), square(40, 40)]
     frame(ground(box, cells), ["ash", "birch", "cedar"]).to_file(path)
-    legend = open_labels(path, box).legend
-    assert {entry.class_id: entry.name for entry in legend} == {1: "ash", 3: "cedar"}
+    labels = open_labels(path, box)
+    assert {entry.class_id: entry.name for entry in labels.legend} == {1: "ash", 3: "cedar"}
+    said = f"{path}: no polygon of 'birch' lies in the scene, so the model will not know it."
+    assert [record.getMessage() for record in caplog.records] == [said]
+    caplog.clear()
+    open_labels(path, box, options=LabelOptions(ignore_classes=("birch",)))
+    open_labels(path, box, legend=labels.legend)
+    assert not caplog.text
 
 
 def test_a_legend_that_is_given_rules_the_channels(tmp_path):
@@ -425,7 +431,7 @@ def test_files_that_name_a_number_differently_are_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
-def test_labels_with_a_crs_do_not_fit_a_scene_placed_by_control_points_only(tmp_path):
+def test_labels_with_a_crs_do_not_fit_a_scene_placed_by_control_points_only(tmp_path, caplog):
     control = GroundControl(points=((0, 0, 85.0, 27.0, 0), (HEIGHT, WIDTH, 86.0, 28.0, 0)), crs=UTM)
     scene = GeoBox(
         crs=None, transform=Affine.identity(), width=WIDTH, height=HEIGHT, control=control
@@ -435,6 +441,7 @@ def test_labels_with_a_crs_do_not_fit_a_scene_placed_by_control_points_only(tmp_
     frame(shapes, names, crs=4326).to_file(tmp_path / "labels.gpkg")
     with pytest.raises(LabelError, match=r"labels\.gpkg: has a CRS, .* gdalwarp -tps IN"):
         open_labels(tmp_path / "labels.gpkg", scene)
+    assert not caplog.text
     frame(shapes, names, crs=None).to_file(tmp_path / "pixels.gpkg")
     found = whole(open_labels(tmp_path / "pixels.gpkg", scene))
     assert (found[30:40, 40:50] != IGNORE).all()

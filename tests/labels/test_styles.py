@@ -95,6 +95,12 @@ LEGEND_FILES = {
         "# QGIS Generated Color Map Export File\nINTERPOLATION:EXACT\n"
         + "\n".join(f"{e.class_id},{e.rgb[0]},{e.rgb[1]},{e.rgb[2]},255,{e.name}" for e in legend)
     ),
+    "named.clr": lambda legend: "\n".join(
+        f"{e.class_id} {' '.join(map(str, e.rgb))} {e.name}" for e in legend
+    ),
+    "alpha.clr": lambda legend: "\n".join(
+        "\t".join(map(str, (e.class_id, *e.rgb, 255, e.name))) for e in legend
+    ),
 }
 
 

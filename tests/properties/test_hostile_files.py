@@ -114,6 +114,16 @@ def test_plain_rasters_are_read_whatever_their_name(driver, tmp_path):
     assert_array_equal(everything(path)[0], expected)
 
 
+@pytest.mark.parametrize("driver", ["ENVI", "EHdr"])
+def test_the_header_of_another_file_does_not_make_pixels_of_a_geopackage(driver, tmp_path):
+    path = copied(tmp_path, driver)
+    other = path.with_suffix(".gpkg")
+    rasterio.shutil.copy(plain(tmp_path), other, driver="GPKG")
+    with pytest.raises(SceneError, match=r"a\.gpkg: is not a plain raster, although a \.hdr"):
+        open_scene(other)
+    assert_array_equal(everything(other, allow_external=True)[0].shape[1:], (HEIGHT, WIDTH))
+
+
 def test_a_mosaic_of_local_rasters_is_read_without_being_asked(listening, tmp_path):
     (tmp_path / "tiles").mkdir()
     plain(tmp_path / "tiles", "one.tif")

@@ -17,6 +17,7 @@ from affine import Affine
 from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_array_equal
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
@@ -537,6 +538,14 @@ def test_a_mask_band_is_refused(tmp_path):
     with rasterio.open(path, "r+") as dataset:
         dataset.write_mask(np.eye(5, 9, dtype=bool))
     with pytest.raises(SceneError, match="mask band"):
+        open_class_raster(path)
+
+
+def test_an_alpha_band_is_refused_with_commands_that_lose_no_class(tmp_path):
+    path = write_plain(tmp_path / "other.tif", np.full((5, 9), 1, dtype=np.uint8), count=2)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+    with pytest.raises(SceneError, match=r"alpha band.*gdalwarp -dstnodata 255.*-b 1"):
         open_class_raster(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 
 import numpy as np
@@ -112,6 +113,17 @@ def test_a_last_band_that_looks_like_alpha_is_warned_of(fourth, model, words, tm
     choices = SegmentationSettings(bands=model.bands)
     segment_scene(scene, model, tmp_path / "named.tif", settings=choices)
     assert "like alpha" not in caplog.text
+
+
+@pytest.mark.parametrize(("nodata", "warned"), [(math.nan, True), (math.inf, True), (0, False)])
+def test_a_nodata_value_that_integers_cannot_have_is_warned_of(nodata, warned, tmp_path, caplog):
+    path = write_raster(tmp_path / "s.tif", np.ones((3, 40, 30), np.uint8), nodata=1)
+    report_missing_pixels([open_scene(path, nodata=nodata)], bands_chosen=False)
+    assert ("marks no missing pixels, and that of the file counts no more" in caplog.text) is warned
+    caplog.clear()
+    floats = write_raster(tmp_path / "f.tif", np.ones((3, 40, 30), np.float32), nodata=1)
+    report_missing_pixels([open_scene(floats, nodata=nodata)], bands_chosen=False)
+    assert not caplog.text
 
 
 def test_a_nodata_value_of_the_caller_survives_another_choice_of_bands(tmp_path):

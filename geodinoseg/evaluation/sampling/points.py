@@ -171,6 +171,8 @@ def _note(
 
 def _read_note(path: str) -> tuple[tuple[Stratum, ...], dict[int, int]]:
     file = Path(file_of(path))
+    if file.is_dir():
+        raise LabelError(f"{path}: is a folder; give the .gpkg that geodinoseg sample wrote.")
     if not file.is_file():
         raise LabelError(f"{path}: no such file; draw a sample with geodinoseg sample.")
     try:
