@@ -11,10 +11,13 @@ from pathlib import PurePath
 
 _HIDDEN = "..."
 _SHORTEST_SECRET = 8  # shorter values of variables are words such as `auto`
+_LONGEST_TEXT = 1 << 16
+"""Maximum number of characters of a message that are kept; the patterns take up to 2 s for them."""
 
-# Quotes and brackets end a URL, since messages enclose URLs in them.
+# Quotes and brackets end a URL, since messages enclose URLs in them. The scheme has a limit:
+# without it, a name of 100,000 characters took 105 s.
 _URL = re.compile(
-    r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/'"<>@]*@)?(?P<rest>[^\s?#'"<>()]*)"""
+    r"""(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/'"<>@]*@)?(?P<rest>[^\s?#'"<>()]*)"""
     r"""(?P<query>[?#][^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$)))?""",
     re.IGNORECASE,
 )
@@ -24,7 +27,7 @@ _GDAL_URL = re.compile(r"""(?P<handler>/vsi[a-z0-9_]+)\?[^\s'"<>()]*?(?=[:.,;]*(
 _QUERY = re.compile(r"""(?P<name>\.[a-z0-9]{2,5})\?[^\s'"<>()]*=[^\s'"<>():.,;]*""", re.IGNORECASE)
 _KEYWORDS = re.compile(
     r"""(?P<key>\b(?:sig|signature|token|password|passwd|pwd|secret|apikey|api_key|access_key"""
-    r"""|authorization|x-amz-[a-z-]+|awsaccesskeyid)\b\s*[=:]\s*)(?:(?:bearer|basic)\s+)?"""
+    r"""|authorization|x-amz-[a-z-]{1,60}|awsaccesskeyid)\b\s*[=:]\s*)(?:(?:bearer|basic)\s+)?"""
     r"""[^\s&'"<>(),;]+""",
     re.IGNORECASE,
 )
@@ -67,11 +70,18 @@ def redact_name(path: str | os.PathLike[str]) -> str:
 
 
 def redact(text: str) -> str:
-    """A message without the secrets of URLs and of environment variables."""
+    """A message without the secrets of URLs and of environment variables.
+
+    The middle of a message of more than 65,536 characters is left out.
+    """
     for name in _ENVIRONMENT:
         secret = os.environ.get(name, "")
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, _HIDDEN)
+    if len(text) > _LONGEST_TEXT:
+        half = _LONGEST_TEXT // 2
+        # From a whole word on: the rest of an address would not be known for one.
+        text = f"{text[:half]}{_HIDDEN} {text[-half:].partition(' ')[2]}"
     text = _GDAL_URL.sub(rf"\g<handler>?{_HIDDEN}", text)
     text = _URL.sub(r"\g<scheme>\g<rest>", text)
     text = _QUERY.sub(r"\g<name>", text)

@@ -14,6 +14,8 @@ from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.cli.process import echo
 from geodinoseg.cli.reports import report_facts
 from geodinoseg.geobox import GeoBox
+from geodinoseg.model.band_statistics import BandStatistics
+from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
@@ -95,6 +97,7 @@ def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:
         "bands": list(scene.bands),
         "dtype": str(scene.dtype),
         "nodata": list(scene.nodata),
+        **_units(BandUnits.of(scene.scales, scene.offsets)),
         "validity": list(scene.validity),
         "block_px": list(scene.block_shape),
     }
@@ -123,12 +126,22 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "classes": config["legend"],
         "bands": config["bands"],
         "dtype": config["statistics"]["dtype"],
+        **_units(BandStatistics.from_json(config["statistics"]).units),
         "tile_px": config["tile_px"],
         "pixel_size_m": config["pixel_size_m"],
         "head": "linear" if config["network"]["linear_head"] else "cnn",
         "backbone": config["backbone"],
         "scores": config["scores"],
         "training": config["training"],
+    }
+
+
+def _units(units: BandUnits | None) -> dict[str, Any]:
+    """Scale and offset of the bands; None where no tag gives them."""
+    told = units if units is not None and units.has_tags else None
+    return {
+        "scale": list(told.scales) if told else None,
+        "offset": list(told.offsets) if told else None,
     }
 
 
@@ -162,6 +175,7 @@ def _shown_scene(facts: dict[str, Any]) -> dict[str, Any]:
         "bands": facts["bands"],
         "dtype": facts["dtype"],
         "nodata": facts["nodata"],
+        **_shown_units(facts),
         "missing pixels are known by": facts["validity"] or "nothing: all hold data",
         "block rows x columns": facts["block_px"],
     }
@@ -189,6 +203,7 @@ def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:
         "classes": _shown_classes(facts),
         "bands": facts["bands"],
         "dtype": facts["dtype"],
+        **_shown_units(facts),
         "tile, px": facts["tile_px"],
         "ground resolution, m": facts["pixel_size_m"],
         "head": facts["head"],
@@ -208,3 +223,7 @@ def _shown_place(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _shown_classes(facts: dict[str, Any]) -> dict[str, str]:
     return {str(c["class_id"]): f"{c['name']} ({c['color']})" for c in facts["classes"]}
+
+
+def _shown_units(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: facts[name] for name in ("scale", "offset") if facts[name] is not None}

@@ -139,6 +139,9 @@ def bands_option(default: str) -> Callable[[_Command], _Command]:
     )
 
 
+nodata_option = click.option(
+    "--nodata", type=float, metavar="VALUE", help="Nodata value of the scene. [default: its own]"
+)
 class_raster_argument = click.argument("class_raster", type=click.Path(path_type=str))
 """A file, or any path that GDAL reads; a `pathlib.Path` cannot hold an address."""
 

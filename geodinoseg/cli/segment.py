@@ -20,6 +20,7 @@ from geodinoseg.cli.options import (
     bands_option,
     device_option,
     json_option,
+    nodata_option,
     overwrite_option,
 )
 from geodinoseg.cli.reports import report_plan
@@ -51,9 +52,7 @@ _FILE = click.Path(path_type=Path)
     help="Also write the probability of each class, one band per class.",
 )
 @bands_option("those of the model")
-@click.option(
-    "--nodata", type=float, metavar="VALUE", help="Nodata value of the scene. [default: its own]"
-)
+@nodata_option
 @click.option(
     "--tile",
     type=Number(click.IntRange(min=1), "px"),

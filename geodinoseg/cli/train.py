@@ -24,12 +24,16 @@ from geodinoseg.cli.options import (
     ignore_class_option,
     json_option,
     legend_option,
+    nodata_option,
     overwrite_option,
     unlabelled_option,
 )
 from geodinoseg.cli.reports import report_training_plan
+from geodinoseg.training.settings import TrainingSettings
 
+_DEFAULTS = TrainingSettings()
 _FILE = click.Path(path_type=Path)
+_OF_NETWORK = ("size", "backbone", "channels", "n_features", "quantize")
 _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 
 
@@ -51,12 +55,11 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @all_touched_option
 @legend_option
 @bands_option("all except alpha")
+@nodata_option
 @click.option(
     "--size",
     type=click.Choice(["small", "base", "large"]),
-    default="base",
-    show_default=True,
-    help="Size of the DINOv2 backbone.",
+    help="Size of the DINOv2 backbone. [default: base]",
 )
 @click.option(
     "--backbone",
@@ -66,9 +69,7 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--head",
     type=click.Choice(["linear", "cnn"]),
-    default="linear",
-    show_default=True,
-    help="Segmentation head; cnn gives finer edges and takes longer.",
+    help="Segmentation head; cnn gives finer edges and takes longer. [default: linear]",
 )
 @click.option("--channels", type=COUNT, help="Channels of the CNN head. [default: 512]")
 @click.option(
@@ -82,7 +83,7 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--stage",
     type=click.Choice(["head", "lora", "full"]),
-    default="lora",
+    default=_DEFAULTS.stage,
     show_default=True,
     help="What to train after the head: nothing (head), LoRA, or all weights (full). The better "
     "model is kept.",
@@ -90,7 +91,7 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--epochs",
     type=COUNT,
-    default=30,
+    default=_DEFAULTS.epochs,
     show_default=True,
     help="Epochs per stage; each ends with a validation.",
 )
@@ -107,21 +108,21 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--steps-per-epoch",
     type=COUNT,
-    default=40,
+    default=_DEFAULTS.steps_per_epoch,
     show_default=True,
     help="Batches per epoch.",
 )
 @click.option(
     "--batch-size",
     type=COUNT,
-    default=8,
+    default=_DEFAULTS.batch_size,
     show_default=True,
     help="Crops per batch.",
 )
 @click.option(
     "--accumulate",
     type=COUNT,
-    default=1,
+    default=_DEFAULTS.accumulate,
     show_default=True,
     help="Split batches of stage two into N parts: less memory, the same update.",
 )
@@ -133,14 +134,14 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--cached-crops",
     type=COUNT,
-    default=512,
+    default=_DEFAULTS.cached_crops,
     show_default=True,
     help="Number of crops whose features are cached and reused in stage one.",
 )
 @click.option(
     "--crop",
     type=Number(click.IntRange(min=14), "px"),
-    default=224,
+    default=_DEFAULTS.crop_px,
     show_default=True,
     help="Side of a training crop, in pixels; a multiple of the backbone's patch size (14 or 16).",
 )
@@ -153,14 +154,14 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--validation-share",
     type=Number(click.FloatRange(0, 0.5), "fraction"),
-    default=0.2,
+    default=_DEFAULTS.validation_share,
     show_default=True,
     help="Fraction of the labels kept for validation, in separate blocks; 0 to 0.5.",
 )
 @click.option(
     "--seed",
     type=SEED,
-    default=0,
+    default=_DEFAULTS.seed,
     show_default=True,
     help="Random seed; the same seed gives the same model.",
 )
@@ -197,6 +198,7 @@ def train(**options: Any) -> None:
         "settings": _settings(options),
         "network": _network(options),
         "bands": options["bands"],
+        "nodata": options["nodata"],
         "overwrite": options["overwrite"],
         "resume": options["resume"],
     }
@@ -222,7 +224,10 @@ def _open(scene: str, options: dict[str, Any]) -> Any:
     import geodinoseg
 
     return geodinoseg.open_scene(
-        scene, bands=options["bands"], allow_external=options["allow_external"]
+        scene,
+        bands=options["bands"],
+        nodata=options["nodata"],
+        allow_external=options["allow_external"],
     )
 
 
@@ -240,23 +245,19 @@ def _label_options(options: dict[str, Any]) -> Any:
     )
 
 
-def _settings(options: dict[str, Any]) -> Any:
-    from geodinoseg.training.settings import TrainingSettings
-
+def _settings(options: dict[str, Any]) -> TrainingSettings:
     names = {field.name for field in fields(TrainingSettings)} & options.keys()
     return TrainingSettings(crop_px=options["crop"], **{name: options[name] for name in names})
 
 
 def _network(options: dict[str, Any]) -> dict[str, Any]:
     """The given arguments of the network; the others keep their defaults."""
+    head = options["head"]
     network = {
-        "size": options["size"],
-        "backbone": options["backbone"],
-        "linear_head": options["head"] == "linear",
-        "quantize": options["quantize"],
+        "linear_head": None if head is None else head == "linear",
+        **{name: options[name] for name in _OF_NETWORK},
     }
-    given = {name: options[name] for name in ("channels", "n_features") if options[name]}
-    return network | given
+    return {name: value for name, value in network.items() if value is not None}
 
 
 def _summary(output: Path, segmentor: Any) -> list[str]:

@@ -96,6 +96,7 @@ def open_chip_labels(
         LabelError: a label chip cannot be read, is of another size than its image, or is not a
             raster of class numbers; or as in `open_labels`.
     """
+    options.warn_of_class_field(chips.path, "label chips have no columns")
     if options.all_touched:
         _log.warning("%s: holds label chips; --all-touched is for polygons alone.", chips.path)
     legend_style = options.legend_style()

@@ -140,6 +140,7 @@ class _LabelReader:
     def layers(self, files: LabelFiles) -> list[LabelFeatures]:
         """The polygons of a file, or of the files of each class."""
         if isinstance(files, ClassFiles):
+            self.options.warn_of_class_field(files.name, "each file holds one class")
             return read_class_files(files, self.options, legend_names=self.legend_names)
         features = read_features(
             files,
@@ -155,6 +156,7 @@ class _LabelReader:
         )
 
     def _read_raster(self, path: str, geobox: GeoBox) -> RawLabels:
+        self.options.warn_of_class_field(path, "a raster has no columns")
         if self.options.all_touched:
             _log.warning("%s: is a raster; --all-touched has an effect on polygons alone.", path)
         style = raster_style(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,6 +11,8 @@ from geodinoseg.errors import LabelError
 from geodinoseg.labels.paths import LabelsPath
 from geodinoseg.rasters.class_style import ClassStyle
 from geodinoseg.rasters.legend_file import read_legend_file
+
+logger = logging.getLogger(__name__)
 
 Unlabelled = Literal["ignore", "background"]
 """What pixels without a label are: unknown, or the class background."""
@@ -56,3 +59,8 @@ class LabelOptions:
     def has_background(self) -> bool:
         """Whether pixels without a label are background, in the extent where there is one."""
         return self.unlabelled == "background" or self.extent is not None
+
+    def warn_of_class_field(self, path: LabelsPath, why: str) -> None:
+        """Say that a class field was given for labels that have none."""
+        if self.class_field is not None:
+            logger.warning("%s: --class-field has no effect: %s.", path, why)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
-from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -20,8 +18,11 @@ from transformers import (
 )
 
 from geodinoseg.errors import ModelError, one_line
-from geodinoseg.model.parameters import check_backbone_source
+from geodinoseg.model.hub import CONFIG_FILE, RGB_FILE, backbone_folder
+from geodinoseg.model.json_object import WrongJsonError, read_json_object
+from geodinoseg.model.parameters import HUB_NAMES
 from geodinoseg.model.quantization import quantization_options, quiet_libraries
+from geodinoseg.model.sample_dropout import use_sample_dropout
 from geodinoseg.model.untrusted_backbone import plain_backbone_values
 
 if TYPE_CHECKING:
@@ -32,33 +33,13 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "dinov2_with_registers": Dinov2WithRegistersBackbone,
     "dinov3_vit": DINOv3ViTBackbone,
 }
+_IMAGENET_RGB = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+"""Mean and standard deviation that DINOv2 was trained with."""
 
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a backbone of a kind that we know, from a hub name or a folder."""
-    check_backbone_source(source)
-    try:
-        # Not AutoConfig: for an unknown kind it offers to run the folder's own code.
-        values, _ = PretrainedConfig.get_config_dict(str(source), revision=revision)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"backbone {source}: cannot be found. A name on the hub needs the network the first "
-            f"time; without it give --backbone a folder that holds config.json and "
-            f"model.safetensors ({one_line(error)[:160]})."
-        ) from error
-    kind = str(values.get("model_type")) if isinstance(values, dict) else "unknown"
-    if kind not in _CLASSES:
-        raise ModelError(
-            f"backbone {source}: is of kind {kind!r}; these are known: {', '.join(_CLASSES)}."
-        )
-    values.pop("auto_map", None)  # names of code that must not be run
-    try:
-        return _CLASSES[kind].config_class.from_dict(plain_backbone_values(values))
-    except (TypeError, ValueError, ZeroDivisionError, StrictDataclassError) as error:
-        raise ModelError(
-            f"backbone {source}: its config.json is damaged; fetch it again "
-            f"({one_line(error)[:160]})."
-        ) from error
+    return _read_config(source, backbone_folder(source, revision=revision, weights=False))
 
 
 def backbone_class(config: PretrainedConfig) -> type[PreTrainedModel]:
@@ -66,32 +47,28 @@ def backbone_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     return _CLASSES[config.model_type]
 
 
-def published_commit(source: str | Path, revision: str | None) -> str | None:
-    """The commit of a backbone on the hub that was just loaded; None for a folder."""
-    if Path(source).is_dir():
-        return None
-    # The hub's cache has a folder for each commit.
-    path = try_to_load_from_cache(str(source), "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else revision
-
-
 def pretrained_rgb(
     source: str | Path, *, revision: str | None = None
 ) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of RGB in [0, 1] that a published backbone was trained with.
 
-    None without a `preprocessor_config.json`, as of a backbone built from a configuration.
+    None without a `preprocessor_config.json`, as of a backbone built from a configuration. Those of
+    the published sizes are known: they do not depend on what the hub's cache happens to hold.
     """
+    path = backbone_folder(source, revision=revision, weights=False) / RGB_FILE
+    if not path.is_file():
+        return _IMAGENET_RGB if str(source) in HUB_NAMES.values() else None
     try:
-        values, _ = transformers.BaseImageProcessor.get_image_processor_dict(
-            str(source), revision=revision
-        )
-    except (OSError, ValueError):
-        return None
-    mean, std = values.get("image_mean"), values.get("image_std")
-    if not mean or not std:
-        return None
-    return [float(value) for value in mean], [float(value) for value in std]
+        values = read_json_object(path)
+        mean, std = values.get("image_mean"), values.get("image_std")
+        if not mean or not std:
+            return None
+        return [float(value) for value in mean], [float(value) for value in std]
+    except (WrongJsonError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"backbone {source}: its {RGB_FILE} is damaged; fetch it again, or remove the file "
+            f"({one_line(error)[:160]})."
+        ) from error
 
 
 def load_backbone(
@@ -106,10 +83,11 @@ def load_backbone(
     quantize holds the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic); if
     that is unavailable, one warning is logged and full precision used.
     """
-    config = read_backbone_config(source, revision=revision)
+    folder = backbone_folder(source, revision=revision)
+    config = _read_config(source, folder)
     _choose_layers(config, source, n_features)
     options = quantization_options(config, _CLASSES[config.model_type]) if quantize else {}
-    return _load(source, config, revision, options)
+    return _load(source, folder, config, options)
 
 
 def with_lora(
@@ -126,7 +104,34 @@ def with_lora(
             lora_alpha=lora_alpha,
             lora_dropout=lora_dropout,
         )
-        return get_peft_model(backbone, config)
+        lora = get_peft_model(backbone, config)
+    use_sample_dropout(lora)
+    return lora
+
+
+def _read_config(source: str | Path, folder: Path) -> PretrainedConfig:
+    """The configuration in the folder of a source."""
+    try:
+        # Not AutoConfig: for an unknown kind it offers to run the folder's own code.
+        values = read_json_object(folder / CONFIG_FILE)
+    except WrongJsonError as error:
+        raise ModelError(
+            f"backbone {source}: {folder / CONFIG_FILE} {error}; give a folder that holds "
+            f"config.json and model.safetensors, or fetch it again."
+        ) from error
+    kind = str(values.get("model_type"))[:60]
+    if kind not in _CLASSES:
+        raise ModelError(
+            f"backbone {source}: is of kind {kind!r}; these are known: {', '.join(_CLASSES)}."
+        )
+    values.pop("auto_map", None)  # names of code that must not be run
+    try:
+        return _CLASSES[kind].config_class.from_dict(plain_backbone_values(values))
+    except (TypeError, ValueError, ZeroDivisionError, StrictDataclassError) as error:
+        raise ModelError(
+            f"backbone {source}: its config.json is damaged; fetch it again "
+            f"({one_line(error)[:160]})."
+        ) from error
 
 
 def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int) -> None:
@@ -142,15 +147,15 @@ def _choose_layers(config: PretrainedConfig, source: str | Path, n_features: int
 
 
 def _load(
-    source: str | Path, config: PretrainedConfig, revision: str | None, options: dict[str, Any]
+    source: str | Path, folder: Path, config: PretrainedConfig, options: dict[str, Any]
 ) -> PreTrainedModel:
     backbone_class = _CLASSES[config.model_type]
     try:
         with quiet_libraries():
             loaded, report = backbone_class.from_pretrained(
-                str(source),
+                str(folder),
                 config=config,
-                revision=revision,
+                local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.model.band_units import BandUnits
 
 _BY_BAND = ("mean", "std", "low", "high")
 
@@ -33,10 +34,15 @@ class BandStatistics:
     """Per band, the 99th percentile."""
     dtype: str
     """Type of the training scenes' pixels, such as uint8."""
+    units: BandUnits | None = None
+    """Scale and offset of the bands of the training scenes; None if these have no tags."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
-        return {name: list(getattr(self, name)) for name in _BY_BAND} | {"dtype": self.dtype}
+        values = {name: list(getattr(self, name)) for name in _BY_BAND} | {"dtype": self.dtype}
+        if self.units is None:
+            return values
+        return values | {"scale": list(self.units.scales), "offset": list(self.units.offsets)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BandStatistics:
@@ -47,7 +53,30 @@ class BandStatistics:
         numbers = [value for entries in lists.values() for value in entries]
         if not all(math.isfinite(value) for value in numbers) or min(lists["std"]) <= 0:
             raise ValueError("the statistics of the bands are not finite numbers")
-        return cls(dtype=str(values["dtype"]), **lists)
+        units = None
+        if "scale" in values:
+            units = BandUnits.of(values["scale"], values["offset"])
+        return cls(dtype=str(values["dtype"]), units=units, **lists)
+
+    def in_units(self, units: BandUnits) -> BandStatistics:
+        """The same distribution in the stored values of scenes of another scale and offset.
+
+        Such values are then normalized as the training's are.
+        """
+        assert self.units is not None
+        gain, shift = self.units.conversion_to(units)
+
+        def moved(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple((np.array(values) * gain + shift).tolist())
+
+        return dataclasses.replace(
+            self,
+            mean=moved(self.mean),
+            std=tuple((np.array(self.std) * gain).tolist()),
+            low=moved(self.low),
+            high=moved(self.high),
+            units=units,
+        )
 
     def with_rgb(self, mean: Sequence[float], std: Sequence[float]) -> BandStatistics:
         """The same, with the RGB mean and standard deviation of a published backbone's training.

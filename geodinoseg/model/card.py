@@ -41,9 +41,14 @@ def _input(segmentor: Segmentor) -> str:
         if segmentor.pixel_size_m is None
         else f"{segmentor.pixel_size_m:.3g} m on the ground per pixel"
     )
+    units = segmentor.statistics.units
+    stored = (
+        f" Bands have {units}; the values of scenes with others are converted." if units else ""
+    )
     return (
         f"Bands {bands} of {segmentor.statistics.dtype} scenes, {resolution}, tiles of "
         f"{segmentor.trained_tile_px} px. Tiles of scenes of another resolution are resampled."
+        f"{stored}"
     )
 
 

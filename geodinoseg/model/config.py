@@ -6,7 +6,6 @@ of the model may then rely on types and ranges.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from typing import Any
 
 from geodinoseg.errors import LegendError, ModelFolderError, one_line
 from geodinoseg.legend import Legend
+from geodinoseg.model.json_object import OtherJsonError, WrongJsonError, read_json_object
 from geodinoseg.version import __version__
 
 FORMAT = "geodinoseg-model"
@@ -23,9 +23,9 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 BACKBONE = "backbone"
 
-_LARGEST_CONFIG_BYTES = 16 << 20
 _PICKLES = {".bin", ".ckpt", ".pkl", ".pickle", ".pt", ".pth", ".joblib"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Far above any useful model, far below what would exhaust the memory of the machine.
@@ -49,10 +49,9 @@ _Check = Callable[[Any], bool]
 def is_model_folder(folder: Path) -> bool:
     """Whether a folder is a geodinoseg model, by its config.json."""
     try:
-        values = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json_object(folder / CONFIG).get("format") == FORMAT
+    except WrongJsonError:
         return False
-    return isinstance(values, dict) and values.get("format") == FORMAT
 
 
 def read_model_config(folder: str | Path) -> dict[str, Any]:
@@ -64,11 +63,14 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
     place = Path(folder)
     _check_files(place)
     try:
-        config = json.loads((place / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json_object(place / CONFIG)
+    except OtherJsonError as error:
         raise ModelFolderError(
-            f"{place}: {CONFIG} cannot be read; copy the folder again ({one_line(error)[:160]})."
+            f"{place}: {CONFIG} {error}, so it is not a geodinoseg model; give a folder that "
+            f"'geodinoseg train' wrote, or copy it again."
         ) from error
+    except WrongJsonError as error:
+        raise ModelFolderError(f"{place}: {CONFIG} {error}; copy the folder again.") from error
     _check_kind(place, config)
     try:
         _check_keys(config)
@@ -91,12 +93,10 @@ def _check_files(place: Path) -> None:
         raise ModelFolderError(
             f"{place}: {CONFIG} is missing; give a folder that 'geodinoseg train' wrote, whole."
         )
-    if (place / CONFIG).stat().st_size > _LARGEST_CONFIG_BYTES:
-        raise ModelFolderError(f"{place}: {CONFIG} is too large to be that of a model.")
 
 
-def _check_kind(place: Path, config: Any) -> None:
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+def _check_kind(place: Path, config: Mapping[str, Any]) -> None:
+    if config.get("format") != FORMAT:
         raise ModelFolderError(
             f"{place}: is not a geodinoseg model, but of another kind; give a folder that "
             f"'geodinoseg train' wrote. (A backbone goes into training: train --backbone.)"
@@ -133,7 +133,10 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     """Raise ValueError or LegendError for a key that is missing, mistyped or out of range."""
     _check_each(config, "", _TOP)
     _check_each(config, "", {n: check for n, check in _OPTIONAL.items() if n in config})
-    _check_each(config["statistics"], "statistics: ", _STATISTICS)
+    statistics = config["statistics"]
+    _check_each(statistics, "statistics: ", _STATISTICS)
+    if "scale" in statistics or "offset" in statistics:
+        _check_each(statistics, "statistics: ", _UNITS)
     _check_each(config["network"], "network: ", _NETWORK)
     if config["backbone"] is not None:
         _check_each(config["backbone"], "backbone: ", _REFERENCE)
@@ -141,7 +144,8 @@ def _check_keys(config: Mapping[str, Any]) -> None:
         raise ValueError(f"sha256 of {WEIGHTS} is missing")
     legend = Legend.from_json(config["legend"])
     bands = len(config["bands"])
-    lengths = {len(config["statistics"][name]) for name in ("mean", "std", "low", "high")}
+    lengths = {len(statistics[name]) for name in ("mean", "std", "low", "high")}
+    lengths |= {len(statistics[name]) for name in _UNITS if name in statistics}
     if config["network"]["num_classes"] != len(legend) or lengths != {bands}:
         raise ValueError("legend, bands, statistics and network do not fit each other")
 
@@ -172,6 +176,10 @@ def _numbers(value: Any) -> bool:
 
 def _stds(value: Any) -> bool:
     return _numbers(value) and all(entry > 0 for entry in value)
+
+
+def _scales(value: Any) -> bool:
+    return _numbers(value) and all(entry != 0 for entry in value)
 
 
 def _is(*kinds: type) -> _Check:
@@ -205,8 +213,14 @@ def _hub_name(value: Any) -> bool:
     return type(value) is str and _HUB_NAME.fullmatch(value) is not None and ".." not in value
 
 
+def _revision(value: Any) -> bool:
+    """A branch, tag or commit; the hub's cache has a file of that name."""
+    if type(value) is not str:
+        return value is None
+    return _REVISION.fullmatch(value) is not None and ".." not in value
+
+
 _TEXT = _is(str)
-_TEXT_OR_NONE = _is(str, type(None))
 
 _TOP: dict[str, _Check] = {
     "legend": _entries,
@@ -233,6 +247,8 @@ _STATISTICS: dict[str, _Check] = {
     "high": _numbers,
     "dtype": _TEXT,
 }
+# Absent where the training scenes had none.
+_UNITS: dict[str, _Check] = {"scale": _scales, "offset": _numbers}
 _NETWORK: dict[str, _Check] = {
     **{name: _whole(1, largest) for name, largest in _LARGEST.items()},
     "linear_head": _is(bool),
@@ -242,4 +258,4 @@ _NETWORK: dict[str, _Check] = {
     "activation": _TEXT,
     "lora_dropout": _is_number,
 }
-_REFERENCE: dict[str, _Check] = {"name": _hub_name, "revision": _TEXT_OR_NONE}
+_REFERENCE: dict[str, _Check] = {"name": _hub_name, "revision": _revision}

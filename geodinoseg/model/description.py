@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
+from geodinoseg.model.json_object import WrongJsonError, read_json_object
 from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.tile_model import TileModel
 
@@ -91,8 +91,7 @@ def _digest_of_config(folder: Path) -> str:
 def _patch_px(path: Path) -> int | None:
     """The patch that a backbone's config.json names; loading the model says what is wrong there."""
     try:
-        values: Any = json.loads(path.read_text("utf-8"))
-        patch_px = values["patch_size"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        patch_px = read_json_object(path).get("patch_size")
+    except WrongJsonError:
         return None
     return patch_px if isinstance(patch_px, int) and 0 < patch_px < 1 << 16 else None

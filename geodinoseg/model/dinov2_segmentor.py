@@ -18,14 +18,15 @@ from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import (
     load_backbone,
     patch_embedding,
-    published_commit,
     widen_patch_embedding,
     with_lora,
 )
 from geodinoseg.model.heads import CnnHead, LinearHead
+from geodinoseg.model.hub import published_commit
 from geodinoseg.model.parameters import (
     DEFAULT_BLOCKS,
     DEFAULT_CHANNELS,
+    DEFAULT_SIZE,
     HUB_NAMES,
     Activation,
     Size,
@@ -70,7 +71,7 @@ class DinoV2Segmentor(nn.Module):
         n_features: int = 1,
         quantize: bool = True,  # noqa: FBT002
         peft: bool = True,  # noqa: FBT002
-        size: Size = "base",
+        size: Size = DEFAULT_SIZE,
         num_classes: int = 3,
         activation: Activation = "relu",
         r: int = 32,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geodinoseg.errors import DeviceError, ModelError
+from geodinoseg.model.json_object import WrongJsonError, read_json_object
 
 Size = Literal["small", "base", "large"]
 Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
@@ -17,6 +18,7 @@ Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
 HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in get_args(Size)}
 """The published backbone of each size."""
 
+DEFAULT_SIZE: Size = "base"
 DEFAULT_BLOCKS, DEFAULT_CHANNELS = 4, 512
 """Of the CNN head."""
 
@@ -26,9 +28,13 @@ PATCH_PX = 14
 _COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
 _SWITCHES = ("linear_head", "quantize", "peft")
 _CHOICES = {"size": get_args(Size), "activation": get_args(Activation)}
+PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revision")
+"""Names of all arguments of `DinoV2Segmentor`."""
 
 
 _DEVICE = re.compile(r"auto|(cpu|cuda)(:\d{1,2})?")
+_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+_LONGEST_PATH = 4_096
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -70,12 +76,32 @@ def check_channels(channels: int, n_block: int) -> None:
         )
 
 
+def check_docstrings() -> None:
+    """Refuse a Python without docstrings: transformers builds classes from them.
+
+    Raises:
+        ModelError: it runs with -OO.
+    """
+    if sys.flags.optimize > 1:
+        raise ModelError(
+            "Python runs with -OO or PYTHONOPTIMIZE=2, which leaves out docstrings that the "
+            "library transformers needs; unset PYTHONOPTIMIZE, or set it to 1."
+        )
+
+
 def check_backbone_source(source: str | Path) -> None:
     """Refuse a folder that does not exist, rather than look for it on the hub.
 
     Raises:
-        ModelError: the source is a path, by its form or since it exists, but not a folder.
+        ModelError: the source is a path, by its form or since it exists, but not a folder; or it
+            can be no name on the hub.
     """
+    text = str(source)
+    if not 0 < len(text) <= _LONGEST_PATH:
+        raise ModelError(
+            f"backbone {text[:40]!r}: a name of {len(text):,} characters is that of no folder or "
+            f"model; give a folder, or a name on the hub such as {HUB_NAMES['base']}."
+        )
     is_path = isinstance(source, Path) or (
         source.startswith(("/", ".", "~")) or source.count("/") > 1 or os.path.exists(source)
     )
@@ -84,6 +110,11 @@ def check_backbone_source(source: str | Path) -> None:
             f"backbone {source}: no such folder; give one that holds config.json and "
             f"model.safetensors."
         )
+    if not is_path and _NAME.fullmatch(text) is None:
+        raise ModelError(
+            f"backbone {text[:200]!r}: is neither a folder nor a name on the hub; give one such as "
+            f"{HUB_NAMES['base']}."
+        )
 
 
 def known_patch_px(backbone: str | Path | None) -> int | None:
@@ -91,8 +122,8 @@ def known_patch_px(backbone: str | Path | None) -> int | None:
     if backbone is None:
         return PATCH_PX
     try:
-        patch_px = json.loads((Path(backbone) / "config.json").read_text("utf-8"))["patch_size"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        patch_px = read_json_object(Path(backbone) / "config.json").get("patch_size")
+    except WrongJsonError:
         return None
     return patch_px if type(patch_px) is int and patch_px > 0 else None
 

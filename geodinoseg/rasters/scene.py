@@ -46,6 +46,10 @@ class Scene:
     """Dtype of the pixels as read: the common dtype of the chosen bands."""
     nodata: tuple[float | None, ...]
     """Nodata value of each chosen band; None for a band without one."""
+    scales: tuple[float, ...]
+    """Scale of each chosen band, 1 without a tag: value * scale + offset is the measurement."""
+    offsets: tuple[float, ...]
+    """Offset of each chosen band, 0 without a tag. Pixels are read as stored."""
     validity: tuple[Validity, ...]
     """What marks missing pixels, in combination; empty if every pixel holds data. In bands of
     floating point NaN and infinity are always missing."""
@@ -228,6 +232,8 @@ def _describe(
         bands=chosen,
         dtype=dtype,
         nodata=nodatas,
+        scales=tuple(float(dataset.scales[band - 1]) for band in chosen),
+        offsets=tuple(float(dataset.offsets[band - 1]) for band in chosen),
         validity=tuple(validity),
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],

@@ -109,6 +109,8 @@ def _header(scene: Scene) -> tuple[Any, ...]:
         scene.bands,
         str(scene.dtype),
         scene.nodata,
+        scene.scales,
+        scene.offsets,
         scene.validity,
         scene.alpha_band,
         scene.block_shape,

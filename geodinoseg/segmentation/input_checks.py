@@ -243,16 +243,35 @@ _LARGEST_STEP_PX = 16
 _SAMPLED_PIXELS = 4096
 """Of a small scene, more rows and columns."""
 _WARN_FRACTION = 0.02
+_COMMON_NODATA = -9999
+
+
+def collar_values(scene: Scene) -> tuple[int, ...]:
+    """A pixel that has one of these values in every band appears to be nodata.
+
+    0; of integers the maximum and, if signed, the minimum; -9999. Empty for a scene that marks its
+    missing pixels, and for one or two bands, where such values are common.
+    """
+    if scene.validity or len(scene.bands) < 3:
+        return ()
+    if scene.dtype.kind == "f":
+        return (0, _COMMON_NODATA)
+    limits = np.iinfo(scene.dtype)
+    values = (0, int(limits.max), int(limits.min), _COMMON_NODATA)
+    return tuple(dict.fromkeys(value for value in values if limits.min <= value <= limits.max))
+
+
+def is_considerable(pixels: float, of: float) -> bool:
+    """Whether so many of the pixels appear to be nodata that shade or glint does not explain it."""
+    return pixels > 0 and pixels >= _WARN_FRACTION * of
 
 
 class CollarWatch:
-    """Counts pixels that are 0 or the maximum in every band, in scenes without nodata."""
+    """Counts pixels with a value such as 0 in every band, in scenes without nodata."""
 
     def __init__(self, scene: Scene) -> None:
         self._path = scene.source.name
-        # Such values are common in one or two bands, and never suspicious in floating point.
-        is_relevant = not scene.validity and scene.dtype.kind in "ui" and len(scene.bands) >= 3
-        self._values = (0, int(np.iinfo(scene.dtype).max)) if is_relevant else ()
+        self._values = collar_values(scene)
         self._step = max(
             1, min(_LARGEST_STEP_PX, math.isqrt(scene.height * scene.width // _SAMPLED_PIXELS))
         )
@@ -285,13 +304,12 @@ class CollarWatch:
     def warn(self) -> None:
         """Log a warning if a considerable fraction of the pixels appears to be nodata."""
         for value, count in self._counts.items():
-            fraction = count / max(self._seen, 1)
-            if fraction >= _WARN_FRACTION:
+            if is_considerable(count, self._seen):
                 logger.warning(
                     "%s: %.0f%% of the pixels are %d in every band, and the file does not mark "
                     "them as nodata; if they hold no data, run again with --nodata %d.",
                     self._path,
-                    100 * fraction,
+                    100 * count / self._seen,
                     value,
                     value,
                 )

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.description import ModelDescription, describe_model
+from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.scene import Scene
@@ -79,6 +80,8 @@ def check_request(
 
     The arguments are those of `segment_scene`.
     """
+    if isinstance(model, str | Path):
+        check_docstrings()
     described = describe_model(model) if isinstance(model, str | Path) else model
     opened = open_for_model(scene, described, settings)
     store = part_store(files.class_raster, parts)

@@ -1,13 +1,16 @@
-"""Warnings about what marks the missing pixels of a scene."""
+"""Messages about what marks the missing pixels of scenes, before a segmentation or a training."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
+from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_files
 from geodinoseg.segmentation.input_checks import sampled_values
@@ -16,55 +19,111 @@ logger = logging.getLogger(__name__)
 
 _GRADED_FRACTION = 0.1
 """Fraction of pixels that are neither transparent nor opaque; feathered edges are fewer."""
+_OPAQUE = (255, 65_535)
+"""Of alpha in 8 and in 16 bit; 0 is transparent."""
 _MOST_SOURCES = 50
 
+_Note = tuple[int, str]
+"""Level of a message, and the message without the name of the scene."""
 
-def report_alpha(scene: Scene) -> None:
-    """Log which band is left out as alpha, and warn if it looks like a measured band.
+
+def report_missing_pixels(scenes: Sequence[Scene], *, bands_chosen: bool) -> None:
+    """Log which bands are left out as alpha, and what may hide missing pixels.
+
+    Scenes with the same message share one line.
+
+    Args:
+        scenes: a few small windows of each are read.
+        bands_chosen: whether the user named the bands; then no other band is suspected.
+    """
+    found: dict[_Note, list[Scene]] = {}
+    for scene in scenes:
+        for note in _notes(scene, bands_chosen=bands_chosen):
+            found.setdefault(note, []).append(scene)
+    for (level, text), same in found.items():
+        logger.log(level, "%s: %s", names_text(same), text)
+
+
+def names_text(scenes: Sequence[Scene]) -> str:
+    """The name of the first scene, and how many more there are."""
+    more = len(scenes) - 1
+    return f"{scenes[0].source.name}{f' and {more} more scenes' if more else ''}"
+
+
+def _notes(scene: Scene, *, bands_chosen: bool) -> Iterator[_Note]:
+    checks = [_left_out_alpha, _lost_nodata]
+    if not bands_chosen:
+        checks.append(_untagged_alpha)
+    for check in checks:
+        note = check(scene)
+        if note is not None:
+            yield note
+
+
+def _left_out_alpha(scene: Scene) -> _Note | None:
+    """Which band is left out as alpha; a warning if it looks like a measured band.
 
     GDAL takes the fourth band of many files of red, green, blue and near infrared for alpha. Alpha
-    is 0 or the maximum almost everywhere; a few small windows are read to find out.
+    is 0 or the maximum almost everywhere.
     """
     band = scene.alpha_band
     if band is None or band in scene.bands:
-        return
+        return None
     if _is_graded(scene, band):
-        logger.warning(
-            "%s: band %d is left out, because the file marks it as alpha, but it varies like a "
-            "measured band. If it is one, such as near infrared, name it in --bands, or mark it "
-            "as undefined: gdal_edit.py -colorinterp_%d undefined.",
-            scene.source.name,
-            band,
-            band,
+        return logging.WARNING, (
+            f"band {band} is left out, because the file marks it as alpha, but it varies like a "
+            f"measured band. If it is one, such as near infrared, name it in --bands, or mark it "
+            f"as undefined: gdal_edit.py -colorinterp_{band} undefined."
         )
+    return logging.INFO, f"band {band} is alpha: it marks missing pixels and is left out."
+
+
+def _untagged_alpha(scene: Scene) -> _Note | None:
+    """That the last band of a file looks like alpha and is not marked as such.
+
+    Such a band holds nothing but 0 and the maximum. A band that the scene does not read matters
+    only if it is 0 somewhere.
+    """
+    with open_dataset(scene.source) as dataset:
+        last, dtype = dataset.count, np.dtype(dataset.dtypes[-1])
+    if last in {1, scene.alpha_band} or dtype.kind not in "ui":
+        return None
+    is_read = last in scene.bands
+    values = set(np.unique(_sampled_band(scene, last)).tolist())
+    opaque = next((value for value in _OPAQUE if value in values), None)
+    if opaque is None or not values <= {0, opaque} or not (is_read or 0 in values):
+        return None
+    others = ",".join(str(band) for band in scene.bands if band != last)
+    if is_read:
+        effect = "it is read as a measured band"
+        otherwise = f"or leave it out with --bands {others} and give --nodata."
     else:
-        logger.info(
-            "%s: band %d is alpha: it marks missing pixels and is left out.",
-            scene.source.name,
-            band,
-        )
+        effect = "pixels where it is 0 count as measured"
+        otherwise = f"if it is not, --bands {others} avoids this warning."
+    return logging.WARNING, (
+        f"band {last} holds only {f'0 and {opaque}' if 0 in values else opaque}, like alpha, but "
+        f"the file does not mark it as alpha, so {effect}. If it is alpha, mark it: gdal_edit.py "
+        f"-colorinterp_{last} alpha FILE; {otherwise}"
+    )
 
 
-def warn_of_lost_nodata(scene: Scene) -> None:
-    """Warn if a source of a VRT marks missing pixels and the VRT does not.
+def _lost_nodata(scene: Scene) -> _Note | None:
+    """That a source of a VRT marks missing pixels and the VRT does not.
 
     Opens up to 50 of the sources. For a scene without nodata, mask and alpha.
     """
     if scene.validity or not scene.path.lower().endswith(".vrt"):
-        return
+        return None
     sources = [path for path in scene_files(scene) if not path.lower().endswith((".vrt", ".xml"))]
     for path in sources[:: -(-len(sources) // _MOST_SOURCES) or 1]:
         mark = _mark_of_missing(path, scene)
         if mark is not None:
-            logger.warning(
-                "%s: its source %s marks missing pixels with %s, but the VRT does not, so they "
-                "count as measured; build it again with gdalbuildvrt -srcnodata and -vrtnodata, "
-                "or give --nodata.",
-                scene.source.name,
-                path,
-                mark,
+            return logging.WARNING, (
+                f"its source {path} marks missing pixels with {mark}, but the VRT does not, so "
+                f"they count as measured; build it again with gdalbuildvrt -srcnodata and "
+                f"-vrtnodata, or give --nodata."
             )
-            return
+    return None
 
 
 def _mark_of_missing(path: str, scene: Scene) -> str | None:
@@ -78,8 +137,16 @@ def _mark_of_missing(path: str, scene: Scene) -> str | None:
 
 
 def _is_graded(scene: Scene, band: int) -> bool:
-    alpha = dataclasses.replace(scene, bands=(band,), nodata=(None,), validity=())
-    values = sampled_values(alpha)[0]
+    values = _sampled_band(scene, band)
     most = np.iinfo(scene.dtype).max if scene.dtype.kind in "ui" else 1
     between = (values > 0) & (values < most)
     return values.size > 0 and float(between.mean()) > _GRADED_FRACTION
+
+
+def _sampled_band(scene: Scene, band: int) -> NDArray[np.float64]:
+    """(pixels,) of one band, whatever marks missing pixels."""
+    alone = dataclasses.replace(
+        scene, bands=(band,), nodata=(None,), scales=(1.0,), offsets=(0.0,), validity=()
+    )
+    values: NDArray[np.float64] = sampled_values(alone)[0]
+    return values

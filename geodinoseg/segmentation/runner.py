@@ -21,11 +21,12 @@ from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import ClassRows
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
+from geodinoseg.segmentation.band_units import in_training_units
 from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_batch_size
 from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
-from geodinoseg.segmentation.missing_pixels import report_alpha, warn_of_lost_nodata
+from geodinoseg.segmentation.missing_pixels import report_missing_pixels
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
@@ -215,10 +216,10 @@ def plan_for_device(
     plan, fitted = make_plan(
         scene, model, settings, confidence=confidence, probabilities=probabilities
     )
+    fitted = in_training_units(plan.scene, fitted)
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
-    report_alpha(plan.scene)
-    warn_of_lost_nodata(plan.scene)
+    report_missing_pixels([plan.scene], bands_chosen=settings.bands is not None)
     warn_of_input(plan.scene, fitted, settings)
     return plan, fitted
 
@@ -234,6 +235,7 @@ def _settings_facts(plan: Plan, model: TileModel) -> dict[str, Any]:
         "nodata": plan.scene.nodata,
         "scale": (plan.scale, plan.aspect),
         "precision": str(getattr(model, "compute_dtype", "")),
+        "band_units": repr(getattr(getattr(model, "statistics", None), "units", None)),
         "legend": plan.legend.to_json(),
         "layers": [layer.name for layer in plan.layers],
         "panels": sorted({chunk.core.col_off for chunk in plan.chunks}),

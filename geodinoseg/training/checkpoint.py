@@ -21,13 +21,14 @@ from safetensors.torch import save_file
 from geodinoseg.errors import ModelFolderError, one_line
 from geodinoseg.evaluation.accuracy import Accuracy
 from geodinoseg.files.atomic import atomic_file
-from geodinoseg.model.backbone import patch_embedding
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.weights import Tensors
+from geodinoseg.model.weights import Tensors, add_weights
+from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.history import EpochScore, best_of
 from geodinoseg.training.optimizer import copied
 from geodinoseg.training.settings import StageName
+from geodinoseg.training.split.split import SplitScene
 from geodinoseg.version import __version__
 
 _KEY = "geodinoseg"
@@ -193,50 +194,55 @@ def _loss(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-_WITHOUT_EFFECT = ("minutes", "cache_bytes")
-"""Settings that change when a training ends or where it stores features, not what an epoch does."""
-_CROPS = 8
+SETTINGS_WITHOUT_EFFECT = ("minutes", "cache_bytes")
+"""They change when a training ends or where it stores features, not what an epoch does."""
+_BESIDE_PIXELS = (".aux.xml", ".ovr")
+"""Files beside a scene that other programs write when they only look at it. What training uses of
+them, such as a nodata value, is among the facts of the scene."""
 
 
 def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
-    """SHA-256 of settings, untrained network, split, legend, statistics, version and some crops.
+    """SHA-256 of all that a training depends on: the same fingerprint, the same model.
 
-    The crops stand for the contents of scenes and labels: a file may be touched, moved or saved
-    again without changing the fingerprint.
+    That is the settings, the untrained network with every weight, its precision, the content of
+    scenes and labels, the split, the legend, the statistics and the version. Scenes and labels may
+    be moved to other folders; options of labels count by what they make of the labels.
     """
     digest = hashlib.sha256()
     settings = asdict(source.settings)
     facts = {
         "version": __version__,
-        "settings": {n: v for n, v in settings.items() if n not in _WITHOUT_EFFECT},
+        "settings": {n: v for n, v in settings.items() if n not in SETTINGS_WITHOUT_EFFECT},
         "network": network.settings,
+        "bands": network.bands,
         "backbone": None if network.source_is_folder else [network.source, network.revision],
+        "precision": str(source.dtype),
         "legend": source.data.legend.to_json(),
         "statistics": source.statistics.to_json(),
-        "scenes": [_scene_facts(split) for split in source.data.splits],
         "folds": source.data.folds,
+        "pixel_size_m": source.data.pixel_size_m,
+        "facts": source.data.facts,
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    weight = patch_embedding(network.base_backbone).weight
-    arrays = [weight.detach().cpu().float().numpy()]
+    add_weights(digest, network)
     for split in source.data.splits:
-        arrays += [split.counts, split.folds]
-    with source.sampler(source.training_fold) as sampler:
-        for crop in sampler.batch(0, _CROPS):
-            arrays += [np.where(crop.valid, crop.pixels, 0), crop.valid, crop.labels]
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(json.dumps(_scene_facts(split), sort_keys=True, default=str).encode())
+        for array in (split.counts, split.folds):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        _add_labels(digest, split)
     return digest.hexdigest()
 
 
-def _scene_facts(split: Any) -> list[Any]:
+def _scene_facts(split: SplitScene) -> list[Any]:
     scene = split.scene
-    return [
-        scene.height,
-        scene.width,
-        list(scene.geobox.transform),
-        scene.bands,
-        str(scene.dtype),
-        scene.nodata,
-        split.block_px,
-    ]
+    files = [path for path in SceneWatch(scene).files if not path.endswith(_BESIDE_PIXELS)]
+    return [scene_fingerprint(scene, files), split.block_px, str(split.units)]
+
+
+def _add_labels(digest: hashlib._Hash, split: SplitScene) -> None:
+    """Add the labels of each block that has any, as they are learnt."""
+    for row, col in np.argwhere(split.counts.any(axis=2)).tolist():
+        window = split.block(row, col)
+        # What no label reaches is one class throughout, and counted.
+        if split.labels.source.reaches(window):
+            digest.update(np.ascontiguousarray(split.labels.read(window)).tobytes())

@@ -69,7 +69,7 @@ def build_context(
     """Build the network on a device, and compute the fingerprint."""
 
     def build() -> DinoV2Segmentor:
-        return build_network(arguments, data, settings).to(device)
+        return build_network(arguments, data, settings, device).to(device)
 
     network = build()
     source = CropSource(data, _statistics(network, data, settings), settings, device)
@@ -82,15 +82,18 @@ def build_context(
 
 
 def build_network(
-    arguments: dict[str, Any], data: TrainingData, settings: TrainingSettings
+    arguments: dict[str, Any],
+    data: TrainingData,
+    settings: TrainingSettings,
+    device: torch.device,
 ) -> DinoV2Segmentor:
     """The network for stage one: a new head on a frozen backbone."""
     chosen = {**arguments, "peft": False}
     if settings.stage == "full":
         chosen["quantize"] = False  # quantized weights cannot be trained
-    elif chosen.get("quantize", True) is None:
-        # It saves memory on a GPU; on a CPU it only costs time.
-        chosen["quantize"] = torch.cuda.is_available()
+    elif chosen.get("quantize") is None:
+        # It saves memory on a GPU; on a CPU it only costs time, and accuracy.
+        chosen["quantize"] = device.type == "cuda"
     network = DinoV2Segmentor(**chosen, num_classes=len(data.legend), bands=len(data.bands))
     settings.check_patch(network.patch_px)
     network.backbone.requires_grad_(requires_grad=False)

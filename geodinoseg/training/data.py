@@ -16,14 +16,16 @@ from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
 from geodinoseg.model.band_statistics import BandStatistics, measure_statistics
 from geodinoseg.redaction import redact_name
+from geodinoseg.segmentation.band_units import units_of
 from geodinoseg.training.scenes import (
     LabelPaths,
     ScenePaths,
+    in_units_of_first,
     open_labelled_scenes,
     pixel_sizes_m,
 )
 from geodinoseg.training.settings import TrainingSettings
-from geodinoseg.training.split.split import Split, SplitScene, split_scenes
+from geodinoseg.training.split.split import SplitScene, split_scenes
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +72,19 @@ def read_training_data(
     bands: Sequence[int] | None,
     options: LabelOptions,
     settings: TrainingSettings,
+    nodata: float | None = None,
 ) -> TrainingData:
     """Open scenes and labels, choose validation blocks, measure the bands.
 
-    Scenes, labels and bands are those of `train_model`.
+    Scenes, labels, bands and nodata are those of `train_model`.
 
     Raises:
         SceneError: a scene cannot be read, or they are of different kinds.
         LabelError: labels are missing, lie elsewhere, or leave nothing to learn.
     """
-    opened, found, label_names = open_labelled_scenes(scenes, labels, bands=bands, options=options)
+    opened, found, label_names = open_labelled_scenes(
+        scenes, labels, bands=bands, nodata=nodata, options=options
+    )
     split = split_scenes(
         opened,
         found,
@@ -87,15 +92,15 @@ def read_training_data(
         fraction=settings.validation_share,
         seed=settings.seed,
     )
-    splits = split.scenes
+    splits = in_units_of_first(split.scenes)
     _check_classes(found, splits, settings)
     return TrainingData(
         splits=splits,
         folds=split.folds,
         warnings=split.warnings,
         legend=found[0].legend,
-        statistics=_statistics(split, settings),
-        facts=_facts(label_names, splits),
+        statistics=_statistics(splits, split.folds, settings),
+        facts=_facts(label_names, splits) | ({} if nodata is None else {"nodata": nodata}),
     )
 
 
@@ -152,23 +157,26 @@ def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64
     return pixels
 
 
-def _statistics(split: Split, settings: TrainingSettings) -> BandStatistics:
+def _statistics(
+    scenes: Sequence[SplitScene], folds: int, settings: TrainingSettings
+) -> BandStatistics:
     """Of the bands in labelled training blocks, drawn at random; in cross-validation in all."""
-    scenes = split.scenes
-    fold = 0 if split.folds == 1 else None
+    fold = 0 if folds == 1 else None
 
     def samples() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         chosen = _statistics_blocks(scenes, fold, settings.seed)
         for index in np.unique(chosen[:, 0]).tolist():
             with scenes[index].scene.reader() as reader:
                 for _, row, col in chosen[chosen[:, 0] == index].tolist():
-                    pixels, valid = reader.read(scenes[index].block(row, col))
+                    pixels, valid = scenes[index].read(reader, scenes[index].block(row, col))
                     # All over a block, as data may be anywhere in it, but no more than a crop.
                     step = -(-max(valid.shape) // settings.crop_px)
                     yield pixels[:, ::step, ::step], valid[::step, ::step]
 
     scene = scenes[0].scene
-    return measure_statistics(samples(), dtype=str(scene.dtype), what=scene.path)
+    measured = measure_statistics(samples(), dtype=str(scene.dtype), what=scene.path)
+    units = units_of(scene)
+    return replace(measured, units=units) if units.has_tags else measured
 
 
 def _statistics_blocks(

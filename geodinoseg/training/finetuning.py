@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.sample_dropout import DropoutSeed, seed_dropout
 from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.budget import TimeSlice, TrainingProgress
@@ -23,11 +26,20 @@ from geodinoseg.training.optimizer import (
     segmentation_loss,
 )
 from geodinoseg.training.sampler import read_ahead
-from geodinoseg.training.settings import StageName
+from geodinoseg.training.settings import StageName, TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 BACKBONE_RATES: dict[StageName, float] = {"lora": 5e-4, "full": 1e-4}
 """Default learning rates. LoRA's updates begin at 0, and at the rate of a whole backbone they stay
 near it for hundreds of steps."""
+_OWN_DROPOUT = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attention_dropout",
+    "drop_path_rate",
+)
+"""In configurations of backbones; 0 in all that were published."""
 
 
 class FineTuning:
@@ -53,6 +65,7 @@ class FineTuning:
         self._time_slice = time_slice
         self._progress = progress
         self._step_s = 0.0
+        warn_of_own_dropout(network, settings)
         rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.stage]
         # A head that stage one trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
@@ -122,11 +135,14 @@ class FineTuning:
     def _step(self, crops: Sequence[Crop], step: int) -> float:
         settings = self._source.settings
         values, labels = self._source.tensors(crops)
+        seed = DropoutSeed(seed=settings.seed, step=step)
         with self._source.autocast():
-            logits = logits_in_parts(self._network, values, settings.accumulate)
+            logits = logits_in_parts(self._network, values, settings.accumulate, seed=seed)
         loss = segmentation_loss(logits.float(), labels)
         steps = settings.epochs * settings.steps_per_epoch
-        return self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
+        loss_value = self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
+        seed_dropout(self._network, None)
+        return loss_value
 
 
 def trained_tensors(network: DinoV2Segmentor) -> Tensors:
@@ -136,19 +152,42 @@ def trained_tensors(network: DinoV2Segmentor) -> Tensors:
 
 
 def logits_in_parts(
-    network: DinoV2Segmentor, values_BNHW: torch.Tensor, parts: int
+    network: DinoV2Segmentor, values_BNHW: torch.Tensor, parts: int, *, seed: DropoutSeed
 ) -> torch.Tensor:
     """(batch, classes, side, side) logits, with activations of one part of the batch at a time.
 
-    Loss, batch norm and update are those of the whole batch: the backbone recomputes the
+    Loss, batch norm, dropout and update are those of the whole batch: the backbone recomputes the
     activations of a part in the backward pass. The side is a multiple of the patch size.
     """
     if parts == 1:
+        seed_dropout(network, seed)
         whole: torch.Tensor = network(values_BNHW)
         return whole
-    features = [
-        checkpoint(network.features, part, use_reentrant=False) for part in values_BNHW.chunk(parts)
+
+    def features(part_BNHW: torch.Tensor, first: int) -> torch.Tensor:
+        # Within the part: in the backward pass it is computed again after the other parts.
+        seed_dropout(network, replace(seed, first=first))
+        return network.features(part_BNHW)
+
+    split = values_BNHW.chunk(parts)
+    firsts = np.cumsum([0, *map(len, split)]).tolist()
+    computed = [
+        checkpoint(features, part, first, use_reentrant=False)
+        for part, first in zip(split, firsts, strict=False)
     ]
     side_px = (int(values_BNHW.shape[-2]), int(values_BNHW.shape[-1]))
-    logits: torch.Tensor = network.head(torch.cat(features), side_px)
+    logits: torch.Tensor = network.head(torch.cat(computed), side_px)
     return logits
+
+
+def warn_of_own_dropout(network: DinoV2Segmentor, settings: TrainingSettings) -> None:
+    """Warn where a batch in parts differs from the whole, as the backbone itself drops values."""
+    config = network.base_backbone.config
+    own = [name for name in _OWN_DROPOUT if getattr(config, name, 0)]
+    if own and settings.accumulate > 1:
+        logger.warning(
+            "--accumulate %d: the backbone has dropout of its own (%s), whose masks depend on how "
+            "a batch is split, so the update is not exactly that of the whole batch.",
+            settings.accumulate,
+            ", ".join(own),
+        )

@@ -7,23 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from geodinoseg.errors import ModelError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelsPath, check_is_there, is_folder, label_files
 from geodinoseg.model.parameters import (
+    DEFAULT_SIZE,
     HUB_NAMES,
+    PARAMETERS,
     check_backbone_source,
     check_device_name,
+    check_docstrings,
     check_parameters,
     known_patch_px,
 )
 from geodinoseg.rasters.legend_file import read_legend_file
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
+from geodinoseg.training.input_checks import warn_of_scenes
 from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.unused import warn_of_unused
 
+_FROM_THE_DATA = ("num_classes", "bands")
 _HALF_BYTES = 2
 _MB = 1_000_000
 
@@ -74,6 +81,7 @@ def plan_training(
     settings: TrainingSettings | None = None,
     network: Mapping[str, Any] | None = None,
     bands: Sequence[int] | None = None,
+    nodata: float | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainingPlan:
@@ -87,12 +95,14 @@ def plan_training(
         settings: the recipe.
         network: arguments of `DinoV2Segmentor`.
         bands: bands to read.
+        nodata: nodata value of the scenes.
         overwrite: as for `train_model`.
         resume: as for `train_model`.
 
     Raises:
         GeodinosegError: as `train_model`.
     """
+    check_docstrings()
     settings, arguments = settings or TrainingSettings(), dict(network or {})
     if output is not None:
         check_training_output(output, overwrite=overwrite, resume=resume)
@@ -100,13 +110,14 @@ def plan_training(
         scenes,
         labels,
         bands=bands,
+        nodata=nodata,
         options=label_options or LabelOptions(),
         settings=settings,
         network=arguments,
     )
     from geodinoseg.model.backbone import read_backbone_config  # noqa: PLC0415 (loads torch)
 
-    source = arguments.get("backbone") or HUB_NAMES[arguments.get("size", "base")]
+    source = arguments.get("backbone") or HUB_NAMES[arguments.get("size") or DEFAULT_SIZE]
     config = read_backbone_config(source, revision=arguments.get("revision"))
     settings.check_patch(int(config.patch_size))
     channels = int(config.hidden_size) * int(arguments.get("n_features", 1))
@@ -120,6 +131,7 @@ def read_inputs(
     labels: LabelPaths | None,
     *,
     bands: Sequence[int] | None,
+    nodata: float | None,
     options: LabelOptions,
     settings: TrainingSettings,
     network: Mapping[str, Any],
@@ -129,21 +141,26 @@ def read_inputs(
 
     Arguments and errors are those of `train_model`.
     """
-    opened = [_opened_or_folder(scene, bands) for scene in listed(scenes)]
+    opened = [_opened_or_folder(scene, bands, nodata) for scene in listed(scenes)]
     has_chips = any(isinstance(scene, str) for scene in opened)
     paths = listed(labels or [])
     _check_label_files([] if has_chips else paths, options)
     _check_network(network, settings)
     check_device_name(device)
-    return read_training_data(
-        opened, paths, bands=bands if has_chips else None, options=options, settings=settings
+    warn_of_unused(settings, network, options)
+    data = read_training_data(
+        opened, paths, bands=bands, nodata=nodata, options=options, settings=settings
     )
+    warn_of_scenes(data.splits, bands=bands, seed=settings.seed)
+    return data
 
 
-def _opened_or_folder(source: PathLike | Scene, bands: Sequence[int] | None) -> Scene | str:
+def _opened_or_folder(
+    source: PathLike | Scene, bands: Sequence[int] | None, nodata: float | None
+) -> Scene | str:
     if isinstance(source, str | os.PathLike) and is_folder(source):
         return os.fspath(source)
-    return open_scene(source, bands=bands)
+    return open_scene(source, bands=bands, nodata=nodata)
 
 
 def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> None:
@@ -156,6 +173,11 @@ def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> N
 
 def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> None:
     """Check the arguments of `DinoV2Segmentor` as far as is possible without torch."""
+    for name in network:
+        if name in _FROM_THE_DATA:
+            raise ModelError(f"network: {name} follows from the data; leave it out.")
+        if name not in PARAMETERS:
+            raise ModelError(f"network: has no {name!r}; give some of {', '.join(PARAMETERS)}.")
     check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
     if network.get("backbone") is not None:
         check_backbone_source(network["backbone"])

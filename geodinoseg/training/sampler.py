@@ -167,7 +167,7 @@ class Sampler:
             return self._scenes[index].labels.read(window)
 
     def _read(self, index: int, window: Window) -> Crop:
-        pixels, valid = self._reader(index).read(window)
+        pixels, valid = self._scenes[index].read(self._reader(index), window)
         labels = np.where(valid, self._read_labels(index, window), IGNORE)
         return Crop(
             pixels=pixels, valid=valid, labels=labels.astype(np.int64), scene=index, window=window

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.files.atomic import PathLike
@@ -19,6 +21,9 @@ from geodinoseg.labels.open import open_label_set
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
 from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.segmentation.band_units import needs_conversion, spread, units_of
+from geodinoseg.segmentation.input_checks import sampled_values
+from geodinoseg.training.split.split import SplitScene
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ def open_labelled_scenes(
     labels: LabelPaths | None,
     *,
     bands: Sequence[int] | None,
+    nodata: float | None,
     options: LabelOptions,
 ) -> tuple[list[Scene], list[Labels], list[str]]:
     """Open scenes with their labels, as given to `train_model`.
@@ -49,14 +55,14 @@ def open_labelled_scenes(
     given = listed(scenes)
     folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
     if folders and len(folders) == len(given):
-        return _open_chips(folders, labels, bands, options)
+        return _open_chips(folders, labels, bands, nodata, options)
     if folders:
         raise LabelError(
             f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
         )
     if not labels:
         raise LabelError("no labels were given; name their file with --labels.")
-    opened = _open_scenes(given, bands, allow_external=False)
+    opened = _open_scenes(given, bands, nodata, allow_external=False)
     files = _label_files(labels, opened)
     found = open_label_set(files, [scene.geobox for scene in opened], options=options)
     placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
@@ -67,12 +73,13 @@ def _open_chips(
     folders: Sequence[str],
     labels: LabelPaths | None,
     bands: Sequence[int] | None,
+    nodata: float | None,
     options: LabelOptions,
 ) -> tuple[list[Scene], list[Labels], list[str]]:
     """The chips of folders; those without a label are left out."""
     chips = _chips(folders, labels)
     images = [image for image, _ in chips.pairs]
-    opened = _open_scenes(images, bands, allow_external=options.allow_external)
+    opened = _open_scenes(images, bands, nodata, allow_external=options.allow_external)
     found = open_chip_labels(chips, opened, options)
     kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
     return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
@@ -96,9 +103,16 @@ def listed(given: Any) -> list[Any]:
 
 
 def _open_scenes(
-    scenes: Sequence[PathLike | Scene], bands: Sequence[int] | None, *, allow_external: bool
+    scenes: Sequence[PathLike | Scene],
+    bands: Sequence[int] | None,
+    nodata: float | None,
+    *,
+    allow_external: bool,
 ) -> list[Scene]:
-    opened = [open_scene(source, bands=bands, allow_external=allow_external) for source in scenes]
+    opened = [
+        open_scene(source, bands=bands, nodata=nodata, allow_external=allow_external)
+        for source in scenes
+    ]
     if not opened:
         raise SceneError("no scene was given to train on; give one or several.")
     first = opened[0]
@@ -119,6 +133,26 @@ def _open_scenes(
             np.median(sizes),
         )
     return opened
+
+
+def in_units_of_first(splits: Sequence[SplitScene]) -> tuple[SplitScene, ...]:
+    """Scenes of a training, set to the scale and offset of the first scene's bands.
+
+    Logs one line for each scene that has others.
+    """
+    first = splits[0].scene
+    own = units_of(first)
+    reference: NDArray[np.float64] | None = None
+    found = []
+    for split in splits:
+        here = units_of(split.scene)
+        if here.equals(own):
+            found.append(split)
+            continue
+        reference = spread(sampled_values(first)) if reference is None else reference
+        is_other = needs_conversion(split.scene, here, own, reference, whose=first.source.name)
+        found.append(replace(split, units=(here, own)) if is_other else split)
+    return tuple(found)
 
 
 def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:

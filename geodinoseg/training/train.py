@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from geodinoseg.labels.options import LabelOptions
+from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
 from geodinoseg.training.output import check_training_output
@@ -33,6 +34,7 @@ def train_model(
     settings: TrainingSettings | None = None,
     network: dict[str, Any] | None = None,
     bands: Sequence[int] | None = None,
+    nodata: float | None = None,
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
@@ -58,8 +60,9 @@ def train_model(
         settings: the recipe.
         network: arguments of `DinoV2Segmentor`, such as size, backbone or linear_head, if they
             differ from its defaults; `num_classes` and `bands` follow from the data, `peft` from
-            the stage. `quantize` may be None, for 4 bit if there is a GPU.
+            the stage. `quantize` is None by default, for 4 bit on a GPU alone.
         bands: bands to read, from 1; all but alpha by default.
+        nodata: nodata value of the scenes, in place of the ones in the files.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace an existing model or interrupted training.
         resume: resume an interrupted training of the same data and settings; the result is that
@@ -89,6 +92,7 @@ def train_model(
         >>> model.legend.names
         ('field', 'roof', 'water')
     """
+    check_docstrings()
     settings = settings or TrainingSettings()
     budget = Budget(settings.minutes, clock)
     target = check_training_output(output, overwrite=overwrite, resume=resume)
@@ -98,6 +102,7 @@ def train_model(
         scenes,
         labels,
         bands=bands,
+        nodata=nodata,
         options=label_options or LabelOptions(),
         settings=settings,
         network=network or {},

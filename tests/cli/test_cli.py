@@ -629,6 +629,19 @@ def test_a_mistyped_path_is_answered_without_loading_torch(scene, small_model, t
     assert all(line.startswith("Error: ") for line in lines)
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_python_without_docstrings_is_refused_in_a_line(more, scene, small_model, tmp_path):
+    for words in (
+        ["segment", scene, "--model", small_model, "-o", tmp_path / "map.tif"],
+        ["train", scene, "--labels", scene, "-o", tmp_path / "new.model"],
+    ):
+        done = python("-OO", "-m", "geodinoseg", *words, *more)
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: Python runs with -OO or PYTHONOPTIMIZE=2")
+        assert done.stderr.count("\n") == 1
+    assert python("-OO", "-m", "geodinoseg", "info", small_model).returncode == 0
+
+
 def test_help_loads_neither_torch_nor_rasterio():
     code = """if True:
         import sys

@@ -127,7 +127,7 @@ def test_sizes_are_the_published_backbones(size):
 
 
 def test_a_name_that_cannot_be_fetched_is_an_error_that_says_what_to_do():
-    with pytest.raises(ModelError, match=r"needs the network.*folder") as caught:
+    with pytest.raises(ModelError, match=r"not in the hub's cache.*folder") as caught:
         small_network(backbone="somebody/absent")
     assert "\n" not in str(caught.value)
 

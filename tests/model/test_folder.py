@@ -226,7 +226,7 @@ def test_a_backbone_that_somebody_trained_is_saved_though_nobody_said_so(tmp_pat
 
 def test_a_backbone_that_is_no_longer_on_the_hub_is_an_error_that_says_so(copied):
     edit_config(copied, backbone={"name": "somebody/gone", "revision": None})
-    assert_refused(copied, "cannot be loaded: backbone somebody/gone: cannot be found")
+    assert_refused(copied, "cannot be loaded: backbone somebody/gone: is not in the hub's cache")
 
 
 @pytest.mark.parametrize("quantize", [False, True])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,6 +10,10 @@ from model_fixtures import backbone_folder, raw_tile, small_network, small_segme
 from torch.nn import functional
 from torch.testing import assert_close
 
+from geodinoseg.legend import Legend
+from geodinoseg.model.band_statistics import BandStatistics
+from geodinoseg.model.band_units import BandUnits
+from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.model.tile_model import TileModel
 
 SEGMENTOR = small_segmentor()
@@ -94,12 +99,71 @@ def test_a_tile_without_a_valid_pixel_gives_finite_probabilities():
     assert SEGMENTOR.probabilities(pixels, torch.zeros_like(valid)).isfinite().all()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16"])
-def test_less_precision_gives_nearly_the_same(precision):
+HEADS = {"linear": {}, "cnn": {"linear_head": False}}
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4, 2.7])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_gives_nearly_the_same_in_every_precision_at_every_scale(head, precision, scale):
+    network = small_network(**HEADS[head])
     pixels, valid = raw_tile()
-    low = small_segmentor(SEGMENTOR.network, precision=precision).probabilities(pixels, valid)
-    assert low.dtype == torch.float32
-    assert float((low - SEGMENTOR.probabilities(pixels, valid)).abs().mean()) < 0.03
+    model = small_segmentor(network, precision=precision, scale=scale)
+    found = model.probabilities(pixels, valid)
+    assert found.dtype == torch.float32
+    expected = small_segmentor(network, scale=scale).probabilities(pixels, valid)
+    assert float((found - expected).abs().mean()) < 0.03
+    assert torch.equal(found, expected) == (precision == "float32")
+
+
+def other_weights():
+    network = small_network()
+    with torch.no_grad():
+        list(network.backbone.parameters())[-1].view(-1)[-1] += 1
+    return network
+
+
+STATISTICS = SEGMENTOR.statistics
+OTHER_STATISTICS = {
+    "mean": (100.0, 105.0, 111.0),
+    "std": (40.0, 41.0, 43.0),
+    "low": (10.0, 10.0, 11.0),
+    "high": (240.0, 240.0, 241.0),
+    "dtype": "int16",
+    "units": BandUnits(scales=(1.0, 1.0, 2.0), offsets=(0.0,) * 3),
+}
+OTHERS = {
+    "network": other_weights(),
+    "legend": Legend.of_names({0: "background", 3: "concrete", 8: "tin"}),
+    "statistics": None,  # each of its fields, see below
+    "bands": (1, 3, 2),
+    "trained_tile_px": 70,
+    "pixel_size_m": 0.2,
+    "scale": 1.5,
+    "aspect": 1.5,
+    "temperature": 1.1,
+    "precision": "bfloat16",
+    "training": {"epochs": 3},
+    "scores": {"mean_iou": 0.6},
+}
+NO_PREDICTIONS = {"training", "scores"}  # what is told of a model
+
+
+def test_whatever_changes_predictions_changes_the_fingerprint():
+    assert OTHERS.keys() == {f.name for f in dataclasses.fields(Segmentor)}
+    assert OTHER_STATISTICS.keys() == {f.name for f in dataclasses.fields(BandStatistics)}
+    changed = {name: {name: value} for name, value in OTHERS.items() if name != "statistics"}
+    changed |= {
+        f"statistics.{name}": {"statistics": dataclasses.replace(STATISTICS, **{name: value})}
+        for name, value in OTHER_STATISTICS.items()
+    }
+    seen = {SEGMENTOR.fingerprint}
+    for name, changes in changed.items():
+        found = dataclasses.replace(SEGMENTOR, **changes).fingerprint
+        assert (found in seen) == (name in NO_PREDICTIONS), name
+        seen.add(found)
+    same = dataclasses.replace(SEGMENTOR, precision="float32")
+    assert same.fingerprint == SEGMENTOR.fingerprint, "what auto means on a CPU"
 
 
 @pytest.mark.parametrize(("scene_m", "scale"), [(0.05, 0.5), (0.2, 2.0), (0.07, 0.7)])

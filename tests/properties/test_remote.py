@@ -352,6 +352,39 @@ def test_secrets_of_the_environment_and_of_messages_are_hidden(monkeypatch):
     assert isinstance(pickle.loads(pickle.dumps(SceneError("a"))), SceneError)
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "ab/",
+        "a://",
+        "http://a?",
+        ".tif?",
+        "x-amz-",
+        "sig ",
+        "/vsicurl?",
+        ":",
+        "u@",
+        "?=",
+        "a ",
+    ],
+)
+def test_however_long_a_message_is_it_is_looked_through_within_seconds(piece):
+    text = piece * (300_000 // len(piece))
+    began = time.monotonic()
+    redact(text)
+    redact(f"http://a?{text}x")
+    assert time.monotonic() - began < 20, "100,000 letters took 105 s"
+
+
+def test_of_a_message_that_is_too_long_both_ends_are_kept_and_no_secret():
+    text = redact(f"first {'a' * 70_000}?sig=s3cr3t&{'b' * 32_700} last")
+    assert text.startswith("first aaa")
+    assert text.endswith(" last")
+    assert "s3cr3t" not in text
+    assert "bb" not in text
+
+
 def test_a_signed_scene_is_read_and_its_signature_kept_to_oneself(served, tmp_path, caplog):
     url = served.url("secret", "classes.tif") + "?sig=s3cr3t&who=me"
     with caplog.at_level(logging.DEBUG, logger="geodinoseg"):

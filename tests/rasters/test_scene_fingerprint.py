@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from rasters import ConstantModel, write_raster
+from rasters import NORTH_UP, ConstantModel, write_raster
 
 from geodinoseg.errors import SceneError
 from geodinoseg.rasters import scene_fingerprint as module
@@ -37,6 +38,40 @@ def test_a_copy_is_the_same_scene_and_every_pixel_counts(tmp_path, pixels):
     assert identity(first) == identity(copy)
     pixels[1, -1, 0] ^= 1
     assert identity(write_raster(tmp_path / "elsewhere" / "a.tif", pixels)) != identity(first)
+
+
+OTHER_SCENES = {
+    "bands": (2, 1),
+    "dtype": np.dtype(np.int16),
+    "nodata": (0.0, None),
+    "scales": (1.0, 2.0),
+    "offsets": (0.0, -0.1),
+    "validity": ("alpha",),
+    "alpha_band": 2,
+    "block_shape": (7, 9),
+}
+NOT_IN_THE_HEADER = {
+    "nodata_override": "its value is that of nodata",
+    "source": "its path, which may change, and its content, which is looked at apart",
+    "geobox": "its parts, see the test of a copy on another place",
+}
+
+
+def test_every_field_of_a_scene_is_in_its_header_or_looked_at_apart(tmp_path, pixels):
+    scene = open_scene(write_raster(tmp_path / "a.tif", pixels))
+    names = {field.name for field in dataclasses.fields(scene)}
+    assert OTHER_SCENES.keys() | NOT_IN_THE_HEADER.keys() == names
+    seen = [scene_fingerprint(scene)["header"]]
+    for name, value in OTHER_SCENES.items():
+        other = dataclasses.replace(scene, **{name: value})
+        seen.append(scene_fingerprint(other)["header"])
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_copy_on_another_place_is_another_scene(tmp_path, pixels):
+    here = identity(write_raster(tmp_path / "a.tif", pixels))
+    for place in ({"transform": NORTH_UP}, {"crs": "EPSG:32634"}, {"crs": None}):
+        assert identity(write_raster(tmp_path / "a.tif", pixels, **place)) != here
 
 
 @pytest.mark.parametrize("how", ["written", "replaced", "removed"])

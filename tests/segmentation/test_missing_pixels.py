@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from rasters import IdentityModel, read_raster, write_raster
 
 from geodinoseg.errors import SceneError
 from geodinoseg.rasters.scene import open_scene
-from geodinoseg.segmentation.missing_pixels import report_alpha, warn_of_lost_nodata
+from geodinoseg.segmentation.missing_pixels import report_missing_pixels
 from geodinoseg.segmentation.segment import plan_segmentation, segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
@@ -65,15 +66,52 @@ def test_a_band_marked_as_alpha_that_varies_is_warned_of(dtype, tmp_path, caplog
     infrared = rng.normal(0.5, 0.1, (200, 150)).clip(0, 1) * largest
     pixels = (rng.random((3, 200, 150)) * largest).astype(dtype)
     path = write_raster(tmp_path / "s.tif", pixels, alpha=infrared)
-    report_alpha(open_scene(path))
+    report_missing_pixels([open_scene(path)], bands_chosen=False)
     assert "varies like a measured band" in caplog.text
     assert "--bands" in caplog.text
     caplog.clear()
-    report_alpha(open_scene(path, bands=(4, 1, 2)))
+    report_missing_pixels([open_scene(path, bands=(4, 1, 2))], bands_chosen=True)
     feathered = np.full((200, 150), largest, dtype)
     feathered[:, :20], feathered[:, 20:23] = 0, largest / 2
-    report_alpha(open_scene(write_raster(tmp_path / "f.tif", pixels, alpha=feathered)))
+    path = write_raster(tmp_path / "f.tif", pixels, alpha=feathered)
+    report_missing_pixels([open_scene(path)], bands_chosen=False)
     assert not caplog.records
+
+
+class ThreeBandModel(IdentityModel):
+    bands = (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("fourth", "model", "words"),
+    [
+        ("mask", ThreeBandModel(), "holds only 0 and 255, like alpha.* where it is 0 count as"),
+        ("mask", FourBandModel(), "holds only 0 and 255, like alpha.* is read as a measured band"),
+        ("opaque", FourBandModel(), "holds only 255, like alpha.* is read as a measured band"),
+        ("opaque", ThreeBandModel(), None),
+        ("infrared", ThreeBandModel(), None),
+        ("infrared", FourBandModel(), None),
+    ],
+)
+def test_a_last_band_that_looks_like_alpha_is_warned_of(fourth, model, words, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 4, (4, 200, 150)).astype(np.uint8)
+    if fourth != "infrared":
+        pixels[3] = 255
+    if fourth == "mask":
+        pixels[3, :, :20] = 0
+    scene = write_raster(tmp_path / "s.tif", pixels, photometric="MINISBLACK")
+    segment_scene(scene, model, tmp_path / "map.tif")
+    found = [r.getMessage() for r in caplog.records if "like alpha" in r.getMessage()]
+    assert len(found) == (words is not None)
+    if words:
+        assert re.search(f"s.tif: band 4 {words}", found[0])
+        assert "-colorinterp_4 alpha" in found[0]
+        assert "--bands 1,2,3" in found[0]
+    caplog.clear()
+    choices = SegmentationSettings(bands=model.bands)
+    segment_scene(scene, model, tmp_path / "named.tif", settings=choices)
+    assert "like alpha" not in caplog.text
 
 
 def test_a_nodata_value_of_the_caller_survives_another_choice_of_bands(tmp_path):
@@ -105,7 +143,7 @@ def test_a_vrt_that_lost_the_nodata_value_of_its_sources_is_warned_of(tmp_path, 
             f"<VRTRasterBand dataType='Byte' band='1'>{nodata}{sources}</VRTRasterBand></VRTDataset>"
         )
         caplog.clear()
-        warn_of_lost_nodata(open_scene(tmp_path / "mosaic.vrt"))
+        report_missing_pixels([open_scene(tmp_path / "mosaic.vrt")], bands_chosen=False)
         assert ("b.tif marks missing pixels with nodata 7" in caplog.text) == (not nodata)
     (tmp_path / "mosaic.vrt").write_text((tmp_path / "mosaic.vrt").read_text().replace(nodata, ""))
     segment_scene(tmp_path / "mosaic.vrt", IdentityModel(9), tmp_path / "map.tif")

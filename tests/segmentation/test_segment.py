@@ -418,9 +418,16 @@ def test_memory_that_is_too_small_for_a_batch_changes_nothing(tmp_path):
     assert_array_equal(read_raster(tmp_path / "map.tif"), pixels[0])
 
 
-@pytest.mark.parametrize("value", [0, 255])
-def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, value):
-    pixels = np.random.default_rng(1).integers(1, 255, (3, 300, 280)).astype(np.uint8)
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        *(("uint8", value) for value in (0, 255)),
+        *(("int16", value) for value in (-32768, -9999)),
+        *(("float32", value) for value in (0, -9999)),
+    ],
+)
+def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, dtype, value):
+    pixels = np.random.default_rng(1).integers(1, 255, (3, 300, 280)).astype(dtype)
     pixels[:, :, :90] = value
     model = ConstantModel((0.4, 0.6))
     model.bands = (1, 2, 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +17,14 @@ from trainings import no_pictures, quick, tell_scores, write_few_squares
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.folder import load_model
+from geodinoseg.model.sample_dropout import DropoutSeed
 from geodinoseg.training.batches import ValidationCrops
 from geodinoseg.training.budget import Budget, TrainingProgress
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.context import build_context
 from geodinoseg.training.data import read_training_data
-from geodinoseg.training.finetuning import FineTuning, logits_in_parts
+from geodinoseg.training.finetuning import FineTuning, logits_in_parts, warn_of_own_dropout
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.optimizer import segmentation_loss
 from geodinoseg.training.plan import plan_training
@@ -124,18 +127,28 @@ def test_features_on_disk_give_the_bytes_of_features_in_memory(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"memory", "disk"}
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(context_of):
-    context = context_of(quick(batch_size=6), r=4, lora_dropout=0.0)
+@pytest.mark.parametrize("head", [{}, {"linear_head": False, "channels": 16, "n_block": 2}])
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(context_of, head, is_checkpointed):
+    context = context_of(quick(batch_size=6), r=4, lora_dropout=0.3, **head)
     network = context.network
     network.add_lora()
+    with torch.no_grad():  # at its start LoRA does nothing, and so does dropout in front of it
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    if is_checkpointed:
+        network.enable_gradient_checkpointing()
     network.train()
     with context.source.sampler(0) as sampler:
         values, labels = context.source.tensors(sampler.batch(0, 6))
 
-    def gradient(parts):
+    def gradient(parts, step=3):
+        torch.manual_seed(7)
         network.zero_grad()
         before = {n: b.clone() for n, b in network.head.named_buffers()}
-        segmentation_loss(logits_in_parts(network, values, parts), labels).backward()
+        seed = DropoutSeed(seed=1, step=step)
+        segmentation_loss(logits_in_parts(network, values, parts, seed=seed), labels).backward()
         for name, buffer in network.head.named_buffers():
             buffer.copy_(before[name])
         return [p.grad.clone() for p in network.parameters() if p.grad is not None]
@@ -143,21 +156,43 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(context_of):
     whole = gradient(1)
     for parts in (2, 3, 6):
         for one, other in zip(whole, gradient(parts), strict=True):
-            assert_allclose(one, other, atol=1e-6, rtol=1e-4)
+            assert_allclose(one, other, atol=2e-6, rtol=1e-3)
+    other_step = gradient(1, step=4)
+    assert max(float((a - b).abs().max()) for a, b in zip(whole, other_step, strict=True)) > 1e-4
 
 
 @pytest.mark.slow
-def test_checkpointed_activations_give_the_same_model(train, tmp_path):
-    network = {"lora_dropout": 0.0}
-    for name, wanted in (("a", False), ("b", True)):
-        train(
-            name,
-            network=network,
-            settings=quick(stage="lora", epochs=1, head_epochs=0, gradient_checkpointing=wanted),
-        )
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_checkpointing": True},
+        {"accumulate": 2},
+        {"accumulate": 4, "gradient_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_what_saves_memory_gives_the_same_model(train, tmp_path, options):
+    for name, changes in (("a", {}), ("b", options)):
+        train(name, settings=quick(stage="lora", epochs=1, head_epochs=0, **changes))
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     for name, tensor in one.items():
         assert_allclose(other[name], tensor, atol=1e-4)
+
+
+def test_a_backbone_with_dropout_of_its_own_is_said_not_to_be_split_exactly(
+    context_of, backbone, tmp_path, caplog
+):
+    folder = shutil.copytree(backbone, tmp_path / "dropping")
+    values = json.loads((folder / "config.json").read_text())
+    for wanted, accumulate in ((0.0, 2), (0.1, 1), (0.1, 2)):
+        values["drop_path_rate"] = wanted
+        (folder / "config.json").write_text(json.dumps(values))
+        settings = quick(accumulate=accumulate)
+        context = context_of(settings, backbone=folder)
+        caplog.clear()
+        warn_of_own_dropout(context.network, settings)
+        said = "is not exactly that of the whole batch" in caplog.text
+        assert said == (wanted > 0 and accumulate > 1)
 
 
 def test_lora_is_kept_where_it_is_better(train, monkeypatch, tmp_path, caplog):
@@ -269,9 +304,10 @@ def test_too_few_places_are_cross_validated_and_lora_is_not_tried(
     assert "too few labelled places" in caplog.text
     assert model.training["kept"] == "head"
     assert model.scores["on"].startswith("leave-one-block-out cross-validation, ")
-    assert sum(map(sum, model.scores["confusion_matrix"])) == sum(
-        model.training["validation_pixels"].values()
-    ), "each labelled pixel is predicted once, by a head that never saw its block"
+    # Each labelled pixel is predicted once, by a head that never saw its block. The pixels of the
+    # scene are not square, and those of the crops are: their numbers are about the same.
+    predicted = sum(map(sum, model.scores["confusion_matrix"]))
+    assert predicted == pytest.approx(sum(model.training["validation_pixels"].values()), rel=0.02)
     assert model.temperature != 1
 
 
@@ -290,6 +326,7 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
     assert crops.count == 20
     assert len(crops.training_of) == len(crops.validation_of) == data.folds
     split = data.splits[0]
+    fold_of = [piece.fold for batch in validation.batches() for piece, _ in batch]
     for fold, (training, held_out) in enumerate(
         zip(crops.training_of, crops.validation_of, strict=True)
     ):
@@ -299,7 +336,7 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
             assert not split.touches(window, fold) or min(split.scene.height, 112) < 112
         assert len(held_out)
         for index in held_out:
-            assert validation.pieces[index].fold == fold
+            assert fold_of[index] == fold
     assert sorted(np.concatenate(crops.validation_of)) == list(range(len(crops.validation)))
     whole = crops.undivided()
     assert list(whole.training_of[0]) == list(range(20))

@@ -10,6 +10,7 @@ import math
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import torch
 from hypothesis import given, strategies as st
@@ -38,6 +39,8 @@ from geodinoseg.errors import (
 )
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.options import LabelOptions
+from geodinoseg.model.backbone import patch_embedding
+from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.training.head_stage import HeadStage
@@ -66,6 +69,26 @@ def train(backbone, color_field, tmp_path):
         )
 
     return run
+
+
+@pytest.mark.parametrize("stage", ["head", "lora", "full"])
+def test_a_widened_patch_embedding_is_trained_in_stage_two_alone(
+    stage, train, backbone, color_field
+):
+    with rasterio.open(color_field.scene) as dataset:
+        pixels = dataset.read()
+    scene = color_field.scene.with_name(f"four_{stage}.tif")
+    write_raster(scene, pixels[[0, 1, 2, 0]], photometric="MINISBLACK")
+    # Of both stages the better one is kept; without stage one that is stage two.
+    epochs = {"epochs": 2, "head_epochs": 2 if stage == "head" else 0}
+    model = train(scene, settings=quick(stage=stage, **epochs))
+    assert model.bands == (1, 2, 3, 4)
+    derived = DinoV2Segmentor(backbone=backbone, bands=4, num_classes=3, quantize=False)
+    found, initial = (
+        patch_embedding(network.base_backbone).weight.detach()
+        for network in (model.network, derived)
+    )
+    assert torch.equal(found, initial) == (stage == "head")
 
 
 def plain_loss(logits, labels):

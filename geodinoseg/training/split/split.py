@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.labels.labels import Labels
-from geodinoseg.rasters.scene import Scene
+from geodinoseg.model.band_units import BandUnits
+from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.training.split.blocks import Blocks, find_blocks
 from geodinoseg.training.split.crop_shape import crop_shape
 from geodinoseg.training.split.folds import folds_of_groups, held_out_groups, renumbered
@@ -43,6 +45,16 @@ class SplitScene:
     """(block rows, block columns): the fold in which a block is held out; NEVER (-1) where it
     trains in each, NEITHER (-2) where it is in no part, since it shows held-out land of another
     scene."""
+    units: tuple[BandUnits, BandUnits] | None = None
+    """Units of its bands and of the training, if its values are to be converted."""
+
+    def read(self, reader: SceneReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a window in the units of the training, and which of them hold data."""
+        pixels, valid = reader.read(window)
+        if self.units is not None:
+            here, own = self.units
+            pixels = here.convert(pixels, own)
+        return pixels, valid
 
     def block(self, row: int, col: int) -> Window:
         """The pixels of a block."""
