@@ -24,12 +24,21 @@ from geodinoseg.cli.options import (
     overwrite_option,
 )
 from geodinoseg.cli.reports import report_plan
-from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
+from geodinoseg.cli.segment_many import (
+    OUTPUT_DIR_OPTIONS,
+    check_single_scene,
+    many_scenes_options,
+    segment_many,
+)
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    needs=dict.fromkeys(OUTPUT_DIR_OPTIONS, ("output_dir",)),
+    conflicts=[("workers", "scheduler"), ("output", "output_dir")],
+)
 @click.argument("scenes", metavar="SCENE...", nargs=-1)
 @click.option(
     "--model", required=True, type=_FILE, help="Model folder written by geodinoseg train."
@@ -132,8 +141,6 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
     the name of the scene. A journal in the folder records finished scenes: run the same command
     again to process the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
-    if options["workers"] and options["scheduler"]:
-        raise click.UsageError("--workers and --scheduler: give one of them.")
     if options["output_dir"]:
         segment_many(scenes, options, settings=_settings, workers=_workers)
         return
