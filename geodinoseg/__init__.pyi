@@ -44,6 +44,7 @@ from .polygons.polygonize import (
     polygonize as polygonize,
     write_polygons as write_polygons,
 )
+from .polygons.settings import PolygonSettings as PolygonSettings
 from .polygons.stream import PolygonOptions as PolygonOptions
 from .rasters.class_raster import (
     ClassRaster as ClassRaster,

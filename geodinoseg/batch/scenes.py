@@ -8,13 +8,14 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from geodinoseg.errors import OutputError, SceneError, one_line
 from geodinoseg.files.atomic import check_folder_of
+from geodinoseg.polygons.settings import PLAIN_POLYGONS, PolygonSettings
 from geodinoseg.segmentation.outputs import RASTER_SUFFIXES, MapFiles
 
 _log = logging.getLogger(__name__)
@@ -174,15 +175,23 @@ class OutputNames:
 
 
 def planned_files(
-    scenes: Sequence[ListedScene], folder: Path, names: OutputNames
+    scenes: Sequence[ListedScene],
+    folder: Path,
+    names: OutputNames,
+    polygon_settings: PolygonSettings | None = None,
 ) -> tuple[MapFiles, ...]:
-    """Where the outputs of each scene go.
+    """Where the outputs of each scene go, and how polygons are drawn.
 
     Raises:
-        OutputError: two outputs are one file or would share a style file, one is a scene, or a name
-            has an unknown placeholder.
+        OutputError: two outputs are one file or would share a style file, one is a scene, a name
+            has an unknown placeholder, or polygon settings come without polygons.
     """
-    maps = tuple(_files_of(scene, folder, names) for scene in scenes)
+    settings = polygon_settings or PLAIN_POLYGONS
+    if settings != PLAIN_POLYGONS and not names.polygons:
+        raise OutputError(f"{folder}: polygon settings require names of polygons.")
+    maps = tuple(
+        replace(_files_of(scene, folder, names), polygon_settings=settings) for scene in scenes
+    )
     _check_not_a_scene(scenes, maps)
     seen: dict[Path, str] = {}
     for scene, files in zip(scenes, maps, strict=True):

@@ -17,6 +17,7 @@ from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.batch.scenes import ListedScene, OutputNames, check_names, planned_files
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
 from geodinoseg.model.description import describe_model, model_fingerprint
+from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
@@ -50,6 +51,7 @@ def segment_scenes(
     folder: Path,
     *,
     names: OutputNames | None = None,
+    polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -70,6 +72,7 @@ def segment_scenes(
         model: a model folder; it is loaded once.
         folder: where the outputs go; created where it is missing.
         names: of the outputs.
+        polygon_settings: as `segment_scene` takes them.
         settings: as `segment_scene` takes them.
         device: as `segment_scene` takes it.
         overwrite: segment all of them, and replace existing outputs.
@@ -96,7 +99,8 @@ def segment_scenes(
         ['done']
     """
     settings = settings or SegmentationSettings()
-    maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
+    chosen_bands(describe_model(model), settings)  # a mistyped model, before torch is loaded
+    maps = _check_batch(scenes, folder, names or OutputNames(), polygon_settings)
     results = []
     with enter_workers(workers) as crew, open_journal(folder) as journal:
         options = BatchOptions(
@@ -123,6 +127,7 @@ def plan_scenes(
     folder: Path,
     *,
     names: OutputNames | None = None,
+    polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
     allow_external: bool = False,
@@ -135,7 +140,8 @@ def plan_scenes(
         GeodinosegError: as `segment_scenes`, before its first scene.
     """
     settings = settings or SegmentationSettings()
-    maps = _check_batch(scenes, model, folder, names or OutputNames(), settings)
+    chosen_bands(describe_model(model), settings)  # a mistyped model, before torch is loaded
+    maps = _check_batch(scenes, folder, names or OutputNames(), polygon_settings)
     from geodinoseg.segmentation.runner import loaded_model  # noqa: PLC0415 (torch)
     from geodinoseg.segmentation.trial import timed_plan  # noqa: PLC0415 (torch)
 
@@ -151,15 +157,13 @@ def plan_scenes(
 
 def _check_batch(
     scenes: Sequence[ListedScene],
-    model: str | Path,
     folder: Path,
     names: OutputNames,
-    settings: SegmentationSettings,
+    polygon_settings: PolygonSettings | None,
 ) -> tuple[MapFiles, ...]:
-    """The files of each map; a mistyped model or name is refused before torch is loaded."""
-    chosen_bands(describe_model(model), settings)
+    """The files of each map; a mistyped name is refused before torch is loaded."""
     check_names(folder, names)
-    return planned_files(scenes, folder, names)
+    return planned_files(scenes, folder, names, polygon_settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +224,7 @@ class _SceneTask:
             model_fingerprint(self.options.model),
             dataclasses.asdict(self.options.settings),
             [path.name for path in self.files.paths],
+            dataclasses.asdict(self.files.polygon_settings),
         ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -248,6 +253,7 @@ class _SceneTask:
             confidence=files.confidence or False,
             probabilities=files.probabilities or False,
             polygons=files.polygons,
+            polygon_settings=files.polygon_settings,
             settings=options.settings,
             device=options.device,
             overwrite=replace,

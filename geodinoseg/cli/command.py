@@ -20,7 +20,8 @@ class Command(click.Command):
 
     Args:
         args: as for `click.Command`.
-        needs: options by parameter, of which one must be given for the parameter to do anything.
+        needs: options by parameter, of which one must be given for the parameter to do anything;
+            its default may be given in any case.
         conflicts: pairs of parameters of which only one can count.
         more: as for `click.Command`.
     """
@@ -55,9 +56,11 @@ class Command(click.Command):
                     raise click.BadParameter("the value is not valid UTF-8.", ctx, parameter)
 
     def _check_needs(self, ctx: click.Context) -> None:
-        options = {parameter.name: parameter.opts[-1] for parameter in self.params}
+        parameters = {parameter.name: parameter for parameter in self.params}
+        options = {name: parameter.opts[-1] for name, parameter in parameters.items()}
         for name, needed in self._needs.items():
-            if is_given(ctx, name) and not any(ctx.params[other] for other in needed):
+            default = parameters[name].type_cast_value(ctx, parameters[name].get_default(ctx))
+            if ctx.params[name] != default and not any(ctx.params[other] for other in needed):
                 others = " or ".join(options[other] for other in needed)
                 raise click.UsageError(f"{options[name]} has no effect without {others}.", ctx)
         for first, second in self._conflicts:

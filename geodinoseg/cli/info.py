@@ -137,12 +137,14 @@ def _describe_model(folder: Path) -> dict[str, Any]:
 
 
 def _units(units: BandUnits | None) -> dict[str, Any]:
-    """Scale and offset of the bands; None where no tag gives them."""
-    told = units if units is not None and units.has_tags else None
-    return {
-        "scale": list(told.scales) if told else None,
-        "offset": list(told.offsets) if told else None,
-    }
+    """Scale and offset of the bands; None if they have none."""
+    if units is None or not units.has_tags:
+        return {"scales": None, "offsets": None}
+    return {"scales": list(units.scales), "offsets": list(units.offsets)}
+
+
+def _shown_units(facts: dict[str, Any]) -> dict[str, Any]:
+    return {} if facts["scales"] is None else {"scale": facts["scales"], "offset": facts["offsets"]}
 
 
 def _place(geobox: GeoBox) -> dict[str, Any]:
@@ -223,7 +225,3 @@ def _shown_place(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _shown_classes(facts: dict[str, Any]) -> dict[str, str]:
     return {str(c["class_id"]): f"{c['name']} ({c['color']})" for c in facts["classes"]}
-
-
-def _shown_units(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: facts[name] for name in ("scale", "offset") if facts[name] is not None}

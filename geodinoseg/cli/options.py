@@ -178,6 +178,28 @@ map_legend_option = click.option(
     "or lines such as '3 water #4477aa'. [default: those in the raster and beside it]",
 )
 
+_AREA = Number(click.FloatRange(min=0), "m2")
+min_area_option = click.option(
+    "--min-area",
+    type=_AREA,
+    default=0.0,
+    help="Merge polygons below this area (square metres) into the neighbour with the longest "
+    "shared border.",
+)
+fill_holes_option = click.option(
+    "--fill-holes",
+    type=_AREA,
+    default=0.0,
+    help="Fill nodata holes of polygons below this area (square metres).",
+)
+simplify_option = click.option(
+    "--simplify",
+    type=Distance(),
+    default="0",
+    help="Simplify outlines of polygons by at most this many pixels (1.5) or metres (2m); shared "
+    "borders stay shared.",
+)
+
 all_touched_option = click.option(
     "--all-touched",
     is_flag=True,

@@ -12,17 +12,17 @@ from geodinoseg.cli.bar import progress_bar
 from geodinoseg.cli.command import Command
 from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
-    Distance,
-    Number,
     allow_external_option,
     class_raster_argument,
+    fill_holes_option,
     json_option,
     map_legend_option,
+    min_area_option,
     overwrite_option,
+    simplify_option,
 )
 
 _FILE = click.Path(path_type=Path)
-_AREA = Number(click.FloatRange(min=0), "m2")
 
 
 class _Classes(click.ParamType[tuple[int | str, ...]]):
@@ -51,32 +51,15 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
     type=_FILE,
     help="File to write: .gpkg, .shp, .fgb, .geojson (in longitude and latitude) or .parquet.",
 )
-@click.option(
-    "--min-area",
-    type=_AREA,
-    default=0.0,
-    help="Merge polygons below this area (square metres) into the neighbour with the longest "
-    "shared border.",
-)
+@min_area_option
 @click.option(
     "--keep-class",
     type=_Classes(),
     multiple=True,
     help="Class whose polygons are kept however small; may be repeated.",
 )
-@click.option(
-    "--fill-holes",
-    type=_AREA,
-    default=0.0,
-    help="Fill nodata holes below this area (square metres).",
-)
-@click.option(
-    "--simplify",
-    type=Distance(),
-    default="0",
-    help="Simplify outlines by at most this many pixels (1.5) or metres (2m); shared borders stay "
-    "shared.",
-)
+@fill_holes_option
+@simplify_option
 @click.option("--classes", type=_Classes(), help="Convert only these classes. [default: all]")
 @click.option("--dissolve", is_flag=True, help="Write one multipolygon per class.")
 @map_legend_option

@@ -19,9 +19,12 @@ from geodinoseg.cli.options import (
     allow_external_option,
     bands_option,
     device_option,
+    fill_holes_option,
     json_option,
+    min_area_option,
     nodata_option,
     overwrite_option,
+    simplify_option,
 )
 from geodinoseg.cli.reports import report_plan
 from geodinoseg.cli.segment_many import (
@@ -36,7 +39,10 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(
     cls=Command,
-    needs=dict.fromkeys(OUTPUT_DIR_OPTIONS, ("output_dir",)),
+    needs={
+        **dict.fromkeys(OUTPUT_DIR_OPTIONS, ("output_dir",)),
+        **dict.fromkeys(("min_area", "fill_holes", "simplify"), ("polygons",)),
+    },
     conflicts=[("workers", "scheduler"), ("output", "output_dir")],
 )
 @click.argument("scenes", metavar="SCENE...", nargs=-1)
@@ -50,6 +56,9 @@ _FILE = click.Path(path_type=Path)
     multiple=True,
     help="Also write polygons: .gpkg, .shp, .fgb, .geojson or .parquet; may be repeated.",
 )
+@min_area_option
+@fill_holes_option
+@simplify_option
 @click.option(
     "--confidence",
     type=_FILE,
@@ -133,6 +142,8 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
       geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
+    --min-area, --fill-holes and --simplify draw the polygons as polygonize does.
+
     Run the same command again to resume an interrupted run: finished parts are kept beside the
     output, in <output>.parts, until the map is complete.
 
@@ -142,7 +153,13 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
     again to process the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
     if options["output_dir"]:
-        segment_many(scenes, options, settings=_settings, workers=_workers)
+        segment_many(
+            scenes,
+            options,
+            settings=_settings,
+            polygon_settings=_polygon_settings,
+            workers=_workers,
+        )
         return
     check_single_scene(scenes, options)
     _segment_one(scenes[0], options)
@@ -157,6 +174,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         "confidence": options["confidence"] or False,
         "probabilities": options["probabilities"] or False,
         "polygons": options["polygons"],
+        "polygon_settings": _polygon_settings(options),
         "settings": _settings(options),
         "device": options["device"],
         "overwrite": options["overwrite"],
@@ -192,6 +210,18 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
 
         return connect_workers(options["scheduler"])
     return None
+
+
+def _polygon_settings(options: dict[str, Any]) -> Any:
+    import geodinoseg as gds
+
+    unit, tolerance = options["simplify"]
+    return gds.PolygonSettings(
+        min_area_m2=options["min_area"],
+        fill_holes_m2=options["fill_holes"],
+        simplify_px=tolerance if unit == "px" else 0.0,
+        simplify_m=(tolerance or None) if unit == "m" else None,
+    )
 
 
 def _settings(options: dict[str, Any]) -> Any:

@@ -66,6 +66,7 @@ def segment_many(
     options: dict[str, Any],
     *,
     settings: Callable[[dict[str, Any]], Any],
+    polygon_settings: Callable[[dict[str, Any]], Any],
     workers: Callable[[dict[str, Any]], AbstractContextManager[Any] | None],
 ) -> None:
     """Run the command for many scenes.
@@ -74,6 +75,7 @@ def segment_many(
         scenes: the arguments of the command.
         options: the options of the command.
         settings: makes `SegmentationSettings` from the options.
+        polygon_settings: makes `PolygonSettings` from the options.
         workers: makes the workers from the options.
     """
     import geodinoseg as gds
@@ -81,6 +83,7 @@ def segment_many(
     listed = gds.find_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])
     arguments = {
         "names": _names(options),
+        "polygon_settings": polygon_settings(options),
         "settings": settings(options),
         "device": options["device"],
         "allow_external": options["allow_external"],

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError
 from geodinoseg.evaluation.accuracy import ratio
 from geodinoseg.geobox import GeoBox
+from geodinoseg.polygons.ground import metres_fault
 from geodinoseg.transformations import degrees_per_unit
 
 DEFAULT_TOLERANCE_PX = 3.0
@@ -119,11 +120,20 @@ def reach_of(tolerance: Tolerance, geobox: GeoBox) -> Reach:
     """The pixels within a tolerance, on a map's grid.
 
     Metres are measured on the ground at the map's centre, rows and columns each at their own
-    scale; without a CRS they are map units.
+    scale.
+
+    Raises:
+        LabelError: the tolerance is no distance, too large, or in metres where they are unknown.
     """
     if not (math.isfinite(tolerance.distance) and tolerance.distance >= 0):
         raise LabelError(
             f"a boundary tolerance of {tolerance} is not a distance; give 0 or more, such as 3."
+        )
+    fault = metres_fault(geobox) if tolerance.unit == "m" else ""
+    if fault:
+        raise LabelError(
+            f"a boundary tolerance of {tolerance} cannot be applied, as the map {fault}; give one "
+            f"in pixels, such as 3, or assign the map's CRS, for instance with gdal_edit -a_srs."
         )
     step = np.eye(2) if tolerance.unit == "px" else pixel_step_m(geobox)
     far = tolerance.distance * np.linalg.norm(np.linalg.inv(step), axis=1)

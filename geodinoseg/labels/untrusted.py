@@ -1,6 +1,6 @@
 """What is opened as labels by default: plain vector files, by content and not by name.
 
-GDAL reads 60 vector formats, and some of them fetch addresses, open other files or start programs.
+GDAL reads 60 vector formats; some of them request addresses, open other files or start programs.
 pyogrio takes no list of drivers, so a file's first bytes are checked before GDAL sees it, and the
 driver that accepted it afterwards; meanwhile GDAL is kept from the network.
 

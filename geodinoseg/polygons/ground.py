@@ -61,7 +61,7 @@ def metres_fault(geobox: GeoBox) -> str:
 
 
 def check_metres(path: PathLike, geobox: GeoBox, **sizes: float | None) -> None:
-    """Refuse sizes in metres where metres are unknown; elsewhere warn that attributes are left out.
+    """Refuse sizes in metres where metres are unknown.
 
     Args:
         path: the raster.
@@ -78,12 +78,19 @@ def check_metres(path: PathLike, geobox: GeoBox, **sizes: float | None) -> None:
                 f"{path}: {fault}, so {option} cannot be applied in metres; assign its CRS first, "
                 f"for instance with gdal_edit -a_srs{_IN_PIXELS if name == 'simplify_m' else ''}."
             )
-    _log.warning(
-        "%s: %s, so its polygons get no area_m2 and perim_m; for these, assign its CRS first, for "
-        "instance with gdal_edit -a_srs.",
-        path,
-        fault,
-    )
+
+
+def warn_of_areas(path: PathLike, geobox: GeoBox) -> None:
+    """Log a warning where polygons get no areas, or areas that are not those on the ground."""
+    fault = metres_fault(geobox)
+    if fault:
+        _log.warning(
+            "%s: %s, so its polygons get no area_m2 and perim_m; for these, assign its CRS first, "
+            "for instance with gdal_edit -a_srs.",
+            path,
+            fault,
+        )
+    warn_of_stretched_areas(path, geobox)
 
 
 def warn_of_stretched_areas(path: PathLike, geobox: GeoBox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ import shapely
 
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.polygons.checks import check_vector_output
-from geodinoseg.polygons.ground import check_place, warn_of_stretched_areas
+from geodinoseg.polygons.ground import check_place, warn_of_areas
 from geodinoseg.polygons.lonlat import GEOJSON_CRS
+from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
 from geodinoseg.polygons.table import GEOMETRY
 from geodinoseg.polygons.writer import PolygonLayer, is_lonlat, write_batches
@@ -65,6 +67,7 @@ def polygonize(
     stream = PolygonStream.of(
         source, min_area_m2=min_area_m2, simplify_px=simplify_px, options=options
     )
+    warn_of_areas(source.path, source.geobox)
     with closing(prefetch(lambda: stream.batches(progress), ahead=1)) as batches:
         rows = pa.Table.from_batches(batches, schema=stream.table.schema)
     geometry = shapely.from_wkb(np.asarray(rows[GEOMETRY].to_numpy(), dtype=object))
@@ -107,7 +110,43 @@ def write_polygons(
         >>> gds.write_polygons("landcover.tif", "landcover.gpkg", min_area_m2=25).name
         'landcover.gpkg'
     """
-    source = _opened(raster)
+    return write_map_polygons(
+        _opened(raster),
+        output,
+        PolygonSettings(min_area_m2=min_area_m2, simplify_px=simplify_px),
+        options=options,
+        overwrite=overwrite,
+        warns=True,
+        progress=progress,
+    )
+
+
+def write_map_polygons(
+    source: ClassRaster,
+    output: PathLike,
+    settings: PolygonSettings,
+    *,
+    options: PolygonOptions = _DEFAULTS,
+    overwrite: bool = False,
+    warns: bool = False,
+    progress: Progress = no_progress,
+) -> Path:
+    """`write_polygons` of a raster whose place was checked.
+
+    Args:
+        source: the raster.
+        output: as in `write_polygons`.
+        settings: those given replace `options`.
+        options: as in `write_polygons`.
+        overwrite: as in `write_polygons`.
+        warns: whether to warn of areas that are unknown or not those on the ground.
+        progress: as in `write_polygons`.
+    """
+    options = replace(
+        options,
+        fill_holes_m2=settings.fill_holes_m2 or options.fill_holes_m2,
+        simplify_m=settings.simplify_m or options.simplify_m,
+    )
     target = check_vector_output(
         output,
         geobox=source.geobox,
@@ -118,10 +157,12 @@ def write_polygons(
     stream = PolygonStream.of(
         source,
         in_lonlat=is_lonlat(target),
-        min_area_m2=min_area_m2,
-        simplify_px=simplify_px,
+        min_area_m2=settings.min_area_m2,
+        simplify_px=settings.simplify_px,
         options=options,
     )
+    if warns:
+        warn_of_areas(source.path, source.geobox)
     layer = PolygonLayer(
         crs=GEOJSON_CRS if is_lonlat(target) else source.geobox.crs,
         legend=source.legend,
@@ -135,5 +176,4 @@ def write_polygons(
 def _opened(raster: PathLike | ClassRaster) -> ClassRaster:
     source = raster if isinstance(raster, ClassRaster) else open_class_raster(raster)
     check_place(source.path, source.geobox)
-    warn_of_stretched_areas(source.path, source.geobox)
     return with_usable_confidence(source)

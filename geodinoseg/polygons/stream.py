@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +26,7 @@ from geodinoseg.polygons.coverage.minimum_area import MinimumArea, SizeRule
 from geodinoseg.polygons.coverage.simplify import Tolerance
 from geodinoseg.polygons.coverage.tracer import trace_band
 from geodinoseg.polygons.ground import area_weights, check_metres, outline_tolerance
+from geodinoseg.polygons.settings import check_sizes
 from geodinoseg.polygons.table import PolygonTable
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster
@@ -88,8 +88,8 @@ class PolygonStream:
         options: PolygonOptions,
     ) -> PolygonStream:
         """Check the options of `polygonize`; `in_lonlat` is as in `PolygonTable`."""
-        _check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
-        _check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m or 0.0)
+        check_sizes(min_area_m2=min_area_m2, simplify_px=simplify_px)
+        check_sizes(fill_holes_m2=options.fill_holes_m2, simplify_m=options.simplify_m)
         check_metres(
             raster.path,
             raster.geobox,
@@ -171,12 +171,6 @@ class PolygonStream:
             # Cuts are fixed points of a simplified boundary, so they must not depend on chunk_rows.
             chunk_rows = max(_LOWEST_SIMPLIFIED_BAND, _SIMPLIFIED_BAND_PX // self.raster.width)
         return regroup_rows(rows, chunk_rows=chunk_rows, height=height)
-
-
-def _check_sizes(**sizes: float) -> None:
-    for name, size in sizes.items():
-        if not (math.isfinite(size) and size >= 0):
-            raise GridError(f"{name} is {size}: give 0 or more.")
 
 
 def _class_ids(raster: ClassRaster, classes: Sequence[int | str]) -> NDArray[np.int64]:

@@ -7,10 +7,11 @@ formats have a `.qml` file of the same stem.
 from __future__ import annotations
 
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +23,10 @@ from rasterio.crs import CRS
 from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file
 from geodinoseg.legend import Legend
-from geodinoseg.polygons.flatgeobuf import FeatureBoxes, write_indexed
+from geodinoseg.polygons.feature_boxes import FeatureBoxes
+from geodinoseg.polygons.flatgeobuf import write_indexed
 from geodinoseg.polygons.formats import within_shapefile_limits, write_geoparquet
+from geodinoseg.polygons.geopackage_index import add_spatial_index, has_rtree
 from geodinoseg.polygons.sidecars import check_in_place, find_sidecars
 from geodinoseg.qgis.geopackage import add_layer_style
 from geodinoseg.qgis.styles import vector_qml
@@ -161,8 +164,27 @@ def write_layer(
             _write_with_gdal(boxes.watch(batches), plain, target, kind, layer)
             write_indexed(plain, path, boxes)
             plain.unlink()
+    elif kind is GEOPACKAGE and has_rtree():
+        _write_geopackage(batches, path, target, layer)
     else:
         _write_with_gdal(batches, path, target, kind, layer)
+
+
+def _write_geopackage(
+    batches: Iterator[pa.RecordBatch], path: Path, target: Path, layer: PolygonLayer
+) -> None:
+    empty = path.with_name(f"{path.stem}.empty.gpkg")
+    _write_with_gdal(iter(()), empty, target, GEOPACKAGE, layer)
+    plain = replace(GEOPACKAGE, layer_options={**GEOPACKAGE.layer_options, "SPATIAL_INDEX": "NO"})
+    with closing(FeatureBoxes.beside(path)) as boxes:
+        _write_with_gdal(boxes.watch(batches), path, target, plain, layer)
+        try:
+            add_spatial_index(path, empty, target.stem, boxes)
+        except sqlite3.Error as error:
+            raise OutputError(
+                f"{target}: could not be written; is the disk full? ({one_line(error)})."
+            ) from error
+    empty.unlink()
 
 
 def _write_with_gdal(
@@ -178,6 +200,8 @@ def _write_with_gdal(
     try:
         with warnings.catch_warnings(), _spatial_index_on_disk():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
+            # A GeoPackage keeps the definition as it is given.
+            warnings.filterwarnings("ignore", message="Passed SRS uses")
             pyogrio.raw.write_arrow(
                 pa.RecordBatchReader.from_batches(layer.schema, source),
                 os.fspath(written),

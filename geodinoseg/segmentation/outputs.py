@@ -11,6 +11,7 @@ from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import PathLike, check_output
 from geodinoseg.files.locks import check_unlocked, lock_output
 from geodinoseg.legend import Legend
+from geodinoseg.polygons.settings import PLAIN_POLYGONS, PolygonSettings
 from geodinoseg.progress import Progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
 from geodinoseg.rasters.cog import check_georeferencing
@@ -30,6 +31,8 @@ class MapFiles:
     probabilities: Path | None = None
     polygons: tuple[Path, ...] = ()
     """Their suffixes determine the formats."""
+    polygon_settings: PolygonSettings = PLAIN_POLYGONS
+    """How the polygons are drawn."""
     replaceable: frozenset[Path] = frozenset()
     """The files that may be replaced if they exist."""
 
@@ -41,6 +44,7 @@ class MapFiles:
         confidence: bool | PathLike = False,
         probabilities: bool | PathLike = False,
         polygons: Iterable[PathLike] = (),
+        polygon_settings: PolygonSettings | None = None,
     ) -> MapFiles:
         """The outputs requested: True stands for `<output>_confidence.tif` and so on."""
         main = Path(output)
@@ -55,6 +59,7 @@ class MapFiles:
             confidence=path_of("confidence", confidence),
             probabilities=path_of("probabilities", probabilities),
             polygons=tuple(map(Path, polygons)),
+            polygon_settings=polygon_settings or PLAIN_POLYGONS,
         )
 
     @property
@@ -97,14 +102,14 @@ class MapFiles:
     def check_polygons(self, scene: Scene, legend: Legend) -> None:
         """Check the polygon files like the rasters; SceneError if the scene is not georeferenced.
 
-        The names of the legend must fit the format.
+        The names of the legend must fit the format, and sizes in metres need a CRS.
         """
+        self._check_ground(scene)
         if not self.polygons:
             return
         from geodinoseg.polygons.checks import check_vector_output  # noqa: PLC0415 (a second GDAL)
-        from geodinoseg.polygons.ground import check_place  # noqa: PLC0415
+        from geodinoseg.polygons.ground import warn_of_areas  # noqa: PLC0415
 
-        check_place(scene.path, scene.geobox)
         inputs: list[PathLike] = [scene.path, *self.rasters]
         for path in self.polygons:
             overwrite = path in self.replaceable
@@ -117,20 +122,38 @@ class MapFiles:
         styled = [path for path in self.polygons if path.suffix.lower() != _CONTAINS_STYLE]
         for raster in self.rasters:
             _check_styles(raster, styled)
+        warn_of_areas(scene.path, scene.geobox)
 
     def check_place(self, scene: Scene) -> None:
         """Refuse polygons of a scene that have no place on the ground, or lose it in their format.
 
-        Part of `check_polygons`, for a plan that replaces nothing.
+        Also sizes in metres where the scene says nothing about metres. Part of `check_polygons`,
+        for a plan that replaces nothing.
         """
+        self._check_ground(scene)
         if not self.polygons:
             return
         from geodinoseg.polygons.checks import check_crs  # noqa: PLC0415 (a second GDAL)
-        from geodinoseg.polygons.ground import check_place  # noqa: PLC0415
 
-        check_place(scene.path, scene.geobox)
         for path in self.polygons:
             check_crs(path, scene.geobox)
+
+    def _check_ground(self, scene: Scene) -> None:
+        if not self.polygons:
+            if self.polygon_settings != PLAIN_POLYGONS:
+                raise OutputError(f"{self.class_raster}: polygon settings require polygons.")
+            return
+        from geodinoseg.polygons.ground import check_metres, check_place  # noqa: PLC0415 (pyproj)
+
+        check_place(scene.path, scene.geobox)
+        settings = self.polygon_settings
+        check_metres(
+            scene.path,
+            scene.geobox,
+            min_area_m2=settings.min_area_m2,
+            fill_holes_m2=settings.fill_holes_m2,
+            simplify_m=settings.simplify_m,
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -142,13 +165,15 @@ class MapFiles:
 
     def write_polygons(self, raster: ClassRaster, *, progress: Progress) -> None:
         """Write the polygons, file by file; errors get a note that the raster is complete."""
-        from geodinoseg.polygons.polygonize import write_polygons  # noqa: PLC0415 (a second GDAL)
+        from geodinoseg.polygons.polygonize import write_map_polygons  # noqa: PLC0415 (2nd GDAL)
 
-        count = len(self.polygons)
+        settings, count = self.polygon_settings, len(self.polygons)
         for index, path in enumerate(self.polygons):
             stage = part_of(progress, index / count, (index + 1) / count)
             try:
-                write_polygons(raster, path, overwrite=path in self.replaceable, progress=stage)
+                write_map_polygons(
+                    raster, path, settings, overwrite=path in self.replaceable, progress=stage
+                )
             except BaseException as error:
                 error.add_note(f"{raster.path} is complete, its polygons are not.")
                 raise

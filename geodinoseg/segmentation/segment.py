@@ -14,6 +14,7 @@ from pathlib import Path
 from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
+from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
@@ -56,6 +57,7 @@ def segment_scene(
     confidence: bool | PathLike = False,
     probabilities: bool | PathLike = False,
     polygons: Sequence[PathLike] = (),
+    polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -77,6 +79,7 @@ def segment_scene(
             `<output>_probabilities.tif` where True.
         polygons: also write the polygons of the class raster to these files, as `write_polygons`
             does. A run interrupted while they are written can be resumed, too.
+        polygon_settings: how they are drawn: small ones merged, holes filled, outlines simplified.
         settings: tiles, overlap, batches, bands.
         device: device on which a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace existing outputs.
@@ -108,7 +111,11 @@ def segment_scene(
     """
     settings = settings or _DEFAULTS
     files = MapFiles.named(
-        output, confidence=confidence, probabilities=probabilities, polygons=polygons
+        output,
+        confidence=confidence,
+        probabilities=probabilities,
+        polygons=polygons,
+        polygon_settings=polygon_settings,
     )
     request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
     files, store = request.files, request.store
@@ -134,6 +141,7 @@ def plan_segmentation(
     confidence: bool | PathLike = False,
     probabilities: bool | PathLike = False,
     polygons: Sequence[PathLike] = (),
+    polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -157,7 +165,11 @@ def plan_segmentation(
     """
     settings = settings or _DEFAULTS
     files = MapFiles.named(
-        output, confidence=confidence, probabilities=probabilities, polygons=polygons
+        output,
+        confidence=confidence,
+        probabilities=probabilities,
+        polygons=polygons,
+        polygon_settings=polygon_settings,
     )
     request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
     from geodinoseg.segmentation.trial import timed_plan  # noqa: PLC0415 (torch)

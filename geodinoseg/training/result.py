@@ -65,7 +65,7 @@ def best_so_far_kept(run: TrainingRun, target: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         fault = DeviceError(
-            "the device's memory does not hold a batch; give --gradient-checkpointing, "
+            "a batch does not fit into the memory of the device; give --gradient-checkpointing, "
             "--accumulate 2 or more, or a smaller --batch-size."
         )
         _keep(run, target, fault)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from click.testing import CliRunner
@@ -17,6 +18,9 @@ from geodinoseg.batch.scenes import ListedScene, OutputNames, find_scenes, plann
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
+from geodinoseg.polygons.polygonize import polygonize
+from geodinoseg.polygons.settings import PolygonSettings
+from geodinoseg.polygons.stream import PolygonOptions
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
@@ -87,11 +91,29 @@ def test_what_was_done_is_not_skipped_when_anything_is_another(run, folder, tmp_
     assert run() == ["skipped"] * 3
     # Other settings: the old maps are in the way, and are not replaced unasked.
     assert run(settings=SegmentationSettings(tile_px=56, overlap_px=9)) == ["failed"] * 3
+    assert run(polygon_settings=PolygonSettings(min_area_m2=30)) == ["failed"] * 3
     assert run() == ["skipped"] * 3
     (tmp_path / "maps" / "a.tif").unlink()
     assert run() == ["done", "skipped", "skipped"]
     assert run(overwrite=True) == ["done"] * 3
     assert run() == ["skipped"] * 3
+
+
+def test_polygons_of_a_batch_are_drawn_as_those_of_polygonize(run, folder, tmp_path):
+    (folder / "b.tif").unlink()
+    settings = PolygonSettings(min_area_m2=40, fill_holes_m2=20, simplify_px=1.5)
+    assert run(polygon_settings=settings) == ["done"] * 2
+    assert run(polygon_settings=settings) == ["skipped"] * 2
+    expected = polygonize(
+        tmp_path / "maps" / "a.tif",
+        min_area_m2=40,
+        simplify_px=1.5,
+        options=PolygonOptions(fill_holes_m2=20),
+    )
+    found = pyogrio.read_dataframe(tmp_path / "maps" / "a.gpkg", layer="a")
+    assert found.geometry.tolist() == expected.geometry.tolist()
+    with pytest.raises(OutputError, match="polygon settings require names of polygons"):
+        run(polygon_settings=settings, names=OutputNames())
 
 
 class Killed(BaseException):
@@ -104,7 +126,7 @@ def kill(*_, **__):
 
 @pytest.mark.parametrize(
     "at",
-    ["polygons.polygonize.write_polygons", "batch.segment_scenes.file_facts"],
+    ["polygons.polygonize.write_map_polygons", "batch.segment_scenes.file_facts"],
 )
 def test_a_run_that_is_killed_goes_on_with_what_is_its_own(run, folder, tmp_path, monkeypatch, at):
     mend(folder)
@@ -328,7 +350,10 @@ def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, sma
         (["a.tif"], "Missing option '-o'"),
         (["a.tif", "b.tif", "-o", "map.tif"], "-o takes one scene, not 2: give --output-dir"),
         (["a.tif", "-o", "map.tif", "--output-dir", "maps"], "give one of them"),
-        (["a.tif", "-o", "map.tif", "--asset", "visual"], "--asset has no effect without --output-dir"),
+        (
+            ["a.tif", "-o", "map.tif", "--asset", "visual"],
+            "--asset has no effect without --output-dir",
+        ),
         (["-o", "map.tif"], "Missing argument 'SCENE'"),
         (["a.tif", "-o", "m.tif", "--workers", "2", "--scheduler", "x"], "give one of them"),
     ],

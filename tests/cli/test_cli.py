@@ -13,6 +13,7 @@ import time
 
 import click
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from click.testing import CliRunner
@@ -23,7 +24,7 @@ import geodinoseg
 from geodinoseg.cli import _COMMANDS, bar, main
 from geodinoseg.errors import SceneError
 from geodinoseg.polygons import polygonize as polygonization
-from geodinoseg.polygons.polygonize import write_polygons
+from geodinoseg.polygons.polygonize import write_map_polygons
 from geodinoseg.segmentation import runner
 from geodinoseg.training.finetuning import FineTuning
 
@@ -320,6 +321,51 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
         "old.qix",
         *(f"{name}.tif" for name in ("lost", "no_crs", "crs_only", "site", "mars", "sound")),
     }
+
+
+def test_polygons_of_segment_are_drawn_as_those_of_polygonize(segment, tmp_path):
+    options = ["--min-area", "30", "--fill-holes", "9", "--simplify", "1.5"]
+    assert segment("--polygons", tmp_path / "plain.gpkg").exit_code == 0
+    done = segment("--polygons", tmp_path / "a.gpkg", *options, "--overwrite")
+    assert done.exit_code == 0
+    cli("polygonize", tmp_path / "map.tif", "-o", tmp_path / "b.gpkg", *options)
+    plain, found, expected = (
+        pyogrio.read_dataframe(tmp_path / f"{name}.gpkg", layer=name)
+        for name in ("plain", "a", "b")
+    )
+    assert found.equals(expected)
+    assert not found.geometry.equals(plain.geometry)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--min-area", "3"], ["--fill-holes", "3"], ["--simplify", "1"], ["--simplify", "1m"]],
+)
+def test_options_of_polygons_need_polygons(segment, option):
+    result = segment(*option)
+    assert result.exit_code == 2
+    assert f"{option[0]} has no effect without --polygons." in result.stderr
+    assert segment("--simplify", "0", "--min-area", "0", "--dry-run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "option", [["--min-area", "3"], ["--fill-holes", "3"], ["--simplify", "1m"]]
+)
+def test_without_a_crs_sizes_of_polygons_in_metres_are_refused_before_the_run(
+    small_model, tmp_path, option
+):
+    pixels = color_pixels(color_channels(40, 50))
+    scene = write_raster(tmp_path / "s.tif", pixels, crs=None)
+    wanted = ["segment", scene, "--model", small_model, "-o", tmp_path / "map.tif"]
+    wanted += ["--polygons", tmp_path / "p.gpkg"]
+    result = cli(*wanted, *option)
+    assert result.exit_code == 1
+    assert f"s.tif: has no CRS, so {option[0]} cannot be applied in metres" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert files(tmp_path) == {"s.tif"}
+    result = cli(*wanted, "--simplify", "1")
+    assert result.exit_code == 0
+    assert result.stderr.count("get no area_m2 and perim_m") == 1
 
 
 def test_outputs_are_replaced_when_that_was_asked_for(segment, tmp_path):
@@ -776,14 +822,14 @@ def test_whoever_is_stopped_amid_the_polygons_goes_on_with_the_same_command(
     written, wanted = [], [tmp_path / name for name in ("fields.gpkg", "borders.shp", "plain.fgb")]
     options = [option for path in wanted for option in ("--polygons", path)]
 
-    def interrupted_at_the_second(raster, path, **more):
+    def interrupted_at_the_second(raster, path, settings, **more):
         if written:
             raise KeyboardInterrupt
         written.append(path)
-        return write_polygons(raster, path, **more)
+        return write_map_polygons(raster, path, settings, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(polygonization, "write_polygons", interrupted_at_the_second)
+        patched.setattr(polygonization, "write_map_polygons", interrupted_at_the_second)
         result = segment(*options)
     assert result.exit_code == 130
     line = result.stderr.splitlines()[-1]
@@ -804,7 +850,7 @@ def test_polygons_that_were_there_before_are_not_replaced_by_a_run_that_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(polygonization, "write_polygons", interrupted)
+        patched.setattr(polygonization, "write_map_polygons", interrupted)
         assert segment("--polygons", tmp_path / "fields.gpkg").exit_code == 130
     (tmp_path / "others.gpkg").write_bytes(b"somebody's work")
     result = segment("--polygons", tmp_path / "others.gpkg")

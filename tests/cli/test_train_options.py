@@ -280,10 +280,12 @@ def test_the_last_json_event_holds_the_result_of_config_json(files, tmp_path):
     last = json.loads(result.stdout.splitlines()[-1])
     assert (last["event"], last["outputs"]) == ("done", [str(output)])
     config = json.loads((output / "config.json").read_text())
-    for name in ("bands", "tile_px", "pixel_size_m", "scores", "training"):
-        assert last["result"][name] == config[name]
-    assert last["result"]["scores"]["mean_iou"] is not None
-    assert [entry["name"] for entry in last["result"]["classes"]] == list(NAMES)
+    result = last["result"]
+    assert result["classes"] == config["legend"]
+    assert [entry["name"] for entry in result["classes"]] == list(NAMES)
+    for name in ("bands", "tile_px", "pixel_size_m", "training", "scores"):
+        assert result[name] == config[name], name
+    assert result["scores"]["mean_iou"] is not None
 
 
 def test_the_same_options_without_one_that_has_no_effect_make_the_same_model(trained):

@@ -158,6 +158,15 @@ def test_a_tolerance_that_cannot_be_is_said_in_a_line(distance, unit, said):
         reach_of(Tolerance(distance=distance, unit=unit), geobox())
 
 
+def test_a_tolerance_in_metres_is_refused_where_the_map_has_no_metres():
+    nowhere = geobox(crs=None)
+    with pytest.raises(
+        LabelError, match=r"tolerance of 3 m .* the map has no CRS; give one in pix"
+    ):
+        reach_of(Tolerance(distance=3, unit="m"), nowhere)
+    assert len(reach_of(Tolerance(distance=1, unit="px"), nowhere).offsets) == 5
+
+
 def test_scores_are_those_of_the_paper_and_nan_where_the_reference_has_no_border():
     agreement = BoundaryAgreement(
         reference=np.array([10, 0, 4, 0]),

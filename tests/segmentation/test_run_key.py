@@ -92,6 +92,8 @@ def test_every_field_of_a_scene_is_in_its_fingerprint(prepare):
         "validity": ("mask",),
         "alpha_band": 3,
         "block_shape": (3, 110),
+        "scales": (2.0, 1.0, 1.0),
+        "offsets": (0.5, 0.0, 0.0),
     }
     # Content stands for the source; the nodata value that was given is in `nodata`.
     without_effect = {"source", "nodata_override"}

@@ -20,7 +20,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.evaluation.compare import ClassIndexTable, check_class_count
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.polygons.ground import area_weights, warn_of_stretched_areas
+from geodinoseg.polygons.ground import area_weights, metres_fault, warn_of_stretched_areas
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.class_reader import ClassReader
@@ -44,8 +44,8 @@ def open_with_areas(class_raster: PathLike | ClassRaster) -> ClassRaster:
             f"{raster.path}: is not georeferenced, so its points and areas would not be either; "
             f"{raster.geobox.advice}."
         )
-    if raster.geobox.crs is None:
-        _log.warning("%s: has no CRS; its coordinates are taken as metres.", raster.path)
+    if fault := metres_fault(raster.geobox):
+        _log.warning("%s: %s; its coordinates are taken as metres.", raster.path, fault)
     warn_of_stretched_areas(raster.path, raster.geobox)
     return raster
 
