@@ -59,8 +59,7 @@ class Command(click.Command):
         parameters = {parameter.name: parameter for parameter in self.params}
         options = {name: parameter.opts[-1] for name, parameter in parameters.items()}
         for name, needed in self._needs.items():
-            default = parameters[name].type_cast_value(ctx, parameters[name].get_default(ctx))
-            if ctx.params[name] != default and not any(ctx.params[other] for other in needed):
+            if _differs(ctx, parameters[name]) and not any(ctx.params[other] for other in needed):
                 others = " or ".join(options[other] for other in needed)
                 raise click.UsageError(f"{options[name]} has no effect without {others}.", ctx)
         for first, second in self._conflicts:
@@ -73,6 +72,14 @@ class Command(click.Command):
 def is_given(ctx: click.Context, name: str) -> bool:
     """Whether a parameter was typed, rather than left at its default."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _differs(ctx: click.Context, parameter: click.Parameter) -> bool:
+    """Whether a value was typed that is not the default."""
+    name, default = parameter.name or "", parameter.default
+    if not isinstance(default, (str, float)):  # click marks a missing one in its own way
+        return is_given(ctx, name)
+    return bool(ctx.params[name] != parameter.type_cast_value(ctx, default))
 
 
 def _texts(value: Any) -> Iterator[str]:
