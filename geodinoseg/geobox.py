@@ -21,6 +21,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import from_gcps
 
 from geodinoseg.errors import SceneError, one_line
+from geodinoseg.transformations import same_place
 from geodinoseg.windows import Window
 
 _FEWEST_POINTS = 3
@@ -312,15 +313,23 @@ def same_grid(first: GeoBox, second: GeoBox) -> bool:
 
 
 def same_georeferencing(found: GeoBox, wanted: GeoBox) -> bool:
-    """`same_grid`, except that RPCs, which are stored as text, are not compared by value."""
-    if (found.control is None) != (wanted.control is None):
+    """Whether a raster lies where it should, as read back from a file.
+
+    As `same_grid`, but CRSs may differ in what does not move a pixel, such as names; RPCs, which
+    are stored as text, are not compared by value.
+    """
+    if (found.control is None) != (wanted.control is None) or not _same_crs(found.crs, wanted.crs):
         return False
-    if found.control is None or wanted.control is None:
-        return same_grid(found, wanted)
-    points = (found.control.points, found.control.crs) == (
-        wanted.control.points,
-        wanted.control.crs,
-    )
-    rpcs = (found.control.rpcs is None) == (wanted.control.rpcs is None)
-    bare = replace(wanted, control=None)
-    return points and rpcs and same_grid(replace(found, control=None), bare)
+    if found.control is not None and wanted.control is not None:
+        rpcs = (found.control.rpcs is None) == (wanted.control.rpcs is None)
+        same = found.control.points == wanted.control.points and rpcs
+        if not same or not _same_crs(found.control.crs, wanted.control.crs):
+            return False
+    bare = replace(found, crs=wanted.crs, control=None)
+    return same_grid(bare, replace(wanted, control=None))
+
+
+def _same_crs(found: CRS | None, wanted: CRS | None) -> bool:
+    if found is None or wanted is None or found == wanted:
+        return found == wanted
+    return same_place(found, wanted)

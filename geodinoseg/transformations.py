@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyproj
+import rasterio.crs
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 
@@ -65,6 +66,61 @@ def full_turn(crs: pyproj.CRS | None) -> float | None:
 def degrees_per_unit(crs: pyproj.CRS) -> float:
     """Degrees in a unit of a geographic CRS: 1, 0.9 for grads, 57.3 for radians."""
     return round(math.degrees(crs.axis_info[0].unit_conversion_factor), 12)
+
+
+def same_place(one: Any, other: Any) -> bool:
+    """Whether the same coordinates in two CRSs are the same place; heights do not matter.
+
+    File formats store a CRS without its code, under another name, or with the name of its datum in
+    another version of the EPSG database.
+
+    Args:
+        one: a CRS as pyproj or rasterio takes it.
+        other: another one.
+    """
+    first, second = (_horizontal(pyproj.CRS.from_user_input(crs)) for crs in (one, other))
+    if first.equals(second, ignore_axis_order=True):
+        return True
+    # GDAL's comparison knows equal parameters of projections by their values.
+    if rasterio.crs.CRS.from_user_input(first) == rasterio.crs.CRS.from_user_input(second):
+        return True
+    facts, others = _facts(first), _facts(second)
+    if facts is None or others is None:
+        return False
+    # Versions of the EPSG database give the datum of one CRS different names.
+    code = first.to_json_dict().get("id")
+    same_code = code is not None and code == second.to_json_dict().get("id")
+    return facts[1:] == others[1:] if same_code else facts == others
+
+
+def _facts(crs: pyproj.CRS) -> tuple[Any, ...] | None:
+    """Datum, ellipsoid, units, axes that point west, and projection; None if they are not known."""
+    base = crs.geodetic_crs
+    if base is None or base.datum is None or base.ellipsoid is None or crs.is_bound:
+        return None
+    datum = "".join(filter(str.isalnum, base.datum.name.lower().removeprefix("d_")))
+    meridian = base.prime_meridian.longitude if base.prime_meridian else 0.0
+    axes = base.ellipsoid.semi_major_metre, base.ellipsoid.semi_minor_metre
+    unit = f"{crs.axis_info[0].unit_conversion_factor:.10g}"
+    operation = crs.coordinate_operation
+    west = sum(axis.direction == "west" for axis in crs.axis_info)
+    if operation is None:
+        return datum, meridian, axes, unit, west
+    values = [
+        (p.name, f"{float(p.value) * p.unit_conversion_factor:.10g}") for p in operation.params
+    ]
+    return datum, meridian, axes, unit, west, operation.method_name, sorted(values)
+
+
+def _horizontal(crs: pyproj.CRS) -> pyproj.CRS:
+    """A CRS without heights, and without a shift of zero to WGS 84."""
+    if crs.is_bound and crs.coordinate_operation is not None and crs.source_crs is not None:
+        shift = crs.coordinate_operation.towgs84
+        if shift and not any(shift):
+            crs = crs.source_crs
+    if crs.is_compound:
+        crs = crs.sub_crs_list[0]
+    return crs.to_2d()
 
 
 @lru_cache(maxsize=64)

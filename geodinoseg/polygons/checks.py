@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,7 +39,7 @@ from geodinoseg.polygons.writer import (
     write_layer,
 )
 from geodinoseg.qgis.geopackage import check_layer_name
-from geodinoseg.transformations import find_transformation
+from geodinoseg.transformations import find_transformation, same_place
 
 _PLACES = 33
 """Places of a raster along each side at which longitude and latitude are looked up."""
@@ -157,7 +156,7 @@ def _crs_fault(suffix: str, wkt: str) -> str:
         return f"cannot be written ({one_line(error)})" if _can_probe(suffix) else ""
     if found is None:
         return "would be lost"
-    same = _same_place(pyproj.CRS.from_user_input(crs), found)
+    same = same_place(crs, found)
     return "" if same else f"would be read as {found.name!r}, another one"
 
 
@@ -188,44 +187,3 @@ def _crs_of(path: Path) -> pyproj.CRS | None:
         return pyproj.CRS.from_json_dict(geo["columns"][geo["primary_column"]]["crs"])
     text = pyogrio.read_info(path, layer=path.stem)["crs"]
     return pyproj.CRS.from_user_input(text) if text else None
-
-
-def _same_place(first: pyproj.CRS, second: pyproj.CRS) -> bool:
-    """Whether coordinates in two CRSs are those of one place; heights do not matter."""
-    first, second = _horizontal(first), _horizontal(second)
-    if first.equals(second, ignore_axis_order=True):
-        return True
-    # GDAL's comparison knows equal parameters of projections by their values.
-    if CRS.from_user_input(first) == CRS.from_user_input(second):
-        return True
-    facts = _facts(first)
-    return facts is not None and facts == _facts(second)
-
-
-def _facts(crs: pyproj.CRS) -> tuple[Any, ...] | None:
-    """What places coordinates on the earth, apart from names; a Shapefile has names of its own."""
-    base = crs.geodetic_crs
-    if base is None or base.datum is None or base.ellipsoid is None or crs.is_bound:
-        return None
-    datum = "".join(filter(str.isalnum, base.datum.name.lower().removeprefix("d_")))
-    meridian = base.prime_meridian.longitude if base.prime_meridian else 0.0
-    axes = base.ellipsoid.semi_major_metre, base.ellipsoid.semi_minor_metre
-    unit = f"{crs.axis_info[0].unit_conversion_factor:.10g}"
-    operation = crs.coordinate_operation
-    if operation is None:
-        return datum, meridian, axes, unit
-    values = [
-        (p.name, f"{float(p.value) * p.unit_conversion_factor:.10g}") for p in operation.params
-    ]
-    return datum, meridian, axes, unit, operation.method_name, sorted(values)
-
-
-def _horizontal(crs: pyproj.CRS) -> pyproj.CRS:
-    """A CRS without heights, and without a shift to WGS 84 that is none."""
-    if crs.is_bound and crs.coordinate_operation is not None and crs.source_crs is not None:
-        shift = crs.coordinate_operation.towgs84
-        if shift and not any(shift):
-            crs = crs.source_crs
-    if crs.is_compound:
-        crs = crs.sub_crs_list[0]
-    return crs.to_2d()
