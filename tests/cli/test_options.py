@@ -135,7 +135,7 @@ RUNS = {
         ],
         "polygons": [
             *("collar.tif", *MODEL, "-o", "OUT/map.tif", "--tile", "112"),
-            *("--polygons", "OUT/map.gpkg"),
+            *("--polygons", "OUT/map.gpkg", "--nodata", "0"),
         ],
         "one tile": ["small.tif", *MODEL, "-o", "OUT/map.tif", "--tile", "112"],
         "a model without resolution": ["small.tif", "--model", "plain.model", "-o", "OUT/map.tif"],
@@ -259,6 +259,7 @@ def inputs(color_field, small_model, tmp_path_factory):
 def write_scenes(folder):
     pixels = color_pixels(color_channels(90, 130))
     pixels[:, :20, :30] = 0
+    pixels[:, 40:46, 110:116] = 0
     write_raster(folder / "collar.tif", pixels)
     write_raster(folder / "small.tif", pixels[:, 20:80, 30:100])
     write_raster(folder / "second.tif", pixels[:, 30:80, 30:100])
