@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from geodinoseg.files.atomic import check_folder_of
 from geodinoseg.polygons.settings import PLAIN_POLYGONS, PolygonSettings
 from geodinoseg.segmentation.outputs import RASTER_SUFFIXES, MapFiles
 
+_log = logging.getLogger(__name__)
 _RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 _IS_A_PATTERN = re.compile(r"[*?[]")
 _LARGEST_ITEM_BYTES = 16 << 20
@@ -62,9 +64,12 @@ def find_scenes(
     """
     lines = [*named, *([f"@{list_file}"] if list_file else [])]
     found: dict[str, ListedScene] = {}
-    for path in _expand(lines):
+    paths = list(_expand(lines))
+    for path in paths:
         scene = _scene_of(path, asset)
         found.setdefault(os.path.abspath(path) if os.path.exists(path) else path, scene)
+    if asset is not None and not any(map(_is_stac, paths)):
+        _log.warning("--asset %s has no effect: no STAC item is among the scenes.", asset)
     if not found:
         raise SceneError("no scene was named; give files, a folder, a pattern or a list.")
     return tuple(found.values())
@@ -114,8 +119,12 @@ def _not_empty(paths: list[str], name: str, fault: str) -> list[str]:
     return paths
 
 
+def _is_stac(path: str) -> bool:
+    return path.lower().endswith(".json") and os.path.isfile(path)
+
+
 def _scene_of(path: str, asset: str | None) -> ListedScene:
-    if path.lower().endswith(".json") and os.path.isfile(path):
+    if _is_stac(path):
         return _stac_scene(Path(path), asset)
     return ListedScene(path=path, stem=Path(urlsplit(path).path if "://" in path else path).stem)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from typing_extensions import override
 
 
@@ -14,8 +16,25 @@ class Command(click.Command):
 
     An empty one, as in `-o ''`, would otherwise be the current folder, or no option at all. Bytes
     that are not UTF-8 can be written into no picture, log or vector file; names of scenes are
-    looked up as they are.
+    looked up as they are. Refuses options that would do nothing, too.
+
+    Args:
+        args: as for `click.Command`.
+        needs: options by parameter, of which one must be given for the parameter to do anything;
+            its default may be given in any case.
+        conflicts: pairs of parameters of which only one can count.
+        more: as for `click.Command`.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        needs: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        conflicts: Sequence[tuple[str, str]] = (),
+        **more: Any,
+    ) -> None:
+        super().__init__(*args, **more)
+        self._needs, self._conflicts = needs, conflicts
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -23,6 +42,7 @@ class Command(click.Command):
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:  # which completes a line that is typed at the moment
             self._check_values(ctx, typed)
+            self._check_needs(ctx)
         return rest
 
     def _check_values(self, ctx: click.Context, args: list[str]) -> None:
@@ -34,6 +54,32 @@ class Command(click.Command):
                     raise click.BadParameter("the value is empty.", ctx, parameter)
                 if isinstance(parameter, click.Option) and not _is_utf8(text):
                     raise click.BadParameter("the value is not valid UTF-8.", ctx, parameter)
+
+    def _check_needs(self, ctx: click.Context) -> None:
+        parameters = {parameter.name: parameter for parameter in self.params}
+        options = {name: parameter.opts[-1] for name, parameter in parameters.items()}
+        for name, needed in self._needs.items():
+            if _differs(ctx, parameters[name]) and not any(ctx.params[other] for other in needed):
+                others = " or ".join(options[other] for other in needed)
+                raise click.UsageError(f"{options[name]} has no effect without {others}.", ctx)
+        for first, second in self._conflicts:
+            if is_given(ctx, first) and is_given(ctx, second):
+                raise click.UsageError(
+                    f"{options[first]} and {options[second]}: give one of them.", ctx
+                )
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether a parameter was typed, rather than left at its default."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _differs(ctx: click.Context, parameter: click.Parameter) -> bool:
+    """Whether a value was typed that is not the default."""
+    name, default = parameter.name or "", parameter.default
+    if not isinstance(default, (str, float)):  # click marks a missing one in its own way
+        return is_given(ctx, name)
+    return bool(ctx.params[name] != parameter.type_cast_value(ctx, default))
 
 
 def _texts(value: Any) -> Iterator[str]:

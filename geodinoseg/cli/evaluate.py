@@ -27,6 +27,10 @@ from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _FILE = click.Path(path_type=Path)
+_OF_LABELS = (
+    *("class_field", "unlabelled", "extent", "ignore_class", "renames", "all_touched"),
+    *("regions", "confidence", "boundary_tolerance"),
+)
 
 
 class _Rename(click.ParamType[tuple[str, str]]):
@@ -46,7 +50,15 @@ class _Rename(click.ParamType[tuple[str, str]]):
         return name, target
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    needs={
+        "overwrite": ("outputs",),
+        "region_field": ("regions",),
+        "further_class": ("sample",),
+        **dict.fromkeys(_OF_LABELS, ("labels",)),
+    },
+)
 @class_raster_argument
 @click.option(
     "--labels",

@@ -42,7 +42,7 @@ class _Classes(click.ParamType[tuple[int | str, ...]]):
         return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needs={"keep_class": ("min_area",)})
 @class_raster_argument
 @click.option(
     "-o",

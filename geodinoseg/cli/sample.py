@@ -9,7 +9,7 @@ import click
 from typing_extensions import override
 
 from geodinoseg.cli.bar import progress_bar
-from geodinoseg.cli.command import Command
+from geodinoseg.cli.command import Command, is_given
 from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import (
     COUNT,
@@ -46,7 +46,9 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
         return name, accuracy
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, conflicts=[("points", "standard_error"), ("points", "expected_accuracy")]
+)
 @class_raster_argument
 @click.option("-o", "--output", required=True, type=_FILE, help="GeoPackage (.gpkg) to write.")
 @click.option(
@@ -94,7 +96,8 @@ class _Accuracy(click.ParamType[tuple[str, float]]):
 @allow_external_option
 @overwrite_option
 @json_option
-def sample(class_raster: str, **options: Any) -> None:
+@click.pass_context
+def sample(ctx: click.Context, /, class_raster: str, **options: Any) -> None:
     """Draw random points from each class of CLASS_RASTER for visual interpretation.
 
     Open the file in QGIS, fill in the column reference of each point, and pass the file to
@@ -108,6 +111,8 @@ def sample(class_raster: str, **options: Any) -> None:
     from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
     from geodinoseg.rasters.class_raster import open_class_raster
 
+    if options["allocation"] != "balanced" and is_given(ctx, "min_per_class"):
+        raise click.UsageError("--min-per-class has no effect without --allocation balanced.", ctx)
     expected = dict(options["expected_accuracy"])
     with progress_bar("drawing", json=options["json_"]) as progress:
         design = draw_sample(

@@ -27,12 +27,24 @@ from geodinoseg.cli.options import (
     simplify_option,
 )
 from geodinoseg.cli.reports import report_plan
-from geodinoseg.cli.segment_many import check_single_scene, many_scenes_options, segment_many
+from geodinoseg.cli.segment_many import (
+    OUTPUT_DIR_OPTIONS,
+    check_single_scene,
+    many_scenes_options,
+    segment_many,
+)
 
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    needs={
+        **dict.fromkeys(OUTPUT_DIR_OPTIONS, ("output_dir",)),
+        **dict.fromkeys(("min_area", "fill_holes", "simplify"), ("polygons",)),
+    },
+    conflicts=[("workers", "scheduler"), ("output", "output_dir")],
+)
 @click.argument("scenes", metavar="SCENE...", nargs=-1)
 @click.option(
     "--model", required=True, type=_FILE, help="Model folder written by geodinoseg train."
@@ -140,9 +152,6 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
     the name of the scene. A journal in the folder records finished scenes: run the same command
     again to process the rest.
     """  # noqa: D301 (click's own mark: keep these lines)
-    if options["workers"] and options["scheduler"]:
-        raise click.UsageError("--workers and --scheduler: give one of them.")
-    _check_polygon_options(options)
     if options["output_dir"]:
         segment_many(
             scenes,
@@ -201,13 +210,6 @@ def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
 
         return connect_workers(options["scheduler"])
     return None
-
-
-def _check_polygon_options(options: dict[str, Any]) -> None:
-    given = [name for name in ("min_area", "fill_holes") if options[name]]
-    given += ["simplify"] if options["simplify"][1] else []
-    if given and not options["polygons"]:
-        raise click.UsageError(f"--{given[0].replace('_', '-')}: requires --polygons.")
 
 
 def _polygon_settings(options: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from geodinoseg.cli.reports import (
 )
 from geodinoseg.errors import GeodinosegError
 
-_OUTPUT_DIR_OPTIONS = ("name_template", "scene_list", "asset")
+OUTPUT_DIR_OPTIONS = ("name_template", "scene_list", "asset")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -55,9 +55,6 @@ def check_single_scene(scenes: Sequence[str], options: dict[str, Any]) -> None:
         raise click.UsageError(
             "Missing option '-o' / '--output', or '--output-dir' for many scenes."
         )
-    given = [f"--{name.replace('_', '-')}" for name in _OUTPUT_DIR_OPTIONS if options[name]]
-    if given:
-        raise click.UsageError(f"{given[0]}: requires --output-dir.")
     if not scenes:
         raise click.UsageError("Missing argument 'SCENE'.")
     if len(scenes) > 1:
@@ -81,8 +78,6 @@ def segment_many(
         polygon_settings: makes `PolygonSettings` from the options.
         workers: makes the workers from the options.
     """
-    if options["output"]:
-        raise click.UsageError("-o and --output-dir: give one of them.")
     import geodinoseg as gds
 
     listed = gds.find_scenes(scenes, list_file=options["scene_list"], asset=options["asset"])

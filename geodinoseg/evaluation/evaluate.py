@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -117,6 +118,7 @@ class EvaluationOptions:
         return Tolerance(distance=self.boundary_tolerance_px, unit="px")
 
 
+_log = logging.getLogger(__name__)
 _DEFAULTS = EvaluationOptions()
 
 
@@ -152,6 +154,8 @@ def evaluate_map(
         True
     """
     label_options = label_options or LabelOptions()
+    if label_options.extent is not None and label_options.unlabelled == "background":
+        _log.warning("--unlabelled background has no effect: --extent says where it is background.")
     raster = _open_map(class_raster, options)
     source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
     warn_of_training_labels(raster, source.path)

@@ -68,9 +68,9 @@ def share_legend(
     Numbers, names and colours of `legend_style` take precedence over those of the files.
     """
     _check_coverage(raw, is_training=legend is None)
+    _check_ignored(raw, options.ignore_classes, legend)
     if legend is None:
         _check_not_renamed(raw, options)
-        _check_ignored(raw, options.ignore_classes)
         legend = _find_legend(raw, legend_style, has_background=options.has_background)
         _warn_of_classes_elsewhere(raw)
     extents: Sequence[PolygonSource | None] = [None] * len(raw)
@@ -137,10 +137,18 @@ def _check_not_renamed(raw: Sequence[RawLabels], options: LabelOptions) -> None:
         )
 
 
-def _check_ignored(raw: Sequence[RawLabels], ignore_classes: Sequence[str]) -> None:
+def _check_ignored(
+    raw: Sequence[RawLabels], ignore_classes: Sequence[str], legend: Legend | None
+) -> None:
+    """Refuse to ignore what is no class; a class of the map need not occur in the labels."""
     occurring = {name for labels in raw for name in labels.classes.ignored}
     absent = [name for name in ignore_classes if name not in occurring]
-    if absent:
+    on_map = {text for entry in legend or () for text in (entry.name, str(entry.class_id))}
+    if absent and set(absent) <= on_map:
+        _log.warning(
+            "%s: --ignore-class %s has no effect: the labels lack it.", raw[0].path, absent[0]
+        )
+    elif absent:
         known = {name for labels in raw for name in labels.classes.names.values()} | occurring
         raise LabelError(
             f"{raw[0].path}: has no class {absent[0]!r} to ignore; its classes are "

@@ -18,6 +18,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.windows import Window
 
@@ -60,6 +61,16 @@ def warn_of_input(scene: Scene, model: TileModel, settings: SegmentationSettings
         )
     _warn_of_resolution(scene, getattr(model, "pixel_size_m", None), settings)
     warn_of_far_values(scene, model)
+
+
+def warn_of_unused_overlap(plan: Plan, settings: SegmentationSettings) -> None:
+    """Warn if an overlap of tiles was given, and there is one tile."""
+    if settings.overlap_px and len(plan.grid) == 1:
+        logger.warning(
+            "%s: --overlap has no effect, because the scene lies within one tile of %d px.",
+            plan.scene.source.name,
+            plan.grid.tile_px,
+        )
 
 
 def _warn_of_resolution(

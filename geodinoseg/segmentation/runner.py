@@ -23,7 +23,7 @@ from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
 from geodinoseg.segmentation.band_units import in_training_units
 from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_batch_size
-from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input
+from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input, warn_of_unused_overlap
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.missing_pixels import report_missing_pixels
@@ -221,6 +221,7 @@ def plan_for_device(
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
     report_missing_pixels([plan.scene], bands_chosen=settings.bands is not None)
     warn_of_input(plan.scene, fitted, settings)
+    warn_of_unused_overlap(plan, settings)
     return plan, fitted
 
 

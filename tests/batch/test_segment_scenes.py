@@ -399,7 +399,10 @@ def test_a_dry_run_over_a_broken_scene_tells_of_the_others_and_fails(folder, sma
         (["a.tif"], "Missing option '-o'"),
         (["a.tif", "b.tif", "-o", "map.tif"], "-o takes one scene, not 2: give --output-dir"),
         (["a.tif", "-o", "map.tif", "--output-dir", "maps"], "give one of them"),
-        (["a.tif", "-o", "map.tif", "--asset", "visual"], "--asset: requires --output-dir"),
+        (
+            ["a.tif", "-o", "map.tif", "--asset", "visual"],
+            "--asset has no effect without --output-dir",
+        ),
         (["-o", "map.tif"], "Missing argument 'SCENE'"),
         (["a.tif", "-o", "m.tif", "--workers", "2", "--scheduler", "x"], "give one of them"),
     ],

@@ -151,6 +151,9 @@ def _columns(
     known = [by_id[class_id] for class_id in sampled]
     known += [entry for entry in legend if entry.class_id not in sampled]
     first = max(by_id) + 1
+    for name in further:
+        if name in legend.names:
+            _log.warning("%s: --further-class %s has no effect: the map has it.", path, name)
     new = [name for name in dict.fromkeys(further) if name not in legend.names]
     return tuple(known) + tuple(
         LegendClass(class_id=first + index, name=name, color=PALETTE[-1 - index % len(PALETTE)])
