@@ -177,12 +177,12 @@ NO_EFFECT = [
         {},
         "--unlabelled background has no effect: --extent says",
     ),
-    ("all_touched", ("--all-touched",), {"labels": "labels.tif"}, "--all-touched has an effect on"),
+    ("all_touched", ("--all-touched",), {"labels": "labels.tif"}, "--all-touched applies to"),
     (
         "all_touched",
         ("--all-touched",),
         {"labels": None, "scene": "chips"},
-        "--all-touched is for polygons alone",
+        "--all-touched applies to polygons only",
     ),
     ("accumulate", ("--accumulate", "2"), {}, "--accumulate has no effect: .*no stage two"),
     (

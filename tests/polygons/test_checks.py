@@ -122,10 +122,10 @@ def test_a_format_keeps_the_place_on_the_earth_or_is_refused_before_the_work(tmp
 @pytest.mark.parametrize(
     ("crs", "why"),
     [
-        (SITE_GRID, "no transformation leads from the CRS 'site grid' to 'WGS 84'"),
-        ("IAU_2015:49900", r"no transformation leads from the CRS 'Mars \(2015\)"),
-        ("IAU_2015:49910", r"no transformation leads from the CRS 'Mars \(2015\)"),
-        ("+proj=longlat +R=1737400", "no transformation leads from the CRS"),
+        (SITE_GRID, "no transformation exists from the CRS 'site grid' to 'WGS 84'"),
+        ("IAU_2015:49900", r"no transformation exists from the CRS 'Mars \(2015\)"),
+        ("IAU_2015:49910", r"no transformation exists from the CRS 'Mars \(2015\)"),
+        ("+proj=longlat +R=1737400", "no transformation exists from the CRS"),
     ],
 )
 def test_geojson_of_what_is_not_on_the_earth_is_refused_before_the_work(tmp_path, crs, why):

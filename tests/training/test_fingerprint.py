@@ -200,7 +200,7 @@ def test_every_option_of_labels_is_in_the_key_by_what_it_makes_of_them(given, pl
         is_same = fingerprint(given, options=LabelOptions(**{name: value})) == plain
         # A permission; what is read does not depend on it.
         assert is_same == (name == "allow_external"), name
-    with pytest.raises(LabelError, match="classes are renamed to those of a map"):
+    with pytest.raises(LabelError, match="renaming matches classes to those of a map"):
         fingerprint(given, options=LabelOptions(renames=(("water", "lake"),)))
 
 
