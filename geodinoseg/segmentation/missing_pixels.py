@@ -86,7 +86,9 @@ def _untagged_alpha(scene: Scene) -> _Note | None:
     """
     with open_dataset(scene.source) as dataset:
         last, dtype = dataset.count, np.dtype(dataset.dtypes[-1])
-    if last in {1, 3, scene.alpha_band} or dtype.kind not in "ui":  # one band is grey, three are RGB
+    if (
+        last in {1, 3, scene.alpha_band} or dtype.kind not in "ui"
+    ):  # one band is grey, three are RGB
         return None
     is_read = last in scene.bands
     values = set(np.unique(_sampled_band(scene, last)).tolist())

@@ -158,8 +158,8 @@ def test_classes_fit_a_given_legend_by_name_or_number(tmp_path, columns, ids):
     [
         (
             {"class": ["rock", "tin"]},
-            "class 'rock' is not a class of the map, whose classes are 1 tin, 2 wood; say which of "
-            "them it is with --rename rock=CLASS, or leave it out with --ignore-class.",
+            "class 'rock' is not a class of the map, whose classes are 1 tin, 2 wood; map it to one "
+            "of them with --rename rock=CLASS, or leave it out with --ignore-class.",
         ),
         ({"class": [3, 1]}, r"class 3 (class 3) is not a class of the map"),
         ({"class_id": [1, 2], "class_name": ["wood", "tin"]}, "class 1 (wood) is not a class"),
