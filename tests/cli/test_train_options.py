@@ -152,7 +152,12 @@ CHANGES_OTHERS = {
 
 NO_EFFECT = [
     ("size", ("--size", "small"), {}, "--size has no effect: --backbone .* is taken"),
-    ("channels", ("--channels", "32"), {}, "--channels has no effect: the linear head has none"),
+    (
+        "channels",
+        ("--channels", "32"),
+        {},
+        "--channels has no effect: it applies to the CNN head only",
+    ),
     (
         "class_field",
         ("--class-field", "class"),
@@ -208,9 +213,9 @@ NO_EFFECT = [
         "quantize",
         ("--stage", "full", "--head-epochs", "0", "--quantize"),
         {},
-        "--quantize has no effect: with --stage full",
+        "--quantize has no effect: --stage full",
     ),
-    ("resume", ("--resume",), {}, "no interrupted training is there; beginning a new one"),
+    ("resume", ("--resume",), {}, "there is no interrupted training; starting a new one"),
 ]
 """Option, what is given with it, and the line that says that it has no effect there."""
 
@@ -407,7 +412,7 @@ def test_without_a_gpu_both_doors_hold_the_backbone_in_full_precision(door, file
     [
         ({"num_classes": 3}, "num_classes follows from the data"),
         ({"bands": 3}, "bands follows from the data"),
-        ({"heads": 3}, "has no 'heads'; give some of n_block, "),
+        ({"heads": 3}, "has no argument 'heads'; choose from n_block, "),
     ],
 )
 def test_arguments_of_the_network_that_cannot_be_given_are_refused(network, words, files, tmp_path):
@@ -424,7 +429,7 @@ def test_arguments_of_the_network_that_cannot_be_given_are_refused(network, word
         ({"r": 4}, "head", "r has no effect: with --stage head there is no LoRA"),
         ({"lora_dropout": 0.2}, "full", "lora_dropout has no effect: with --stage full"),
         ({"revision": "main"}, "head", "revision has no effect: the backbone is a folder"),
-        ({"peft": True}, "lora", "peft has no effect: it follows from --stage"),
+        ({"peft": True}, "lora", "peft has no effect: it is determined by --stage"),
     ],
 )
 def test_arguments_of_the_network_that_have_no_effect_are_said_to_have_none(

@@ -24,9 +24,9 @@ WRONG = {
     "": "is empty",
     " \n": "is empty",
     "{": "cannot be read",
-    '{"a": "%s"}' % ("b" * 20_000): "a text of 20,000 characters",
-    '{"%s": 1}' % ("b" * 20_000): "a text of 20,000 characters",
-    '{"a": [{"b": ["%s"]}]}' % ("c" * 20_000): "a text of 20,000 characters",
+    '{"a": "%s"}' % ("b" * 20_000): "a string of 20,000 characters",
+    '{"%s": 1}' % ("b" * 20_000): "a string of 20,000 characters",
+    '{"a": [{"b": ["%s"]}]}' % ("c" * 20_000): "a string of 20,000 characters",
     "[" * 100_000: "cannot be read",
 }
 

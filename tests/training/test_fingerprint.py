@@ -308,7 +308,7 @@ def test_a_training_is_not_taken_for_finished_with_another_backbone(given, tmp_p
     *_, (_, other) = other_backbones(given, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(given / "backbone", progress=interrupt_at_loss)
-    with pytest.raises(ModelFolderError, match=r"is that of another training: .*backbone"):
+    with pytest.raises(ModelFolderError, match=r"belongs to another training: .*backbone"):
         train(other, resume=True)
     train(given / "backbone", resume=True)
     with pytest.raises(OutputExistsError, match="a model of another training is there"):
