@@ -151,7 +151,7 @@ CHANGES_OTHERS = {
 """Option: what it changes, and what it changes it to."""
 
 NO_EFFECT = [
-    ("size", ("--size", "small"), {}, "--size has no effect: --backbone .* is taken"),
+    ("size", ("--size", "small"), {}, "--size has no effect: --backbone .* is used"),
     (
         "channels",
         ("--channels", "32"),
@@ -180,7 +180,7 @@ NO_EFFECT = [
         "unlabelled",
         ("--unlabelled", "background", "--extent", "extent.gpkg"),
         {},
-        "--unlabelled background has no effect: --extent says",
+        "--unlabelled background has no effect: --extent determines",
     ),
     ("all_touched", ("--all-touched",), {"labels": "labels.tif"}, "--all-touched applies to"),
     (
@@ -410,8 +410,8 @@ def test_without_a_gpu_both_doors_hold_the_backbone_in_full_precision(door, file
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ({"num_classes": 3}, "num_classes follows from the data"),
-        ({"bands": 3}, "bands follows from the data"),
+        ({"num_classes": 3}, "num_classes is determined by the data"),
+        ({"bands": 3}, "bands is determined by the data"),
         ({"heads": 3}, "has no argument 'heads'; choose from n_block, "),
     ],
 )

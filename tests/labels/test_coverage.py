@@ -188,7 +188,7 @@ def test_extents_and_regions_that_no_pixel_lies_in_are_counted(tmp_path, caplog)
     )
     assert [region.accuracy.pixels for region in found.regions] == [16, 0, 0]
     assert f"{regions}: 3 of 4 polygons cover no pixel's centre" in caplog.text
-    assert "without any pixel: dot, line" in caplog.text
+    assert "regions without pixels: dot, line" in caplog.text
 
 
 def test_the_option_does_not_pass_in_silence_where_it_has_no_effect(tmp_path, caplog):

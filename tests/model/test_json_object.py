@@ -20,7 +20,7 @@ WRONG = {
     "3": "holds a number",
     "-0.5": "holds a number",
     "true": "holds true or false",
-    '"dinov2"': "holds a text",
+    '"dinov2"': "holds a string",
     "": "is empty",
     " \n": "is empty",
     "{": "cannot be read",
