@@ -226,7 +226,7 @@ def test_a_file_that_appears_beside_an_output_meanwhile_is_reported(tmp_path):
     def index(fraction, message):
         (tmp_path / "p.qix").write_text("of an older file")
 
-    with pytest.raises(OutputError, match=r"p.shp: was written, but p.qix appeared beside it"):
+    with pytest.raises(OutputError, match=r"p.shp: was written, but p.qix has appeared beside it"):
         write_polygons(raster, tmp_path / "p.shp", progress=index)
     write_polygons(raster, tmp_path / "p.shp", overwrite=True)
     assert not (tmp_path / "p.qix").exists()

@@ -301,7 +301,7 @@ def test_what_a_legend_file_lacks_or_contradicts_is_said(tmp_path, caplog):
     with pytest.raises(LabelError, match=r"l\.csv: has no ids"):
         open_class_raster(path, legend_file=legend)
     legend.write_text("id,name\n1,水田\n")
-    with pytest.raises(LabelError, match="where it is class 30"):
+    with pytest.raises(LabelError, match="where it belongs to class 30"):
         open_class_raster(our_map(tmp_path / "ours.tif"), legend_file=legend)
     with pytest.raises(LabelError, match=r"absent\.csv: no such file"):
         open_class_raster(path, legend_file=tmp_path / "absent.csv")
