@@ -425,7 +425,7 @@ def test_arguments_of_the_network_that_cannot_be_given_are_refused(network, word
 @pytest.mark.parametrize(
     ("network", "stage", "words"),
     [
-        ({"n_block": 2}, "head", "n_block has no effect: the linear head"),
+        ({"n_block": 2}, "head", "n_block has no effect: it applies to the CNN head"),
         ({"r": 4}, "head", "r has no effect: with --stage head there is no LoRA"),
         ({"lora_dropout": 0.2}, "full", "lora_dropout has no effect: with --stage full"),
         ({"revision": "main"}, "head", "revision has no effect: the backbone is a folder"),
