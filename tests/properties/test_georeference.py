@@ -224,8 +224,10 @@ def test_outputs_lie_where_the_scene_lies(place, grid, control, suffix, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".gpkg", ".geojson"])
-@pytest.mark.parametrize("grid", sorted(GRIDS))
+@pytest.mark.parametrize(
+    ("grid", "suffix"),
+    [*((grid, ".gpkg") for grid in sorted(GRIDS)), ("rotated", ".geojson"), ("rotated", ".fgb")],
+)
 @pytest.mark.parametrize("place", KNOWN, ids=lambda place: str(place.crs)[:24])
 def test_every_crs_on_every_grid(place, grid, suffix, tmp_path):
     check_place(tmp_path, place, grid, control=False, suffix=suffix)
