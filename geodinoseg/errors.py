@@ -4,7 +4,7 @@ GeodinosegError
 ├── SceneError             a raster cannot be opened, read or used
 ├── LabelError             labels are missing, empty, ambiguous or outside the scene
 ├── LegendError            class ids, names or colours contradict each other
-├── TransformationError    no transformation leads from one CRS to another
+├── TransformationError    no transformation between two CRSs exists
 ├── GridError              invalid tile, overlap or window sizes
 ├── ModelError             an invalid parameter of the network
 ├── ModelFolderError       a model folder is missing, incomplete, damaged or of another format
@@ -42,7 +42,7 @@ class LegendError(GeodinosegError, ValueError):
 
 
 class TransformationError(GeodinosegError):
-    """No transformation leads from one coordinate system to another."""
+    """No transformation between two coordinate reference systems exists."""
 
 
 class GridError(GeodinosegError, ValueError):

@@ -157,7 +157,7 @@ class Legend:
     def of_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
         """A legend from names and colours by class id; missing colours come from the palette.
 
-        A class 0 named background is grey. The palette repeats no given colour.
+        A class 0 named background is grey. No colour of the palette equals a given one.
         """
         chosen = dict(colors or {})
         given = {color.lower() for color in chosen.values()}
@@ -172,12 +172,12 @@ class Legend:
 
 
 def default_name(class_id: int) -> str:
-    """Name of a class that has a number only."""
+    """Default name of a class that has a number but no name."""
     return f"class {class_id}"
 
 
 def folded_name(name: str) -> str:
-    """A name without what slips when people type it: case and blanks."""
+    """A name in lower case with single spaces, to compare names that people have typed."""
     return " ".join(name.split()).casefold()
 
 

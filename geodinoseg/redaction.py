@@ -12,10 +12,10 @@ from pathlib import PurePath
 _HIDDEN = "..."
 _SHORTEST_SECRET = 8  # shorter values of variables are words such as `auto`
 _LONGEST_TEXT = 1 << 16
-"""Maximum number of characters of a message that are kept; the patterns take up to 2 s for them."""
+"""Number of characters of a message that are kept; the patterns take up to 2 s for that many."""
 
-# Quotes and brackets end a URL, since messages enclose URLs in them. The scheme has a limit:
-# without it, a name of 100,000 characters took 105 s.
+# Quotes and brackets end a URL, since messages enclose URLs in them. The length of the scheme is
+# limited: without a limit, a name of 100,000 characters took 105 s.
 _URL = re.compile(
     r"""(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s/'"<>@]*@)?(?P<rest>[^\s?#'"<>()]*)"""
     r"""(?P<query>[?#][^\s'"<>()]*?(?=[:.,;]*(?:[\s'"<>()]|$)))?""",
@@ -80,7 +80,7 @@ def redact(text: str) -> str:
             text = text.replace(secret, _HIDDEN)
     if len(text) > _LONGEST_TEXT:
         half = _LONGEST_TEXT // 2
-        # From a whole word on: the rest of an address would not be known for one.
+        # Start the second half at a word: a URL without its start would not be recognized.
         text = f"{text[:half]}{_HIDDEN} {text[-half:].partition(' ')[2]}"
     text = _GDAL_URL.sub(rf"\g<handler>?{_HIDDEN}", text)
     text = _URL.sub(r"\g<scheme>\g<rest>", text)

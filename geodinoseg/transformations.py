@@ -1,4 +1,4 @@
-"""Transformations between coordinate systems of any unit, or in one line why there is none."""
+"""Transformations between CRSs of any unit, and a one-line reason where none exists."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pyproj.exceptions import ProjError
 
 from geodinoseg.errors import TransformationError, one_line
 
-# PROJ's own reason stands in brackets, after words that say no more than that there is none.
+# pyproj puts PROJ's reason in brackets, after a general statement that no transformation exists.
 _PROJ_REASON = "proj_create_operations: "
 
 
 @dataclass(frozen=True, slots=True)
 class Transformation:
-    """From coordinates of one CRS to another: x first, in the units of each."""
+    """A transformation from one CRS to another; x comes first, in the units of each CRS."""
 
     _transformer: pyproj.Transformer
     _to_proj: float
@@ -30,10 +30,10 @@ class Transformation:
     def transform(
         self, x: NDArray[np.float64], y: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coordinates in the other CRS; infinite where a point has no place in it.
+        """Coordinates in the other CRS; infinite where a point cannot be transformed.
 
-        Longitudes come out within half a turn of the prime meridian, also of neighbours on both
-        sides of the 180th meridian.
+        Longitudes are within half a turn of the prime meridian, so that those of neighbours on
+        either side of the 180th meridian differ by almost a turn.
         """
         try:
             xs, ys = self._transformer.transform(x * self._to_proj, y * self._to_proj)
@@ -43,7 +43,7 @@ class Transformation:
 
 
 def parsed_crs(crs: Any) -> pyproj.CRS | None:
-    """A CRS of rasterio or in any other form, as pyproj has it; None stays."""
+    """Convert a CRS of rasterio, or in any other form, to one of pyproj; None stays None."""
     return None if crs is None else pyproj.CRS.from_user_input(crs)
 
 
@@ -51,20 +51,21 @@ def find_transformation(source: Any, target: Any) -> Transformation:
     """The transformation from one CRS to another, each as pyproj or rasterio takes it.
 
     Raises:
-        TransformationError: there is none: a local system, or another celestial body. The message
-            is a clause that names both, to follow the name of a file.
+        TransformationError: no transformation exists, for instance because a CRS is local or of
+            another celestial body. The message is a clause that names both CRSs, to be put after
+            a file name.
     """
     # Choosing among PROJ's operations takes milliseconds, and every window needs one.
     return _found(pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(target))
 
 
 def full_turn(crs: pyproj.CRS | None) -> float | None:
-    """A turn around the earth in the units of a geographic CRS, such as 360; None of others."""
+    """360 degrees in the units of a geographic CRS; None for other CRSs."""
     return None if crs is None or not crs.is_geographic else 360.0 / degrees_per_unit(crs)
 
 
 def degrees_per_unit(crs: pyproj.CRS) -> float:
-    """Degrees in a unit of a geographic CRS: 1, 0.9 for grads, 57.3 for radians."""
+    """Degrees per unit of a geographic CRS: 1 for degrees, 0.9 for grads, 57.3 for radians."""
     return round(math.degrees(crs.axis_info[0].unit_conversion_factor), 12)
 
 
@@ -131,18 +132,21 @@ def _found(source: pyproj.CRS, target: pyproj.CRS) -> Transformation:
         _, has_reason, reason = one_line(error).partition(_PROJ_REASON)
         why = f" ({_first_sentence(reason)})" if has_reason else ""
         raise TransformationError(
-            f"no transformation leads from the CRS {source.name!r} to {target.name!r}{why}"
+            f"no transformation exists from the CRS {source.name!r} to {target.name!r}{why}"
         ) from error
     return Transformation(transformer, _proj_units(source), 1 / _proj_units(target))
 
 
 def _first_sentence(reason: str) -> str:
-    """PROJ's reason without the bracket that closes pyproj's own."""
+    """First sentence of PROJ's reason, without the closing bracket that pyproj adds."""
     sentence = reason.partition(". ")[0]
     return sentence.removesuffix(")") if sentence.count(")") > sentence.count("(") else sentence
 
 
 def _proj_units(crs: pyproj.CRS) -> float:
-    """PROJ takes degrees of a CRS whose unit is the radian, and other units as they are."""
+    """Factor from the units of a CRS to those that PROJ takes.
+
+    PROJ takes degrees for a CRS in radians, and other units unchanged.
+    """
     in_radians = crs.is_geographic and crs.axis_info[0].unit_conversion_factor == 1.0
     return math.degrees(1.0) if in_radians else 1.0

@@ -180,15 +180,16 @@ def planned_files(
     names: OutputNames,
     polygon_settings: PolygonSettings | None = None,
 ) -> tuple[MapFiles, ...]:
-    """Where the outputs of each scene go, and how polygons are drawn.
+    """The output paths of each scene, and the settings of their polygons.
 
     Raises:
-        OutputError: two outputs are one file or would share a style file, one is a scene, a name
-            has an unknown placeholder, or polygon settings come without polygons.
+        OutputError: two outputs have the same path or would share a style file, an output has the
+            path of a scene, a name has an unknown placeholder, or polygon settings are given
+            without a name for polygons.
     """
     settings = polygon_settings or PLAIN_POLYGONS
     if settings != PLAIN_POLYGONS and not names.polygons:
-        raise OutputError(f"{folder}: polygon settings require names of polygons.")
+        raise OutputError(f"{folder}: polygon settings require a name for polygons.")
     maps = tuple(
         replace(_files_of(scene, folder, names), polygon_settings=settings) for scene in scenes
     )

@@ -162,7 +162,7 @@ def _check_batch(
     names: OutputNames,
     polygon_settings: PolygonSettings | None,
 ) -> tuple[MapFiles, ...]:
-    """The files of each map; a mistyped name is refused before torch is loaded."""
+    """The files of each map; an invalid name is refused before torch is loaded."""
     check_names(folder, names)
     return planned_files(scenes, folder, names, polygon_settings)
 

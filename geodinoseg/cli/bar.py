@@ -1,4 +1,4 @@
-"""The progress of a command: a bar on a terminal, a line now and then elsewhere, or JSON events."""
+"""The progress of a command: a bar on a terminal, lines in a log, or JSON events."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _REDRAW_S = 0.1
 _JSON_S = 0.5
 _LINE_S = 30.0
 _NARROWEST, _WIDEST = 5, 30
-"""Cells of the bar between its brackets."""
+"""Limits of the number of cells of the bar between its brackets."""
 
 
 @contextmanager
 def progress_bar(label: str, *, json: bool = False) -> Iterator[Progress]:
     """Show progress as a bar on stderr with the time left, or as JSON events on stdout.
 
-    The bar keeps to one line of the terminal. Where stderr is no terminal, a line is printed
-    there every half minute. Yields the `Progress` to pass to the library.
+    The bar fits on one line of the terminal. If stderr is not a terminal, a line is printed every
+    half minute. Yields the `Progress` to pass to the library.
     """
     if json:
         yield _seldom(_JSON_S, _json_event)
@@ -45,7 +45,7 @@ def _json_event(fraction: float, message: str) -> None:
 
 
 def _seldom(pause_s: float, progress: Progress) -> Progress:
-    """The same, called once per pause, and at the end."""
+    """Limit calls of a `Progress` to one per pause, and one at the end."""
     last = 0.0
 
     def reported(fraction: float, message: str) -> None:
@@ -59,14 +59,14 @@ def _seldom(pause_s: float, progress: Progress) -> Progress:
 
 
 def _lines(label: str) -> Progress:
-    """Lines for a log; a run of less than half a minute prints none."""
+    """Print a line every half minute; a shorter run prints none."""
     start = last = time.monotonic()
     first = None
 
     def progress(fraction: float, message: str) -> None:
         nonlocal last, first
         now = time.monotonic()
-        if first is None:  # above 0 where an interrupted run is resumed
+        if first is None:  # above 0 if an interrupted run is resumed
             first = fraction
         if now - last < _LINE_S or fraction >= 1:
             return
@@ -79,7 +79,7 @@ def _lines(label: str) -> Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time to read, such as 12 min."""
+    """A duration as text, such as 12 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -95,13 +95,13 @@ def _terminal_bar(label: str) -> Iterator[Progress]:
         show_eta=True,
         show_percent=True,
         width=_bar_cells(),
-        update_min_steps=0,  # the message changes where the fraction does not
+        update_min_steps=0,  # the message may change while the fraction does not
         file=cast("TextIO", IgnoreWriteErrors(sys.stderr)),
         item_show_func=lambda message: message and fitted(message, _room(bar)),
     ) as bar:
 
         def draw(fraction: float, message: str) -> None:
-            # The terminal may have become narrower: neither the bar nor its blanks may wrap.
+            # The terminal may have become narrower; neither the bar nor its padding may wrap.
             bar.width = _bar_cells()
             bar.max_width = min(bar.max_width or 0, _columns() - 1)
             BAR_IS_DRAWN.set()
@@ -114,7 +114,7 @@ def _terminal_bar(label: str) -> Iterator[Progress]:
 
 
 def _columns() -> int:
-    """Columns of the terminal on stderr."""
+    """Number of columns of the terminal on stderr."""
     try:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError, AttributeError):
@@ -123,19 +123,19 @@ def _columns() -> int:
 
 
 def _bar_cells() -> int:
-    """Cells for the bar: more where more is left for the message."""
+    """Number of cells for the bar; it grows with the width of the terminal."""
     return min(max((_columns() - 40) // 3, _NARROWEST), _WIDEST)
 
 
 def _room(bar: Any) -> int:
-    """Cells that are left for a message, in the last of the parts that click puts in a line."""
+    """Number of cells left for the message, which is the last part of click's line."""
     eta = bar.format_eta() if bar.eta_known and not bar.finished else ""
     parts = [f"{bar.label}  [{'':{bar.width}}]", "100%", *filter(None, [eta]), ""]
     return _columns() - 1 - len("  ".join(parts))
 
 
 def fitted(message: str, cells: int) -> str:
-    """As many parts between commas as fit in so many cells of a terminal, or a cut first part."""
+    """Shorten a message to a number of cells: drop its last comma-separated parts, or cut it."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     text = printable(message).encode(encoding, "backslashreplace").decode(encoding)
     while _width(text) > cells and ", " in text:
@@ -148,7 +148,7 @@ def fitted(message: str, cells: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Cells of a text; East Asian characters take two, accents that combine none."""
+    """Number of cells of a text; wide East Asian characters take two, combining accents none."""
     return sum(
         0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
         for c in text

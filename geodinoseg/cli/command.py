@@ -1,4 +1,4 @@
-"""The class of all commands: what holds for every option, however it is declared."""
+"""The class of all commands, with checks of every option and argument."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing_extensions import override
 
 
 class Command(click.Command):
-    """Refuses values that no parameter can have.
+    """Refuses values that are invalid for every parameter.
 
-    An empty one, as in `-o ''`, would otherwise be the current folder, or no option at all. Bytes
-    that are not UTF-8 can be written into no picture, log or vector file; names of scenes are
-    looked up as they are. Refuses options that would do nothing, too.
+    An empty value, as in `-o ''`, would otherwise mean the current folder, or a missing option.
+    Bytes that are not UTF-8 cannot be written to a picture, log or vector file; only arguments,
+    such as names of scenes, may contain them. Refuses options that would have no effect, too.
 
     Args:
         args: as for `click.Command`.
-        needs: options by parameter, of which one must be given for the parameter to do anything;
+        needs: options by parameter, of which one must be given for the parameter to have an effect;
             its default may be given in any case.
-        conflicts: pairs of parameters of which only one can count.
+        conflicts: pairs of parameters of which only one can have an effect.
         more: as for `click.Command`.
     """
 
@@ -40,13 +40,13 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         typed = list(args)
         rest = super().parse_args(ctx, args)
-        if not ctx.resilient_parsing:  # which completes a line that is typed at the moment
+        if not ctx.resilient_parsing:  # resilient parsing is used for shell completion
             self._check_values(ctx, typed)
             self._check_needs(ctx)
         return rest
 
     def _check_values(self, ctx: click.Context, args: list[str]) -> None:
-        # As typed: click's types have made a folder of an empty path.
+        # Parsed again as typed, since click's types have turned an empty path into a folder.
         values, _, _ = self.make_parser(ctx).parse_args(args)
         for parameter in self.params:
             for text in _texts(values.get(parameter.name or "")):
@@ -88,5 +88,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _is_utf8(text: str) -> bool:
-    # Python keeps other bytes as surrogates.
+    # Python represents other bytes by surrogates.
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -32,9 +32,9 @@ _EXIT_FAILURE = 1
 def report_errors(ctx: click.Context) -> Iterator[None]:
     """Run a command: a `GeodinosegError` ends it with one line on stderr and exit code 1.
 
-    A wrong use is printed by click, on one line, too. Ctrl-C ends the command with one line and
-    exit code 130, SIGTERM with 143, SIGHUP with 129; all other errors are bugs and propagate.
-    Closed streams and full disks under them are tolerated.
+    Usage errors are printed by click, also on one line. Ctrl-C ends the command with one line and
+    exit code 130, SIGTERM with 143, SIGHUP with 129. All other errors are bugs and propagate.
+    Closed streams, and full disks that they write to, are tolerated.
     """
     quiet_projections()
     with _print_messages(ctx), signals_as_interrupts():
@@ -54,7 +54,7 @@ def report_errors(ctx: click.Context) -> Iterator[None]:
 
 
 def report_usage_error(error: click.UsageError, *, json_: bool) -> None:
-    """Print a wrong use as a JSON event; click itself prints it on stderr."""
+    """Print a usage error as a JSON event; click itself prints it on stderr."""
     if json_:
         message_event("error", error.format_message(), exit_code=error.exit_code)
 
@@ -70,7 +70,7 @@ def _notes(error: BaseException) -> list[str]:
 
 
 class _MessageHandler(logging.Handler):
-    """Prints each message of geodinoseg once; those of other libraries are dropped."""
+    """Prints each message of geodinoseg once, and drops those of other libraries."""
 
     def __init__(self, ctx: click.Context) -> None:
         super().__init__(logging.INFO)

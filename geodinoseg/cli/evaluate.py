@@ -34,7 +34,7 @@ _OF_LABELS = (
 
 
 class _Rename(click.ParamType[tuple[str, str]]):
-    """A class of the labels, and what it is called on the map."""
+    """A class of the labels, and the class of the map that it is mapped to."""
 
     name = "label=class"
 
@@ -46,7 +46,7 @@ class _Rename(click.ParamType[tuple[str, str]]):
             return value
         name, _, target = (part.strip() for part in str(value).partition("="))
         if not name or not target:
-            self.fail(f"{value!r} is no pair of classes such as ground=grass", param, ctx)
+            self.fail(f"{value!r} is not a pair of classes such as ground=grass", param, ctx)
         return name, target
 
 
@@ -89,8 +89,8 @@ class _Rename(click.ParamType[tuple[str, str]]):
     "renames",
     type=_Rename(),
     multiple=True,
-    help="Read a class of the labels as a class of CLASS_RASTER, such as ground=grass; "
-    "may be repeated.",
+    help="Map a class of the labels to a class of CLASS_RASTER, such as ground=grass; may be "
+    "repeated.",
 )
 @all_touched_option
 @click.option("--regions", type=_FILE, help="Polygons, each of which is also assessed separately.")

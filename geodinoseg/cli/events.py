@@ -16,7 +16,7 @@ _WANTS_JSON = "geodinoseg.json"
 
 
 def expect_json(ctx: click.Context, args: Sequence[str]) -> None:
-    """Remember whether --json is given, for errors in the other arguments."""
+    """Remember whether --json is given, for errors in other arguments."""
     typed = args[: args.index("--")] if "--" in args else args
     ctx.meta[_WANTS_JSON] = "--json" in typed
 
@@ -60,7 +60,7 @@ def report_done(
 
 
 def _finite(value: Any) -> Any:
-    """The same value without numbers that JSON does not have: they become null."""
+    """Replace numbers that JSON does not have, such as NaN, by None."""
     if isinstance(value, Mapping):
         return {name: _finite(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -158,7 +158,7 @@ def _place(geobox: GeoBox) -> dict[str, Any]:
 
 
 def _shown(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts under the names that people read."""
+    """The facts under the names shown as text."""
     show = {"scene": _shown_scene, "class_raster": _shown_class_raster, "model": _shown_model}
     return show[facts["kind"]](facts)
 
@@ -178,7 +178,7 @@ def _shown_scene(facts: dict[str, Any]) -> dict[str, Any]:
         "dtype": facts["dtype"],
         "nodata": facts["nodata"],
         **_shown_units(facts),
-        "missing pixels are known by": facts["validity"] or "nothing: all hold data",
+        "missing pixels are marked by": facts["validity"] or "nothing, all pixels are valid",
         "block rows x columns": facts["block_px"],
     }
 
@@ -209,7 +209,7 @@ def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:
         "tile, px": facts["tile_px"],
         "ground resolution, m": facts["pixel_size_m"],
         "head": facts["head"],
-        "backbone": facts["backbone"] or "inside the folder",
+        "backbone": facts["backbone"] or "in the model folder",
     }
 
 

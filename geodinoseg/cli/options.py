@@ -140,7 +140,10 @@ def bands_option(default: str) -> Callable[[_Command], _Command]:
 
 
 nodata_option = click.option(
-    "--nodata", type=float, metavar="VALUE", help="Nodata value of the scene. [default: its own]"
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Nodata value of the scene. [default: that of the file]",
 )
 class_raster_argument = click.argument("class_raster", type=click.Path(path_type=str))
 """A file, or any path that GDAL reads; a `pathlib.Path` cannot hold an address."""
@@ -196,7 +199,7 @@ simplify_option = click.option(
     "--simplify",
     type=Distance(),
     default="0",
-    help="Simplify outlines of polygons by at most this many pixels (1.5) or metres (2m); shared "
+    help="Simplify outlines of polygons with a tolerance in pixels (1.5) or metres (2m); shared "
     "borders stay shared.",
 )
 

@@ -22,10 +22,10 @@ STOP_REASONS = {
     signal.SIGTERM: "terminated",
     signal.SIGHUP: "terminated, as its terminal was closed",
 }
-# Control characters, line and paragraph separators, and those that turn the direction of writing.
+# Control characters, line and paragraph separators, and those that change the writing direction.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 BAR_IS_DRAWN = threading.Event()
-"""Set while a progress bar stands in the last line of the terminal."""
+"""Set while a progress bar is shown in the last line of the terminal."""
 _CLEAR_LINE = "\r\x1b[K"
 _GRACE_S = 10
 """How long a clean stop may take; a single call into PyTorch or GDAL can take minutes."""
@@ -101,7 +101,7 @@ def _watch_signals() -> Iterator[None]:
                 reason = STOP_REASONS[signal.Signals(number)]
                 _write_unbuffered(
                     f"Error: {reason} during a long step; run the same command again: segment "
-                    f"resumes, train does with --resume, and others start over."
+                    f"resumes, train resumes with --resume, and other commands start over."
                 )
                 _remove_unfinished()
                 os._exit(128 + number)
@@ -133,20 +133,21 @@ def _write_unbuffered(line: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Text on one line: line breaks and other control characters become escapes, as in Python.
+    """Escape line breaks and other control characters as Python does, so that text is one line.
 
-    File names may hold them, and so may what other libraries say of a file. A name could also
-    send commands to a terminal.
+    File names and messages of other libraries may contain them, and could send commands to a
+    terminal.
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def quiet_projections() -> None:
-    """Let the libraries find the units of coordinate systems, without lines of their own.
+    """Set PROJ_DATA to rasterio's database, so that GDAL prints no message about missing units.
 
-    GDAL's GeoTIFF reader looks up rare units, such as the kilometre, where it does not find
-    rasterio's database; it prints that, and takes the unit from the file. All else that needs the
-    database names it. Only for a command, as programs that a script starts would get this one too.
+    GDAL's GeoTIFF reader looks up rare units, such as the kilometre, and does not find rasterio's
+    database by itself. It then prints a message and takes the unit from the file. Other users of
+    the database are given its path. Only for commands, since programs started by a script would
+    inherit the variable.
     """
     if {"PROJ_DATA", "PROJ_LIB"} & os.environ.keys():
         return
@@ -158,10 +159,10 @@ def quiet_projections() -> None:
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """Print one line, whatever names it holds.
+    """Print one line, which may contain any file name.
 
-    A closed stream or a full disk does not make the command fail, nor does a name that cannot be
-    written in the encoding of the stream.
+    The command does not fail if the stream is closed, the disk is full, or a name cannot be written
+    in the encoding of the stream.
     """
     text = printable(line)
     if BAR_IS_DRAWN.is_set():

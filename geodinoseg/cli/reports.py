@@ -1,4 +1,4 @@
-"""Plans, facts and the results of many scenes, as text or as JSON events."""
+"""Plans, facts and results of many scenes, as text or as JSON events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geodinoseg.errors import SceneError
 
 
 class ScenesFailedError(SceneError):
-    """Some scenes of many failed; holds what the last JSON event says of the others."""
+    """Some of many scenes failed; holds the outputs and result for the last JSON event."""
 
     def __init__(self, message: str, *, outputs: Sequence[str], result: dict[str, Any]) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ def report_facts(facts: dict[str, Any], *, indent: int = 0) -> None:
 
 
 def report_training_plan(facts: dict[str, Any], *, json_: bool) -> None:
-    """Print what would be trained: a line per fact, or the last JSON event."""
+    """Print the plan of a training: a line per fact, or the last JSON event."""
     if json_:
         keys = {name: re.sub(r"\W+", "_", name) for name in facts}
         report_done(json_, [], [], result={keys[name]: value for name, value in facts.items()})

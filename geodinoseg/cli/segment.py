@@ -142,7 +142,7 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
       geodinoseg segment ortho.tif --model quarry.model -o landcover.tif --workers 4
       geodinoseg segment 'flights/*.tif' --model quarry.model --output-dir maps --polygons .gpkg
 
-    --min-area, --fill-holes and --simplify draw the polygons as polygonize does.
+    --min-area, --fill-holes and --simplify have the same effect as in polygonize.
 
     Run the same command again to resume an interrupted run: finished parts are kept beside the
     output, in <output>.parts, until the map is complete.

@@ -93,15 +93,15 @@ class Accuracy:
 
     @cached_property
     def in_reference(self) -> NDArray[np.bool_]:
-        """Which classes the reference holds, (classes,)."""
+        """(classes,) True for classes that occur in the reference."""
         return np.asarray(self.matrix.sum(axis=1) > 0)
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that the reference holds; NaN without any.
+        """Mean of `iou` over the classes that occur in the reference; NaN if there are none.
 
-        A class on the map alone would add a 0 for a single stray pixel; the pixels that it takes
-        from others count against those.
+        A class that occurs only in the map would add an IoU of 0, even with a single pixel. Its
+        pixels still count as errors of the classes that they belong to in the reference.
         """
         scored = self.iou[self.in_reference]
         return float(scored.mean()) if len(scored) else float("nan")
@@ -122,7 +122,7 @@ class Accuracy:
     def table(self, legend: Legend, *, boundary_f_score: NDArray[np.float64] | None = None) -> str:
         """The measures as text for a terminal: one line per class, then overall and mean.
 
-        Classes that the reference does not hold, and which are in no mean, come last.
+        Classes that do not occur in the reference are listed last; they are not in the mean.
 
         Args:
             legend: names of the classes.
@@ -148,13 +148,13 @@ class Accuracy:
         others = self.not_in_reference(legend)
         if others:
             listed = ", ".join(
-                f"{name} ({count:,} px of the map)" for name, count in others.items()
+                f"{name} ({count:,} px in the map)" for name, count in others.items()
             )
             text += f" of these {len(lines) - 1} classes\nnot in the labels: {listed}"
         return text
 
     def not_in_reference(self, legend: Legend) -> dict[str, int]:
-        """Names of the classes that the reference does not hold, and their pixels on the map."""
+        """Pixels in the map, by class name, of each class that does not occur in the reference."""
         mapped = self.matrix.sum(axis=0).tolist()
         return {
             name: count

@@ -83,7 +83,7 @@ class BoundaryAgreement:
 
     @property
     def mean_f_score(self) -> float:
-        """Mean of `f_score` over the classes with a border in the reference; NaN without any."""
+        """Mean of `f_score` over classes with a border in the reference; NaN if there are none."""
         scored = self.f_score[np.isfinite(self.f_score)]
         return float(scored.mean()) if len(scored) else math.nan
 
@@ -123,7 +123,8 @@ def reach_of(tolerance: Tolerance, geobox: GeoBox) -> Reach:
     scale.
 
     Raises:
-        LabelError: the tolerance is no distance, too large, or in metres where they are unknown.
+        LabelError: the tolerance is not a distance, too large, or in metres although lengths on
+            the ground are unknown.
     """
     if not (math.isfinite(tolerance.distance) and tolerance.distance >= 0):
         raise LabelError(
@@ -132,7 +133,7 @@ def reach_of(tolerance: Tolerance, geobox: GeoBox) -> Reach:
     fault = metres_fault(geobox) if tolerance.unit == "m" else ""
     if fault:
         raise LabelError(
-            f"a boundary tolerance of {tolerance} cannot be applied, as the map {fault}; give one "
+            f"a boundary tolerance of {tolerance} cannot be applied, as the map {fault}; give it "
             f"in pixels, such as 3, or assign the map's CRS, for instance with gdal_edit -a_srs."
         )
     step = np.eye(2) if tolerance.unit == "px" else pixel_step_m(geobox)

@@ -104,7 +104,7 @@ def compare(
     Holds one window with its halo at a time; the result does not depend on the windows.
 
     Args:
-        raster: the map; the confidence raster that it names is evaluated too, if it can be used.
+        raster: the map; its confidence raster is evaluated, too, if it can be used.
         labels: on the map's grid, with the map's legend.
         reach: the tolerance of boundaries.
         regions: parts of the map that are also evaluated separately.

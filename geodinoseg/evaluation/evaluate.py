@@ -49,7 +49,7 @@ class MapEvaluation:
 
     @property
     def path(self) -> Path | str:
-        """The class raster; text where it is an address."""
+        """The class raster; a string if it is a URL."""
         return self.raster.path
 
     @property
@@ -189,7 +189,7 @@ def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) 
     if options.confidence is None:
         return raster
     raster = replace(raster, confidence_path=Path(options.confidence))
-    with open_confidence(raster):  # one that was asked for is not left out
+    with open_confidence(raster):  # fails if it cannot be used, since it was requested
         return raster
 
 

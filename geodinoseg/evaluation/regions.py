@@ -91,17 +91,17 @@ def read_regions(
 def _warn_of_lost(
     path: str, areas: NDArray[Any], members: Mapping[str, Sequence[int]], geobox: GeoBox
 ) -> None:
-    """Warn of regions in which no pixel lies, and of further polygons over no pixel's centre."""
+    """Warn of regions without pixels, and of other polygons that cover no pixel's centre."""
     covers = {name: covers_center(areas[list(at)], geobox) for name, at in members.items()}
     empty = [name for name, found in covers.items() if not found.any()]
     lost = sum(int((~found).sum()) for found in covers.values())
     if lost:
         _log.warning(
-            "%s: %d of %d polygons cover no pixel's centre, so they measure nothing%s.",
+            "%s: %d of %d polygons cover no pixel's centre, so they are not measured%s.",
             path,
             lost,
             sum(map(len, covers.values())),
-            f"; without any pixel: {listed(empty)}" if empty else "",
+            f"; regions without pixels: {listed(empty)}" if empty else "",
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether labels are those that a map's model was trained on, as far as names tell."""
+"""Warning if a map is assessed with labels of its model's training, recognized by file name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 
 
 def warn_of_training_labels(raster: ClassRaster, labels: str) -> None:
-    """Warn where a map's model was trained on label files of these names.
+    """Warn if a map's model was trained on label files with these names.
 
-    The map names its model; the folder is looked for beside the map, above it and where the
-    program runs.
+    A tag of the map gives the name of the model folder, which is looked for in the folder of the
+    map, in its parent folder and in the current folder.
 
     Args:
         raster: the map.
-        labels: the label files as messages name them.
+        labels: the label files, in the form used in messages.
     """
     folder = _model_folder(raster)
     if folder is None:
@@ -39,8 +39,8 @@ def warn_of_training_labels(raster: ClassRaster, labels: str) -> None:
     shared = set(_file_names(labels)) & {name for text in listed for name in _file_names(str(text))}
     if shared:
         _log.warning(
-            "%s: %s was made with %s, which was trained on a file of the same name (%s); the "
-            "scores hold only for land that was not trained on.",
+            "%s: %s was made with %s, which was trained on a file of the same name (%s); scores "
+            "are valid only for land that was not used in training.",
             labels,
             raster.path,
             folder,
@@ -60,6 +60,6 @@ def _model_folder(raster: ClassRaster) -> Path | None:
 
 
 def _file_names(labels: str) -> Iterator[str]:
-    """The names of files without their folders, classes and layers."""
+    """File names without folders, classes and layers."""
     for part in labels.split(", "):
         yield Path(file_of(part).rpartition("=")[2]).name

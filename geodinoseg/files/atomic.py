@@ -167,9 +167,10 @@ def remove_folder(target: Path) -> None:
 
 
 def remove_unfinished() -> None:
-    """Remove the temporary folders of this process, which is about to end without cleaning up.
+    """Remove the temporary folders of this process, before it exits without cleaning up.
 
-    Only what was never at its target: a folder that was replaced is kept for the next run.
+    A folder that holds the replaced version of a target is kept, so that the next run can
+    restore it.
     """
     for folder in tuple(_unfinished):
         if not (folder / _OLD).exists():

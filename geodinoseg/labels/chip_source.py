@@ -98,7 +98,7 @@ def open_chip_labels(
     """
     options.warn_of_class_field(chips.path, "label chips have no columns")
     if options.all_touched:
-        _log.warning("%s: holds label chips; --all-touched is for polygons alone.", chips.path)
+        _log.warning("%s: holds label chips; --all-touched applies to polygons only.", chips.path)
     legend_style = options.legend_style()
     read = [
         _read_chip(

@@ -82,15 +82,15 @@ def match_to_legend(
     """Class ids of the features in a given legend; a class that it lacks is an error.
 
     Classes match by their name, and by their id too where the file gives one. A class that has a
-    number and no name matches by its number. Names that differ by case or blanks alone match, with
+    number and no name matches by its number. Names that differ only in case or spaces match, with
     a warning.
 
     Args:
         path: for messages.
         classes: of the features.
         legend: the classes to match.
-        renames: names or numbers of classes of the features, and the class of the legend, by name
-            or id, that each stands for.
+        renames: pairs of a class of the features, by name or number, and the class of the legend,
+            by name or id, that it is mapped to.
 
     Returns:
         (features,), IGNORE where the class is unknown.
@@ -104,7 +104,7 @@ def match_to_legend(
             what = f"{class_id} ({name})" if classes.is_numbered else repr(name)
             raise LabelError(
                 f"{path}: class {what} is not a class of the map, whose classes are "
-                f"{_listed(legend)}; say which of them it is with --rename "
+                f"{_listed(legend)}; map it to one of them with --rename "
                 f"{shlex.quote(name)}=CLASS, or leave it out with --ignore-class."
             )
         ids[class_id] = found.class_id
@@ -112,15 +112,15 @@ def match_to_legend(
 
 
 def warn_of_similar_names(path: str, names: Iterable[str]) -> None:
-    """Log names of classes that differ by case or blanks alone."""
+    """Warn of class names that differ only in case or spaces."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(folded_name(name), []).append(name)
     for found in alike.values():
         if len(found) > 1:
             _log.warning(
-                "%s: the classes %s differ by case or blanks alone; they are taken as %d classes. "
-                "Give them one name if they are one.",
+                "%s: the names of the classes %s differ only in case or spaces; they count as %d "
+                "classes. If they are one class, give them one name.",
                 path,
                 " and ".join(map(repr, sorted(found))),
                 len(found),
@@ -159,14 +159,14 @@ def _shared_by_name(files: Sequence[Mapping[int, str]]) -> dict[int, str]:
 
 
 def _matching(path: str, legend: Legend, class_id: int | None, name: str) -> LegendClass | None:
-    """The class of a legend with a name (and an id, where there is one); None without such."""
+    """The class of a legend with this name (and id, where given); None if there is none."""
     exact = [entry for entry in legend if _matches(entry, class_id, name, fold=str)]
     alike = [entry for entry in legend if _matches(entry, class_id, name, fold=folded_name)]
     if exact:
         return exact[0]
     if len(alike) != 1:
         return None
-    _log.warning("%s: class %r is taken for %r of the map.", path, name, alike[0].name)
+    _log.warning("%s: class %r is matched to class %r of the map.", path, name, alike[0].name)
     return alike[0]
 
 
@@ -183,15 +183,15 @@ def _matches(
 def _renamed(
     path: str, classes: FeatureClasses, legend: Legend, renames: Sequence[tuple[str, str]]
 ) -> dict[int, LegendClass]:
-    """The class of the legend for each class id that is renamed."""
+    """The class of the legend that each renamed class id is mapped to."""
     found: dict[int, LegendClass] = {}
     own = classes.names
     for name, target in renames:
         entry = next((e for e in legend if target in (e.name, str(e.class_id))), None)
         if entry is None:
             raise LabelError(
-                f"{path}: the map has no class {target!r} that {name!r} could be; its classes are "
-                f"{_listed(legend)}."
+                f"{path}: {name!r} cannot be renamed to {target!r}, which is not a class of the "
+                f"map; its classes are {_listed(legend)}."
             )
         numbers = [number for number in own if classes.is_numbered and str(number) == name]
         renamed = numbers + [number for number, text in own.items() if text == name]

@@ -34,7 +34,7 @@ class FeatureClasses:
     ignored: frozenset[str]
     """Which of the classes to be ignored occur, as they were asked for."""
     is_unknown: NDArray[np.bool_]
-    """(features,) True where the file gives no class: an area to ignore."""
+    """(features,) True where the file gives no class; such features are areas to ignore."""
 
     def occurring(self) -> list[str]:
         """Names of the classes that features have."""

@@ -1,4 +1,4 @@
-"""Which polygons cover the centre of a pixel: the others label nothing, however many they are."""
+"""Which polygons cover the centre of a pixel; the others label no pixel."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from geodinoseg.labels.polygon_source import ScenePolygons
 from geodinoseg.windows import Window, windows_over
 
 _MOST_CENTERS = 16
-"""Centres in a polygon's bounds that are looked at one by one."""
+"""Maximum number of pixel centres in a polygon's bounds that are tested one by one."""
 _BURNT_PX = 1024
-"""Side of the windows in which larger polygons are burnt, to see whether any pixel is."""
+"""Side of the windows in which larger polygons are burnt, to find whether they cover a pixel."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Coverage:
-    """Which labelled polygons of a file cover the centre of a pixel of a scene."""
+    """Whether each labelled polygon of a file covers the centre of a pixel of a scene."""
 
     features: NDArray[np.int64]
-    """(polygons,) number of each in the file."""
+    """(polygons,) index of each polygon in the file."""
     class_ids: NDArray[np.int64]
-    """(polygons,) its class."""
+    """(polygons,) class id of each polygon."""
     is_covering: NDArray[np.bool_]
-    """(polygons,)."""
+    """(polygons,) True where the polygon covers the centre of a pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostPolygons:
-    """How many polygons of a class label nothing in any scene."""
+    """How many polygons of a class label no pixel in any scene."""
 
     name: str
-    """The class."""
+    """Name of the class."""
     lost: int
-    """Polygons that cover no pixel's centre."""
+    """Number of polygons that cover no pixel centre."""
     total: int
-    """All that reach a scene."""
+    """Number of polygons that intersect a scene."""
 
 
 def coverage_of(found: ScenePolygons, geobox: GeoBox) -> Coverage:
-    """Which labelled polygons cover the centre of a pixel of their scene."""
+    """Whether each labelled polygon covers the centre of a pixel of its scene."""
     labelled = found.class_ids != IGNORE
     return Coverage(
         features=found.features[labelled],
@@ -58,14 +58,18 @@ def coverage_of(found: ScenePolygons, geobox: GeoBox) -> Coverage:
 
 
 def covers_center(polygons: NDArray[Any], geobox: GeoBox) -> NDArray[np.bool_]:
-    """(polygons,) which polygons in a scene's pixel space cover the centre of a pixel.
+    """Whether each polygon, in a scene's pixel space, covers the centre of a pixel.
 
-    One that reaches over the scene's edge counts as if it did: what is cut off is no surprise.
+    A polygon that extends beyond the scene counts as covering: the part that it lacks may well
+    cover one.
+
+    Returns:
+        (polygons,) bool.
     """
     covers = ~_is_inside(polygons, geobox)
     bounds = shapely.bounds(polygons)
     with np.errstate(invalid="ignore"):
-        # The first and last centre that the bounds enclose, from 0 along each axis.
+        # Indexes of the first and last pixel along each axis whose centre the bounds enclose.
         first, last = np.ceil(bounds[:, :2] - 0.5), np.floor(bounds[:, 2:] - 0.5)
         centers = np.maximum(last - first + 1, 0).prod(axis=1)
     left = np.flatnonzero(~covers & (centers > 0))
@@ -81,11 +85,11 @@ def covers_center(polygons: NDArray[Any], geobox: GeoBox) -> NDArray[np.bool_]:
 
 
 def lost_polygons(found: Iterable[Coverage], names: Mapping[int, str]) -> list[LostPolygons]:
-    """The classes with polygons that cover no centre, of one file in all scenes.
+    """The classes of one file with polygons that cover no pixel centre in any scene.
 
     Args:
         found: coverage of the file's polygons in each scene.
-        names: of the class ids.
+        names: class names by class id.
     """
     parts = list(found)
     features = np.concatenate([part.features for part in parts])
@@ -107,7 +111,7 @@ def lost_polygons(found: Iterable[Coverage], names: Mapping[int, str]) -> list[L
 
 
 def counted(classes: Sequence[LostPolygons]) -> str:
-    """Such as: 175 of 200 polygons of 'tree' and 20 of 21 of 'road'."""
+    """A phrase such as: 175 of 200 polygons of 'tree' and 20 of 21 of 'road'."""
     head, *rest = classes
     texts = [f"{head.lost:,} of {head.total:,} polygons of {head.name!r}"]
     texts += [f"{entry.lost:,} of {entry.total:,} of {entry.name!r}" for entry in rest]
@@ -115,7 +119,7 @@ def counted(classes: Sequence[LostPolygons]) -> str:
 
 
 def _is_inside(polygons: NDArray[Any], geobox: GeoBox) -> NDArray[np.bool_]:
-    """Which polygons lie in a scene as a whole; empty ones do not."""
+    """Whether each polygon lies entirely within the scene; False for empty ones."""
     left, top, right, bottom = shapely.bounds(polygons).T
     with np.errstate(invalid="ignore"):
         inside = (left >= 0) & (top >= 0) & (right <= geobox.width) & (bottom <= geobox.height)
@@ -129,10 +133,11 @@ def _look_at_each(
     last: NDArray[np.float64],
     covers: NDArray[np.bool_],
 ) -> NDArray[np.intp]:
-    """Mark the polygons of `indexes` that contain a centre.
+    """Set `covers` for the polygons at `indexes` that contain a pixel centre.
 
     Returns:
-        Those that contain none but have one on their outline, where GDAL decides.
+        Indexes of the polygons that contain no centre but have one on their outline, where GDAL's
+        rule decides.
     """
     touches = np.zeros(len(polygons), dtype=np.bool_)
     for col in range(_MOST_CENTERS):

@@ -96,12 +96,12 @@ def extent_sources(
 
 
 def _warn_of_lost(path: str, kept: Sequence[NDArray[Any]], geoboxes: Sequence[GeoBox]) -> None:
-    """Warn of polygons over no pixel's centre, in all scenes together."""
+    """Warn of polygons that cover no pixel centre, with one count over all scenes."""
     covering = [covers_center(*pair) for pair in zip(kept, geoboxes, strict=True)]
     lost = sum(int((~covers).sum()) for covers in covering)
     if lost:
         _log.warning(
-            "%s: %d of its %d polygons cover no pixel's centre, so nothing is complete in them.",
+            "%s: %d of its %d polygons cover no pixel's centre, so they have no effect.",
             path,
             lost,
             sum(map(len, kept)),

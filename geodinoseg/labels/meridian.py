@@ -1,6 +1,6 @@
-"""Polygons where longitudes begin again: across the 180th meridian, around a pole, 0 to 360.
+"""Polygons across the 180th meridian, around a pole, or with longitudes from 0 to 360.
 
-A turn is 360 degrees in the unit of the CRS.
+A turn is 360 degrees, expressed in the unit of the CRS.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-# Of a turn: what only touches the interval from outside is not in it.
+# Fraction of a turn; intervals that overlap by less only touch.
 _TOUCHING = 1e-9
 Bounds = tuple[float, float, float, float]
 """Minimum x, minimum y, maximum x, maximum y."""
 
 
 def turns_between(first: Any, second: Any, turn: float) -> tuple[Any, Any]:
-    """The whole turns, fewest and most, by which intervals must move to overlap another.
+    """The range of whole turns by which intervals can be shifted to overlap another interval.
 
     Args:
-        first: minimum and maximum of the intervals that move, numbers or arrays.
+        first: minimum and maximum of the shifted intervals, numbers or arrays.
         second: minimum and maximum of the other interval.
         turn: length of a turn.
 
     Returns:
-        fewest, most: floats; there is none where the fewest are more than the most.
+        fewest, most: whole numbers of turns as floats; where fewest > most, no shift leads to an
+        overlap.
     """
     (low, high), (left, right) = first, second
     fewest = np.ceil((left - high) / turn + _TOUCHING)
@@ -35,9 +36,10 @@ def turns_between(first: Any, second: Any, turn: float) -> tuple[Any, Any]:
 
 
 def turned_into(polygons: NDArray[Any], interval: tuple[float, float], turn: float) -> NDArray[Any]:
-    """Polygons moved by whole turns to where they overlap an interval of longitudes.
+    """Shift polygons by whole turns so that they overlap an interval of longitudes.
 
-    One that overlaps it at several places becomes several, joined; one that never does stays.
+    A polygon that overlaps it after more than one shift becomes the union of the shifted copies;
+    one that overlaps it after none is unchanged.
     """
     bounds = shapely.bounds(polygons)
     with np.errstate(invalid="ignore"):  # NaN where a polygon is empty
@@ -51,12 +53,12 @@ def turned_into(polygons: NDArray[Any], interval: tuple[float, float], turn: flo
 
 
 def unwrapped(polygons: NDArray[Any], turn: float, pole: float) -> NDArray[Any]:
-    """Polygons whose longitudes run on over the 180th meridian instead of jumping back by a turn.
+    """Make the longitudes of polygons continuous across the 180th meridian.
 
-    One around a pole ends at it.
+    A polygon around a pole is extended to the latitude of the pole.
 
     Args:
-        polygons: in longitude and latitude, edges shorter than half a turn.
+        polygons: in longitude and latitude, with edges shorter than half a turn.
         turn: length of a turn.
         pole: latitude of the north pole, a quarter of a turn.
     """
@@ -71,7 +73,7 @@ def unwrapped(polygons: NDArray[Any], turn: float, pole: float) -> NDArray[Any]:
 
 
 def nearest_turn(x: Any, near: Any, turn: float) -> Any:
-    """Longitudes moved by whole turns to within half a turn of others; infinite ones stay."""
+    """Shift longitudes by whole turns to within half a turn of `near`; infinite ones are kept."""
     with np.errstate(invalid="ignore"):
         moved = x - turn * np.floor((x - near) / turn + 0.5)
     return np.where(np.isfinite(moved), moved, x)
@@ -101,7 +103,7 @@ def _unwrapped_ring(points: NDArray[np.float64], turn: float, pole: float) -> ND
     x, y = np.unwrap(points[:, 0], period=turn), points[:, 1]
     if abs(x[-1] - x[0]) < turn / 2:
         return np.column_stack([x, y])
-    # It runs around a pole, the nearer one, and along the meridian where it ends.
+    # The ring goes around a pole: close it along the latitude of the nearer one.
     end = pole if y.mean() > 0 else -pole
     closed_x, closed_y = [*x, x[-1], x[0], x[0]], [*y, end, end, y[0]]
     return np.column_stack([closed_x, closed_y])

@@ -41,13 +41,13 @@ def open_labels(
 ) -> Labels:
     """Labels for a scene, from polygons in any usual format or from a label raster.
 
-    Polygons are transformed to the scene's CRS; a pixel belongs to the polygon over its centre (or
-    to one that touches it, see `LabelOptions`), and where polygons overlap the later one in the
-    file counts. Polygons over no pixel's centre are counted in a warning. Polygons without a class
-    are areas to ignore. Classes are those that intersect the scene, and a class has the same id in
-    every scene of one file. A label raster on another grid is resampled to the nearest pixel, and
-    all classes of its legend count. Colours come from the legend file, else from the layer's own
-    QGIS style, else from the colour table, else from the palette.
+    Polygons are transformed to the scene's CRS; a pixel belongs to the polygon that covers its
+    centre (or to one that touches it, see `LabelOptions`), and where polygons overlap the later one
+    in the file counts. A warning counts the polygons that cover no pixel's centre. Polygons without
+    a class are areas to ignore. Classes are those that intersect the scene, and a class has the
+    same id in every scene of one file. A label raster on another grid is resampled to the nearest
+    pixel, and all classes of its legend count. Colours come from the legend file, else from the
+    layer's own QGIS style, else from the colour table, else from the palette.
 
     Args:
         path: a vector file (`file.gpkg|layername=NAME` picks one of several layers), a raster,
@@ -159,7 +159,7 @@ class _LabelReader:
     def _read_raster(self, path: str, geobox: GeoBox) -> RawLabels:
         self.options.warn_of_class_field(path, "a raster has no columns")
         if self.options.all_touched:
-            _log.warning("%s: is a raster; --all-touched has an effect on polygons alone.", path)
+            _log.warning("%s: is a raster; --all-touched applies to polygons only.", path)
         style = raster_style(path)
         raster, classes = open_label_raster(
             path,

@@ -30,14 +30,14 @@ class LabelOptions:
     ignore_classes: tuple[str, ...] = ()
     """Classes, by name or number, whose labels are treated as unknown."""
     renames: tuple[tuple[str, str], ...] = ()
-    """Classes of the labels, by name or number, and the class of the map, by name or id, that each
-    stands for; only where labels are compared with a map."""
+    """Pairs of a class of the labels, by name or number, and the class of the map, by name or id,
+    that it is mapped to; only for labels that are compared with a map."""
     extent: LabelsPath | None = None
     """File of polygons within which labelling is complete: there pixels without a label are
     background, elsewhere they are unknown, whatever `unlabelled` says."""
     all_touched: bool = False
-    """Whether a pixel belongs to a polygon that touches it (the later one where several do),
-    rather than to the polygon over its centre."""
+    """Whether a pixel belongs to a polygon that touches it (to the last of them where several do)
+    rather than to the polygon that covers its centre."""
     legend_file: LabelsPath | None = None
     """File with numbers, names and colours of classes, in any form that `read_legend_file` takes;
     classes that do not occur are left out."""
@@ -50,7 +50,7 @@ class LabelOptions:
             raise LabelError(f"unlabelled={self.unlabelled!r}: give ignore or background.")
 
     def legend_style(self) -> ClassStyle:
-        """What the legend file says of classes; nothing without one."""
+        """Names, numbers and colours of the legend file; an empty style without one."""
         if self.legend_file is None:
             return ClassStyle()
         return read_legend_file(os.fspath(self.legend_file))
@@ -61,6 +61,6 @@ class LabelOptions:
         return self.unlabelled == "background" or self.extent is not None
 
     def warn_of_class_field(self, path: LabelsPath, why: str) -> None:
-        """Say that a class field was given for labels that have none."""
+        """Warn that a class field was given for labels without fields."""
         if self.class_field is not None:
             logger.warning("%s: --class-field has no effect: %s.", path, why)

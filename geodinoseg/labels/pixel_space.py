@@ -20,18 +20,18 @@ from geodinoseg.transformations import (
 )
 from geodinoseg.windows import Window
 
-# Positions are projected at every 16th pixel of the scene and interpolated between, where that is
-# off by no more than this; near a pole or the 180th meridian each pixel is projected.
+# Positions are projected at every 16th pixel of the scene and interpolated in between where the
+# error is at most _INTERPOLATED_PX; near a pole or the 180th meridian each pixel is projected.
 _LATTICE_PX = 16
 _INTERPOLATED_PX = 0.01
 # Where the centre of a pixel lies on an edge between two, rounding must not decide.
 _TIE_PX = 1e-6
-# Places of a scene by which its bounds in another CRS are found, along each side.
+# Points along each side of a scene that are projected to find its bounds in another CRS.
 _BOUND_POINTS = 33
-# A scene whose longitudes leave no gap of this fraction of a turn, or jump by more between
-# neighbouring places, is taken to lie around a pole or the earth.
+# A scene counts as lying around a pole or the whole earth if its longitudes leave no gap of the
+# first fraction of a turn, or differ by more than the second between neighbouring points.
 _SMALLEST_GAP, _LARGEST_STEP = 1 / 16, 1 / 8
-# An edge may lie off the reprojected one by so much.
+# Maximum distance between an edge and the curve that its exact reprojection would be.
 _CHORD_PX = 0.05
 _LONGEST_EDGE_PX = 64.0
 _MOST_HALVINGS = 6
@@ -52,7 +52,7 @@ class PixelSpace:
 
         Raises:
             LabelError: the scene has a CRS and the labels have none, the labels have a CRS and the
-                scene has only control points, or no transformation leads from one to the other.
+                scene has only control points, or no transformation between the CRSs exists.
         """
         scene_crs = parsed_crs(geobox.crs)
         if scene_crs is None:
@@ -86,25 +86,25 @@ class PixelSpace:
 
     @property
     def turn(self) -> float | None:
-        """A turn around the earth in units of the given CRS; None where it is not geographic."""
+        """360 degrees in units of the given CRS; None if it is not geographic."""
         return full_turn(self.crs or parsed_crs(self.geobox.crs))
 
     @property
     def scene_turn(self) -> float | None:
-        """The same in units of the scene's CRS."""
+        """360 degrees in units of the scene's CRS; None if it is not geographic."""
         return full_turn(parsed_crs(self.geobox.crs))
 
     def to_map(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """From (points, 2) x and y to those of the scene's CRS; infinite where there are none."""
+        """Transform (points, 2) x and y to the scene's CRS; infinite where that fails."""
         if self.crs is None:
             return coordinates
         x, y = coordinates.T
         return np.column_stack(find_transformation(self.crs, self.geobox.crs).transform(x, y))
 
     def to_pixels(self, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """From (points, 2) x and y to column and row; infinite where the projection fails.
+        """Transform (points, 2) x and y to column and row; infinite where the projection fails.
 
-        Longitudes of a geographic scene count within half a turn of its centre.
+        For a scene in a geographic CRS, longitudes are shifted to within half a turn of its centre.
         """
         points = self.to_map(coordinates)
         turn = self.scene_turn
@@ -114,7 +114,7 @@ class PixelSpace:
         return self.map_to_pixels(points)
 
     def map_to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """From (points, 2) x and y of the scene's CRS, whatever their turn, to column and row."""
+        """Convert (points, 2) x and y of the scene's CRS to column and row, without any shift."""
         inverse = ~self.geobox.transform
         x, y = points.T
         with np.errstate(invalid="ignore"):
@@ -123,9 +123,9 @@ class PixelSpace:
         return np.column_stack([cols, rows])
 
     def scene_bounds(self) -> Bounds:
-        """A rectangle in the given CRS that contains the scene; infinite where it has no place.
+        """A rectangle in the given CRS that contains the scene; infinite if it cannot be projected.
 
-        Across the 180th meridian longitudes run on, so that the right one is the larger.
+        Longitudes are continuous across the 180th meridian, so that right > left.
         """
         if self.crs is None:
             return bounds_of(self.geobox)
@@ -144,7 +144,7 @@ class PixelSpace:
         return left, -pole if bottom < -pole / 2 else bottom, right, pole if top > pole / 2 else top
 
     def edge_length(self) -> float:
-        """Length in the given CRS that an edge may have so that its chord is right to 0.05 px.
+        """Longest edge in the given CRS that is straight in the scene to within 0.05 px.
 
         Beside a pole, where no edge is short enough, the length of a pixel.
         """
@@ -159,7 +159,7 @@ class PixelSpace:
         return length
 
     def _pixel_length(self) -> float:
-        """Side of a pixel in units of the given CRS, in the median."""
+        """Median side length of a pixel, in units of the given CRS."""
         points = np.stack(self._places(), axis=-1)
         pixels = np.array([self.geobox.height, self.geobox.width]) / (_BOUND_POINTS - 1)
         steps = [np.linalg.norm(np.diff(points, axis=axis), axis=2) for axis in (0, 1)]
@@ -172,7 +172,7 @@ class PixelSpace:
         return max(lengths, default=1.0)
 
     def _chord_px(self, length: float) -> float:
-        """Largest distance between the middle of an edge in the scene and that of its chord."""
+        """Largest distance, in pixels, between the middle of a projected edge and of its chord."""
         places = np.column_stack([values.ravel() for values in self._places()])
         off = 0.0
         for direction in ((1, 0), (0, 1), (1, 1), (1, -1)):
@@ -182,13 +182,13 @@ class PixelSpace:
             )
             with np.errstate(invalid="ignore"):
                 distances = np.linalg.norm((first + last) / 2 - middle, axis=1)
-            # A seam or a pole in between is no curve.
+            # Larger distances come from a seam or a pole in between, not from curvature.
             curved = distances[distances < np.hypot(self.geobox.width, self.geobox.height) / 4]
             off = max(off, float(curved.max(initial=0.0)))
         return off
 
     def _places(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coordinates in the given CRS of places all over the scene, (n, n) each."""
+        """Coordinates in the given CRS of a grid of points over the scene, (n, n) each."""
         box = self.geobox
         steps = np.linspace(0.0, 1.0, _BOUND_POINTS)
         cols, rows = np.meshgrid(steps * box.width, steps * box.height)
@@ -202,11 +202,11 @@ class PixelSpace:
 def _range_of_longitudes(
     x: NDArray[np.float64], known: NDArray[np.bool_], turn: float
 ) -> tuple[float, float]:
-    """The shortest interval of longitudes that holds all places of a scene, a turn at most.
+    """The shortest interval of longitudes that contains all points of a scene; at most one turn.
 
     Args:
         x: (n, n) longitudes.
-        known: those that are finite.
+        known: (n, n) True where the longitude is finite.
         turn: length of a turn.
     """
     on_circle = np.sort(np.mod(x[known], turn))
@@ -307,7 +307,7 @@ def _project_lattice(
 def _project(
     space: PixelSpace, scene: GeoBox, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Pixels of the other raster at places of the scene, (points, 2): column, row."""
+    """Pixels of the other raster at points of the scene, (points, 2): column, row."""
     affine = scene.transform
     x = affine.a * cols + affine.b * rows + affine.c
     y = affine.d * cols + affine.e * rows + affine.f
@@ -320,7 +320,10 @@ def _rough_cells(
     lattice: tuple[NDArray[np.float64], NDArray[np.float64]],
     corners: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """(rows, columns) the cells of a lattice whose middle is not the mean of their corners."""
+    """(rows, columns) True for cells of a lattice in which interpolation is not exact enough.
+
+    That is where the projected middle of a cell differs from the mean of its corners.
+    """
     middle = (axis[:-1] + _LATTICE_PX / 2 for axis in lattice)
     known = _project_lattice(space, scene, (next(middle), next(middle)))
     with np.errstate(invalid="ignore"):  # infinite where a point cannot be projected

@@ -25,7 +25,7 @@ from geodinoseg.windows import Window
 # Polygons are kept this far around the scene, a fraction of its size, so that no cut shows in it.
 _MARGIN = 0.02
 _M2_PER_HECTARE = 10_000
-# Of the grid on which pixels that are touched are burnt.
+# Side of the squares of the fixed grid in which polygons are burnt with `all_touched`.
 _SQUARE_PX = 512
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class PolygonSource:
     dtype: np.dtype[Any]
     """int16 or int32."""
     all_touched: bool = False
-    """Whether a pixel belongs to a polygon that touches it, rather than to that over its centre."""
+    """Whether a pixel belongs to a polygon that touches it rather than to the one that covers its
+    centre."""
 
     def reaches(self, window: Window) -> bool:
         """Whether a window may hold anything but `fill`."""
@@ -58,10 +59,10 @@ class PolygonSource:
         return self._burn(window)
 
     def _read_touched(self, window: Window) -> NDArray[Any]:
-        """A window from squares of the scene that are always the same.
+        """Read a window from the squares of a fixed grid.
 
-        Where an outline passes through the corner of a pixel, GDAL decides otherwise in another
-        window.
+        Where an outline passes through the corner of a pixel, what GDAL burns depends on the
+        window; squares at fixed positions make the result independent of it.
         """
         burnt = np.empty((window.height, window.width), dtype=self.dtype)
         for square in _squares_over(window):
@@ -94,7 +95,7 @@ class ScenePolygons:
     class_ids: NDArray[np.int64]
     """(polygons,), IGNORE for areas to ignore."""
     features: NDArray[np.int64]
-    """(polygons,) number of each in the layers."""
+    """(polygons,) index of each polygon over all layers."""
 
 
 def polygon_source(
@@ -119,7 +120,7 @@ def polygon_source(
 def scene_polygons(layers: Sequence[LabelFeatures], geobox: GeoBox, *, name: str) -> ScenePolygons:
     """The polygons of layers that intersect a scene, in its pixel space and in their order.
 
-    Where polygons overlap, the later one counts. `name` stands for all layers in messages.
+    Where polygons overlap, the later one counts. Messages use `name` for all layers.
     """
     polygons, ids, unknown, features, first_feature = [], [], [], [], 0
     for layer in layers:
@@ -180,7 +181,7 @@ def outside_scene_error(
 
 
 def _on_map(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any]:
-    """Polygons in the scene's CRS, in the turn of longitudes in which the scene lies."""
+    """Transform polygons to the scene's CRS, with longitudes shifted to those of the scene."""
     near = _around_scene(space)
     if space.turn is not None:
         polygons = turned_into(polygons, (near[0], near[2]), space.turn)
@@ -204,7 +205,7 @@ def _on_map(path: str, polygons: NDArray[Any], space: PixelSpace) -> NDArray[Any
 
 
 def _around_scene(space: PixelSpace) -> Bounds:
-    """The scene and a margin, in the CRS of the labels; a turn of longitudes at most."""
+    """Bounds of the scene and a margin in the CRS of the labels; at most a turn of longitudes."""
     left, bottom, right, top = space.scene_bounds()
     margin_x, margin_y = _MARGIN * (right - left), _MARGIN * (top - bottom)
     if space.turn is not None:
@@ -213,7 +214,7 @@ def _around_scene(space: PixelSpace) -> Bounds:
 
 
 def _clip(polygons: NDArray[Any], bounds: Bounds) -> NDArray[Any]:
-    """The polygons clipped to a rectangle; the rest may not be projectable."""
+    """Clip polygons to a rectangle, since what is outside it may fail to project."""
     near = shapely.box(*bounds)
     shapely.prepare(near)
     beyond = ~shapely.covers(near, polygons)
@@ -223,7 +224,7 @@ def _clip(polygons: NDArray[Any], bounds: Bounds) -> NDArray[Any]:
 
 
 def _squares_over(window: Window) -> Iterator[Window]:
-    """The squares of a fixed grid that a window reaches into."""
+    """The squares of a fixed grid that a window intersects."""
     for row in range(window.row_off // _SQUARE_PX, -(-window.row_end // _SQUARE_PX)):
         for col in range(window.col_off // _SQUARE_PX, -(-window.col_end // _SQUARE_PX)):
             yield Window(
@@ -267,7 +268,7 @@ def _warn_of_overlaps(
 def _warn_of_unknown(
     path: str, found: ScenePolygons, is_unknown: NDArray[np.bool_], geobox: GeoBox
 ) -> None:
-    """Warn of the area that polygons without a class, which are to be ignored, take from others."""
+    """Warn of the area of labelled polygons that polygons without a class cover."""
     labelled = found.polygons[found.class_ids != IGNORE]
     unknown = found.polygons[is_unknown]
     if not len(unknown) or not len(labelled):
@@ -280,8 +281,8 @@ def _warn_of_unknown(
     if pixels < 0.5:
         return
     _log.warning(
-        "%s: %d polygons have no class, so they are areas to ignore; they take %s pixels%s out of "
-        "polygons with one. Give them their class, or remove them.",
+        "%s: %d polygons have no class, so they are areas to ignore; they cover %s pixels%s of "
+        "polygons with a class. Give them a class, or remove them.",
         path,
         int(is_unknown.sum()),
         f"{pixels:,.0f}",

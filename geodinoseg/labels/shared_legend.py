@@ -49,11 +49,11 @@ class RawLabels:
     known: frozenset[str] = frozenset()
     """Names of the classes of all polygons of the file, also of those elsewhere."""
     coverage: Coverage | None = None
-    """Which polygons cover the centre of a pixel; None for a raster, or if it does not matter."""
+    """Which polygons cover the centre of a pixel; None for a raster and with `all_touched`."""
     styles: tuple[ClassStyle, ...] = ()
-    """The file's own styles; the first that has a class counts."""
+    """The file's own styles; for each class, the first that contains it applies."""
     nameless: Legend | None = None
-    """The legend of a raster whose classes no source names; else None."""
+    """The legend of a raster without class names in any source; else None."""
 
 
 def share_legend(
@@ -129,11 +129,11 @@ def _apply_legend(
 
 
 def _check_not_renamed(raw: Sequence[RawLabels], options: LabelOptions) -> None:
-    """Refuse to rename classes where there is no map whose classes they could be."""
+    """Refuse to rename classes without a map to compare with."""
     if options.renames:
         raise LabelError(
-            f"{raw[0].path}: classes are renamed to those of a map, and there is none; give names "
-            f"to numbers with a legend file, or rename them in the labels."
+            f"{raw[0].path}: renaming matches classes to those of a map, but there is no map; name "
+            f"the classes with a legend file, or rename them in the labels."
         )
 
 
@@ -157,7 +157,7 @@ def _check_ignored(
 
 
 def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
-    """Warn of polygons that label nothing; refuse to learn a class that has no other."""
+    """Warn of polygons that label no pixel; in training, refuse a class with only such polygons."""
     for path in dict.fromkeys(labels.path for labels in raw):
         of_path = [labels for labels in raw if labels.path == path]
         found = [labels.coverage for labels in of_path if labels.coverage is not None]
@@ -175,7 +175,7 @@ def _check_coverage(raw: Sequence[RawLabels], *, is_training: bool) -> None:
                     f"touch with --all-touched, or leave the class out with --ignore-class."
                 )
         _log.warning(
-            "%s: %s cover no pixel's centre, so they label nothing; --all-touched labels every "
+            "%s: %s cover no pixel's centre, so they label no pixel; --all-touched labels every "
             "pixel that a polygon touches.",
             path,
             counted(lost),

@@ -1,6 +1,6 @@
 """What is opened as labels by default: plain vector files, by content and not by name.
 
-GDAL reads 60 vector formats; some of them request addresses, open other files or start programs.
+GDAL reads 60 vector formats; some of them access the network, open other files or start programs.
 pyogrio takes no list of drivers, so a file's first bytes are checked before GDAL sees it, and the
 driver that accepted it afterwards; meanwhile GDAL is kept from the network.
 
@@ -118,17 +118,17 @@ def check_driver(path: str, driver: str) -> None:
 
 @contextmanager
 def offline(*, allow_external: bool) -> Iterator[None]:
-    """Keep pyogrio's GDAL from the network, unless that is allowed.
+    """Disable network access of pyogrio's GDAL, unless `allow_external` is set.
 
-    Its settings are those of the whole process. While threads read with one of the two, threads
-    that need the other wait; the last one to leave restores what was before.
+    GDAL's settings apply to the whole process. While threads read with network access, threads
+    that need it disabled wait, and vice versa; the last thread to leave restores the former values.
     """
     with _barrier.entered(is_up=not allow_external):
         yield
 
 
 class _Barrier:
-    """Settings of the process that hold while any thread needs them."""
+    """GDAL settings of the process that stay in effect while any thread needs them."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

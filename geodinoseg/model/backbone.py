@@ -34,7 +34,7 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "dinov3_vit": DINOv3ViTBackbone,
 }
 _IMAGENET_RGB = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-"""Mean and standard deviation that DINOv2 was trained with."""
+"""Mean and standard deviation of RGB in DINOv2's training."""
 
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
@@ -52,8 +52,9 @@ def pretrained_rgb(
 ) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of RGB in [0, 1] that a published backbone was trained with.
 
-    None without a `preprocessor_config.json`, as of a backbone built from a configuration. Those of
-    the published sizes are known: they do not depend on what the hub's cache happens to hold.
+    None without a `preprocessor_config.json`, for instance for a backbone built from a
+    configuration. For the published sizes they are constants, so that they do not depend on the
+    content of the hub's cache.
     """
     path = backbone_folder(source, revision=revision, weights=False) / RGB_FILE
     if not path.is_file():

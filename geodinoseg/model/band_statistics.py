@@ -59,9 +59,9 @@ class BandStatistics:
         return cls(dtype=str(values["dtype"]), units=units, **lists)
 
     def in_units(self, units: BandUnits) -> BandStatistics:
-        """The same distribution in the stored values of scenes of another scale and offset.
+        """The same distribution, in stored values of scenes with another scale and offset.
 
-        Such values are then normalized as the training's are.
+        The values of such scenes are then normalized like those of the training.
         """
         assert self.units is not None
         gain, shift = self.units.conversion_to(units)

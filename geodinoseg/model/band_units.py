@@ -1,6 +1,6 @@
-"""Scale and offset of bands: converts values of one scene to the units in which another stores its.
+"""Scale and offset of bands, and conversion between scenes that differ in them.
 
-A band stores `value`; `value * scale + offset` is the measurement, such as a reflectance.
+A band stores `value`; `value * scale + offset` is the measured value, such as a reflectance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TOLERANCE = 1e-6
-"""Relative difference of equal numbers, one of which was stored in 32 bit."""
+"""Relative difference up to which numbers are equal, as one may have been stored in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +22,13 @@ class BandUnits:
     """Scale and offset of each band from the tags of a file; 1 and 0 without tags."""
 
     scales: tuple[float, ...]
-    """Per band, not 0."""
+    """Scale of each band, not 0."""
     offsets: tuple[float, ...]
-    """Per band, in units of the measurement."""
+    """Offset of each band, in units of the measured value."""
 
     @classmethod
     def of(cls, scales: Sequence[float], offsets: Sequence[float]) -> BandUnits:
-        """From the tags of a file; NaN, infinity and a scale of 0 count as no tag."""
+        """Units from the tags of a file; NaN, infinity and a scale of 0 count as missing."""
         pairs = [
             (float(scale), float(offset))
             if math.isfinite(scale) and math.isfinite(offset) and scale != 0
@@ -39,7 +39,7 @@ class BandUnits:
 
     @classmethod
     def untagged(cls, bands: int) -> BandUnits:
-        """Those of so many bands without tags."""
+        """Units of this number of bands, without tags."""
         return cls(scales=(1.0,) * bands, offsets=(0.0,) * bands)
 
     @property
@@ -48,7 +48,7 @@ class BandUnits:
         return any(scale != 1 for scale in self.scales) or any(self.offsets)
 
     def equals(self, other: BandUnits) -> bool:
-        """Whether values need no conversion."""
+        """Whether both units are equal, so that values need no conversion."""
         gain, _ = self.conversion_to(other)
         own, others = np.array(self.offsets), np.array(other.offsets)
         size = np.maximum(np.maximum(np.abs(own), np.abs(others)), np.abs(self.scales))
@@ -58,7 +58,7 @@ class BandUnits:
         )
 
     def conversion_to(self, other: BandUnits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(bands,) gain and shift: the other stores value * gain + shift for a value of this."""
+        """(bands,) gain and shift: `value * gain + shift` is a value of these units in `other`."""
         own, others = np.array(self.scales), np.array(other.scales)
         return own / others, (np.array(self.offsets) - np.array(other.offsets)) / others
 
@@ -74,14 +74,14 @@ class BandUnits:
         return text.replace("+ -", "- ")
 
     def convert(self, values: NDArray[Any], other: BandUnits) -> NDArray[np.float32]:
-        """Values (bands, ...) as the other stores them; float32."""
+        """Convert values (bands, ...) to the other units; float32."""
         gain, shift = self.conversion_to(other)
         shape = (-1, *[1] * (values.ndim - 1))
         converted = values.astype(np.float64) * gain.reshape(shape) + shift.reshape(shape)
         return converted.astype(np.float32)
 
     def __str__(self) -> str:
-        """Scale and offset, as one number each if all bands have the same."""
+        """Scale and offset, as a single number each if all bands have the same."""
         return f"scale {_numbers_text(self.scales)}, offset {_numbers_text(self.offsets)}"
 
 

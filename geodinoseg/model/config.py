@@ -214,7 +214,7 @@ def _hub_name(value: Any) -> bool:
 
 
 def _revision(value: Any) -> bool:
-    """A branch, tag or commit; the hub's cache has a file of that name."""
+    """Whether a value can be a branch, tag or commit; the hub's cache has a file of that name."""
     if type(value) is not str:
         return value is None
     return _REVISION.fullmatch(value) is not None and ".." not in value
@@ -247,7 +247,7 @@ _STATISTICS: dict[str, _Check] = {
     "high": _numbers,
     "dtype": _TEXT,
 }
-# Absent where the training scenes had none.
+# Absent if the training scenes have no scale or offset.
 _UNITS: dict[str, _Check] = {"scale": _scales, "offset": _numbers}
 _NETWORK: dict[str, _Check] = {
     **{name: _whole(1, largest) for name, largest in _LARGEST.items()},

@@ -1,7 +1,7 @@
-"""Where the files of a backbone lie: a folder, the hub's cache, and only then the hub itself.
+"""Finds the files of a backbone in a folder or in the hub's cache, else fetches them from the hub.
 
-A name whose files are in the cache needs no network. Otherwise the hub is asked once, for a few
-seconds and without a word of its library.
+A name whose files are in the cache needs no network. Otherwise the hub is queried once, with a
+timeout of a few seconds and without the messages of its library.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RGB_FILE = "preprocessor_config.json"
 _INDEX_FILE = "model.safetensors.index.json"
-"""Lists the files of weights that are in several."""
+"""Lists the files of weights that are split into several."""
 
 _ASK_S = 5.0
-"""For each step of the first request; without a network the library tries for half a minute."""
+"""Timeout of each step of the first request; without it the library tries for half a minute."""
 _ANSWER_S = 10.0
-"""For all of it: a name server that does not answer counts in no step."""
+"""Timeout of the whole request, since waiting for a name server counts in no step."""
 _TRANSPORT = cast("type[Exception]", HfHubHTTPError.__bases__[0])
-"""Whatever the library's HTTP client raises, be it httpx or httpx2."""
+"""Base class of the errors of the library's HTTP client, httpx or httpx2."""
 
 
 def backbone_folder(
     source: str | Path, *, revision: str | None = None, weights: bool = True
 ) -> Path:
-    """The folder that holds the files of a backbone; fetched if they are in no cache.
+    """The folder with the files of a backbone; they are fetched if they are not in the cache.
 
     Args:
         source: a folder, or a name on the hub.
         revision: branch, tag or commit on the hub; its main branch by default.
-        weights: whether the weights are needed, or the configuration alone.
+        weights: whether the weights are needed, or only the configuration.
 
     Returns:
-        The folder itself, or the snapshot of a commit in the hub's cache, which is named after it.
+        The folder itself, or the snapshot of a commit in the hub's cache, whose name is the commit.
 
     Raises:
-        ModelError: there is no such folder, or the hub has no such files or cannot be reached.
+        ModelError: the folder does not exist, or the hub has no such files or cannot be reached.
     """
     check_backbone_source(source)
     if Path(source).is_dir():
@@ -76,14 +76,14 @@ def backbone_folder(
 
 
 def published_commit(source: str | Path, revision: str | None) -> str | None:
-    """The commit of a backbone on the hub that was just loaded; None for a folder."""
+    """The commit of a backbone that was just loaded from the hub; None for a folder."""
     if Path(source).is_dir():
         return None
     return backbone_folder(source, revision=revision, weights=False).name
 
 
 def _cached(name: str, revision: str | None, *, weights: bool) -> Path | None:
-    """The snapshot of a commit, if all that is needed of it is in the cache."""
+    """The snapshot of a commit; None unless the cache holds all files that are needed."""
     try:
         config = try_to_load_from_cache(name, CONFIG_FILE, revision=revision)
     except ValueError as error:
@@ -105,7 +105,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _parts_of(index: Path) -> set[str]:
-    """Names of the files of weights in an index; none if it is missing or damaged."""
+    """Names of the files of weights in an index; empty if it is missing or damaged."""
     try:
         return set(map(str, json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -113,12 +113,12 @@ def _parts_of(index: Path) -> set[str]:
 
 
 def _fetch(name: str, revision: str | None, *, weights: bool) -> None:
-    """Bring the files that are needed into the cache."""
+    """Fetch the files that are needed into the cache."""
     if constants.HF_HUB_OFFLINE:
         raise _unavailable(
             name,
-            "HF_HUB_OFFLINE forbids asking the hub",
-            "Unset it where there is a network",
+            "HF_HUB_OFFLINE forbids access to the hub",
+            "Unset it on a machine with a network",
         )
     try:
         there = {entry.rfilename for entry in _asked(name, revision).siblings or []}
@@ -129,24 +129,24 @@ def _fetch(name: str, revision: str | None, *, weights: bool) -> None:
     except RevisionNotFoundError as error:
         raise ModelError(
             f"backbone {name}: has no revision {revision!r} on the hub; give a branch, tag or "
-            f"commit that is there."
+            f"commit that exists there."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:
         raise ModelError(
-            f"backbone {name}: is no folder, and the hub has no model of that name for you; "
-            f"correct the name, or log in with 'hf auth login' if it is private."
+            f"backbone {name}: is not a folder, and the hub has no model of that name that you "
+            f"have access to; correct the name, or log in with 'hf auth login' if it is private."
         ) from error
     except (OSError, ValueError, _TRANSPORT) as error:
         raise _unavailable(
             name,
             f"{constants.ENDPOINT} cannot be reached ({type(error).__name__})",
-            f"Fetch it where there is a network (hf download {name}), after which "
-            f"HF_HUB_OFFLINE=1 does not even ask",
+            f"Fetch it on a machine with a network (hf download {name}), after which "
+            f"HF_HUB_OFFLINE=1 prevents requests",
         ) from error
 
 
 def _asked(name: str, revision: str | None) -> ModelInfo:
-    """What the hub says of a model, within seconds."""
+    """Query the hub for the information on a model, with a timeout of seconds."""
     answers: queue.SimpleQueue[ModelInfo | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -156,7 +156,7 @@ def _asked(name: str, revision: str | None) -> ModelInfo:
         except Exception as error:  # noqa: BLE001 (raised again below)
             answers.put(error)
 
-    # No thread that the end of the process waits for.
+    # A daemon, so that the process does not wait for it at exit.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=_ANSWER_S)
@@ -168,7 +168,7 @@ def _asked(name: str, revision: str | None) -> ModelInfo:
 
 
 def _needed(name: str, revision: str | None, there: set[str], *, weights: bool) -> Iterable[str]:
-    """The files to fetch, of those that are on the hub."""
+    """The files to fetch, out of those that are on the hub."""
     wanted = [CONFIG_FILE, RGB_FILE]
     if weights and WEIGHTS_FILE in there:
         wanted.append(WEIGHTS_FILE)
@@ -187,7 +187,7 @@ def _download(name: str, file: str, revision: str | None) -> Path:
 
 def _unavailable(name: str, why: str, what_to_do: str) -> ModelError:
     return ModelError(
-        f"backbone {name}: is not in the hub's cache, {constants.HF_HUB_CACHE} (HF_HOME chooses "
-        f"another), and {why}. {what_to_do}, or give --backbone a folder that holds "
+        f"backbone {name}: is not in the hub's cache, {constants.HF_HUB_CACHE} (set HF_HOME to "
+        f"use another), and {why}. {what_to_do}, or give --backbone a folder that holds "
         f"{CONFIG_FILE} and {WEIGHTS_FILE}."
     )

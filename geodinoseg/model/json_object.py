@@ -1,4 +1,4 @@
-"""JSON files of models and backbones: read as an object, or what is wrong with them in words."""
+"""Reading JSON files of models and backbones as objects, with a message if a file is invalid."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from geodinoseg.errors import one_line
 
 _LARGEST_BYTES = 16 << 20
 _LONGEST_TEXT = 10_000
-"""Of a text in the file: far above any name, far below what would slow down what looks at it."""
+"""Maximum length of a string: far above any name, far below what would slow down later checks."""
 _KINDS = {
     list: "a list",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     int: "a number",
     float: "a number",
@@ -22,18 +22,18 @@ _KINDS = {
 
 
 class WrongJsonError(ValueError):
-    """What is wrong with a JSON file; the message completes 'it ...'."""
+    """A JSON file is invalid; the message is a predicate, such as 'is missing'."""
 
 
 class OtherJsonError(WrongJsonError):
-    """It is JSON, but no object: 'it holds a list'."""
+    """The file is JSON, but not an object, such as 'holds a list ...'."""
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object whose texts have a bounded length.
+    """Read a JSON file that holds an object; the length of its strings is limited.
 
     Raises:
-        WrongJsonError: it is missing, empty, damaged or too large, or holds something else.
+        WrongJsonError: the file is missing, empty, damaged or too large, or holds something else.
     """
     try:
         size = path.stat().st_size
@@ -58,7 +58,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def _check_lengths(value: Any) -> None:
     if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-        raise ValueError(f"a text of {len(value):,} characters, {value[:40]!r}...")
+        raise ValueError(f"a string of {len(value):,} characters, {value[:40]!r}...")
     if isinstance(value, dict):
         for key, entry in value.items():
             _check_lengths(key)

@@ -77,14 +77,14 @@ def check_channels(channels: int, n_block: int) -> None:
 
 
 def check_docstrings() -> None:
-    """Refuse a Python without docstrings: transformers builds classes from them.
+    """Refuse a Python without docstrings, from which transformers builds classes.
 
     Raises:
-        ModelError: it runs with -OO.
+        ModelError: Python runs with -OO.
     """
     if sys.flags.optimize > 1:
         raise ModelError(
-            "Python runs with -OO or PYTHONOPTIMIZE=2, which leaves out docstrings that the "
+            "Python runs with -OO or PYTHONOPTIMIZE=2, which removes docstrings that the "
             "library transformers needs; unset PYTHONOPTIMIZE, or set it to 1."
         )
 
@@ -93,14 +93,14 @@ def check_backbone_source(source: str | Path) -> None:
     """Refuse a folder that does not exist, rather than look for it on the hub.
 
     Raises:
-        ModelError: the source is a path, by its form or since it exists, but not a folder; or it
-            can be no name on the hub.
+        ModelError: the source is a path (by its form, or because it exists) but not a folder, or
+            it is not a valid name on the hub.
     """
     text = str(source)
     if not 0 < len(text) <= _LONGEST_PATH:
         raise ModelError(
-            f"backbone {text[:40]!r}: a name of {len(text):,} characters is that of no folder or "
-            f"model; give a folder, or a name on the hub such as {HUB_NAMES['base']}."
+            f"backbone {text[:40]!r}: a folder or model cannot have a name of {len(text):,} "
+            f"characters; give a folder, or a name on the hub such as {HUB_NAMES['base']}."
         )
     is_path = isinstance(source, Path) or (
         source.startswith(("/", ".", "~")) or source.count("/") > 1 or os.path.exists(source)

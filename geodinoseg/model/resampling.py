@@ -1,9 +1,9 @@
-"""How tiles of another ground resolution, or of pixels that are not square, are resampled."""
+"""Resampling of tiles with another ground resolution, or with pixels that are not square."""
 
 from __future__ import annotations
 
 _SAME_SCALE = 0.95
-"""Differences of less are left alone, as the scale augmentation covers them."""
+"""Tiles with a scale between this and its inverse are not resampled; augmentation covers them."""
 
 
 def resampling(
@@ -13,12 +13,12 @@ def resampling(
 
     Args:
         pixel_size_m: ground resolution of the scene, metres; None if unknown.
-        own_pixel_size_m: that of the model.
+        own_pixel_size_m: ground resolution of the model, metres; None if unknown.
         aspect: width of a pixel of the scene over its height, on the ground.
 
     Returns:
-        Pixels of the model per pixel of the scene, and the aspect; each is 1 if about 1, and both
-        if a resolution is unknown.
+        Pixels of the model per pixel of the scene, and the aspect; each is 1 if it is about 1, and
+        both are 1 if a resolution is unknown.
     """
     if pixel_size_m is None or own_pixel_size_m is None:
         return 1.0, 1.0

@@ -1,4 +1,4 @@
-"""Dropout whose masks follow from a seed and the number of a sample, however a batch is cut."""
+"""Dropout whose masks depend on a seed and the sample, not on how a batch is split."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch.nn import functional
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropoutSeed:
-    """What the masks of a forward pass follow from."""
+    """The numbers that determine the masks of a forward pass."""
 
     seed: int
-    """Of the training."""
+    """Seed of the training."""
     step: int
-    """Of the training; each has masks of its own."""
+    """Step of the training; each step has different masks."""
     first: int = 0
-    """Number of the first sample in its batch."""
+    """Index in the batch of the first sample."""
 
 
 class SampleDropout(nn.Module):
     """Dropout that gives a sample the same mask in a batch and in any part of it.
 
-    A batch that is split to save memory is then the same update. Without a seed it is torch's own
-    dropout, with torch's random numbers.
+    A batch that is split to save memory then gives the same update. Without a seed it is the same
+    as torch's dropout, with torch's random numbers.
     """
 
     def __init__(self, p: float, layer: int) -> None:
@@ -44,7 +44,7 @@ class SampleDropout(nn.Module):
         if self.seed is None:
             return functional.dropout(values_BTD, self.p)
         kept_BTD = self._masks(self.seed, values_BTD)
-        # Not a product: that would store the masks as numbers for the backward pass.
+        # Not a product, which would store the masks as floats for the backward pass.
         return torch.where(kept_BTD, values_BTD / (1 - self.p), 0.0)
 
     def _masks(self, seed: DropoutSeed, values_BTD: torch.Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ class SampleDropout(nn.Module):
 
 
 def use_sample_dropout(lora: nn.Module) -> None:
-    """Put it in the place of the dropout in front of each LoRA layer of a network."""
+    """Replace the dropout in front of each LoRA layer of a network by SampleDropout."""
     layers = [module for module in lora.modules() if hasattr(module, "lora_dropout")]
     for number, layer in enumerate(layers):
         dropouts: Any = layer.lora_dropout
@@ -73,7 +73,7 @@ def use_sample_dropout(lora: nn.Module) -> None:
 
 
 def seed_dropout(network: nn.Module, seed: DropoutSeed | None) -> None:
-    """Let the masks of the next forward passes follow from a seed, or from torch's numbers."""
+    """Set the seed of the masks of the next forward passes; None for torch's random numbers."""
     for module in network.modules():
         if isinstance(module, SampleDropout):
             module.seed = seed

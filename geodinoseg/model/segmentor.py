@@ -122,7 +122,7 @@ class Segmentor:
         """The same model for scenes whose bands have another scale and offset.
 
         Args:
-            units: of the scene; the model must have those of its training.
+            units: units of the scene; the model must record the units of its training.
         """
         return dataclasses.replace(self, statistics=self.statistics.in_units(units))
 
@@ -147,7 +147,7 @@ class Segmentor:
         resampled = functional.interpolate(
             values_BNHW, size=own, mode="bilinear", align_corners=False, antialias=True
         )
-        # Of the CNN head they come in half precision, which CPUs cannot resample with antialias.
+        # The CNN head returns half precision, which CPUs cannot resample with antialias.
         logits = self.network(resampled).float()
         return functional.interpolate(
             logits, size=size, mode="bilinear", align_corners=False, antialias=True

@@ -35,8 +35,8 @@ def plot_map(
 ) -> Path:
     """Draw a scene on the left and its map on the right, with legend, areas and scale bar.
 
-    The scene is read at reduced resolution; the map once in full, as the areas are those of all
-    its pixels. Rows run as in the files.
+    The scene is read at reduced resolution, the map once in full, since its areas are computed
+    from all pixels. Rows are in the order of the files.
 
     Args:
         scene: the scene, on the map's grid or overlapping it.

@@ -1,7 +1,7 @@
-"""A class raster at reduced size, and the true share of each class, from one pass over it.
+"""A class raster at reduced size, and the exact fraction of each class, from one pass over it.
 
-Overviews are not read: others may have averaged them, which makes classes up, or have left those of
-an older raster beside the file.
+Overviews are not read: another program may have made them by averaging, which invents classes, or
+they may belong to an older raster of the same name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _READ_BYTES = 4 << 20
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class SmallMap:
-    """A class raster in larger pixels."""
+    """A class raster with larger pixels."""
 
     class_ids: NDArray[Any]
-    """(height, width) the class under the centre of each larger pixel, in the raster's dtype."""
+    """(height, width) class id at the centre of each larger pixel, in the raster's dtype."""
     fractions: dict[int, float]
-    """Fraction of each class of the legend in the classified area, 0 to 1, by class id."""
+    """Fraction of the classified area, 0 to 1, of each class of the legend, by class id."""
 
 
 def read_small_map(
@@ -37,11 +37,11 @@ def read_small_map(
 
     Args:
         raster: the class raster.
-        small: its area in larger pixels.
+        small: grid of larger pixels over the same area.
         progress: called with the fraction of the raster read.
 
     Raises:
-        SceneError: it cannot be read, or holds a number that its legend lacks.
+        SceneError: it cannot be read, or contains a value that is not in its legend.
     """
     rows = _centers(raster.height, small.height)
     cols = _centers(raster.width, small.width)
@@ -70,13 +70,13 @@ def read_small_map(
 
 
 def _centers(length: int, small_length: int) -> NDArray[np.int64]:
-    """The pixel under the centre of each larger pixel of an axis, ascending."""
+    """Indexes, along an axis, of the pixels at the centres of the larger pixels; ascending."""
     middles = (np.arange(small_length, dtype=np.float64) + 0.5) * (length / small_length)
     return np.floor(middles).astype(np.int64).clip(max=length - 1)
 
 
 def _inside(pixels: NDArray[np.int64], start: int, end: int) -> slice:
-    """Those of ascending pixels that lie in an interval."""
+    """The slice of ascending pixel indexes that are in an interval."""
     first, last = np.searchsorted(pixels, [start, end])
     return slice(int(first), int(last))
 
@@ -87,7 +87,7 @@ def _add_areas(
     nodata: int | None,
     row_areas: NDArray[np.float64],
 ) -> None:
-    """Add the area of each class in some rows."""
+    """Add to `areas` the area of each class in some rows."""
     if (row_areas == row_areas[0]).all():
         known = pixels.ravel() if nodata is None else pixels[pixels != nodata]
         counts = np.bincount(known.astype(np.intp), minlength=len(areas))

@@ -50,7 +50,7 @@ class OpenRasters:
     classes: ClassReader
     """The class ids."""
     confidence: RasterReader | None
-    """Percent; None where the class raster has no confidence raster that can be used."""
+    """Confidence, percent; None if the class raster has no usable confidence raster."""
 
 
 @contextmanager

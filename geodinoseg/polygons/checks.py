@@ -1,6 +1,7 @@
-"""Whether polygons can be written to a path, found out before any work.
+"""Checks before any work that polygons can be written to a path.
 
-The name, the classes, and the CRS, which not every format holds; files beside it: `sidecars`.
+They cover the file name, the classes, and the CRS, which not every format can store. Files beside
+the output are checked in `sidecars`.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ from geodinoseg.qgis.geopackage import check_layer_name
 from geodinoseg.transformations import find_transformation, same_place
 
 _PLACES = 33
-"""Places of a raster along each side at which longitude and latitude are looked up."""
+"""Points along each side of a raster at which longitude and latitude are computed."""
 _LARGE_PX = 10**9
-"""Polygons of so large a raster may take gigabytes."""
+"""The polygons of a raster with at least this many pixels may take gigabytes."""
 _PROBE_ERRORS = (OutputError, *WRITE_ERRORS, ValueError, RuntimeError, OSError)
 _log = logging.getLogger(__name__)
 
@@ -61,14 +62,14 @@ def check_vector_output(
 
     Args:
         path: the file; its suffix selects the format.
-        geobox: the raster's place.
-        legend: the raster's classes.
+        geobox: grid of the raster.
+        legend: classes of the raster.
         overwrite: whether existing files may be replaced.
         inputs: files that must not be replaced.
 
     Raises:
-        OutputExistsError: the file or one that belongs to it exists.
-        OutputError: it cannot be written, or its format cannot hold the classes or the CRS.
+        OutputExistsError: the file or one of its sidecars exists.
+        OutputError: it cannot be written, or its format cannot store the classes or the CRS.
     """
     target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
     kind = format_of(target)
@@ -83,19 +84,19 @@ def check_vector_output(
     check_crs(target, geobox)
     if kind is FLATGEOBUF and geobox.width * geobox.height >= _LARGE_PX:
         _log.warning(
-            "%s: a FlatGeobuf takes twice its size on the disk while it is written, as its "
-            "features are put in order at the end; a .gpkg does not.",
+            "%s: writing a FlatGeobuf takes twice its size on disk, as its features are sorted "
+            "at the end; a .gpkg does not.",
             path,
         )
     return target
 
 
 def check_crs(path: PathLike, geobox: GeoBox) -> None:
-    """Refuse a format in which polygons would lose their place on the earth.
+    """Refuse a format in which polygons would lose their position on the earth.
 
     Raises:
-        OutputError: the format cannot hold the raster's CRS, or holds longitude and latitude
-            alone, to which no transformation leads.
+        OutputError: the format cannot store the raster's CRS, or stores only longitude and
+            latitude and no transformation to them exists.
     """
     if is_lonlat(path):
         _check_lonlat(path, geobox)
@@ -105,7 +106,7 @@ def check_crs(path: PathLike, geobox: GeoBox) -> None:
         if fault:
             name = pyproj.CRS.from_user_input(geobox.crs).name
             raise OutputError(
-                f"{path}: a {suffix} file cannot hold the raster's CRS, {name!r}, which {fault}; "
+                f"{path}: a {suffix} file cannot store the raster's CRS, {name!r}, which {fault}; "
                 f"{_way_out(path)}."
             )
 
@@ -135,20 +136,20 @@ def _check_lonlat(path: PathLike, geobox: GeoBox) -> None:
     known = np.isfinite(lon) & np.isfinite(lat)
     if not known.any():
         raise OutputError(
-            f"{path}: GeoJSON is in longitude and latitude, which no place of the raster has; "
+            f"{path}: GeoJSON is in longitude and latitude, which no part of the raster has; "
             f"correct its CRS, or write a .gpkg."
         )
     if not known.all():
         _log.warning(
-            "%s: parts of the raster have no longitude and latitude, as GeoJSON needs; if they "
-            "hold data, no polygons are written; a .gpkg keeps the raster's own CRS.",
+            "%s: parts of the raster have no longitude and latitude, which GeoJSON requires; if "
+            "they hold data, writing fails. A .gpkg keeps the raster's own CRS.",
             path,
         )
 
 
 @lru_cache(maxsize=64)
 def _crs_fault(suffix: str, wkt: str) -> str:
-    """Why a format cannot hold a CRS, found out by trial; empty where it can."""
+    """Why a format cannot store a CRS, found by writing a small file; empty if it can."""
     crs = CRS.from_wkt(wkt)
     try:
         found = _read_back(suffix, crs)
@@ -157,11 +158,11 @@ def _crs_fault(suffix: str, wkt: str) -> str:
     if found is None:
         return "would be lost"
     same = same_place(crs, found)
-    return "" if same else f"would be read as {found.name!r}, another one"
+    return "" if same else f"would be read as another one, {found.name!r}"
 
 
 def _read_back(suffix: str, crs: CRS) -> pyproj.CRS | None:
-    """The CRS that a reader finds in a small file with a CRS."""
+    """The CRS that is read back from a small file written with a CRS."""
     schema = polygon_schema(has_confidence=False)
     layer = PolygonLayer(
         crs=crs, legend=Legend.of_names({0: "none"}), schema=schema, geometry_type="Polygon"
@@ -173,7 +174,7 @@ def _read_back(suffix: str, crs: CRS) -> pyproj.CRS | None:
 
 
 def _can_probe(suffix: str) -> bool:
-    """Whether a file with a common CRS can be written, so that a fault is that of another CRS."""
+    """Whether a file with a common CRS can be written, so that a failure is due to the CRS."""
     try:
         return _read_back(suffix, GEOJSON_CRS) is not None
     except _PROBE_ERRORS:
@@ -181,7 +182,7 @@ def _can_probe(suffix: str) -> bool:
 
 
 def _crs_of(path: Path) -> pyproj.CRS | None:
-    """The CRS that a reader finds in a file of ours."""
+    """The CRS read from a file of ours; None if it has none."""
     if format_of(path) is PARQUET:
         geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
         return pyproj.CRS.from_json_dict(geo["columns"][geo["primary_column"]]["crs"])

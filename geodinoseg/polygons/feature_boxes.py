@@ -1,7 +1,7 @@
-"""Bounding boxes of the features on their way into a file, for the spatial index at its end.
+"""Bounding boxes of the features written to a file, for the spatial index built afterwards.
 
-GDAL builds an index in one call that hears no signal, for minutes where features are millions; so
-it is built here, some thousands at a time.
+GDAL builds an index in one call that cannot be interrupted and takes minutes for millions of
+features. Here it is built for some thousands of features at a time.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ import shapely
 from numpy.typing import NDArray
 
 BOXES_AT_ONCE = 1 << 16
-"""How many are in memory at once."""
+"""Maximum number of boxes in memory at once."""
 _PARSED_AT_ONCE = 1 << 12
 _HILBERT_BITS = 16
 
 
 @dataclass(slots=True)
 class FeatureBoxes:
-    """The bounding boxes of features, collected in a file as the features pass."""
+    """The bounding boxes of features, collected in a temporary file as features are written."""
 
     _file: IO[bytes]
     extent: NDArray[np.float64] = field(
         default_factory=lambda: np.array([np.inf, np.inf, -np.inf, -np.inf], dtype=np.float64)
     )
-    """West, south, east, north of all."""
+    """West, south, east, north of all boxes."""
     count: int = 0
     """Number of features."""
 
     @classmethod
     def beside(cls, path: Path) -> FeatureBoxes:
-        """Without features, in an unnamed file in the folder of another."""
+        """An empty collection, in an unnamed file in the folder of `path`."""
         return cls(tempfile.TemporaryFile(dir=path.parent))
 
     def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The batches, whose last column is WKB, while their boxes are noted."""
+        """Yield the batches, whose last column is WKB, and record their boxes."""
         for batch in batches:
             for first in range(0, len(batch), _PARSED_AT_ONCE):
                 self._note(batch.column(-1).slice(first, _PARSED_AT_ONCE))
@@ -57,13 +57,13 @@ class FeatureBoxes:
         self.extent[2:] = np.maximum(self.extent[2:], boxes[:, 2:].max(axis=0))
 
     def of(self, features: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(features, 4) boxes of some features."""
+        """(features, 4) boxes of the features with these indexes."""
         handle = self._file.fileno()
         found = [os.pread(handle, 32, 32 * index) for index in features.tolist()]
         return np.frombuffer(b"".join(found), dtype="<f8").reshape(-1, 4)
 
     def hilbert_order(self) -> NDArray[np.int64]:
-        """(count,) the features along a Hilbert curve through the centres of their boxes."""
+        """(count,) indexes of the features along a Hilbert curve, by the centres of their boxes."""
         places = np.empty(self.count, dtype=np.uint32)
         for start in range(0, self.count, BOXES_AT_ONCE):
             stop = min(start + BOXES_AT_ONCE, self.count)
@@ -84,7 +84,7 @@ class FeatureBoxes:
 
 
 def boxes_around(boxes: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """The box around each of so many boxes; the last may be around fewer."""
+    """The box around each `size` consecutive boxes; the last may contain fewer."""
     firsts = np.arange(0, len(boxes), size, dtype=np.int64)
     return np.hstack(
         [np.minimum.reduceat(boxes[:, :2], firsts), np.maximum.reduceat(boxes[:, 2:], firsts)]
@@ -92,13 +92,13 @@ def boxes_around(boxes: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def _hilbert_places(x: NDArray[np.uint32], y: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """How far along a Hilbert curve cells of a square grid are."""
+    """Positions along a Hilbert curve of cells of a square grid."""
     x, y = x.copy(), y.copy()
     places = np.zeros_like(x)
     for bit in range(_HILBERT_BITS - 1, -1, -1):
         right, top = (x >> bit) & 1, (y >> bit) & 1
         places |= ((3 * right) ^ top) << np.uint32(2 * bit)
-        # Each quarter holds the same curve, turned so that its ends meet those of its neighbours.
+        # Each quarter has the same curve, turned so that its ends meet those of its neighbours.
         mirrored = (top == 0) & (right == 1)
         x[mirrored], y[mirrored] = ~x[mirrored], ~y[mirrored]
         swapped = top == 0

@@ -1,7 +1,7 @@
 """The spatial index of a FlatGeobuf: a packed Hilbert R-tree, then the features in its order.
 
-GDAL builds it in one call that hears no signal and holds all features' places in memory. So GDAL
-writes the features without an index, and they are put in order here, some at a time.
+GDAL builds it in one call that cannot be interrupted and keeps the boxes of all features in memory.
+Therefore GDAL writes the features without an index, and they are sorted here, some at a time.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from geodinoseg.polygons.feature_boxes import FeatureBoxes, boxes_around
 
 _MAGIC_BYTES = 8
 _NODE_FIELD, _NODE_SIZE = 9, 16
-"""Number of the header's field `index_node_size`, and its value."""
+"""Number of the header field `index_node_size`, and its value."""
 _NODE = np.dtype([("box", "<f8", 4), ("offset", "<u8")])
-"""West, south, east, north, and where the child is."""
+"""West, south, east, north, and the offset of the child."""
 _AT_ONCE = _NODE_SIZE * 4096
 _SCAN_BYTES = 1 << 22
 
 
 def write_indexed(plain: Path, indexed: Path, boxes: FeatureBoxes) -> None:
-    """Write the features of a FlatGeobuf in the order of an index, and the index before them.
+    """Write the index of a FlatGeobuf, followed by its features in the order of the index.
 
-    Takes about 25 bytes of memory per feature, and as much of the disk again as the features.
+    Takes about 25 bytes of memory per feature, and the size of the features on disk once more.
 
     Args:
         plain: a file without an index, as GDAL writes it.
         indexed: the file to write.
-        boxes: of its features; without any, there is no index.
+        boxes: bounding boxes of the features; if there are none, no index is written.
     """
     if not boxes.count:
         shutil.copyfile(plain, indexed)
@@ -60,11 +60,11 @@ class _Features:
 
     source: IO[bytes]
     starts: NDArray[np.int64]
-    """(count + 1,) where they begin, each with its size in 4 bytes first."""
+    """(count + 1,) offset of each feature, which begins with its size in 4 bytes."""
 
     @classmethod
     def after_header(cls, source: IO[bytes], count: int) -> _Features:
-        """Those that follow the place up to which the file was read."""
+        """The features from the current position of the file on."""
         starts, start = np.empty(count + 1, dtype=np.int64), source.tell()
         read_size, block, position = struct.Struct("<I").unpack_from, b"", 0
         for number in range(count):
@@ -79,18 +79,18 @@ class _Features:
         return cls(source, starts)
 
     def sizes(self, some: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes of some of them."""
+        """Sizes, in bytes, of the features with these indexes."""
         return np.asarray(self.starts[some + 1] - self.starts[some], dtype=np.int64)
 
     def read(self, some: NDArray[np.int64]) -> Iterator[bytes]:
-        """Some of them, one by one."""
+        """Yield the features with these indexes."""
         handle = self.source.fileno()
         for size, start in zip(self.sizes(some).tolist(), self.starts[some].tolist(), strict=True):
             yield os.pread(handle, size, start)
 
 
 def _indexed_header(source: IO[bytes]) -> bytes:
-    """Magic bytes and header of a file, which now says that it has an index."""
+    """Magic bytes and header of a file, changed to declare an index."""
     head = bytearray(source.read(_MAGIC_BYTES + 4))
     (size,) = struct.unpack_from("<I", head, _MAGIC_BYTES)
     head += source.read(size)
@@ -105,7 +105,7 @@ def _indexed_header(source: IO[bytes]) -> bytes:
 def _copy_features(
     features: _Features, boxes: FeatureBoxes, target: IO[bytes], index: IO[bytes]
 ) -> NDArray[np.float64]:
-    """Copy the features in order, write the lowest nodes, and return the boxes above them."""
+    """Copy the features in order, write the leaf nodes, and return the boxes of their parents."""
     order, offset = boxes.hilbert_order(), 0
     parents = []
     for first in range(0, len(order), _AT_ONCE):
@@ -124,11 +124,11 @@ def _copy_features(
 def _write_inner_nodes(
     index: IO[bytes], start: int, levels: list[int], boxes: NDArray[np.float64]
 ) -> None:
-    """Write the levels above the lowest one, whose children's boxes are given, from below."""
+    """Write the levels above the leaves, bottom up; `boxes` are those of the lowest of them."""
     for depth in range(len(levels) - 2, -1, -1):
         nodes = np.empty(levels[depth], dtype=_NODE)
         nodes["box"] = boxes
-        # The number of the first child, counted from the root.
+        # Index of the first child, counted from the root.
         nodes["offset"] = sum(levels[: depth + 1]) + _NODE_SIZE * np.arange(levels[depth])
         index.seek(start + sum(levels[:depth]) * _NODE.itemsize)
         index.write(nodes.tobytes())

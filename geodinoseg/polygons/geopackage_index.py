@@ -1,7 +1,7 @@
 """The spatial index of a GeoPackage: SQLite's R-tree, its nodes packed along a Hilbert curve.
 
-GDAL makes the tables and triggers in an empty file. The nodes are written as SQLite stores them
-(https://www.sqlite.org/rtree.html), several times as fast as by inserting boxes one by one.
+GDAL creates the tables and triggers in an empty file. The nodes are written as SQLite stores them
+(https://www.sqlite.org/rtree.html), which is several times as fast as inserting boxes one by one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from geodinoseg.polygons.feature_boxes import BOXES_AT_ONCE, FeatureBoxes, boxes_around
 
 _CELL = np.dtype([("id", ">i8"), ("box", ">f4", 4)])
-"""A feature or a node, and its west, east, south, north."""
+"""Number of a feature or node, and its west, east, south, north."""
 _HEADER = np.dtype([("height", ">u2"), ("cells", ">u2")])
 _ROOT = 1
 
 
 @cache
 def has_rtree() -> bool:
-    """Whether this Python's SQLite has R-trees; almost all have."""
+    """Whether the SQLite of this Python supports R-trees; almost all do."""
     with closing(sqlite3.connect(":memory:")) as database:
         try:
             database.execute("CREATE VIRTUAL TABLE tree USING rtree(id, low, high)")
@@ -42,9 +42,9 @@ def add_spatial_index(path: Path, empty: Path, layer: str, boxes: FeatureBoxes) 
 
     Args:
         path: the file; its features have the numbers 1, 2, ... in the order of their boxes.
-        empty: a file by GDAL with the same layer, indexed, but without features.
-        layer: the layer's name.
-        boxes: of the features.
+        empty: a file written by GDAL with the same layer, indexed but without features.
+        layer: name of the layer.
+        boxes: bounding boxes of the features.
     """
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")  # the file is not in use yet
@@ -53,7 +53,7 @@ def add_spatial_index(path: Path, empty: Path, layer: str, boxes: FeatureBoxes) 
         _copy_tables(database, empty)
         if boxes.count:
             _Tree(database, f"rtree_{layer}_geom").fill(boxes)
-        # Last, as they call functions that only GDAL has.
+        # Last, since the triggers call functions that only GDAL provides.
         _copy_triggers(database, empty)
         database.execute("COMMIT")
 
@@ -81,7 +81,7 @@ class _Tree:
     def __init__(self, database: sqlite3.Connection, name: str) -> None:
         self._database = database
         self._name = name
-        # A node is as long as SQLite made the empty root.
+        # SQLite gives all nodes the size of the empty root.
         query = f"SELECT length(data) FROM {self._table('node')} WHERE nodeno = {_ROOT}"  # noqa: S608
         ((self._node_bytes,),) = database.execute(query)
         self._capacity = (self._node_bytes - _HEADER.itemsize) // _CELL.itemsize
@@ -110,7 +110,7 @@ class _Tree:
         return [_ROOT + sum(sizes[level + 1 :]) for level in range(len(sizes))]
 
     def _write_inner(self, levels: list[int], boxes: NDArray[np.float64]) -> None:
-        """Write the levels above the lowest one, whose boxes are given."""
+        """Write the levels above the lowest one; `boxes` are those of the lowest nodes."""
         for below, node in pairwise(levels):
             children = below + np.arange(len(boxes), dtype=np.int64)
             parents = node + np.arange(len(boxes), dtype=np.int64) // self._capacity
@@ -120,13 +120,13 @@ class _Tree:
     def _write_nodes(
         self, node: int, ids: NDArray[np.int64], boxes: NDArray[np.float64], *, height: int
     ) -> NDArray[np.float64]:
-        """Write nodes from a number on, and return the boxes around them.
+        """Write consecutive nodes, and return their bounding boxes.
 
         Args:
-            node: number of the first.
+            node: number of the first node.
             ids: (cells,) numbers of features or nodes.
             boxes: (cells, 4) west, south, east, north.
-            height: levels below the root, which is recorded there.
+            height: number of levels below the root, recorded in the root.
         """
         capacity, count = self._capacity, -(-len(ids) // self._capacity)
         cells = np.zeros(count * capacity, dtype=_CELL)
@@ -145,7 +145,7 @@ class _Tree:
         return boxes_around(boxes, capacity)
 
     def _write_pairs(self, part: str, first: int, values: NDArray[np.integer[Any]]) -> None:
-        """Write rows of consecutive numbers, each with a value."""
+        """Write rows with consecutive numbers from `first` on, each with a value."""
         insert = f"INSERT INTO {self._table(part)} VALUES (?, ?)"  # noqa: S608
         for start in range(0, len(values), BOXES_AT_ONCE):
             some = values[start : start + BOXES_AT_ONCE].tolist()
@@ -158,7 +158,7 @@ class _Tree:
 
 
 def _rounded(values: NDArray[np.float64], towards: float) -> NDArray[np.float32]:
-    """Values as float32, none of them beyond its own towards the middle of a box."""
+    """Round values to float32 outwards, so that a box does not shrink."""
     found = values.astype(np.float32)
     inside = found > values if towards < 0 else found < values
     found[inside] = np.nextafter(found[inside], np.float32(towards))

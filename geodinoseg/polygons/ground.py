@@ -50,7 +50,7 @@ def check_place(path: PathLike, geobox: GeoBox) -> None:
 
 
 def metres_fault(geobox: GeoBox) -> str:
-    """Why lengths and areas on the ground are unknown, as a clause; empty where they are known."""
+    """Why lengths and areas on the ground are unknown, as a clause; empty if they are known."""
     if geobox.crs is None:
         return "has no CRS"
     crs = pyproj.CRS.from_user_input(geobox.crs)
@@ -61,12 +61,12 @@ def metres_fault(geobox: GeoBox) -> str:
 
 
 def check_metres(path: PathLike, geobox: GeoBox, **sizes: float | None) -> None:
-    """Refuse sizes in metres where metres are unknown.
+    """Refuse sizes in metres if lengths on the ground are unknown.
 
     Args:
         path: the raster.
-        geobox: its place.
-        sizes: values of options in metres or square metres, by name; 0 or None where not given.
+        geobox: grid of the raster.
+        sizes: values of options in metres or square metres, by name; 0 or None if not given.
     """
     fault = metres_fault(geobox)
     if not fault:
@@ -81,12 +81,12 @@ def check_metres(path: PathLike, geobox: GeoBox, **sizes: float | None) -> None:
 
 
 def warn_of_areas(path: PathLike, geobox: GeoBox) -> None:
-    """Log a warning where polygons get no areas, or areas that are not those on the ground."""
+    """Log a warning if polygons get no areas, or areas that differ from those on the ground."""
     fault = metres_fault(geobox)
     if fault:
         _log.warning(
-            "%s: %s, so its polygons get no area_m2 and perim_m; for these, assign its CRS first, "
-            "for instance with gdal_edit -a_srs.",
+            "%s: %s, so its polygons get no area_m2 and perim_m; to get them, assign its CRS "
+            "first, for instance with gdal_edit -a_srs.",
             path,
             fault,
         )
@@ -138,7 +138,7 @@ def segment_lengths_m(
         following: (points,) the point at the other end.
 
     Returns:
-        (points,) metres.
+        (points,) lengths, metres.
     """
     transform = geobox.transform
     col_steps, row_steps = cols[following] - cols, rows[following] - rows
@@ -150,16 +150,16 @@ def segment_lengths_m(
 
 
 def outline_tolerance(geobox: GeoBox, distance_m: float, *, first_row: int, end: int) -> Tolerance:
-    """A tolerance in metres as one on the pixels of some rows.
+    """Convert a tolerance in metres to one for the pixels of some rows.
 
-    In a projected CRS metres are those of the map. In a geographic CRS they are the longest that
-    the rows have, to the east and to the north, so that no outline moves farther.
+    In a projected CRS, metres are map units. In a geographic CRS, a degree counts as the largest
+    number of metres that it has in these rows, so that no outline moves farther than the tolerance.
 
     Args:
-        geobox: the raster's place.
-        distance_m: how far outlines may move.
-        first_row: where the rows begin.
-        end: the row past them.
+        geobox: grid of the raster.
+        distance_m: largest distance by which outlines may move.
+        first_row: first of the rows.
+        end: the row after the last one.
     """
     transform = geobox.transform
     corners = [transform @ (col, row) for col in (0, geobox.width) for row in (first_row, end)]
@@ -177,7 +177,7 @@ def outline_tolerance(geobox: GeoBox, distance_m: float, *, first_row: int, end:
 def _metres_in_a_unit(
     geobox: GeoBox, ys: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Metres to the east and to the north in a unit of the CRS, at places with these y."""
+    """Metres to the east and to the north per unit of the CRS, at these y."""
     if not geobox.is_geographic:
         unit_m = np.full_like(ys, geobox.crs_unit_m)
         return unit_m, unit_m

@@ -1,7 +1,7 @@
-"""Outlines in longitude and latitude, as GeoJSON has them (RFC 7946).
+"""Outlines in longitude and latitude, as GeoJSON requires (RFC 7946).
 
-Where straight lines of the map are curves in longitude and latitude, long edges get vertices
-between their ends. Polygons are cut at the 180th meridian; one around a pole ends at its latitude.
+Long edges get additional vertices where straight lines of the map are curves in longitude and
+latitude. Polygons are cut at the 180th meridian; one around a pole is closed along its latitude.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from geodinoseg.transformations import degrees_per_unit, find_transformation
 GEOJSON_CRS = CRS.from_epsg(4326)
 """The only CRS of GeoJSON."""
 _LONGEST_EDGE_PX = 16.0
-"""Edges up to this length are taken for straight, unless a pole is near."""
+"""Edges up to this length are treated as straight, unless a pole is near."""
 _CHORD_PX = 0.05
-"""How far an edge may be from the straight line of the map."""
+"""Largest distance of an edge to the straight line of the map."""
 _MOST_PARTS, _MOST_ROUNDS = 16, 8
 _AT_POLE = 1e-9
-"""Degrees; 0.1 mm."""
+"""Distance to a pole, in degrees (0.1 mm), up to which a point counts as the pole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +44,10 @@ class LonLatEncoder:
     path: PathLike
     """The raster, for messages."""
     geobox: GeoBox
-    """Its place."""
+    """Grid of the raster."""
 
     def encode(self, polygons: RaggedPolygons) -> Multipart:
-        """Polygons as WKB, in degrees with 9 decimals where they are cut.
+        """Encode polygons as WKB in degrees; those that are cut have 9 decimals.
 
         Args:
             polygons: in coordinates of the raster's CRS, exteriors counter-clockwise.
@@ -65,11 +65,11 @@ class LonLatEncoder:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether longitudes and latitudes of the raster are those of the earth."""
+        """Whether the raster's coordinates are longitudes and latitudes, not a derived CRS."""
         return self.geobox.is_geographic and not _parsed(self.geobox.crs).is_derived
 
     def _degrees(self, polygons: RaggedPolygons) -> RaggedPolygons:
-        """The polygons in longitude and latitude, points that neighbours share still shared."""
+        """Transform polygons to longitude and latitude; neighbours still share their points."""
         xs, ys = find_transformation(self.geobox.crs, GEOJSON_CRS).transform(
             polygons.xs, polygons.ys
         )
@@ -83,7 +83,7 @@ class LonLatEncoder:
         return replace(polygons, xs=xs, ys=ys)
 
     def _longitudes(self, xs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Degrees east of Greenwich, in the turn of the raster's own longitudes."""
+        """Longitudes of the raster as degrees east of Greenwich, not limited to one turn."""
         crs = _parsed(self.geobox.crs)
         meridian = crs.prime_meridian
         east = 0.0
@@ -92,7 +92,7 @@ class LonLatEncoder:
         return np.asarray(xs * degrees_per_unit(crs) + east, dtype=np.float64)
 
     def _densified(self, polygons: RaggedPolygons) -> RaggedPolygons:
-        """The polygons with vertices where their edges are curves in longitude and latitude."""
+        """Add vertices to edges that are curves in longitude and latitude."""
         poles = self._poles()
         for pole in poles:
             polygons = _with_vertex(polygons, pole, self._pixel_side)
@@ -105,13 +105,13 @@ class LonLatEncoder:
         return polygons
 
     def _parts_of_edges(self, polygons: RaggedPolygons, shortest: float) -> NDArray[np.int64]:
-        """Into how many parts to split the edge that leaves each point, (points,)."""
+        """(points,) number of parts to split the edge after each point into."""
         parts = np.ones(len(polygons.xs), dtype=np.int64)
         first = polygons.xs + 1j * polygons.ys
         last = first[segment_ends(polygons.ring_offsets)]
         edges = np.flatnonzero(np.abs(last - first) > shortest)
         if len(edges):
-            # From the smaller end: the neighbour has the same edge the other way round.
+            # From the smaller end, since the neighbour has the same edge in the other direction.
             ends = np.sort([first[edges], last[edges]], axis=0)
             off_px = self._off_px(ends[0], ends[1])
             parts[edges] = np.clip(np.ceil(np.sqrt(off_px / _CHORD_PX)), 1, _MOST_PARTS)
@@ -120,18 +120,18 @@ class LonLatEncoder:
     def _off_px(
         self, first: NDArray[np.complex128], last: NDArray[np.complex128]
     ) -> NDArray[np.float64]:
-        """How far the middle of an edge in longitude and latitude is from that on the map.
+        """Distance, in pixels, of the middle of an edge in longitude and latitude to the map's.
 
         Args:
             first: (edges,) x + iy of one end, in coordinates of the raster's CRS.
-            last: those of the other.
+            last: (edges,) x + iy of the other end.
         """
         to_degrees = find_transformation(self.geobox.crs, GEOJSON_CRS)
         (lon, lat), (lon_end, lat_end) = (
             to_degrees.transform(end.real, end.imag) for end in (first, last)
         )
         middle = first + (last - first) / 2
-        with np.errstate(invalid="ignore"):  # infinite where a point has no place on the earth
+        with np.errstate(invalid="ignore"):  # infinite where a point is not on the earth
             half_lon = ((lon_end - lon + TURN / 2) % TURN - TURN / 2) / 2
             mean = lon + half_lon, (lat + lat_end) / 2
             x, y = find_transformation(GEOJSON_CRS, self.geobox.crs).transform(*mean)
@@ -139,7 +139,7 @@ class LonLatEncoder:
         return np.where(np.isfinite(off), off, 0.0)
 
     def _poles(self) -> list[tuple[float, float]]:
-        """Coordinates of the poles that are single points in or near the raster."""
+        """Coordinates, in the raster's CRS, of poles that are single points in or near it."""
         box = self.geobox
         found = []
         for latitude in (-90.0, 90.0):
@@ -148,7 +148,7 @@ class LonLatEncoder:
             if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
                 continue
             if max(np.ptp(xs), np.ptp(ys)) > self._pixel_side:
-                continue  # a line
+                continue  # in this CRS the pole is a line
             col, row = ~box.transform @ (float(xs[0]), float(ys[0]))
             if -box.width < col < 2 * box.width and -box.height < row < 2 * box.height:
                 found.append((float(xs[0]), float(ys[0])))
@@ -168,7 +168,7 @@ def _parsed(crs: CRS) -> pyproj.CRS:
 def _with_vertex(
     polygons: RaggedPolygons, place: tuple[float, float], side: float
 ) -> RaggedPolygons:
-    """The polygons with a vertex at a place that one of their edges passes through."""
+    """Add a vertex at a position to the edges that pass through it."""
     following = segment_ends(polygons.ring_offsets)
     x_steps, y_steps = polygons.xs[following] - polygons.xs, polygons.ys[following] - polygons.ys
     u, v = place[0] - polygons.xs, place[1] - polygons.ys
@@ -181,7 +181,7 @@ def _with_vertex(
 
 
 def _split_evenly(polygons: RaggedPolygons, parts: NDArray[np.int64]) -> RaggedPolygons:
-    """The polygons with the edge after each point split; both sides of a border agree."""
+    """Split the edge after each point into equal parts; both sides of a border get equal points."""
     edges = np.flatnonzero(parts > 1)
     counts = parts[edges] - 1
     of_edge = np.repeat(edges, counts)
@@ -200,7 +200,7 @@ def _split_evenly(polygons: RaggedPolygons, parts: NDArray[np.int64]) -> RaggedP
 
 
 def _split_at_meridian(polygons: RaggedPolygons) -> RaggedPolygons:
-    """The polygons with a vertex wherever an edge crosses the 180th meridian."""
+    """Add a vertex wherever an edge crosses the 180th meridian."""
     following = segment_ends(polygons.ring_offsets)
     lon, lat = polygons.xs, polygons.ys
     at_pole = np.abs(lat) >= 90 - _AT_POLE
@@ -242,7 +242,7 @@ def _inserted(
     xs: NDArray[np.float64],
     ys: NDArray[np.float64],
 ) -> RaggedPolygons:
-    """The polygons with further points, each after a point; several of one stay in order."""
+    """Insert points, each after a given point; points after the same one keep their order."""
     added = offsets_of(np.bincount(after, minlength=len(polygons.xs)))
     return replace(
         polygons,
@@ -253,7 +253,11 @@ def _inserted(
 
 
 def _moved_by_turns(polygons: RaggedPolygons) -> tuple[RaggedPolygons, NDArray[np.int64]]:
-    """Polygons moved to longitudes of -180 to 180, and those that have to be cut for that."""
+    """Shift polygons to longitudes of -180 to 180.
+
+    Returns:
+        The polygons, and the indexes of those that must be cut at the 180th meridian.
+    """
     starts = polygons.ring_offsets[polygons.polygon_offsets[:-1]]
     if not len(starts):
         return polygons, np.empty(0, dtype=np.int64)
@@ -266,7 +270,7 @@ def _moved_by_turns(polygons: RaggedPolygons) -> tuple[RaggedPolygons, NDArray[n
 
 
 def _at_meridian_or_pole(polygons: RaggedPolygons) -> NDArray[np.int64]:
-    """The polygons with a vertex at a pole, or on both sides of the 180th meridian."""
+    """Indexes of the polygons with a vertex at a pole, or on both sides of the 180th meridian."""
     following = segment_ends(polygons.ring_offsets)
     marked = np.abs(polygons.xs[following] - polygons.xs) > TURN / 2
     marked |= np.abs(polygons.ys) >= 90 - _AT_POLE
@@ -278,7 +282,7 @@ def _at_meridian_or_pole(polygons: RaggedPolygons) -> NDArray[np.int64]:
 def _with_cut(
     encoded: pa.Array, cut: Iterator[list[shapely.Polygon]], special: NDArray[np.int64]
 ) -> Multipart:
-    """Encoded polygons, some of them replaced by their parts."""
+    """Replace some encoded polygons by their parts."""
     counts = np.ones(len(encoded), dtype=np.int64)
     parts: list[bytes] = []
     for index, pieces in zip(special.tolist(), cut, strict=True):

@@ -131,15 +131,15 @@ def write_map_polygons(
     warns: bool = False,
     progress: Progress = no_progress,
 ) -> Path:
-    """`write_polygons` of a raster whose place was checked.
+    """Write polygons as `write_polygons` does, of a raster whose georeferencing was checked.
 
     Args:
         source: the raster.
         output: as in `write_polygons`.
-        settings: those given replace `options`.
+        settings: sizes; those given replace those of `options`.
         options: as in `write_polygons`.
         overwrite: as in `write_polygons`.
-        warns: whether to warn of areas that are unknown or not those on the ground.
+        warns: whether to warn of areas that are unknown or differ from those on the ground.
         progress: as in `write_polygons`.
     """
     options = replace(

@@ -1,4 +1,4 @@
-"""Settings of the polygons that follow a segmentation: plain values, validated on construction."""
+"""Settings of polygons that are written after a segmentation, validated on construction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geodinoseg.errors import GridError
 
 
 def check_sizes(**sizes: float | None) -> None:
-    """Raise GridError for a size below 0 or not finite, by name; None is no size."""
+    """Raise GridError, with its name, for a size that is negative or not finite; None is valid."""
     for name, size in sizes.items():
         if size is not None and not (math.isfinite(size) and size >= 0):
             raise GridError(f"{name} is {size}: give 0 or more.")
@@ -17,16 +17,16 @@ def check_sizes(**sizes: float | None) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonSettings:
-    """How the polygons of a map are drawn by `segment_scene`, as `write_polygons` takes it."""
+    """Settings of the polygons that `segment_scene` writes, as for `write_polygons`."""
 
     min_area_m2: float = 0.0
-    """Polygons below this area are merged with the neighbour of the longest border."""
+    """Polygons below this area are merged into the neighbour with the longest common border."""
     fill_holes_m2: float = 0.0
-    """Holes of nodata below this area are filled as small polygons are merged."""
+    """Nodata holes below this area are filled in the same way."""
     simplify_px: float = 0.0
-    """Distance, in pixels, by which an outline may move; 0 = follow the pixels."""
+    """Tolerance of the outline, in pixels; 0 = outlines follow the pixels."""
     simplify_m: float | None = None
-    """The same in metres; replaces simplify_px."""
+    """Tolerance in metres; replaces simplify_px."""
 
     def __post_init__(self) -> None:
         """Raise GridError for a size below 0."""
@@ -34,4 +34,4 @@ class PolygonSettings:
 
 
 PLAIN_POLYGONS = PolygonSettings()
-"""Every pixel as it is."""
+"""No merging, filling or simplification."""

@@ -1,4 +1,4 @@
-"""Files beside a vector file that readers take for part of it, by its stem."""
+"""Files beside a vector file that readers treat as part of it because they share its stem."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import vector_qml
 
 _VECTOR_STYLE = b"<renderer-v2"
-"""In every `.qml` of a vector layer, and in none of a raster."""
+"""Occurs in every `.qml` of a vector layer, and in none of a raster."""
 
 
 def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
     """The files beside a target that have its stem and one of these endings, sorted.
 
     Args:
-        target: the main file; need not exist.
-        endings: what follows the stem, such as `.dbf` or `.gpkg-wal`; `*` stands for anything
-            without a dot. Files match in any case.
+        target: the main file, which need not exist.
+        endings: what follows the stem, such as `.dbf` or `.gpkg-wal`; `*` matches any text without
+            a dot. Case is ignored.
     """
     wanted = [re.escape(ending).replace(r"\*", "[^.]*") for ending in endings]
     ending, stem = re.compile("|".join(wanted) or "(?!)", re.IGNORECASE), target.stem
@@ -32,23 +32,23 @@ def find_sidecars(target: Path, endings: Iterable[str]) -> list[Path]:
 
 
 def check_sidecars(target: Path, endings: Iterable[str]) -> None:
-    """Refuse a file where others would be read as part of it: an `x.dbf` when writing `x.shp`.
+    """Refuse to write a file if an existing one would be read as part of it: `x.dbf` of `x.shp`.
 
     Raises:
-        OutputExistsError: there is one.
+        OutputExistsError: there is such a file.
     """
     for sidecar in find_sidecars(target, endings):
         raise _exists(sidecar, target)
 
 
 def check_style_file(target: Path, legend: Legend, *, overwrite: bool) -> None:
-    """Refuse to replace a style unasked: QGIS reads that of every layer from `<stem>.qml`.
+    """Refuse to replace an existing style; QGIS reads the style of any layer from `<stem>.qml`.
 
-    That of a raster is never replaced. The very style that would be written does no harm.
+    The style of a raster is never replaced. A file equal to the style to be written is accepted.
 
     Raises:
-        OutputExistsError: there is another style, and it may not be replaced.
-        OutputError: it is not the style of a vector layer.
+        OutputExistsError: another style exists, and `overwrite` is not set.
+        OutputError: the existing file is not the style of a vector layer.
     """
     style = target.with_suffix(".qml")
     if not style.exists():
@@ -64,21 +64,21 @@ def check_style_file(target: Path, legend: Legend, *, overwrite: bool) -> None:
 
 
 def check_in_place(target: Path, endings: Iterable[str], *, written: Iterable[str]) -> None:
-    """Check that no file of another has appeared beside a finished file.
+    """Check that no file of another program has appeared beside a finished file.
 
     Args:
-        target: the file.
+        target: the finished file.
         endings: as in `find_sidecars`.
         written: names of the files that were written.
 
     Raises:
-        OutputError: one would be read as part of it.
+        OutputError: such a file exists and would be read as part of the target.
     """
     for foreign in find_sidecars(target, endings):
         if foreign.name not in written:
             raise OutputError(
-                f"{target}: was written, but {foreign.name} appeared beside it meanwhile, and "
-                f"would be read as part of it; remove that file."
+                f"{target}: was written, but {foreign.name} has appeared beside it in the meantime "
+                f"and would be read as part of it; remove that file."
             )
 
 

@@ -71,9 +71,9 @@ class PolygonStream:
     left_out: NDArray[np.int64] | None
     """Class ids without polygons; None = no class is left out."""
     simplify_px: float
-    """Tolerance in pixels; 0 = outlines are not simplified, or by simplify_m."""
+    """Tolerance in pixels; 0 = not simplified, or simplified by simplify_m."""
     simplify_m: float
-    """Tolerance in metres; 0 = outlines are not simplified, or by simplify_px."""
+    """Tolerance in metres; 0 = not simplified, or simplified by simplify_px."""
     dissolve: bool
     chunk_rows: int
 
@@ -153,7 +153,7 @@ class PolygonStream:
                 yield polygons
 
     def _tolerance(self, first_row: int, end: int) -> Tolerance | None:
-        """How far outlines may move in some rows; None = not at all."""
+        """Tolerance of the outlines in some rows; None = outlines are not simplified."""
         if self.simplify_m:
             return outline_tolerance(
                 self.raster.geobox, self.simplify_m, first_row=first_row, end=end

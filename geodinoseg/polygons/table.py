@@ -49,7 +49,7 @@ class PolygonTable:
     weights: AreaWeights
     """The pixel areas used in tracing."""
     in_lonlat: bool = False
-    """Whether coordinates are longitude and latitude, as in GeoJSON; else those of the raster."""
+    """Whether coordinates are longitude and latitude, as in GeoJSON, not those of the raster."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -60,7 +60,7 @@ class PolygonTable:
 
     @property
     def has_metres(self) -> bool:
-        """Whether metres are known; without them there are neither areas nor perimeters."""
+        """Whether lengths on the ground are known; if not, areas and perimeters are omitted."""
         return not metres_fault(self.raster.geobox)
 
     @property
@@ -158,7 +158,7 @@ def _in_map_coordinates(polygons: LatticePolygons, geobox: GeoBox) -> RaggedPoly
 def _collected(
     polygons: Sequence[Multipart], order: NDArray[np.int64], starts: NDArray[np.int64]
 ) -> pa.Array:
-    """Multipolygons of polygons that are put in order; each starts where one of `starts` is."""
+    """Multipolygons of the polygons in a given order; each begins at one of `starts`."""
     parts = pa.concat_arrays([some.parts for some in polygons])
     counts = np.concatenate([some.counts for some in polygons])
     places = ragged_range(offsets_of(counts)[:-1][order], counts[order])

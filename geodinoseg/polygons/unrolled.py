@@ -1,4 +1,4 @@
-"""Polygons on the globe laid out flat: across the 180th meridian and around the poles."""
+"""Polygons across the 180th meridian and around the poles, cut to longitudes of -180 to 180."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from geodinoseg.polygons.wkb import RaggedPolygons
 
 TURN = 360.0
-"""Degrees around the earth."""
+"""A full turn around the earth, degrees."""
 _AT_POLE = 90 - 1e-9
 _EQUAL = 1e-12
-"""Part of a turn that is only rounding."""
+"""Fraction of a turn that counts as rounding."""
 _DECIMALS = 9
-"""Of degrees, 0.1 mm; edges that meet after a cut do so exactly."""
+"""Decimals of degrees (0.1 mm), so that edges that meet after a cut are exactly equal."""
 
 
 def cut_polygons(
@@ -29,7 +29,7 @@ def cut_polygons(
     Args:
         polygons: in longitude and latitude, with a vertex wherever an edge crosses the 180th
             meridian, exteriors counter-clockwise; longitudes may jump by a turn there.
-        chosen: their numbers.
+        chosen: indexes of the polygons to cut.
     """
     for index in chosen.tolist():
         first, last = polygons.polygon_offsets[index : index + 2]
@@ -47,9 +47,9 @@ def cut_polygons(
 def _unrolled(
     lon: NDArray[np.float64], lat: NDArray[np.float64], *, is_hole: bool
 ) -> NDArray[np.float64]:
-    """A ring as the outline of what it encloses, counter-clockwise, in running longitudes.
+    """A ring as the outline of the area inside it, counter-clockwise, in continuous longitudes.
 
-    Where it passes a pole, or runs around one, it follows the latitude of the pole.
+    Where it passes through a pole, or goes around one, it follows the latitude of the pole.
 
     Returns:
         (points, 2) longitude and latitude.
@@ -57,7 +57,7 @@ def _unrolled(
     if is_hole:
         lon, lat = lon[::-1], lat[::-1]
     at_pole = np.abs(lat) >= _AT_POLE
-    # What runs around a pole is cut open where it crosses the 180th meridian.
+    # A ring around a pole is opened where it crosses the 180th meridian.
     starts = np.flatnonzero(~at_pole & (np.abs(lon) == TURN / 2))
     start = int(starts[0] if len(starts) else np.argmin(at_pole))
     order = np.append(np.roll(np.arange(len(lon), dtype=np.int64), -start), start)
@@ -77,9 +77,9 @@ def _unrolled(
 def _running(
     lon: NDArray[np.float64], lat: NDArray[np.float64], at_pole: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """`_unrolled` of a ring that passes a pole, where its longitude means nothing.
+    """Continuous longitudes of a ring that passes through a pole, where longitude is undefined.
 
-    The polygon is to the left, so the ring runs west along the north pole, and east along the
+    The polygon is on the left, so the ring goes west along the north pole, and east along the
     south pole.
     """
     points = [(lon[0], lat[0])]
@@ -100,7 +100,7 @@ def _running(
 
 
 def _flat_polygon(outline: NDArray[np.float64], holes: list[NDArray[np.float64]]) -> Any:
-    """A polygon of unrolled rings, each hole moved by turns to where it is in the outline."""
+    """A polygon of unrolled rings, each hole shifted by whole turns into the outline."""
     west, east = outline[:, 0].min(), outline[:, 0].max()
     inside, across = [], []
     for hole in holes:
@@ -125,7 +125,7 @@ def _moved(points: NDArray[np.float64], turns: int) -> NDArray[np.float64]:
 
 
 def _cut(polygon: Any) -> list[shapely.Polygon]:
-    """The parts of a polygon, each in longitudes of -180 to 180."""
+    """The parts of a polygon, each shifted to longitudes of -180 to 180."""
     west, _, east, _ = polygon.bounds
     first, last = (int(np.floor((x + TURN / 2) / TURN)) for x in (west, east))
     pieces = []

@@ -34,16 +34,16 @@ class RaggedPolygons:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multipart:
-    """Encoded polygons, each of one part or several."""
+    """Encoded polygons, each with one part or more."""
 
     parts: pa.Array
-    """(parts,) polygons as WKB, those of the first one first."""
+    """(parts,) parts as WKB polygons, in the order of the polygons."""
     counts: NDArray[np.int64]
-    """(polygons,) number of parts of each."""
+    """(polygons,) number of parts of each polygon."""
 
     @property
     def geometries(self) -> pa.Array:
-        """(polygons,) a polygon where there is one part, else a multipolygon, as WKB."""
+        """(polygons,) WKB, a polygon if it has one part, else a multipolygon."""
         is_single = self.counts == 1
         if is_single.all():
             return self.parts

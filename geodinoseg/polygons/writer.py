@@ -33,9 +33,9 @@ from geodinoseg.qgis.styles import vector_qml
 
 WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
 """Raised by pyogrio when a file cannot be written."""
-# A layer's title and description by QGIS, which would be taken for those of the new file.
+# QGIS's title and description of a layer, which would be applied to the new file.
 _METADATA = ".qmd"
-# GDAL hears no signal while it writes a batch, which takes up to 50 us a polygon.
+# GDAL cannot be interrupted while it writes a batch, which takes up to 50 us per polygon.
 _ROWS_AT_ONCE = 20_000
 _LARGEST_INDEX_BYTES = 8_000_000
 
@@ -51,9 +51,10 @@ class VectorFormat:
     dataset_options: dict[str, str] = field(default_factory=dict)
     """Its dataset creation options."""
     sidecars: tuple[str, ...] = ()
-    """Further files that readers treat as part of it, as `find_sidecars` takes their endings.
+    """Endings, as in `find_sidecars`, of further files that readers treat as part of it.
 
-    Other programs make some. Styles (`.qml`) are apart, as several files may share one.
+    Some are written by other programs. Styles (`.qml`) are not included, as several files may share
+    one.
     """
 
 
@@ -69,11 +70,11 @@ SHAPEFILE = VectorFormat(
     driver="ESRI Shapefile",
     # The header holds a date; without a fixed one the same map gives other bytes every day.
     layer_options={"ENCODING": "UTF-8", "DBF_DATE_LAST_UPDATE": "1970-01-01"},
-    # Among them indexes of old features, by which readers would miss new ones.
+    # They include indexes of old features, with which readers would miss new ones.
     sidecars=(
         *(".shx", ".dbf", ".prj", ".qpj", ".cpg", ".shp.xml", _METADATA),
         *(".qix", ".sbn", ".sbx", ".fbn", ".fbx", ".ain", ".aih", ".ixs", ".mxs", ".idm", ".ind"),
-        ".*.atx",  # ArcGIS's, one a column
+        ".*.atx",  # ArcGIS's attribute indexes, one per column
     ),
 )
 FLATGEOBUF = VectorFormat(
@@ -120,7 +121,7 @@ def format_of(path: PathLike) -> VectorFormat:
 
 
 def is_lonlat(path: PathLike) -> bool:
-    """Whether a file of this name holds longitude and latitude whatever the raster's CRS."""
+    """Whether a file of this name holds longitude and latitude for any CRS of the raster."""
     return format_of(path) is GEOJSON
 
 
@@ -137,7 +138,7 @@ def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: Pol
         else:
             path.with_suffix(".qml").write_text(qml, encoding="utf-8")
         written = [entry.name for entry in path.parent.iterdir()]
-    if kind is not GEOPACKAGE:  # to which a program that opens it at once adds files of its own
+    if kind is not GEOPACKAGE:  # programs that open one create further files beside it
         check_in_place(target, kind.sidecars, written=written)
     return target
 
@@ -151,7 +152,7 @@ def write_layer(
         batches: the features.
         path: the file to write, in a folder of its own.
         target: the path named in errors; its suffix selects the format.
-        layer: what the file holds besides.
+        layer: CRS, legend, columns and geometry type of the file.
     """
     kind = format_of(target)
     if kind is PARQUET:

@@ -1,7 +1,8 @@
 """Raster attribute tables: names and colours of classes as GDAL and ArcGIS store them.
 
-A table gives the numbers of its rows in a column, in a pair of columns (lowest, highest), by equal
-steps, or by the rows' positions. Its names may stand in a text column of any name.
+A table gives the class ids of its rows in a column, as ranges in a pair of columns (lowest,
+highest), as equal steps, or by the positions of the rows. The names may be in a text column of any
+name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from geodinoseg.legend import LARGEST_CLASS_ID
 
-# What a column is for: by GDAL's GDALRATFieldUsage, else by its name, the first one first.
+# Meaning of a column: by GDAL's GDALRATFieldUsage, else by its name, in order of preference.
 _USAGES = {"2": "name", "3": "low", "4": "high", "5": "value"}
 _USAGES |= {"6": "red", "7": "green", "8": "blue"}
 _NAMES = {
@@ -31,7 +32,7 @@ _NAMES = {
     "green": ("green",),
     "blue": ("blue",),
 }
-# Of text columns, one with such a word in its name holds the classes' names.
+# A text column with one of these words in its name is preferred as the column of class names.
 _NAME_WORDS = re.compile(r"class|name|label|categ|descr|legend|type|land", re.IGNORECASE)
 _CHANNELS = ("red", "green", "blue")
 _WHOLE, _REAL, _TEXT = "0", "1", "2"
@@ -41,12 +42,12 @@ _MOST_ROWS = LARGEST_CLASS_ID + 2
 
 @dataclass(frozen=True, slots=True)
 class KnownClasses:
-    """What a source says of ids; it need not say it of all."""
+    """Names and colours that a source gives to class ids, not necessarily to all of them."""
 
     names: dict[int, str] = field(default_factory=dict)
-    """Names by id."""
+    """Names by class id."""
     colors: dict[int, str] = field(default_factory=dict)
-    """#rrggbb by id."""
+    """Colours, #rrggbb, by class id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +56,14 @@ class _Column:
 
     name: str
     usage: str
-    """As GDAL numbers usages; 0 = none is declared."""
+    """Number of GDAL's GDALRATFieldUsage; 0 if none is declared."""
     kind: str
-    """As GDAL numbers types: 0 whole, 1 real, 2 text."""
+    """Number of GDAL's GDALRATFieldType: 0 integer, 1 real, 2 string."""
     cells: Sequence[str]
 
 
 def classes_of_table(table: ET.Element, class_ids: Sequence[int]) -> KnownClasses:
-    """What GDAL's XML of an attribute table says of these ids."""
+    """Names and colours of these ids in GDAL's XML form of an attribute table."""
     rows = [[cell.text or "" for cell in row.findall("F")] for row in table.findall("Row")]
     columns = [
         _Column(
@@ -81,9 +82,10 @@ def classes_of_table(table: ET.Element, class_ids: Sequence[int]) -> KnownClasse
 
 
 def classes_of_dbf(path: Path, class_ids: Sequence[int]) -> KnownClasses:
-    """What a dBase table says of these ids, such as ArcGIS's `x.tif.vat.dbf`; nothing if unsound.
+    """Names and colours of these ids in a dBase table, such as ArcGIS's `x.tif.vat.dbf`.
 
-    Read here and not by GDAL, which would open whatever else bears that name.
+    The result is empty if the table is missing or invalid. It is read here and not by GDAL, which
+    would open a file of any format under that name.
     """
     try:
         if path.stat().st_size > _LARGEST_TABLE_BYTES:
@@ -98,7 +100,7 @@ def classes_of_dbf(path: Path, class_ids: Sequence[int]) -> KnownClasses:
 def _known(
     columns: Sequence[_Column], ranges: NDArray[np.float64], class_ids: Sequence[int]
 ) -> KnownClasses:
-    """Names and colours of ids; `ranges` are (rows, 2) lowest and highest number of each row."""
+    """Names and colours of ids; `ranges` are (rows, 2) lowest and highest id of each row."""
     low, high = ranges.T
     names, colors = _name_cells(columns), _colors(columns)
     known = KnownClasses()
@@ -114,7 +116,7 @@ def _known(
 
 
 def _value_ranges(columns: Sequence[_Column]) -> NDArray[np.float64] | None:
-    """(rows, 2) lowest and highest number of each row by its columns; None without such."""
+    """(rows, 2) lowest and highest id of each row, from its columns; None without such columns."""
     low, high = _column_of(columns, "low"), _column_of(columns, "high")
     value = _column_of(columns, "value")
     if low is None or high is None:
@@ -126,7 +128,7 @@ def _value_ranges(columns: Sequence[_Column]) -> NDArray[np.float64] | None:
 
 
 def _step_ranges(rows: int, first: float | None, step: float | None) -> NDArray[np.float64]:
-    """The same by equal steps, else by the position of a row."""
+    """(rows, 2) lowest and highest id of each row, from equal steps, else from its position."""
     positions = np.arange(rows, dtype=np.float64)
     if first is None or step is None or step <= 0:
         return np.column_stack([positions, positions])
@@ -136,7 +138,7 @@ def _step_ranges(rows: int, first: float | None, step: float | None) -> NDArray[
 
 
 def _column_of(columns: Sequence[_Column], meaning: str) -> _Column | None:
-    """The column of a meaning: declared as such, else by its name."""
+    """The column with a meaning: by its declared usage, else by its name."""
     for column in columns:
         if _USAGES.get(column.usage) == meaning:
             return column
@@ -167,7 +169,7 @@ def _colors(columns: Sequence[_Column]) -> list[str]:
     numbers = [[_number(cell) for cell in column.cells] for column in channels if column]
     if len(numbers) < len(_CHANNELS):
         return []
-    # ArcGIS has channels of 0 to 1 where they are real, GDAL of 0 to 255.
+    # ArcGIS writes real channels from 0 to 1, GDAL from 0 to 255.
     given = [number for cells in numbers for number in cells if number is not None]
     are_real = all(column is not None and column.kind == _REAL for column in channels)
     factor = 255 if are_real and max(given, default=0) <= 1 else 1
@@ -200,8 +202,8 @@ def _code_page(path: Path) -> str | None:
 def _read_dbf(content: bytes, encoding: str | None) -> list[_Column]:
     """The columns of a dBase III table.
 
-    The header has the number of rows, its own length and that of a row; then come 32 bytes a
-    column: its name, type and width. Rows start with a byte that says whether they are deleted.
+    The header has the number of rows, its own length and that of a row, followed by 32 bytes per
+    column: its name, type and width. Each row starts with a byte that marks deleted rows.
     """
     count, header_bytes, row_bytes = struct.unpack_from("<IHH", content, 4)
     fields = list(_dbf_fields(content[32:header_bytes]))
@@ -224,7 +226,7 @@ def _read_dbf(content: bytes, encoding: str | None) -> list[_Column]:
 
 
 def _dbf_fields(header: bytes) -> Iterator[tuple[str, str, int]]:
-    """Name, kind (as GDAL numbers it) and width of each column."""
+    """Name, kind (number of GDAL's GDALRATFieldType) and width of each column."""
     for start in range(0, len(header) - 31, 32):
         entry = header[start : start + 32]
         if entry[:1] == b"\r":

@@ -63,9 +63,9 @@ class ClassRaster:
     legend: Legend
     """Ids, names and colours of the classes."""
     is_named: bool
-    """Whether any source names the classes; else they are called by their ids."""
+    """Whether any source names the classes; else their names are derived from their ids."""
     pixel_type: PixelType
-    """How the ids are stored and read."""
+    """Type in which the ids are stored and read."""
     block_shape: tuple[int, int]
     """Rows and columns of a block of the file."""
     confidence_path: Path | None
@@ -124,21 +124,21 @@ def open_class_raster(
     """Read the header and the legend of a class raster.
 
     A class raster of geodinoseg has its legend in the header. One of another program is read once
-    as a whole, to find the ids that occur; they may be stored as floating point if they are
-    integers. Names and colours come from the legend file, else from the raster and the files beside
-    it: attribute tables (`.aux.xml`, `.vat.dbf`), category names, styles (`.qml`, `.clr`), the
-    colour table, or the files of a mosaic. A warning is logged if the classes have no names.
+    in full, to find the ids that occur; they may be stored as floating point if they are integers.
+    Names and colours come from the legend file, else from the raster and the files beside it:
+    attribute tables (`.aux.xml`, `.vat.dbf`), category names, styles (`.qml`, `.clr`), the colour
+    table, or the files of a mosaic. A warning is logged if the classes have no names.
 
     Args:
         path: a file, or any path that GDAL reads (`https://...`, a VRT).
         allow_external: as in `open_scene`.
-        legend_file: names and colours of class ids, in any form that `--legend` takes; what it
-            says comes first, and its classes are in the legend whether or not they occur.
+        legend_file: names and colours of class ids, in any form that `--legend` takes. They take
+            precedence, and its classes are in the legend even if they do not occur.
 
     Raises:
         SceneError: the file is missing or not a raster, its pixels are not class ids, or it has
             more than one band.
-        LabelError: the legend file cannot be read, or does not fit.
+        LabelError: the legend file cannot be read, or does not fit the raster.
 
     Example:
         >>> import geodinoseg as gds
@@ -156,12 +156,12 @@ def open_class_raster(
 def describe_class_raster(
     source: RasterSource, *, legend_file: PathLike | None = None, with_styles: bool = True
 ) -> ClassRaster:
-    """A class raster as `open_class_raster` opens it, without a warning of names.
+    """Open a class raster as `open_class_raster` does, without a warning if names are missing.
 
     Args:
         source: the raster.
-        legend_file: names and colours that come first.
-        with_styles: whether a `.qml` or `.clr` beside the raster counts.
+        legend_file: names and colours that take precedence.
+        with_styles: whether to read a `.qml` or `.clr` beside the raster.
 
     Raises:
         SceneError: as in `open_class_raster`.
@@ -220,7 +220,7 @@ def _found_legend(
     *,
     with_styles: bool,
 ) -> FoundLegend:
-    """The legend in the tags of the raster or of all files of a mosaic, else of its ids."""
+    """The legend in the tags of the raster or of all files of a mosaic, else one of its ids."""
     path, text = source.path, tags.get(LEGEND_TAG)
     if text is None and reader.dataset.driver == "VRT":
         text = shared_tag(source, LEGEND_TAG)

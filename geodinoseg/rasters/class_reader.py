@@ -1,7 +1,7 @@
-"""Class ids as they are read: integers of any type, each of them a class of the legend.
+"""Reading class ids: pixels of any type as integers, each of them a class of the legend.
 
-A number that the legend lacks is an error wherever it is read: passed over, its pixels would be
-missing from an accuracy or an area without a word.
+A value that is not in the legend is an error wherever it is read. If it were ignored, its pixels
+would silently be missing from accuracies and areas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from geodinoseg.rasters.dataset import RasterReader, geobox_of
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.windows import Window, windows_over
 
-# Of class ids that are stored as floating point.
+# Type and nodata value as read, for class ids that are stored as floating point.
 _WHOLE_DTYPE = np.dtype(np.uint16)
 _WHOLE_NODATA = LARGEST_CLASS_ID + 1
 _SCAN_BYTES = 16 << 20
@@ -30,26 +30,26 @@ _SCAN_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelType:
-    """How class ids are stored, and how they are read."""
+    """Type and nodata value of class ids, as stored and as read."""
 
     stored: np.dtype[Any]
-    """Type in the file."""
+    """Dtype in the file."""
     stored_nodata: float | None
-    """Nodata value in the file; None where it marks nothing."""
+    """Nodata value in the file; None if there is none that a pixel can have."""
     dtype: np.dtype[Any]
-    """Type as read: that of the file, or uint16 where it is floating point."""
+    """Dtype as read: that of the file, or uint16 if that is floating point."""
     nodata: int | None
-    """Nodata value as read; NaN and infinity become it."""
+    """Nodata value as read, to which NaN and infinity are converted."""
 
     @classmethod
     def of(cls, path: PathLike, dataset: rasterio.DatasetReader) -> PixelType:
-        """That of the first band.
+        """The pixel type of the first band.
 
         Raises:
             SceneError: the pixels are complex numbers.
         """
         name: str = dataset.dtypes[0]
-        # GDAL's complex integers are no numpy type.
+        # GDAL's complex integers have no numpy dtype.
         if "complex" in name:
             raise SceneError(
                 f"{path}: has pixels of type {name}, but class ids are integers; give a class "
@@ -67,10 +67,11 @@ class PixelType:
         return cls(stored=stored, stored_nodata=nodata, dtype=stored, nodata=nodata)
 
     def class_ids(self, path: PathLike, window: Window, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Pixels of the file as class ids, in the dtype as read.
+        """Convert pixels of the file to class ids in `dtype`.
 
         Raises:
-            SceneError: a number is not whole, or cannot be a class id.
+            SceneError: a value of a floating-point file is not an integer, or is out of the range
+                of class ids.
         """
         if self.stored.kind != "f":
             return pixels
@@ -108,7 +109,7 @@ class ClassReader:
             window: inside the raster.
 
         Raises:
-            SceneError: a block cannot be read, or holds a number that is not in the legend.
+            SceneError: a block cannot be read, or contains a value that is not in the legend.
         """
         pixels = self._reader.read(window)
         class_ids = self._pixel_type.class_ids(self._path, window, pixels)
@@ -137,10 +138,10 @@ def class_ids_in(path: PathLike, reader: RasterReader, pixel_type: PixelType) ->
     """The class ids that occur in a single-band raster; reads all of it.
 
     Returns:
-        Ascending, without nodata.
+        The ids, ascending, without nodata.
 
     Raises:
-        SceneError: a number cannot be a class id, or every pixel is nodata.
+        SceneError: a value cannot be a class id, or every pixel is nodata.
     """
     found: set[int] = set()
     dataset = reader.dataset
@@ -159,7 +160,7 @@ def class_ids_in(path: PathLike, reader: RasterReader, pixel_type: PixelType) ->
 
 
 def no_class_id(path: PathLike, window: Window, value: float) -> SceneError:
-    """The error for a number that cannot be a class id."""
+    """The error for a value that cannot be a class id."""
     rows = f"{path}: rows {window.row_off} to {window.row_end - 1} hold the value {value}"
     if isinstance(value, float):
         return SceneError(
@@ -180,7 +181,7 @@ def block_windows(
         geobox: of the raster.
         block_shape: rows and columns of a block.
         dtype: of the pixels.
-        most_bytes: of a window, unless a block is larger.
+        most_bytes: maximum size of a window, unless a block is larger.
     """
     rows, cols = block_shape
     blocks = max(1, most_bytes // (rows * cols * dtype.itemsize))
@@ -200,13 +201,13 @@ def _distinct(values: NDArray[Any]) -> list[int]:
 
 
 def _first_of_equals(values: NDArray[Any]) -> NDArray[Any]:
-    """All values that occur, those of equal neighbours once: maps are patches."""
+    """All values that occur; runs of equal neighbours, which are long in maps, appear once."""
     flat = values.ravel()
     return np.append(flat[:1], flat[1:][flat[1:] != flat[:-1]])
 
 
 def _whole_nodata(value: float | None, dtype: np.dtype[Any]) -> int | None:
-    """A nodata value that a pixel can have; others mark nothing."""
+    """The nodata value as an integer; None if no pixel can have it."""
     if value is None or not np.isfinite(value) or value != int(value):
         return None
     limits = np.iinfo(dtype)

@@ -1,4 +1,4 @@
-"""Names and colours of classes from a legend file or a QGIS style; neither need be complete."""
+"""Names and colours of classes from a legend file or a QGIS style, which may be incomplete."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class StyledClass:
     """What is known of one class."""
 
     class_id: int | None = None
-    """None where the class is known by its name alone."""
+    """None if the class is known by its name only."""
     name: str | None = None
-    """None where it is known by its number alone."""
+    """None if the class is known by its number only."""
     color: str | None = None
     """#rrggbb."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassStyle:
-    """What a legend file or a layer's style says of classes."""
+    """The classes of a legend file or of a layer's style."""
 
     classes: tuple[StyledClass, ...] = ()
 
     def names_by_id(self) -> dict[int, str]:
-        """The names of numbers; only printable names that stand for one number alone."""
+        """Names by class id; only printable names that belong to a single id."""
         named = {
             entry.class_id: entry.name.strip()
             for entry in self.classes

@@ -38,7 +38,7 @@ _TEXT_ROW = re.compile(r"(?:(\d+)[\s,;:]+)?(.*?)[\s,;:]*(#[0-9a-fA-F]{3,8})?")
 
 
 def read_legend_file(path: str) -> ClassStyle:
-    """What a legend file says of classes.
+    """Read the classes of a legend file.
 
     CSV has columns for number, name and colour in the usual spellings (`id`, `value`; `name`,
     `class`; `color`, `hex`, or `red`, `green`, `blue`), JSON a list of such objects (an Esri

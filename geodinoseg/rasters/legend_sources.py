@@ -1,4 +1,4 @@
-"""Legends of rasters of other programs: from tables, sidecars, styles, or the ids alone."""
+"""Legends of rasters of other programs: from tables, sidecars, styles, or the ids only."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLegend:
-    """A legend, and which parts of it come from a source."""
+    """A legend, and which of its names and colours come from a source."""
 
     legend: Legend
     """The classes."""
     is_named: bool
-    """Whether any source names the classes; else they are called by their ids."""
+    """Whether any source names the classes; else their names are derived from their ids."""
     colors: Mapping[int, str]
     """Colours by id that do not come from the palette."""
 
@@ -70,12 +70,13 @@ def find_legend(
 
 
 def with_legend_file(path: PathLike, found: FoundLegend, legend_file: PathLike) -> FoundLegend:
-    """A legend with the ids, names and colours of a legend file, which take precedence.
+    """Add the ids, names and colours of a legend file to a legend; they take precedence.
 
-    A warning says which classes of the raster the file lacks.
+    A warning lists the unnamed classes of the raster that the file lacks.
 
     Raises:
-        LabelError: the file cannot be read, gives no number, or a name that another class has.
+        LabelError: the file cannot be read, has no ids where they are needed, or gives a class the
+            name of another class of the raster.
     """
     style = read_legend_file(os.fspath(legend_file))
     given = _of_style(style)
@@ -85,17 +86,17 @@ def with_legend_file(path: PathLike, found: FoundLegend, legend_file: PathLike) 
     if not numbered and not set(own.values()) & {entry.name for entry in style.classes}:
         raise LabelError(
             f"{legend_file}: has no ids, but the classes of {path} are known by their ids only; "
-            f"add them, for instance '3 water #4477aa'."
+            f"add ids, for instance '3 water #4477aa'."
         )
     for class_id, name in kept.items():
         if name in given.names.values():
             raise LabelError(
                 f"{legend_file}: gives the name {name!r} to another class than {path}, where it "
-                f"is class {class_id}; name class {class_id} in it, too."
+                f"belongs to class {class_id}; name class {class_id} in the legend file, too."
             )
     if not found.is_named and kept:
         _log.warning(
-            "%s: has no name for class %s of %s; give it one.",
+            "%s: has no name for class %s of %s; add one.",
             legend_file,
             listed(sorted(kept)),
             path,
@@ -114,21 +115,21 @@ def warn_of_lost_names(path: PathLike, legend: Legend) -> None:
     """Warn that no source names the classes of a raster."""
     names = listed(legend.names)
     _log.warning(
-        "%s: no names of its classes were found in it or beside it, so they are called %s; give "
-        "them with --legend FILE.",
+        "%s: no class names were found in the file or beside it, so the classes are named %s; "
+        "give names with --legend FILE.",
         path,
         names,
     )
 
 
 def listed(values: Sequence[object]) -> str:
-    """The first values of many as text."""
+    """The values as text; of many, only the first ones."""
     shown = ", ".join(map(str, values[:_MOST_LISTED]))
     return shown if len(values) <= _MOST_LISTED else f"{shown}, ..."
 
 
 def raster_style(path: PathLike) -> ClassStyle:
-    """The style in a `.qml` beside a raster, else in a `.clr`; empty for an address."""
+    """The style in a `.qml` beside a raster, else in a `.clr`; empty for a URL."""
     for suffix in (".qml", ".clr"):
         sidecar = _beside(path, suffix)
         if sidecar is None:
@@ -145,7 +146,7 @@ def raster_style(path: PathLike) -> ClassStyle:
 def _tables(
     dataset: rasterio.DatasetReader, path: PathLike, class_ids: Sequence[int]
 ) -> Iterator[KnownClasses]:
-    """The tables in and beside a raster, the best one first."""
+    """The tables in and beside a raster, in order of preference."""
     described = _description(dataset)
     table = described.find("GDALRasterAttributeTable")
     if table is not None:
@@ -215,7 +216,7 @@ def _color_table(dataset: rasterio.DatasetReader) -> dict[int, str]:
 
 
 def _beside(path: PathLike, suffix: str) -> Path | None:
-    """The file of another suffix beside a raster."""
+    """The file with another suffix beside a raster; None if there is none."""
     if not RasterSource.of(path).is_plain_path:
         return None
     sidecar = Path(path).with_suffix(suffix)
@@ -226,14 +227,14 @@ def _beside(path: PathLike, suffix: str) -> Path | None:
 
 
 def _readable_names(names: dict[int, str]) -> dict[int, str]:
-    """Names that a legend can hold: printable, and each for one class only."""
+    """Make names valid for a legend: printable and unique."""
     printable = {
         class_id: "".join(char for char in name if char.isprintable()).strip()
         or default_name(class_id)
         for class_id, name in names.items()
     }
     while (count := Counter(printable.values())).total() > len(count):
-        # Once is not always enough: of "a", "a" and "a (1)" the first would become the last.
+        # One pass may not be enough: of "a", "a" and "a (1)", the first would become "a (1)".
         printable = {
             class_id: name if count[name] == 1 else f"{name} ({class_id})"
             for class_id, name in printable.items()

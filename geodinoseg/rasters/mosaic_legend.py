@@ -1,4 +1,4 @@
-"""The legend that all files of a mosaic share: gdalbuildvrt keeps the tags of none of them."""
+"""The legend that all files of a mosaic share; gdalbuildvrt does not copy their tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LARGEST_BYTES = 64 << 20
 _MOST_FILES = 2_000
 _DEEPEST = 3
 _PLACED = {"SimpleSource", "ComplexSource"}
-# What leaves the numbers of a source as they are; tables and scales do not.
+# Elements of a source that do not change its values, unlike lookup tables and scales.
 _HARMLESS = {
     *("SourceFilename", "SourceBand", "SourceProperties", "SrcRect", "DstRect", "NODATA"),
     *("UseMaskBand", "OpenOptions"),
@@ -24,11 +24,11 @@ _HARMLESS = {
 
 
 def shared_tag(source: RasterSource, tag: str) -> str | None:
-    """The value of a tag that all files of a mosaic have; None where they differ or one has none.
+    """The value of a tag that all files of a mosaic share; None if they differ or one has none.
 
     Args:
-        source: a local VRT; of other rasters nothing is said.
-        tag: in the default domain of the files.
+        source: a local VRT; for other rasters the result is None.
+        tag: name of the tag, in the default domain of the files.
     """
     if not source.is_plain_path:
         return None
@@ -40,11 +40,11 @@ def shared_tag(source: RasterSource, tag: str) -> str | None:
 
 
 class _OtherNumbersError(Exception):
-    """The mosaic changes numbers, or is not one."""
+    """The VRT changes pixel values, or is not a mosaic."""
 
 
 def _values(source: RasterSource, tag: str, *, depth: int) -> Iterator[str | None]:
-    """The tag of each file, those of mosaics in the mosaic included."""
+    """The tag of each file, including the files of nested mosaics."""
     for number, path in enumerate(_files(source.path)):
         if number == _MOST_FILES or depth == _DEEPEST:
             raise _OtherNumbersError
@@ -58,7 +58,7 @@ def _values(source: RasterSource, tag: str, *, depth: int) -> Iterator[str | Non
 
 
 def _files(path: str) -> list[str]:
-    """The files whose first band a VRT shows as it is."""
+    """The files whose first band a VRT shows unchanged."""
     if os.path.getsize(path) > _LARGEST_BYTES:
         raise _OtherNumbersError
     root = parse_xml(Path(path).read_bytes())

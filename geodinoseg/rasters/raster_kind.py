@@ -1,4 +1,4 @@
-"""Whether a raster that others made shows measured values or classes, from a look at it."""
+"""Whether a raster of another program holds measured values or classes, judged from a sample."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
 _MOST_CLASSES = 64
-"""Different numbers up to which a single band may as well be one of classes."""
+"""A single band with more distinct values than this is taken for measured values."""
 _WINDOW_PX = 512
 _WINDOWS_ALONG = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterKind:
-    """What a raster seems to hold."""
+    """What a raster appears to hold."""
 
     kind: Literal["scene", "class raster", "either"]
-    """Either: a single band of few whole numbers to which nothing gives names."""
+    """`either` is a single band with few distinct integers and no class names."""
     values: tuple[int, ...] = ()
-    """Whole numbers that occur in a sample of an unclear one, ascending."""
+    """For `either`, the integers that occur in a sample, ascending."""
 
 
 def kind_of(source: RasterSource) -> RasterKind:
-    """Tell class rasters by our tags, a palette or names of classes; reads a sample of pixels.
+    """Recognize class rasters by our tags, a palette or class names; reads a sample of pixels.
 
     Raises:
         SceneError: the raster cannot be read.
@@ -57,7 +57,7 @@ def kind_of(source: RasterSource) -> RasterKind:
 
 
 def _whole_numbers(path: str, reader: RasterReader) -> list[int]:
-    """The numbers that occur in a sample, ascending; nothing where one cannot be a class id."""
+    """The values that occur in a sample, ascending; empty if one cannot be a class id."""
     pixel_type = PixelType.of(path, reader.dataset)
     found: set[int] = set()
     for window in _sample(reader.dataset):
@@ -72,7 +72,7 @@ def _whole_numbers(path: str, reader: RasterReader) -> list[int]:
 
 
 def _sample(dataset: rasterio.DatasetReader) -> list[Window]:
-    """Windows all over a raster, 4 million pixels at most."""
+    """Windows spread over a raster, with at most 4 million pixels."""
     tops, lefts = (
         sorted({round(at) for at in np.linspace(0, max(length - _WINDOW_PX, 0), _WINDOWS_ALONG)})
         for length in (dataset.height, dataset.width)

@@ -47,7 +47,7 @@ class Scene:
     nodata: tuple[float | None, ...]
     """Nodata value of each chosen band; None for a band without one."""
     scales: tuple[float, ...]
-    """Scale of each chosen band, 1 without a tag: value * scale + offset is the measurement."""
+    """Scale of each chosen band, 1 without a tag; value * scale + offset is the measured value."""
     offsets: tuple[float, ...]
     """Offset of each chosen band, 0 without a tag. Pixels are read as stored."""
     validity: tuple[Validity, ...]

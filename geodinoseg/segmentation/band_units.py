@@ -1,6 +1,6 @@
-"""Scale and offset of a scene's bands and those of a model's training: whether to convert values.
+"""Conversion of a scene's values to the scale and offset of a model's training.
 
-Sentinel-2 products from baseline 04.00 on store every value 1,000 higher, with an offset tag.
+Sentinel-2 products from baseline 04.00 on store values that are 1,000 higher, with an offset tag.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound=TileModel)
 
 _NEAR = 0.1
-"""Distance of the values of similar scenes from those of the training, in training ranges."""
+"""Values of similar scenes are nearer than this to those of the training, in training ranges."""
 _FARTHER = 0.15
-"""Increase of the distance by a conversion that shows that the tags are wrong."""
+"""If a conversion increases the distance by more than this, the tags are wrong."""
 _PERCENTILES = (1.0, 50.0, 99.0)
 
 
 def in_training_units(scene: Scene, model: _Model) -> _Model:
-    """The model set to the scale and offset of a scene's bands.
+    """Set a model to the scale and offset of a scene's bands.
 
     Logs one line if they differ from those of the training.
 
@@ -58,21 +58,21 @@ def units_of(scene: Scene) -> BandUnits:
 def needs_conversion(
     scene: Scene, here: BandUnits, own: BandUnits, reference: NDArray[np.float64], *, whose: str
 ) -> bool:
-    """Whether the values of a scene are to be converted; logs one line if the units differ.
+    """Whether to convert the values of a scene; logs one line if the units differ.
 
-    They are if both have tags, unless the stored values are near the reference and the converted
-    ones are not: then the tags are wrong.
+    Values are converted if both units have tags, unless the stored values are near the reference
+    and the converted ones are not, which shows that the tags are wrong.
 
     Args:
-        scene: whose values may be sampled.
-        here: its units.
+        scene: its values are sampled if the units differ.
+        here: units of the scene.
         own: units of a model or of another scene.
         reference: (3, bands) low, middle and high values in `own`.
         whose: name of the owner of `own`, for messages.
     """
     if here.equals(own):
         return False
-    units = f"{scene.source.name}: its bands have {_text(here)}, those of {whose} {_text(own)}"
+    units = f"{scene.source.name}: its bands have {_text(here)}, those of {whose} have {_text(own)}"
     if not here.can_be_converted_to(own):
         logger.warning(
             "%s; without comparable tags on both, values are used as stored%s. If that is wrong, "
@@ -83,8 +83,8 @@ def needs_conversion(
         return False
     if _fit_as_stored(sampled_values(scene), here, own, reference):
         logger.warning(
-            "%s, but the values agree as stored, and would not if they were converted, so they are "
-            "used as stored. Correct the wrong tags: gdal_edit.py -scale S -offset O FILE.",
+            "%s, but the values agree as stored and would not after a conversion, so they are used "
+            "as stored. Correct the wrong tags: gdal_edit.py -scale S -offset O FILE.",
             units,
         )
         return False
@@ -93,7 +93,7 @@ def needs_conversion(
 
 
 def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3, bands) low, middle and high of the values (bands, pixels); NaN without pixels."""
+    """(3, bands) low, middle and high values of (bands, pixels); NaN without pixels."""
     if values.shape[1] == 0:
         return np.full((len(_PERCENTILES), len(values)), np.nan, dtype=np.float64)
     return np.asarray(np.percentile(values, _PERCENTILES, axis=1))
@@ -102,7 +102,7 @@ def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _fit_as_stored(
     values: NDArray[np.float64], here: BandUnits, own: BandUnits, reference: NDArray[np.float64]
 ) -> bool:
-    """Whether values (bands, pixels) are near the reference as stored, and not if converted."""
+    """Whether values (bands, pixels) are near the reference as stored, but not converted."""
     length = reference[2] - reference[0]
     known = length > 0
     if values.shape[1] == 0 or not known.any():
@@ -122,7 +122,7 @@ def _text(units: BandUnits) -> str:
 
 
 def _shift_text(units: BandUnits) -> str:
-    """What the offset adds to the stored numbers, if it is the same for all bands."""
+    """Shift of the stored values due to the offset, if it is the same for all bands."""
     shifts = {o / s for s, o in zip(units.scales, units.offsets, strict=True)}
     shift = shifts.pop() if len(shifts) == 1 else 0.0
     if shift == 0:

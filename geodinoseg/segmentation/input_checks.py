@@ -258,10 +258,11 @@ _COMMON_NODATA = -9999
 
 
 def collar_values(scene: Scene) -> tuple[int, ...]:
-    """A pixel that has one of these values in every band appears to be nodata.
+    """Values v such that a pixel that is v in every band appears to be nodata.
 
-    0; of integers the maximum and, if signed, the minimum; -9999. Empty for a scene that marks its
-    missing pixels, and for one or two bands, where such values are common.
+    They are 0, -9999, and for integers the maximum and (if signed) the minimum of the dtype. Empty
+    for a scene that marks its missing pixels, and for one or two bands, where such values are
+    common.
     """
     if scene.validity or len(scene.bands) < 3:
         return ()
@@ -273,12 +274,12 @@ def collar_values(scene: Scene) -> tuple[int, ...]:
 
 
 def is_considerable(pixels: float, of: float) -> bool:
-    """Whether so many of the pixels appear to be nodata that shade or glint does not explain it."""
+    """Whether too many pixels appear to be nodata for shade or glint to explain it."""
     return pixels > 0 and pixels >= _WARN_FRACTION * of
 
 
 class CollarWatch:
-    """Counts pixels with a value such as 0 in every band, in scenes without nodata."""
+    """Counts pixels that have a value such as 0 in every band, in scenes without nodata."""
 
     def __init__(self, scene: Scene) -> None:
         self._path = scene.source.name

@@ -1,4 +1,4 @@
-"""Messages about what marks the missing pixels of scenes, before a segmentation or a training."""
+"""Messages about how scenes mark missing pixels, before a segmentation or a training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _GRADED_FRACTION = 0.1
 """Fraction of pixels that are neither transparent nor opaque; feathered edges are fewer."""
 _OPAQUE = (255, 65_535)
-"""Of alpha in 8 and in 16 bit; 0 is transparent."""
+"""Value of opaque alpha in 8 and in 16 bits; 0 is transparent."""
 _MOST_SOURCES = 50
 
 _Note = tuple[int, str]
@@ -28,13 +28,13 @@ _Note = tuple[int, str]
 
 
 def report_missing_pixels(scenes: Sequence[Scene], *, bands_chosen: bool) -> None:
-    """Log which bands are left out as alpha, and what may hide missing pixels.
+    """Log which bands are left out as alpha, and missing pixels that may count as measured.
 
     Scenes with the same message share one line.
 
     Args:
         scenes: a few small windows of each are read.
-        bands_chosen: whether the user named the bands; then no other band is suspected.
+        bands_chosen: whether the user named the bands; if so, no band is suspected to be alpha.
     """
     found: dict[_Note, list[Scene]] = {}
     for scene in scenes:
@@ -45,7 +45,7 @@ def report_missing_pixels(scenes: Sequence[Scene], *, bands_chosen: bool) -> Non
 
 
 def names_text(scenes: Sequence[Scene]) -> str:
-    """The name of the first scene, and how many more there are."""
+    """The name of the first scene, and the number of further ones."""
     more = len(scenes) - 1
     return f"{scenes[0].source.name}{f' and {more} more scenes' if more else ''}"
 
@@ -72,7 +72,7 @@ def _unusable_nodata(scene: Scene) -> _Note | None:
 
 
 def _left_out_alpha(scene: Scene) -> _Note | None:
-    """Which band is left out as alpha; a warning if it looks like a measured band.
+    """A note on the band that is left out as alpha; a warning if it looks like a measured band.
 
     GDAL takes the fourth band of many files of red, green, blue and near infrared for alpha. Alpha
     is 0 or the maximum almost everywhere.
@@ -90,14 +90,16 @@ def _left_out_alpha(scene: Scene) -> _Note | None:
 
 
 def _untagged_alpha(scene: Scene) -> _Note | None:
-    """That the last band of a file looks like alpha and is not marked as such.
+    """A warning if the last band of a file looks like alpha but is not marked as such.
 
-    Such a band holds nothing but 0 and the maximum. A band that the scene does not read matters
-    only if it is 0 somewhere.
+    Such a band holds only 0 and the maximum. A band that the scene does not read matters only if
+    it is 0 somewhere.
     """
     with open_dataset(scene.source) as dataset:
         last, dtype = dataset.count, np.dtype(dataset.dtypes[-1])
-    if last in {1, 3, scene.alpha_band} or dtype.kind not in "ui":  # grey; red, green, blue
+    if (
+        last in {1, 3, scene.alpha_band} or dtype.kind not in "ui"
+    ):  # one band is grey, three are RGB
         return None
     is_read = last in scene.bands
     values = set(np.unique(_sampled_band(scene, last)).tolist())
@@ -119,7 +121,7 @@ def _untagged_alpha(scene: Scene) -> _Note | None:
 
 
 def _lost_nodata(scene: Scene) -> _Note | None:
-    """That a source of a VRT marks missing pixels and the VRT does not.
+    """A warning if a source of a VRT marks missing pixels and the VRT does not.
 
     Opens up to 50 of the sources. For a scene without nodata, mask and alpha.
     """
@@ -155,7 +157,7 @@ def _is_graded(scene: Scene, band: int) -> bool:
 
 
 def _sampled_band(scene: Scene, band: int) -> NDArray[np.float64]:
-    """(pixels,) of one band, whatever marks missing pixels."""
+    """(pixels,) sampled values of one band, including missing pixels."""
     alone = dataclasses.replace(
         scene, bands=(band,), nodata=(None,), scales=(1.0,), offsets=(0.0,), validity=()
     )

@@ -32,7 +32,7 @@ class MapFiles:
     polygons: tuple[Path, ...] = ()
     """Their suffixes determine the formats."""
     polygon_settings: PolygonSettings = PLAIN_POLYGONS
-    """How the polygons are drawn."""
+    """Minimum area, holes and simplification of the polygons."""
     replaceable: frozenset[Path] = frozenset()
     """The files that may be replaced if they exist."""
 
@@ -121,7 +121,7 @@ class MapFiles:
     def check_polygons(self, scene: Scene, legend: Legend) -> None:
         """Check the polygon files like the rasters; SceneError if the scene is not georeferenced.
 
-        The names of the legend must fit the format, and sizes in metres need a CRS.
+        The class names must fit the format, and sizes in metres need a CRS.
         """
         self._check_ground(scene)
         if not self.polygons:
@@ -144,10 +144,10 @@ class MapFiles:
         warn_of_areas(scene.path, scene.geobox)
 
     def check_place(self, scene: Scene) -> None:
-        """Refuse polygons of a scene that have no place on the ground, or lose it in their format.
+        """Refuse polygons without a position on the ground, or in a format that cannot store it.
 
-        Also sizes in metres where the scene says nothing about metres. Part of `check_polygons`,
-        for a plan that replaces nothing.
+        Also refuses sizes in metres if the scene's CRS has no length in metres. This is the part
+        of `check_polygons` for a plan, which writes nothing.
         """
         self._check_ground(scene)
         if not self.polygons:

@@ -87,7 +87,7 @@ class Plan:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """What is planned, as text for a terminal."""
+        """The plan as lines of text for a terminal."""
         grid, alpha = self.grid, self.scene.alpha_band
         scene_mb = (
             grid.height * grid.width * len(self.scene.bands) * self.scene.dtype.itemsize / 1e6

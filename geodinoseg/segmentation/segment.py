@@ -79,7 +79,7 @@ def segment_scene(
             `<output>_probabilities.tif` where True.
         polygons: also write the polygons of the class raster to these files, as `write_polygons`
             does. A run interrupted while they are written can be resumed, too.
-        polygon_settings: how they are drawn: small ones merged, holes filled, outlines simplified.
+        polygon_settings: merging of small polygons, filling of holes, simplification of outlines.
         settings: tiles, overlap, batches, bands.
         device: device on which a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace existing outputs.

@@ -195,18 +195,18 @@ def _loss(value: float | None) -> float:
 
 
 SETTINGS_WITHOUT_EFFECT = ("minutes", "cache_bytes")
-"""They change when a training ends or where it stores features, not what an epoch does."""
+"""They change when a training ends or where it stores features, but not an epoch's result."""
 _BESIDE_PIXELS = (".aux.xml", ".ovr")
-"""Files beside a scene that other programs write when they only look at it. What training uses of
-them, such as a nodata value, is among the facts of the scene."""
+"""Files that other programs write beside a scene when they display it. Information in them that
+training uses, such as a nodata value, is among the facts of the scene."""
 
 
 def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
-    """SHA-256 of all that a training depends on: the same fingerprint, the same model.
+    """SHA-256 of all that a training depends on; the same fingerprint gives the same model.
 
-    That is the settings, the untrained network with every weight, its precision, the content of
+    It covers the settings, all weights of the untrained network, its precision, the content of
     scenes and labels, the split, the legend, the statistics and the version. Scenes and labels may
-    be moved to other folders; options of labels count by what they make of the labels.
+    be moved to other folders; options of labels count only by their effect on the labels.
     """
     digest = hashlib.sha256()
     settings = asdict(source.settings)
@@ -240,9 +240,9 @@ def _scene_facts(split: SplitScene) -> list[Any]:
 
 
 def _add_labels(digest: hashlib._Hash, split: SplitScene) -> None:
-    """Add the labels of each block that has any, as they are learnt."""
+    """Add the labels of each labelled block, as training uses them."""
     for row, col in np.argwhere(split.counts.any(axis=2)).tolist():
         window = split.block(row, col)
-        # What no label reaches is one class throughout, and counted.
+        # A block that no label reaches has a single class, which `counts` contains.
         if split.labels.source.reaches(window):
             digest.update(np.ascontiguousarray(split.labels.read(window)).tobytes())

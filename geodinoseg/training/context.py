@@ -92,7 +92,7 @@ def build_network(
     if settings.stage == "full":
         chosen["quantize"] = False  # quantized weights cannot be trained
     elif chosen.get("quantize") is None:
-        # It saves memory on a GPU; on a CPU it only costs time, and accuracy.
+        # It saves memory on a GPU; on a CPU it only costs time and accuracy.
         chosen["quantize"] = device.type == "cuda"
     network = DinoV2Segmentor(**chosen, num_classes=len(data.legend), bands=len(data.bands))
     settings.check_patch(network.patch_px)

@@ -45,7 +45,7 @@ class Crop:
 
 
 def padded(crop: Crop, shape: tuple[int, int]) -> Crop:
-    """The crop with these rows and columns: outside the scene it is 0, not valid, not labelled.
+    """The crop padded to these rows and columns; outside the scene it is 0, invalid, unlabelled.
 
     Segmentation pads scenes that are smaller than a tile in the same way.
     """

@@ -76,7 +76,7 @@ def read_training_data(
 ) -> TrainingData:
     """Open scenes and labels, choose validation blocks, measure the bands.
 
-    Scenes, labels, bands and nodata are those of `train_model`.
+    The arguments scenes, labels, bands and nodata are those of `train_model`.
 
     Raises:
         SceneError: a scene cannot be read, or they are of different kinds.

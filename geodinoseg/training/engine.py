@@ -77,8 +77,8 @@ def _record(
         record = read_record(path)
         if record.fingerprint != context.fingerprint:
             raise ModelFolderError(
-                f"{path}: is that of another training: scenes, labels, backbone, settings, "
-                f"precision or version differ. Give those of then, or start over with --overwrite."
+                f"{path}: belongs to another training: scenes, labels, backbone, settings, "
+                f"precision or version differ. Give the same ones, or start over with --overwrite."
             )
     else:
         record = TrainingRecord(fingerprint=context.fingerprint)
@@ -87,5 +87,5 @@ def _record(
             f"{target}: a model of another training is there; give another name, or --overwrite."
         )
     if resume and not path.exists():
-        logger.info("%s: no interrupted training is there; beginning a new one.", target)
+        logger.info("%s: there is no interrupted training; starting a new one.", target)
     return record

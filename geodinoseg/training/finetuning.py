@@ -39,7 +39,7 @@ _OWN_DROPOUT = (
     "attention_dropout",
     "drop_path_rate",
 )
-"""In configurations of backbones; 0 in all that were published."""
+"""Dropout in configurations of backbones; 0 in all published ones."""
 
 
 class FineTuning:
@@ -165,7 +165,7 @@ def logits_in_parts(
         return whole
 
     def features(part_BNHW: torch.Tensor, first: int) -> torch.Tensor:
-        # Within the part: in the backward pass it is computed again after the other parts.
+        # Set for each part, since the backward pass recomputes it after the other parts.
         seed_dropout(network, replace(seed, first=first))
         return network.features(part_BNHW)
 
@@ -181,13 +181,13 @@ def logits_in_parts(
 
 
 def warn_of_own_dropout(network: DinoV2Segmentor, settings: TrainingSettings) -> None:
-    """Warn where a batch in parts differs from the whole, as the backbone itself drops values."""
+    """Warn if a split batch gives another update than the whole, due to the backbone's dropout."""
     config = network.base_backbone.config
     own = [name for name in _OWN_DROPOUT if getattr(config, name, 0)]
     if own and settings.accumulate > 1:
         logger.warning(
-            "--accumulate %d: the backbone has dropout of its own (%s), whose masks depend on how "
-            "a batch is split, so the update is not exactly that of the whole batch.",
+            "--accumulate %d: the backbone has its own dropout (%s), whose masks depend on how a "
+            "batch is split, so the update is not exactly that of the whole batch.",
             settings.accumulate,
             ", ".join(own),
         )

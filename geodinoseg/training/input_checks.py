@@ -1,6 +1,6 @@
-"""Warnings before a training about missing pixels that nothing marks, and bands left out as alpha.
+"""Warnings before a training about unmarked missing pixels, and bands left out as alpha.
 
-The rules are those of segmentation. Loads no torch.
+The rules are those of segmentation. Does not import torch.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from geodinoseg.training.split.split import SplitScene
 logger = logging.getLogger(__name__)
 
 _MOST_BLOCKS = 256
-"""Labelled blocks to read, drawn at random: 51 million pixels with crops of 224 px."""
+"""Maximum number of labelled blocks to read, drawn at random: 51 million px at a crop of 224."""
 _MOST_SCENES = 20
-"""Scenes whose bands are sampled: thousands of chips are of one kind."""
+"""Maximum number of scenes whose bands are sampled, since thousands of chips are alike."""
 
 
 def warn_of_scenes(splits: Sequence[SplitScene], *, bands: Sequence[int] | None, seed: int) -> None:
@@ -30,8 +30,8 @@ def warn_of_scenes(splits: Sequence[SplitScene], *, bands: Sequence[int] | None,
 
     Args:
         splits: scenes with their labels.
-        bands: those chosen by the user; None if all are read.
-        seed: determines which blocks are read.
+        bands: bands chosen by the user; None if all are read.
+        seed: seed of the choice of blocks.
     """
     step = -(-len(splits) // _MOST_SCENES)
     report_missing_pixels([split.scene for split in splits[::step]], bands_chosen=bands is not None)
@@ -44,19 +44,19 @@ class _Collar:
 
     value: int
     by_class: NDArray[np.int64]
-    """(classes,) pixels."""
+    """(classes,) number of pixels."""
     scenes: set[int]
-    """Indices of the scenes that have some."""
+    """Indices of the scenes with such pixels."""
 
     def add(self, found: NDArray[np.int64], scene: int) -> None:
-        """Count (classes,) pixels of a scene."""
+        """Add (classes,) numbers of pixels of a scene."""
         self.by_class[:] += found
         if found.any():
             self.scenes.add(scene)
 
     @property
     def pixels(self) -> int:
-        """Of all classes."""
+        """Number of pixels of all classes."""
         return int(self.by_class.sum())
 
 
@@ -74,7 +74,7 @@ def _warn_of_collars(splits: Sequence[SplitScene], seed: int) -> None:
 
 
 def _labelled_blocks(splits: Sequence[SplitScene]) -> NDArray[np.int64]:
-    """(blocks, 3) scene, row and column."""
+    """(blocks, 3) scene, row and column of each labelled block."""
     found = [np.zeros((0, 3), dtype=np.int64)]
     for index, split in enumerate(splits):
         blocks = np.argwhere(split.counts.any(axis=2))
@@ -85,8 +85,8 @@ def _labelled_blocks(splits: Sequence[SplitScene]) -> NDArray[np.int64]:
 def _count(
     splits: Sequence[SplitScene], chosen: NDArray[np.int64]
 ) -> tuple[int, tuple[_Collar, ...]]:
-    """The number of labelled pixels of some blocks, and those that appear to be nodata."""
-    # Scenes of one training have one dtype, so the values are the same for all.
+    """The number of labelled pixels of some blocks, and the pixels that appear to be nodata."""
+    # All scenes of a training have the same dtype, and so the same collar values.
     classes = len(splits[0].labels.legend)
     collars = tuple(
         _Collar(value=value, by_class=np.zeros(classes, dtype=np.int64), scenes=set())

@@ -175,9 +175,11 @@ def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> No
     """Check the arguments of `DinoV2Segmentor` as far as is possible without torch."""
     for name in network:
         if name in _FROM_THE_DATA:
-            raise ModelError(f"network: {name} follows from the data; leave it out.")
+            raise ModelError(f"network: {name} is determined by the data; leave it out.")
         if name not in PARAMETERS:
-            raise ModelError(f"network: has no {name!r}; give some of {', '.join(PARAMETERS)}.")
+            raise ModelError(
+                f"network: has no argument {name!r}; choose from {', '.join(PARAMETERS)}."
+            )
     check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
     if network.get("backbone") is not None:
         check_backbone_source(network["backbone"])

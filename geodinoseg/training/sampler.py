@@ -100,7 +100,7 @@ class Sampler:
         return found
 
     def validation_crop(self, index: int, piece: Window) -> Crop:
-        """An unchanged crop around a piece of a scene, labelled in the piece alone."""
+        """A crop without augmentation around a piece of a scene, labelled only in the piece."""
         scene = self._scenes[index].scene
         shape = rows, cols = crop_shape(scene.geobox, self._crop_px)
         window = _window_at(
@@ -124,7 +124,7 @@ class Sampler:
         return replace(crop, jitter=draw_jitter(len(crop.pixels), self._augmentation, rng))
 
     def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, tuple[int, int]]:
-        """Scene, window, and the rows and columns of a crop, of which a small scene has fewer."""
+        """Scene and window of a crop, and its rows and columns, which may exceed a small scene."""
         class_index, blocks, chances = self._classes[rng.integers(len(self._classes))]
         for _ in range(_TRIES):
             index, block_row, block_col = blocks[rng.choice(len(blocks), p=chances)].tolist()
@@ -237,7 +237,7 @@ def _held_out_with_labels(split: SplitScene, fold: int | None) -> list[list[int]
 
 
 def _window_at(scene: Scene, *, row_off: int, col_off: int, shape: tuple[int, int]) -> Window:
-    """A window at a corner, moved to lie inside the scene; cut where the scene is smaller."""
+    """A window at a corner, shifted to be inside the scene; clipped if the scene is smaller."""
     height, width = min(shape[0], scene.height), min(shape[1], scene.width)
     return Window(
         col_off=min(max(col_off, 0), scene.width - width),
@@ -250,10 +250,10 @@ def _window_at(scene: Scene, *, row_off: int, col_off: int, shape: tuple[int, in
 def _window_in(
     scene: Scene, block: Window, *, row_off: int, col_off: int, shape: tuple[int, int]
 ) -> Window:
-    """A window at a corner, moved to lie inside a block.
+    """A window at a corner, shifted to be inside a block.
 
-    A block that is smaller than the window is the last one: the window reaches back from its end
-    into the block before, which is on the same side of the split.
+    Only a last block can be smaller than the window, which then extends from its end back into the
+    block before. That one is on the same side of the split.
     """
     return _window_at(
         scene,

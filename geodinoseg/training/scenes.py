@@ -136,9 +136,9 @@ def _open_scenes(
 
 
 def in_units_of_first(splits: Sequence[SplitScene]) -> tuple[SplitScene, ...]:
-    """Scenes of a training, set to the scale and offset of the first scene's bands.
+    """Set the scenes of a training to the scale and offset of the first scene's bands.
 
-    Logs one line for each scene that has others.
+    Logs one line for each scene with another scale or offset.
     """
     first = splits[0].scene
     own = units_of(first)

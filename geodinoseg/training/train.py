@@ -60,9 +60,9 @@ def train_model(
         settings: the recipe.
         network: arguments of `DinoV2Segmentor`, such as size, backbone or linear_head, if they
             differ from its defaults; `num_classes` and `bands` follow from the data, `peft` from
-            the stage. `quantize` is None by default, for 4 bit on a GPU alone.
+            the stage. `quantize` is None by default, which means 4 bit on a GPU only.
         bands: bands to read, from 1; all but alpha by default.
-        nodata: nodata value of the scenes, in place of the ones in the files.
+        nodata: nodata value of the scenes, which replaces the ones in the files.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         overwrite: replace an existing model or interrupted training.
         resume: resume an interrupted training of the same data and settings; the result is that

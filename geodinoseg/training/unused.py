@@ -1,4 +1,4 @@
-"""Options that have no effect beside others: each is named before the work. Loads no torch."""
+"""Warnings, before the work, about options without effect. Does not import torch."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _OF_LORA = ("r", "lora_alpha", "lora_dropout")
 def warn_of_unused(
     settings: TrainingSettings, network: Mapping[str, Any], options: LabelOptions
 ) -> None:
-    """Log a warning for each option that was given and changes nothing.
+    """Log a warning for each option that was given but has no effect.
 
     Args:
-        settings: those that differ from their default count as given.
+        settings: settings that differ from their default count as given.
         network: the arguments of the network that were given.
         options: how the labels are read.
     """
@@ -67,20 +67,23 @@ def _unused_of_network(
     backbone = given.get("backbone")
     if given.get("linear_head", True):
         for name in filter(given.__contains__, _OF_CNN_HEAD):
-            yield _OF_CNN_HEAD[name], "the linear head has none; give --head cnn"
+            yield _OF_CNN_HEAD[name], "it applies to the CNN head only; give --head cnn"
     if backbone is not None and "size" in given:
-        yield "--size", f"--backbone {backbone} is taken"
+        yield "--size", f"--backbone {backbone} is used"
     if backbone is not None and "revision" in given and os.path.isdir(backbone):
         yield "revision", "the backbone is a folder, which has no revisions"
     if settings.stage != "lora":
         for name in filter(given.__contains__, _OF_LORA):
             yield name, f"with --stage {settings.stage} there is no LoRA"
     if settings.stage == "full" and given.get("quantize"):
-        yield "--quantize", "with --stage full every weight is trained, and 4-bit ones cannot be"
+        yield "--quantize", "--stage full trains every weight, and 4-bit weights cannot be trained"
     if "peft" in given:
-        yield "peft", "it follows from --stage"
+        yield "peft", "it is determined by --stage"
 
 
 def _unused_of_labels(options: LabelOptions) -> Iterator[tuple[str, str]]:
     if options.extent is not None and options.unlabelled == "background":
-        yield "--unlabelled background", "--extent says where what is not labelled is background"
+        yield (
+            "--unlabelled background",
+            "--extent determines where unlabelled pixels are background",
+        )

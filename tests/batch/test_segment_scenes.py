@@ -112,7 +112,7 @@ def test_polygons_of_a_batch_are_drawn_as_those_of_polygonize(run, folder, tmp_p
     )
     found = pyogrio.read_dataframe(tmp_path / "maps" / "a.gpkg", layer="a")
     assert found.geometry.tolist() == expected.geometry.tolist()
-    with pytest.raises(OutputError, match="polygon settings require names of polygons"):
+    with pytest.raises(OutputError, match="polygon settings require a name for polygons"):
         run(polygon_settings=settings, names=OutputNames())
 
 

@@ -300,9 +300,9 @@ def test_polygons_that_cannot_be_are_refused_before_the_work(small_model, tmp_pa
         (crs_only, "p.gpkg", "crs_only.tif: is not georeferenced"),
         (no_crs, "p.geojson", "p.geojson: GeoJSON is in longitude and latitude"),
         (no_crs, "p.kml", "p.kml: the name must end in"),
-        (site, "p.geojson", "no transformation leads from the CRS 'site grid' to 'WGS 84'"),
+        (site, "p.geojson", "no transformation exists from the CRS 'site grid' to 'WGS 84'"),
         (sound, "old.shp", "old.qix: exists already, and would be read as part of old.shp"),
-        (mars, "p.json", "no transformation leads from the CRS 'Mars (2015)"),
+        (mars, "p.json", "no transformation exists from the CRS 'Mars (2015)"),
     ):
         result = cli(
             "segment",

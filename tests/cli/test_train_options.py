@@ -151,8 +151,13 @@ CHANGES_OTHERS = {
 """Option: what it changes, and what it changes it to."""
 
 NO_EFFECT = [
-    ("size", ("--size", "small"), {}, "--size has no effect: --backbone .* is taken"),
-    ("channels", ("--channels", "32"), {}, "--channels has no effect: the linear head has none"),
+    ("size", ("--size", "small"), {}, "--size has no effect: --backbone .* is used"),
+    (
+        "channels",
+        ("--channels", "32"),
+        {},
+        "--channels has no effect: it applies to the CNN head only",
+    ),
     (
         "class_field",
         ("--class-field", "class"),
@@ -175,14 +180,14 @@ NO_EFFECT = [
         "unlabelled",
         ("--unlabelled", "background", "--extent", "extent.gpkg"),
         {},
-        "--unlabelled background has no effect: --extent says",
+        "--unlabelled background has no effect: --extent determines",
     ),
-    ("all_touched", ("--all-touched",), {"labels": "labels.tif"}, "--all-touched has an effect on"),
+    ("all_touched", ("--all-touched",), {"labels": "labels.tif"}, "--all-touched applies to"),
     (
         "all_touched",
         ("--all-touched",),
         {"labels": None, "scene": "chips"},
-        "--all-touched is for polygons alone",
+        "--all-touched applies to polygons only",
     ),
     ("accumulate", ("--accumulate", "2"), {}, "--accumulate has no effect: .*no stage two"),
     (
@@ -208,9 +213,9 @@ NO_EFFECT = [
         "quantize",
         ("--stage", "full", "--head-epochs", "0", "--quantize"),
         {},
-        "--quantize has no effect: with --stage full",
+        "--quantize has no effect: --stage full",
     ),
-    ("resume", ("--resume",), {}, "no interrupted training is there; beginning a new one"),
+    ("resume", ("--resume",), {}, "there is no interrupted training; starting a new one"),
 ]
 """Option, what is given with it, and the line that says that it has no effect there."""
 
@@ -405,9 +410,9 @@ def test_without_a_gpu_both_doors_hold_the_backbone_in_full_precision(door, file
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        ({"num_classes": 3}, "num_classes follows from the data"),
-        ({"bands": 3}, "bands follows from the data"),
-        ({"heads": 3}, "has no 'heads'; give some of n_block, "),
+        ({"num_classes": 3}, "num_classes is determined by the data"),
+        ({"bands": 3}, "bands is determined by the data"),
+        ({"heads": 3}, "has no argument 'heads'; choose from n_block, "),
     ],
 )
 def test_arguments_of_the_network_that_cannot_be_given_are_refused(network, words, files, tmp_path):
@@ -420,11 +425,11 @@ def test_arguments_of_the_network_that_cannot_be_given_are_refused(network, word
 @pytest.mark.parametrize(
     ("network", "stage", "words"),
     [
-        ({"n_block": 2}, "head", "n_block has no effect: the linear head"),
+        ({"n_block": 2}, "head", "n_block has no effect: it applies to the CNN head"),
         ({"r": 4}, "head", "r has no effect: with --stage head there is no LoRA"),
         ({"lora_dropout": 0.2}, "full", "lora_dropout has no effect: with --stage full"),
         ({"revision": "main"}, "head", "revision has no effect: the backbone is a folder"),
-        ({"peft": True}, "lora", "peft has no effect: it follows from --stage"),
+        ({"peft": True}, "lora", "peft has no effect: it is determined by --stage"),
     ],
 )
 def test_arguments_of_the_network_that_have_no_effect_are_said_to_have_none(

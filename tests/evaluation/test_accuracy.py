@@ -111,7 +111,7 @@ def test_the_json_holds_no_nan_and_the_table_has_a_line_a_class():
     assert len({len(line) for line in lines[:-2]}) == 1
     assert lines[2].split() == ["concrete", "0.952", "0.993", "0.972", "0.946", "683"]
     assert lines[-2] == "overall accuracy 0.980, mean IoU 0.957 of these 2 classes"
-    assert lines[-1] == "not in the labels: Straße & Gleis <1> (0 px of the map)"
+    assert lines[-1] == "not in the labels: Straße & Gleis <1> (0 px in the map)"
     whole = Accuracy(np.array([[1200, 34], [5, 678]], np.int64)).table(
         Legend.of_names({0: "a", 1: "b"})
     )
@@ -125,4 +125,4 @@ def test_stray_pixels_of_a_class_that_the_labels_lack_move_no_mean():
     assert stray.iou[2] == 0
     legend = Legend.of_names({1: "a", 2: "b", 3: "rock"})
     assert stray.not_in_reference(legend) == {"rock": 5}
-    assert "rock (5 px of the map)" in stray.table(legend)
+    assert "rock (5 px in the map)" in stray.table(legend)

@@ -160,9 +160,7 @@ def test_a_tolerance_that_cannot_be_is_said_in_a_line(distance, unit, said):
 
 def test_a_tolerance_in_metres_is_refused_where_the_map_has_no_metres():
     nowhere = geobox(crs=None)
-    with pytest.raises(
-        LabelError, match=r"tolerance of 3 m .* the map has no CRS; give one in pix"
-    ):
+    with pytest.raises(LabelError, match=r"tolerance of 3 m .* the map has no CRS; give it in pix"):
         reach_of(Tolerance(distance=3, unit="m"), nowhere)
     assert len(reach_of(Tolerance(distance=1, unit="px"), nowhere).offsets) == 5
 

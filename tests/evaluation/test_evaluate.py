@@ -300,8 +300,8 @@ def test_means_are_those_of_the_classes_in_the_labels_and_others_are_listed_apar
     assert facts["mean_iou"] == pytest.approx(np.mean(means))
     strays = np.array(facts["confusion_matrix"])[:, index["field"]].sum()
     assert facts["not_in_labels"] == {"field": strays}
-    assert f"not in the labels: field ({strays:,} px of the map)" in result.stdout
-    assert f"Not in the labels: field ({strays:,} px of the map)" in outputs[1].read_text()
+    assert f"not in the labels: field ({strays:,} px in the map)" in result.stdout
+    assert f"Not in the labels: field ({strays:,} px in the map)" in outputs[1].read_text()
     lines = [line.split()[0] for line in result.stdout.splitlines()]
     assert "field" not in lines
 

@@ -158,8 +158,8 @@ def test_classes_fit_a_given_legend_by_name_or_number(tmp_path, columns, ids):
     [
         (
             {"class": ["rock", "tin"]},
-            "class 'rock' is not a class of the map, whose classes are 1 tin, 2 wood; say which of "
-            "them it is with --rename rock=CLASS, or leave it out with --ignore-class.",
+            "class 'rock' is not a class of the map, whose classes are 1 tin, 2 wood; map it to one "
+            "of them with --rename rock=CLASS, or leave it out with --ignore-class.",
         ),
         ({"class": [3, 1]}, r"class 3 (class 3) is not a class of the map"),
         ({"class_id": [1, 2], "class_name": ["wood", "tin"]}, "class 1 (wood) is not a class"),
@@ -330,7 +330,7 @@ def test_names_that_differ_by_case_or_blanks_are_said(tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert (
-        "the classes 'Building' and 'building' differ by case or blanks alone" in said[0] + said[1]
+        "the classes 'Building' and 'building' differ only in case or spaces" in said[0] + said[1]
     )
     assert "'Tree crown' and 'tree  crown'" in said[0] + said[1]
 
@@ -341,7 +341,7 @@ def test_a_class_is_found_on_the_map_whatever_its_case(tmp_path, caplog, name):
     polygons(2, **{"class": [name, "tin"]}).to_file(path)
     labels = open_labels(path, BOX, legend=LEGEND)
     assert labels.source.class_indices.tolist() == [1, 0]
-    assert ("is taken for 'wood' of the map" in caplog.text) == (name != "wood")
+    assert ("is matched to class 'wood' of the map" in caplog.text) == (name != "wood")
     both = Legend.of_names({1: "tin", 2: "wood", 3: "Wood"})
     if name == " WOOD ":
         assert "class 'WOOD' is not a class of the map" in error_of(path, legend=both)
@@ -360,12 +360,12 @@ def test_classes_are_renamed_to_those_of_a_map(tmp_path):
     for renames, fault in (
         (
             (("ground", "grass"),),
-            "the map has no class 'grass' that 'ground' could be; its classes",
+            "'ground' cannot be renamed to 'grass', which is not a class of the map; its classes",
         ),
         ((("rock", "wood"),), "has no class 'rock' to rename; its classes are bush, ground, tin"),
     ):
         assert fault in error_of(path, legend=LEGEND, renames=renames)
-    assert "there is none" in error_of(path, renames=(("ground", "wood"),))
+    assert "there is no map" in error_of(path, renames=(("ground", "wood"),))
 
 
 def test_what_a_polygon_without_a_class_takes_from_others_is_said(tmp_path, caplog):
@@ -374,7 +374,7 @@ def test_what_a_polygon_without_a_class_takes_from_others_is_said(tmp_path, capl
     frame.loc[2, "geometry"] = frame.geometry.iloc[0]
     frame.to_file(path)
     labels = open_labels(path, BOX)
-    said = "1 polygons have no class, so they are areas to ignore; they take 64 pixels (256 m2)"
+    said = "1 polygons have no class, so they are areas to ignore; they cover 64 pixels (256 m2)"
     assert said in caplog.text
     assert (
         labels.read(Window(col_off=0, row_off=0, width=BOX.width, height=BOX.height)) == 1

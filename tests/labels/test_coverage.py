@@ -101,7 +101,7 @@ def test_polygons_over_no_centre_are_counted_by_class(labels, caplog):
     open_labels(path, BOX)
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: 20 of 21 polygons of 'road' and {lost} of 200 of 'tree' cover no pixel's centre, "
-        "so they label nothing; --all-touched labels every pixel that a polygon touches."
+        "so they label no pixel; --all-touched labels every pixel that a polygon touches."
     ]
 
 
@@ -188,7 +188,7 @@ def test_extents_and_regions_that_no_pixel_lies_in_are_counted(tmp_path, caplog)
     )
     assert [region.accuracy.pixels for region in found.regions] == [16, 0, 0]
     assert f"{regions}: 3 of 4 polygons cover no pixel's centre" in caplog.text
-    assert "without any pixel: dot, line" in caplog.text
+    assert "regions without pixels: dot, line" in caplog.text
 
 
 def test_the_option_does_not_pass_in_silence_where_it_has_no_effect(tmp_path, caplog):
@@ -208,8 +208,8 @@ def test_the_command_has_the_option(labels, tmp_path):
         for more in ([], ["--all-touched"])
     ]
     assert [result.exit_code for result in results] == [0, 0]
-    assert "label nothing" in results[0].stderr
-    assert "label nothing" not in results[1].stderr
+    assert "label no pixel" in results[0].stderr
+    assert "label no pixel" not in results[1].stderr
     trees = [
         int(line.split()[-1])
         for r in results

@@ -275,7 +275,7 @@ def test_labels_of_an_unrelated_crs_are_refused_in_one_line(tmp_path, labels_crs
         transform=Affine(1, 0, 0, 0, -1, 0),
     )
     for path in (polygons, raster):
-        with pytest.raises(LabelError, match="no transformation leads from the CRS") as caught:
+        with pytest.raises(LabelError, match="no transformation exists from the CRS") as caught:
             open_labels(path, box)
         assert str(caught.value).startswith(f"{path}: ")
         message = str(caught.value)

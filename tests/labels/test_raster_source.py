@@ -227,7 +227,7 @@ def test_names_that_nothing_gives_are_missed_where_a_model_would_learn_them(tmp_
     open_labels(path, SCENE, options=LabelOptions(legend_file=tmp_path / "l.csv"))
     assert not caplog.records
     open_labels(path, SCENE)
-    assert "labels.tif: no names of its classes were found" in caplog.text
+    assert "labels.tif: no class names were found" in caplog.text
 
 
 def test_a_number_that_the_rasters_legend_lacks_is_an_error(tmp_path):

@@ -20,13 +20,13 @@ WRONG = {
     "3": "holds a number",
     "-0.5": "holds a number",
     "true": "holds true or false",
-    '"dinov2"': "holds a text",
+    '"dinov2"': "holds a string",
     "": "is empty",
     " \n": "is empty",
     "{": "cannot be read",
-    '{"a": "%s"}' % ("b" * 20_000): "a text of 20,000 characters",
-    '{"%s": 1}' % ("b" * 20_000): "a text of 20,000 characters",
-    '{"a": [{"b": ["%s"]}]}' % ("c" * 20_000): "a text of 20,000 characters",
+    '{"a": "%s"}' % ("b" * 20_000): "a string of 20,000 characters",
+    '{"%s": 1}' % ("b" * 20_000): "a string of 20,000 characters",
+    '{"a": [{"b": ["%s"]}]}' % ("c" * 20_000): "a string of 20,000 characters",
     "[" * 100_000: "cannot be read",
 }
 

@@ -327,7 +327,7 @@ def test_a_scene_of_an_unrelated_crs_is_refused_in_one_line(tmp_path, crs):
     pixels = np.zeros((1, 50, 80), dtype=np.uint8)
     write_scene(tmp_path / "scene.tif", pixels, crs=CRS.from_user_input(crs))
     raster = write_map(tmp_path / "map.tif", classes_of(45, 60))
-    with pytest.raises(SceneError, match=r"scene\.tif: no transformation leads from") as caught:
+    with pytest.raises(SceneError, match=r"scene\.tif: no transformation exists from") as caught:
         see(tmp_path / "scene.tif", raster)
     assert "\n" not in str(caught.value)
 

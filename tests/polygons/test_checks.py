@@ -101,7 +101,7 @@ def test_a_format_keeps_the_place_on_the_earth_or_is_refused_before_the_work(tmp
     path = tmp_path / f"polygons{suffix}"
     if suffix == ".shp" and crs in NOT_IN_SHAPEFILES:
         with pytest.raises(
-            OutputError, match=r"polygons.shp: a .shp file cannot hold the raster's"
+            OutputError, match=r"polygons.shp: a .shp file cannot store the raster's"
         ):
             write_polygons(raster, path)
         assert [entry.name for entry in tmp_path.iterdir()] == ["map.tif"]
@@ -122,10 +122,10 @@ def test_a_format_keeps_the_place_on_the_earth_or_is_refused_before_the_work(tmp
 @pytest.mark.parametrize(
     ("crs", "why"),
     [
-        (SITE_GRID, "no transformation leads from the CRS 'site grid' to 'WGS 84'"),
-        ("IAU_2015:49900", r"no transformation leads from the CRS 'Mars \(2015\)"),
-        ("IAU_2015:49910", r"no transformation leads from the CRS 'Mars \(2015\)"),
-        ("+proj=longlat +R=1737400", "no transformation leads from the CRS"),
+        (SITE_GRID, "no transformation exists from the CRS 'site grid' to 'WGS 84'"),
+        ("IAU_2015:49900", r"no transformation exists from the CRS 'Mars \(2015\)"),
+        ("IAU_2015:49910", r"no transformation exists from the CRS 'Mars \(2015\)"),
+        ("+proj=longlat +R=1737400", "no transformation exists from the CRS"),
     ],
 )
 def test_geojson_of_what_is_not_on_the_earth_is_refused_before_the_work(tmp_path, crs, why):
@@ -139,7 +139,7 @@ def test_geojson_of_what_is_not_on_the_earth_is_refused_before_the_work(tmp_path
 def test_geojson_of_places_beyond_the_projection_is_refused_before_the_work(tmp_path, caplog):
     beyond = Affine(1000, 0, 3e7, 0, -1000, 3e7)
     raster = raster_in(tmp_path, "+proj=ortho +lat_0=40 +lon_0=10 +datum=WGS84", beyond)
-    with pytest.raises(OutputError, match=r"p.geojson: .* which no place of the raster has"):
+    with pytest.raises(OutputError, match=r"p.geojson: .* which no part of the raster has"):
         write_polygons(raster, tmp_path / "p.geojson")
     at_the_limb = Affine(20000, 0, 6_200_000, 0, -20000, 1e5)
     raster = raster_in(tmp_path, "+proj=ortho +lat_0=40 +lon_0=10 +datum=WGS84", at_the_limb)
@@ -226,7 +226,7 @@ def test_a_file_that_appears_beside_an_output_meanwhile_is_reported(tmp_path):
     def index(fraction, message):
         (tmp_path / "p.qix").write_text("of an older file")
 
-    with pytest.raises(OutputError, match=r"p.shp: was written, but p.qix appeared beside it"):
+    with pytest.raises(OutputError, match=r"p.shp: was written, but p.qix has appeared beside it"):
         write_polygons(raster, tmp_path / "p.shp", progress=index)
     write_polygons(raster, tmp_path / "p.shp", overwrite=True)
     assert not (tmp_path / "p.qix").exists()
@@ -240,4 +240,4 @@ def test_a_flatgeobuf_of_a_large_raster_is_said_to_take_twice_the_disk(
     write_polygons(raster, tmp_path / "p.gpkg")
     assert not caplog.records
     write_polygons(raster, tmp_path / "p.fgb")
-    assert "p.fgb: a FlatGeobuf takes twice its size on the disk" in caplog.text
+    assert "p.fgb: writing a FlatGeobuf takes twice its size on disk" in caplog.text

@@ -207,8 +207,8 @@ def test_names_that_nothing_gives_are_missed_in_one_line(tmp_path, caplog):
     path = write_ids(tmp_path / "m.tif")
     assert not open_class_raster(path).is_named
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: no names of its classes were found in it or beside it, so they are called "
-        "class 1, class 4, class 30; give them with --legend FILE."
+        f"{path}: no class names were found in the file or beside it, so the classes are named "
+        "class 1, class 4, class 30; give names with --legend FILE."
     ]
 
 
@@ -229,7 +229,7 @@ def test_copies_of_our_maps_that_lost_their_names_are_said(tmp_path, tool, caplo
     rio(tool, source, copy, *options)
     raster = open_class_raster(copy)
     assert raster.legend.names == ("class 1", "class 4", "class 30")
-    assert "no names of its classes were found" in caplog.text
+    assert "no class names were found" in caplog.text
     (tmp_path / "l.csv").write_text("id,name\n" + "".join(f"{k},{v}\n" for k, v in NAMES.items()))
     assert names_of(copy, legend_file=tmp_path / "l.csv") == NAMES
 
@@ -274,7 +274,7 @@ def test_a_mosaic_of_files_that_differ_has_no_legend_of_theirs(tmp_path, fault, 
     else:
         source = "AveragedSource"
     assert "class 4" in names_of(mosaic(tmp_path / "all.vrt", files, source, more)).values()
-    assert "no names of its classes were found" in caplog.text
+    assert "no class names were found" in caplog.text
 
 
 LEGEND_CSV = "id,name,color\n1,water,#4477aa\n4,road,\n30,rice,#ee6677\n9,rock,#228833\n"
@@ -301,7 +301,7 @@ def test_what_a_legend_file_lacks_or_contradicts_is_said(tmp_path, caplog):
     with pytest.raises(LabelError, match=r"l\.csv: has no ids"):
         open_class_raster(path, legend_file=legend)
     legend.write_text("id,name\n1,水田\n")
-    with pytest.raises(LabelError, match="where it is class 30"):
+    with pytest.raises(LabelError, match="where it belongs to class 30"):
         open_class_raster(our_map(tmp_path / "ours.tif"), legend_file=legend)
     with pytest.raises(LabelError, match=r"absent\.csv: no such file"):
         open_class_raster(path, legend_file=tmp_path / "absent.csv")

@@ -200,7 +200,7 @@ def test_every_option_of_labels_is_in_the_key_by_what_it_makes_of_them(given, pl
         is_same = fingerprint(given, options=LabelOptions(**{name: value})) == plain
         # A permission; what is read does not depend on it.
         assert is_same == (name == "allow_external"), name
-    with pytest.raises(LabelError, match="classes are renamed to those of a map"):
+    with pytest.raises(LabelError, match="renaming matches classes to those of a map"):
         fingerprint(given, options=LabelOptions(renames=(("water", "lake"),)))
 
 
@@ -308,7 +308,7 @@ def test_a_training_is_not_taken_for_finished_with_another_backbone(given, tmp_p
     *_, (_, other) = other_backbones(given, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(given / "backbone", progress=interrupt_at_loss)
-    with pytest.raises(ModelFolderError, match=r"is that of another training: .*backbone"):
+    with pytest.raises(ModelFolderError, match=r"belongs to another training: .*backbone"):
         train(other, resume=True)
     train(given / "backbone", resume=True)
     with pytest.raises(OutputExistsError, match="a model of another training is there"):

@@ -87,10 +87,10 @@ def write_report(
 def report_facts(
     by_labels: MapEvaluation | None, by_sample: SampleEvaluation | None
 ) -> dict[str, Any]:
-    """What a `.json` report holds, as plain values.
+    """The content of a `.json` report, as plain values.
 
-    The evaluation by labels is at the top level, that of a sample under `sample`; None where a
-    measure is undefined.
+    The evaluation with labels is at the top level, that with a sample under `sample`. Undefined
+    measures are None.
     """
     facts: dict[str, Any] = {} if by_labels is None else _map_facts(by_labels)
     if by_sample is not None:

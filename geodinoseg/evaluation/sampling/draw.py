@@ -83,7 +83,7 @@ class SampleDesign:
         return sum(stratum.points for stratum in self.strata)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the points in total, and each class with its pixels, area and points."""
+        """Plain values: total number of points, and pixels, area and points of each class."""
         return {"points": self.points, "strata": [asdict(stratum) for stratum in self.strata]}
 
     def table(self) -> str:

@@ -49,7 +49,7 @@ class SampleEvaluation:
 
     @property
     def path(self) -> Path | str:
-        """The class raster; text where it is an address."""
+        """The class raster; a string if it is a URL."""
         return self.raster.path
 
     @property

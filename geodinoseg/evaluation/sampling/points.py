@@ -139,7 +139,7 @@ def _write_layer(
 ) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        # Not from a GeoDataFrame, whose CRS pyogrio writes as WKT 1, which not all of them have.
+        # Not from a GeoDataFrame: pyogrio writes its CRS as WKT 1, which some CRSs do not have.
         pyogrio.raw.write(
             os.fspath(path),
             geometry=shapely.to_wkb(shapely.points(coordinates)),
@@ -155,7 +155,7 @@ def _write_layer(
 
 
 def _crs_text(crs: CRS) -> str:
-    """The code of a CRS if it has one, else its WKT."""
+    """The EPSG code of a CRS if it has one, else its WKT."""
     epsg = pyproj.CRS.from_user_input(crs).to_epsg()
     return f"EPSG:{epsg}" if epsg else str(crs.to_wkt())
 

@@ -131,11 +131,11 @@ def side_bounds(arcs: Arcs, stretches: Stretches) -> SideBounds:
 def inner_points(
     stretches: Stretches,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The points between the ends of stretches, stretch by stretch.
+    """The points between the ends of stretches, in the order of the stretches.
 
     Returns:
-        The points, (points,); where those of each stretch start among them, (stretches,); and the
-        stretch of each, (points,).
+        (points,) the points; (stretches,) the index among them of the first point of each stretch;
+        (points,) the stretch of each point.
     """
     inner = stretches.last - stretches.first - 1
     points = ragged_range(stretches.first + 1, inner)

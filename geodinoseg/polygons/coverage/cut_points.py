@@ -19,8 +19,8 @@ def straighten_cut_points(rings: Paths, tolerance: Tolerance | None = None) -> P
 
     Args:
         rings: the rings.
-        tolerance: by which they were simplified; where its pixels are not square, half a pixel is
-            half the shorter side of one.
+        tolerance: with which they were simplified; if its pixels are not square, half a pixel is
+            half the shorter side of a pixel.
     """
     is_cut = (rings.flags & CUT_POINT) != 0
     if not is_cut.any():
@@ -73,7 +73,7 @@ def _can_go(
     upper, middle, lower = upper[crosses], points[crosses], lower[crosses]
     height = rows[lower] - rows[upper]
     across = cols[lower] - cols[upper]
-    # The distance along the row, times the chord's height: integers throughout.
+    # Distance along the row times the height of the chord, so that all numbers are integers.
     off = np.abs((cols[middle] - cols[upper]) * height - across * (rows[middle] - rows[upper]))
     free = 2 * off < height
     if tolerance is not None and not tolerance.has_square_pixels:

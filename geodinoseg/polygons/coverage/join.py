@@ -75,8 +75,8 @@ class _Rings:
 class CoverageJoin:
     """Takes the pieces of each band, top to bottom, and returns the polygons that are complete.
 
-    It holds only the boundaries of the polygons that the last cut runs through. The tolerance is
-    that by which they were simplified.
+    It holds only the boundaries of the polygons that the last cut runs through. `tolerance` is the
+    one with which they were simplified.
     """
 
     def __init__(self, *, measures: int, tolerance: Tolerance | None = None) -> None:

@@ -4,8 +4,8 @@ An arc (boundary between two fixed points: a vertex where three or more edges me
 raster, or a crossing with a cut) is simplified by the algorithm of Douglas and Peucker, on both
 sides at once, as both sides have the same vertices. A chord may replace a stretch of an arc only if
 
-1. no vertex of the stretch is farther from the chord than the tolerance, nor beyond its ends, both
-   in pixels and on the ground, where pixels need not be square;
+1. no vertex of the stretch is farther from the chord than the tolerance, or beyond its ends, both
+   in pixels and on the ground (pixels may be not square);
 2. the convex hull of the stretch contains no other boundary, except at the chord's ends.
 
 The second rule keeps the coverage valid for any tolerance: if two chords crossed, one of their
@@ -45,29 +45,29 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far an outline may move, on pixels of any shape."""
+    """Largest distance by which an outline may move, for pixels of any shape."""
 
     distance: float
-    """In pixels by default, else in the unit of the steps."""
+    """The distance, in pixels with the default steps, else in the unit of the steps."""
     col_step: tuple[float, float] = (1.0, 0.0)
-    """What one column to the right is in the plane in which the distance is measured."""
+    """Vector of one column to the right, in the plane in which the distance is measured."""
     row_step: tuple[float, float] = (0.0, 1.0)
-    """What one row down is there."""
+    """Vector of one row down, in the same plane."""
 
     @classmethod
     def of(
         cls, distance: float, col_step: tuple[float, float], row_step: tuple[float, float]
     ) -> Tolerance:
-        """The tolerance on such pixels; that of square ones in pixels, where sizes are exact."""
+        """A tolerance for pixels with these steps; if they are square, in pixels."""
         exact = cls(distance=distance, col_step=col_step, row_step=row_step)
         side = math.sqrt(exact._metric[0])
-        # 0.3 / 0.1 is a little less than 3.
+        # Rounded, since 0.3 / 0.1 is slightly less than 3.
         in_px = float(f"{distance / side:.12g}")
         return cls(distance=in_px) if exact.has_square_pixels else exact
 
     @property
     def has_square_pixels(self) -> bool:
-        """Whether pixels are squares, in any orientation: angles are those of the lattice."""
+        """Whether pixels are squares in any orientation, so that the lattice preserves angles."""
         across, mixed, down = self._metric
         return math.isclose(across, down, rel_tol=_EQUAL) and abs(mixed) <= _EQUAL * across
 
@@ -102,7 +102,7 @@ class Tolerance:
         Args:
             twice_triangle_px: twice the area of the triangles, in pixels.
             base: columns and rows from one end of each base to the other.
-            distance: by default the tolerance's.
+            distance: the distance; by default that of the tolerance.
         """
         reach = self.distance if distance is None else distance
         length = np.sqrt(self.product(base, base))
@@ -183,7 +183,7 @@ def _is_near(
 
 
 def _lie_between_ends(arcs: Arcs, stretches: Stretches, tolerance: Tolerance) -> NDArray[np.bool_]:
-    """Whether all points are beside the chord, not beyond its ends, where pixels are not square."""
+    """Whether all points project between the ends of the chord, for pixels that are not square."""
     if not len(stretches):
         return np.zeros(0, dtype=bool)
     points, starts, of_stretch = inner_points(stretches)

@@ -78,7 +78,7 @@ class Blocks:
 
     @cached_property
     def footprints(self) -> NDArray[Any]:
-        """(blocks,) polygons on the ground, in the CRS of the first scene of their plane."""
+        """(blocks,) polygons on the ground, in the CRS of the first scene of the same plane."""
         footprints = _boxes(self.bounds)
         for index, scene in enumerate(self.scenes):
             here = self.scene == index
@@ -122,9 +122,10 @@ class Blocks:
 
     @cached_property
     def planes(self) -> NDArray[np.int64]:
-        """(scenes,): scenes of one number may share land, those of -1 are not georeferenced.
+        """(scenes,) number of a plane; only scenes of the same plane may show the same land.
 
-        0 is georeferenced without a CRS; from 1 on, CRSs between which a transformation leads.
+        -1 is not georeferenced, 0 is georeferenced without a CRS, and each number from 1 on is a
+        set of CRSs between which a transformation exists.
         """
         firsts: list[CRS] = []
 
@@ -210,7 +211,7 @@ def _on_ground(boxes: NDArray[Any], geobox: GeoBox, crs: object) -> NDArray[Any]
 
 
 def _in_one_turn(ground: NDArray[Any], first: GeoBox) -> NDArray[Any]:
-    """Footprints in degrees within half a turn of the first scene, also across its meridian."""
+    """Shift footprints in degrees to within half a turn of the first scene's centre."""
     turn = full_turn(parsed_crs(first.crs))
     if turn is None:
         return ground
@@ -220,7 +221,7 @@ def _in_one_turn(ground: NDArray[Any], first: GeoBox) -> NDArray[Any]:
 
 
 def _is_related(crs: CRS, other: CRS) -> bool:
-    """Whether a transformation leads from one CRS to another."""
+    """Whether a transformation between two CRSs exists."""
     try:
         find_transformation(crs, other)
     except TransformationError:

@@ -1,4 +1,4 @@
-"""Rows and columns of the crops of a scene: squares on the ground, whatever the pixels."""
+"""Rows and columns of the crops of a scene, which are square on the ground for any pixel shape."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from geodinoseg.model.resampling import about_one
 
 
 def crop_shape(geobox: GeoBox, side: float) -> tuple[int, int]:
-    """Rows and columns of a square on the ground that has the area of side x side pixels.
+    """Rows and columns of a square on the ground with the area of side x side pixels.
 
-    Segmentation resamples the tiles of a scene whose pixels are not square by a factor for each
-    axis; crops of such a scene are resampled in the same way. `side` twice if its pixels are about
-    square, or if its ground resolution is unknown.
+    Both are `side` if the pixels are about square, or if the ground resolution is unknown.
+    Segmentation resamples tiles of a scene with other pixels by a factor for each axis; crops are
+    resampled in the same way.
     """
     if geobox.pixel_size_m is None:
         return max(1, round(side)), max(1, round(side))

@@ -46,10 +46,10 @@ class SplitScene:
     trains in each, NEITHER (-2) where it is in no part, since it shows held-out land of another
     scene."""
     units: tuple[BandUnits, BandUnits] | None = None
-    """Units of its bands and of the training, if its values are to be converted."""
+    """Units of its bands and of the training if its values must be converted, else None."""
 
     def read(self, reader: SceneReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels of a window in the units of the training, and which of them hold data."""
+        """Pixels of a window in the units of the training, and True where they are valid."""
         pixels, valid = reader.read(window)
         if self.units is not None:
             here, own = self.units
@@ -131,8 +131,8 @@ def split_scenes(
     Args:
         scenes: with the same classes and bands.
         labels: of each, on its grid.
-        crop_px: side of a training crop and of a validation tile; in a scene whose pixels are not
-            square, of a square of the same area on the ground.
+        crop_px: side of a training crop and of a validation tile; if the pixels of a scene are not
+            square, crops are squares of the same area on the ground.
         fraction: of each class's labelled pixels to hold out, 0 to 0.5.
         seed: of the choice.
     """
