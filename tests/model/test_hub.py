@@ -134,7 +134,7 @@ def test_without_a_network_one_whole_sentence_says_where_to_get_it(monkeypatch, 
 
 
 def check_sentence(text, cache):
-    assert text.startswith(f"backbone {NAME}: is not in the hub's cache, {cache} (HF_HOME ")
+    assert text.startswith(f"backbone {NAME}: is not in the hub's cache, {cache} (set HF_HOME ")
     assert text.endswith("--backbone a folder that holds config.json and model.safetensors.")
     assert "HF_HUB_OFFLINE" in text
     assert "\n" not in text

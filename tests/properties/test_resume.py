@@ -247,7 +247,7 @@ def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, colo
     }[what]
     checkpoint = tmp_path / "a.model.checkpoint"
     before = checkpoint.read_bytes()
-    with pytest.raises(ModelFolderError, match="is that of another training") as refusal:
+    with pytest.raises(ModelFolderError, match="belongs to another training") as refusal:
         train(resume=True, **other)
     assert "\n" not in str(refusal.value)
     assert checkpoint.read_bytes() == before
