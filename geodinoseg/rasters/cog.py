@@ -218,18 +218,29 @@ def check_georeferencing(geobox: GeoBox, path: PathLike) -> None:
     layout = CogLayout(
         geobox=small, dtype=np.dtype(np.uint8), nodata=255, band_names=("class",), tags={}
     )
-    with tempfile.TemporaryDirectory(prefix="geodinoseg-") as folder:
-        working, file = Path(folder, "working.tif"), Path(folder, "probe.tif")
-        with _report_write_errors(file):
-            _new_working_file(working, layout).close()
-            _convert(working, file, CACHE_BYTES)
-            with reopen(file) as dataset:
-                reread = dataset_geobox(dataset)
+    try:
+        reread = _stored_geobox(layout)
+    except (OSError, RasterioError) as error:
+        raise OutputError(
+            f"{path}: whether a GeoTIFF can store its georeferencing cannot be tested, as no "
+            f"temporary file can be written ({one_line(_first_cause(error))}); free some space in "
+            f"the folder for temporary files, or set TMPDIR."
+        ) from error
     if not same_georeferencing(reread, small):
         raise OutputError(
             f"{path}: its coordinate system or transform cannot be stored in a GeoTIFF, so the "
             f"map would be misplaced; warp the scene to a common CRS first."
         )
+
+
+def _stored_geobox(layout: CogLayout) -> GeoBox:
+    """The georeferencing of a small COG with a layout, as read back."""
+    with tempfile.TemporaryDirectory(prefix="geodinoseg-") as folder:
+        working, file = Path(folder, "working.tif"), Path(folder, "probe.tif")
+        _new_working_file(working, layout).close()
+        _convert(working, file, CACHE_BYTES)
+        with reopen(file) as dataset:
+            return dataset_geobox(dataset)
 
 
 def _check_pixels(path: Path, checksums: Mapping[tuple[int, int], int], target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,7 +159,10 @@ def test_polygons_that_are_stopped_end_at_once_and_leave_nothing(tmp_path, suffi
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=15)
     assert process.returncode == 143
-    assert stderr.splitlines()[-1] == "Error: terminated; no unfinished file was left."
+    # The second is the line of a busy machine, on which a step takes more than ten seconds.
+    assert re.match(
+        r"Error: terminated(; no unfinished| during a long step)", stderr.splitlines()[-1]
+    )
     assert [entry.name for entry in tmp_path.iterdir()] == ["map.tif"]
 
 
@@ -196,7 +200,9 @@ def test_streams_that_take_nothing_do_no_harm(scene, small_model, tmp_path, clos
     words = " ".join(command(scene, small_model, output))
     script = f"set -o pipefail; {words} {closed}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # Progress is printed now and then, as there is no terminal.
+    stderr = re.sub(r"^segmenting: .*\n", "", done.stderr, flags=re.MULTILINE)
+    assert (done.returncode, done.stdout, stderr) == (0, "", "")
     assert output.exists()
 
 
