@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from geodinoseg.errors import OutputError, OutputExistsError
+from rasterio.errors import RasterioError
+
+from geodinoseg.errors import OutputError, OutputExistsError, one_line
 from geodinoseg.geobox import GeoBox, dataset_geobox, same_georeferencing
 from geodinoseg.rasters.cog import reopen
 
@@ -60,8 +62,13 @@ def check_in_place(path: Path, geobox: GeoBox) -> None:
     Raises:
         OutputError: readers would not see what was written.
     """
-    with reopen(path) as dataset:
-        place, listed = dataset_geobox(dataset), dataset.files
+    try:
+        with reopen(path) as dataset:
+            place, listed = dataset_geobox(dataset), dataset.files
+    except (OSError, RasterioError) as error:
+        raise OutputError(
+            f"{path}: was written, but cannot be read back ({one_line(error)}); check the disk."
+        ) from error
     written = (path.name, f"{path.name}.aux.xml")
     foreign = sorted(name for name in map(os.path.basename, listed) if name not in written)
     if foreign:
