@@ -47,8 +47,12 @@ class PixelSpace:
     """CRS of the coordinates given; None where it is the scene's own."""
 
     @classmethod
-    def for_labels(cls, path: str, crs: pyproj.CRS | None, geobox: GeoBox) -> PixelSpace:
+    def for_labels(
+        cls, path: str, crs: pyproj.CRS | None, geobox: GeoBox, *, is_raster: bool = False
+    ) -> PixelSpace:
         """From the CRS of labels to a scene's pixels; without a scene CRS, coordinates are kept.
+
+        Whether the labels are a raster matters to advice alone.
 
         Raises:
             LabelError: the scene has a CRS and the labels have none, the labels have a CRS and the
@@ -62,9 +66,14 @@ class PixelSpace:
                 )
             return cls(geobox=geobox, crs=None)
         if crs is None:
+            command = (
+                f"gdal_edit.py -a_srs {_code(scene_crs)} {path}"
+                if is_raster
+                else f"ogr2ogr -a_srs {_code(scene_crs)} labels.gpkg {path}"
+            )
             raise LabelError(
                 f"{path}: has no CRS; set it in QGIS (Layer > Set Layer CRS, then export), or with "
-                f"ogr2ogr -a_srs {_code(scene_crs)} labels.gpkg {path}, if it is the scene's."
+                f"{command}, if it is the scene's."
             )
         if crs.equals(scene_crs, ignore_axis_order=True):
             return cls(geobox=geobox, crs=None)

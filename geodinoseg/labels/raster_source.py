@@ -162,7 +162,7 @@ def raster_source(
 def _space_of(raster: ClassRaster, geobox: GeoBox) -> PixelSpace:
     """From a scene's coordinates to the pixels of a label raster that intersects it."""
     path = str(raster.path)
-    to_scene = PixelSpace.for_labels(path, parsed_crs(raster.geobox.crs), geobox)
+    to_scene = PixelSpace.for_labels(path, parsed_crs(raster.geobox.crs), geobox, is_raster=True)
     bounds = left, bottom, right, top = bounds_of(raster.geobox)
     scene_left, scene_bottom, scene_right, scene_top = to_scene.scene_bounds()
     beside = right <= scene_left or left >= scene_right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pyproj.exceptions import ProjError
 from shapely.errors import ShapelyError
 
 from geodinoseg.errors import LabelError, one_line
+from geodinoseg.files.vector_names import misread_part
 from geodinoseg.labels.paths import file_of, layer_of, with_layer
 from geodinoseg.labels.untrusted import check_driver, check_is_plain, offline
 
@@ -109,9 +111,20 @@ def _layers(path: str, *, allow_external: bool) -> list[str]:
         check_is_plain(path)
     if _is_parquet(path):
         return [Path(path).stem]
+    _check_name(file_of(path))
     with _clear_errors(path), _quiet(), offline(allow_external=allow_external):
         layers = pyogrio.list_layers(file_of(path))
     return [str(name) for name, geometry_type in layers if geometry_type is not None]
+
+
+def _check_name(file: str) -> None:
+    """Refuse the name of an existing file for which another would be read."""
+    part = misread_part(file)
+    if part and os.path.exists(file):
+        raise LabelError(
+            f"{file}: vector files whose path holds {part!r} cannot be read, as another file would "
+            f"be; rename it."
+        )
 
 
 def _choose_layer(path: str, layers: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 
 from geodinoseg.errors import OutputError, TransformationError, one_line
 from geodinoseg.files.atomic import PathLike, check_output
+from geodinoseg.files.vector_names import check_vector_name
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.formats import check_shapefile_names
@@ -73,6 +74,8 @@ def check_vector_output(
     """
     target = check_output(path, overwrite=overwrite, suffixes=tuple(VECTOR_FORMATS), inputs=inputs)
     kind = format_of(target)
+    if kind is not PARQUET:
+        check_vector_name(target)
     if not overwrite:
         check_sidecars(target, kind.sidecars)
     if kind is GEOPACKAGE:

@@ -258,18 +258,19 @@ _COMMON_NODATA = -9999
 
 
 def collar_values(scene: Scene) -> tuple[int, ...]:
-    """Values v such that a pixel that is v in every band appears to be nodata.
+    """Values v such that a pixel that is v in every band appears to be nodata if it is not marked.
 
-    They are 0, -9999, and for integers the maximum and (if signed) the minimum of the dtype. Empty
-    for a scene that marks its missing pixels, and for one or two bands, where such values are
-    common.
+    They are 0, -9999, and for integers the maximum and (if signed) the minimum of the dtype; the
+    maximum only if the scene has no nodata value, as clouds may have it. Empty for a scene with
+    alpha or a mask, and for one or two bands, where such values are common.
     """
-    if scene.validity or len(scene.bands) < 3:
+    if set(scene.validity) - {"nodata"} or len(scene.bands) < 3:
         return ()
     if scene.dtype.kind == "f":
         return (0, _COMMON_NODATA)
     limits = np.iinfo(scene.dtype)
-    values = (0, int(limits.max), int(limits.min), _COMMON_NODATA)
+    most = () if scene.validity else (int(limits.max),)
+    values = (0, *most, int(limits.min), _COMMON_NODATA)
     return tuple(dict.fromkeys(value for value in values if limits.min <= value <= limits.max))
 
 
@@ -279,11 +280,13 @@ def is_considerable(pixels: float, of: float) -> bool:
 
 
 class CollarWatch:
-    """Counts pixels that have a value such as 0 in every band, in scenes without nodata."""
+    """Counts pixels that have a value such as 0 in every band and are not marked as nodata."""
 
     def __init__(self, scene: Scene) -> None:
         self._path = scene.source.name
         self._values = collar_values(scene)
+        given = dict.fromkeys(f"{number:g}" for number in scene.nodata if number is not None)
+        self._instead = f", instead of {' and '.join(given)}" if given else ""
         self._step = max(
             1, min(_LARGEST_STEP_PX, math.isqrt(scene.height * scene.width // _SAMPLED_PIXELS))
         )
@@ -319,9 +322,10 @@ class CollarWatch:
             if is_considerable(count, self._seen):
                 logger.warning(
                     "%s: %.0f%% of the pixels are %d in every band, and the file does not mark "
-                    "them as nodata; if they hold no data, run again with --nodata %d.",
+                    "them as nodata; if they hold no data, run again with --nodata %d%s.",
                     self._path,
                     100 * count / self._seen,
                     value,
                     value,
+                    self._instead,
                 )

@@ -196,6 +196,7 @@ def _loss(value: float | None) -> float:
 
 SETTINGS_WITHOUT_EFFECT = ("minutes", "cache_bytes")
 """They change when a training ends or where it stores features, but not an epoch's result."""
+_NOT_OF_THE_BACKBONE = ("_name_or_path", "transformers_version")
 _BESIDE_PIXELS = (".aux.xml", ".ovr")
 """Files that other programs write beside a scene when they display it. Information in them that
 training uses, such as a nodata value, is among the facts of the scene."""
@@ -204,9 +205,10 @@ training uses, such as a nodata value, is among the facts of the scene."""
 def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
     """SHA-256 of all that a training depends on; the same fingerprint gives the same model.
 
-    It covers the settings, all weights of the untrained network, its precision, the content of
-    scenes and labels, the split, the legend, the statistics and the version. Scenes and labels may
-    be moved to other folders; options of labels count only by their effect on the labels.
+    It covers the settings, all weights of the untrained network and the configuration of its
+    backbone, its precision, the content of scenes and labels, the split, the legend, the statistics
+    and the version. Scenes and labels may be moved to other folders; options of labels count only
+    by their effect on the labels.
     """
     digest = hashlib.sha256()
     settings = asdict(source.settings)
@@ -216,6 +218,7 @@ def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
         "network": network.settings,
         "bands": network.bands,
         "backbone": None if network.source_is_folder else [network.source, network.revision],
+        "backbone_config": _backbone_config(network),
         "precision": str(source.dtype),
         "legend": source.data.legend.to_json(),
         "statistics": source.statistics.to_json(),
@@ -231,6 +234,12 @@ def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
             digest.update(np.ascontiguousarray(array).tobytes())
         _add_labels(digest, split)
     return digest.hexdigest()
+
+
+def _backbone_config(network: DinoV2Segmentor) -> dict[str, Any]:
+    """What a backbone's configuration says beside the weights, such as the number of heads."""
+    values: dict[str, Any] = network.base_backbone.config.to_diff_dict()
+    return {name: value for name, value in values.items() if name not in _NOT_OF_THE_BACKBONE}
 
 
 def _scene_facts(split: SplitScene) -> list[Any]:

@@ -86,21 +86,23 @@ def _count(
     splits: Sequence[SplitScene], chosen: NDArray[np.int64]
 ) -> tuple[int, tuple[_Collar, ...]]:
     """The number of labelled pixels of some blocks, and the pixels that appear to be nodata."""
-    # All scenes of a training have the same dtype, and so the same collar values.
     classes = len(splits[0].labels.legend)
+    values = dict.fromkeys(value for split in splits for value in collar_values(split.scene))
     collars = tuple(
         _Collar(value=value, by_class=np.zeros(classes, dtype=np.int64), scenes=set())
-        for value in collar_values(splits[0].scene)
+        for value in values
     )
     seen = 0
     for index in np.unique(chosen[:, 0]).tolist():
         split = splits[index]
+        watched = collar_values(split.scene)
         with split.scene.reader() as reader:
             for _, row, col in chosen[chosen[:, 0] == index].tolist():
                 window = split.block(row, col)
-                pixels, labels = reader.read(window)[0], split.labels.read(window)
+                pixels, valid = reader.read(window)
+                labels = np.where(valid, split.labels.read(window), IGNORE)
                 seen += int((labels != IGNORE).sum())
-                for collar in collars:
+                for collar in (collar for collar in collars if collar.value in watched):
                     inside = labels[(pixels == collar.value).all(axis=0)]
                     found = np.bincount(inside[inside != IGNORE], minlength=classes)
                     collar.add(found, index)

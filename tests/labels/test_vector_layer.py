@@ -152,3 +152,13 @@ def test_layers_are_found_by_the_names_that_drivers_give(tmp_path):
     (name, _), *_ = pyogrio.list_layers(path)
     labels = open_labels(f"{path}|layername={name}", BOX, options=LabelOptions(class_field="crop"))
     assert_array_equal(labels.read(ALL), expected())
+
+
+@pytest.mark.parametrize("name", ["a;b.gpkg", "a!b.gpkg", "a\nb.gpkg", "a\tb.shp"])
+def test_another_file_is_not_read_for_a_name_that_looks_like_an_address(tmp_path, name):
+    for file in (name, "a", "b.gpkg", "ab.gpkg", "ab.shp"):
+        cells = np.array([square(0, 0), square(20, 20)], dtype=object)
+        write(tmp_path / "plain.gpkg", cells, **{"class": ["ash", "elm"]})
+        (tmp_path / "plain.gpkg").rename(tmp_path / file)
+    with pytest.raises(GeodinosegError, match=r"whose path holds .* cannot be read"):
+        open_labels(tmp_path / name, BOX)

@@ -177,6 +177,17 @@ def test_formats_of_one_map_share_its_style(tmp_path):
         write_polygons(raster, tmp_path / f"polygons{suffix}")
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".fgb", ".geojson"])
+@pytest.mark.parametrize("stem", ["a;b", "a!b", "a\nb", "a\tb"])
+def test_a_name_that_would_be_taken_for_an_address_is_refused_before_the_work(
+    tmp_path, stem, suffix, monkeypatch
+):
+    raster = raster_in(tmp_path, "EPSG:32633")
+    monkeypatch.setattr("geodinoseg.polygons.polygonize.write_batches", None)
+    with pytest.raises(OutputError, match=r"whose path holds .* cannot be written"):
+        write_polygons(raster, tmp_path / f"{stem}{suffix}")
+
+
 def test_a_style_beside_a_geopackage_is_that_of_another_file(tmp_path):
     raster = raster_in(tmp_path, "EPSG:32633")
     (tmp_path / "polygons.qml").write_text("mine")

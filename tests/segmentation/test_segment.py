@@ -441,6 +441,28 @@ def test_a_collar_that_nothing_marks_is_said_once(tmp_path, caplog, dtype, value
     assert (read_raster(tmp_path / "map.tif")[:, :90] == 255).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "nodata"), [("uint8", 0, 255), ("int16", -32768, 0), ("float32", 0, -9999)]
+)
+def test_a_collar_beside_another_nodata_value_is_said_once(tmp_path, caplog, dtype, value, nodata):
+    pixels = np.random.default_rng(1).integers(1, 255, (3, 300, 280)).astype(dtype)
+    pixels[:, :30], pixels[:, 30:, :90] = nodata, value
+    model = ConstantModel((0.4, 0.6))
+    model.bands = (1, 2, 3)
+    scene = write_raster(tmp_path / "s.tif", pixels, nodata=nodata)
+    segment_scene(scene, model, tmp_path / "map.tif")
+    assert caplog.text.count(f"run again with --nodata {value}, instead of {nodata}.") == 1
+
+
+def test_clouds_in_a_scene_with_a_nodata_value_are_no_collar(tmp_path, caplog):
+    pixels = np.random.default_rng(1).integers(1, 255, (3, 300, 280)).astype(np.uint8)
+    pixels[:, :30], pixels[:, 100:, 200:] = 0, 255
+    model = ConstantModel((0.4, 0.6))
+    model.bands = (1, 2, 3)
+    segment_scene(write_raster(tmp_path / "s.tif", pixels, nodata=0), model, tmp_path / "map.tif")
+    assert "run again" not in caplog.text
+
+
 def test_the_padding_of_a_scene_smaller_than_a_tile_is_no_collar(tmp_path, caplog):
     pixels = np.full((3, 700, 40), 120, dtype=np.uint8)
     pixels[:, :, 20:] = 200

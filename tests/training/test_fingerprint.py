@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import os
 import shutil
 
@@ -179,6 +180,26 @@ def test_every_weight_of_the_backbone_is_in_the_key(given, plain, tmp_path):
     assert found > 30
     moved = shutil.copytree(given / "backbone", tmp_path / "moved")
     assert fingerprint(given, network={"backbone": moved}) == plain, "a copy is the same backbone"
+
+
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("config.json", {"num_attention_heads": 4}),
+        ("config.json", {"layer_norm_eps": 0.1}),
+        ("config.json", {"hidden_act": "relu"}),
+        ("preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.2, 0.2, 0.2]}),
+    ],
+)
+def test_what_the_files_of_a_backbone_say_beside_weights_is_in_the_key(
+    file, value, given, plain, tmp_path
+):
+    folder = shutil.copytree(given / "backbone", tmp_path / "other")
+    path = folder / file
+    old = json.loads(path.read_text()) if path.exists() else {}
+    assert fingerprint(given, network={"backbone": folder}) == plain
+    path.write_text(json.dumps(old | value))
+    assert fingerprint(given, network={"backbone": folder}) != plain
 
 
 def label_options(given):

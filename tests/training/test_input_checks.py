@@ -82,6 +82,20 @@ def test_a_collar_that_nothing_marks_is_counted_and_named(
     assert "nodata" not in bent.facts
 
 
+def test_a_collar_beside_another_nodata_value_is_named_and_marked_ones_are_not(
+    tmp_path, channels, labels, caplog
+):
+    pixels = color_pixels(channels)
+    pixels[COLLAR] = 0
+    marked = write_raster(tmp_path / "marked.tif", pixels, nodata=0)
+    pixels[:, :9] = 255
+    scene = write_raster(tmp_path / "s.tif", pixels, nodata=255)
+    read([marked, scene], labels)
+    (line,) = lines(caplog)
+    assert line.startswith(f"{scene}: {(HEIGHT - 9) * 60:,} labelled pixels (")
+    assert line.endswith("train again with --nodata 0.")
+
+
 @pytest.mark.parametrize("value", [0, -9999])
 def test_a_collar_in_floating_point_is_named_too(value, tmp_path, channels, labels, caplog):
     pixels = color_pixels(channels).astype(np.float32) / 255
@@ -139,7 +153,7 @@ def test_of_many_blocks_some_are_looked_at_and_the_number_is_about(
 @pytest.mark.parametrize(
     ("bands", "options"),
     [
-        (3, {"nodata": 7}),
+        (3, {"nodata": 0}),
         (3, {"alpha": np.full((HEIGHT, WIDTH), 255, np.uint8)}),
         (3, {"mask": np.full((HEIGHT, WIDTH), True)}),
         (2, {}),

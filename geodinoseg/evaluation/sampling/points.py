@@ -25,6 +25,7 @@ from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
+from geodinoseg.files.vector_names import check_vector_name
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.polygons.checks import check_crs
@@ -72,6 +73,7 @@ class PointSample:
 def check_point_output(output: PathLike, raster: ClassRaster, *, overwrite: bool) -> Path:
     """Check before any work whether a sample of a map can be written."""
     target = check_output(output, overwrite=overwrite, suffixes=(".gpkg",), inputs=[raster.path])
+    check_vector_name(target)
     check_layer_name(target)
     if not overwrite:
         check_sidecars(target, GEOPACKAGE.sidecars)
