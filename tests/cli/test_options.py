@@ -218,7 +218,7 @@ SAID = [
     ("evaluate", "polygons", "--further-class", "Error: --further-class has no effect without --s"),
     ("evaluate", "polygons", "--overwrite", "Error: --overwrite has no effect without --output."),
     ("evaluate", "a label raster", "--class-field", "Warning: .*--class-field has no effect"),
-    ("evaluate", "a label raster", "--all-touched", "Warning: .*--all-touched has an effect on po"),
+    ("evaluate", "a label raster", "--all-touched", "Warning: .*--all-touched applies to polygons"),
     ("evaluate", "files of one class", "--class-field", "Warning: .*--class-field has no effect"),
     ("evaluate", "an extent", "--unlabelled", "Warning: --unlabelled background has no effect"),
     *(

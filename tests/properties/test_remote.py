@@ -403,6 +403,7 @@ def test_no_command_prints_the_signature_of_a_scene_that_it_cannot_open(
     command, served, small_model, tmp_path
 ):
     url = f"{served.url('ok', 'absent.tif')}?sig=s3cr3t"
+    write_raster(tmp_path / "map.tif", np.ones((1, 5, 7), np.uint8))
     more = {
         "info": ["--json"],
         "segment": ["--model", str(small_model), "-o", str(tmp_path / "m.tif"), "--json"],
