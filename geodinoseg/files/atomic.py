@@ -13,6 +13,7 @@ from pathlib import Path
 
 from geodinoseg.errors import OutputError, OutputExistsError, one_line
 from geodinoseg.files.locks import temporary_prefix, try_lock
+from geodinoseg.files.misread_names import SCHEME
 
 PathLike = str | os.PathLike[str]
 
@@ -62,6 +63,11 @@ def check_output(
     target = Path(path)
     if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
         raise OutputError(f"{path}: outputs are written to local files; copy it there afterwards.")
+    scheme = SCHEME.match(os.fspath(target))
+    if scheme:
+        raise OutputError(
+            f"{path}: begins with {scheme[0]!r} and would be read as an address; give another name."
+        )
     _check_length(target)
     if target.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file in it.")

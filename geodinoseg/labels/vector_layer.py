@@ -20,7 +20,7 @@ from pyproj.exceptions import ProjError
 from shapely.errors import ShapelyError
 
 from geodinoseg.errors import LabelError, one_line
-from geodinoseg.files.vector_names import misread_part
+from geodinoseg.files.misread_names import misread_part
 from geodinoseg.labels.paths import file_of, layer_of, with_layer
 from geodinoseg.labels.untrusted import check_driver, check_is_plain, offline
 

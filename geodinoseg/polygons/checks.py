@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 
 from geodinoseg.errors import OutputError, TransformationError, one_line
 from geodinoseg.files.atomic import PathLike, check_output
-from geodinoseg.files.vector_names import check_vector_name
+from geodinoseg.files.misread_names import check_vector_name
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.formats import check_shapefile_names

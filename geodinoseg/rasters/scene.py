@@ -26,6 +26,7 @@ from geodinoseg.windows import Window
 
 Validity = Literal["nodata", "mask", "alpha"]
 
+_MOST_LISTED = 4
 _CACHE_OF_ROWS_BYTES = 16 << 20
 
 
@@ -256,6 +257,12 @@ def _chosen_bands(
 ) -> tuple[int, ...]:
     if bands is None:
         bands = [band for band in dataset.indexes if band != alpha_band]
+    if not bands and dataset.subdatasets:
+        names = ", ".join(dataset.subdatasets[:_MOST_LISTED])
+        raise SceneError(
+            f"{path}: holds {len(dataset.subdatasets)} rasters and no band of its own ({names}); "
+            f"copy one with gdal_translate, or join several as bands with gdalbuildvrt -separate."
+        )
     if not bands:
         raise SceneError(f"{path}: has no band to read besides alpha; give another raster.")
     missing = [band for band in bands if not 1 <= band <= dataset.count]

@@ -170,6 +170,14 @@ def test_what_is_no_scene_is_refused_in_one_line(tmp_path):
     refuse(write_raster(tmp_path / "c.tif", complexes), "complex")
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_file_of_several_rasters_names_them(tmp_path):
+    path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
+    rasterio.shutil.copy(path, tmp_path / "s.nc", driver="netCDF")
+    with pytest.raises(SceneError, match=r"s\.nc: holds \d rasters .*netcdf:.*Band1, .*-separate"):
+        open_scene(tmp_path / "s.nc", allow_external=True)
+
+
 @pytest.mark.parametrize("nodata", [np.inf, -np.inf, np.nan])
 def test_a_value_that_is_no_number_marks_nothing_among_whole_ones(tmp_path, nodata):
     path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))

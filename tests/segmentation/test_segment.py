@@ -472,6 +472,15 @@ def test_the_padding_of_a_scene_smaller_than_a_tile_is_no_collar(tmp_path, caplo
     assert "--nodata" not in caplog.text
 
 
+@pytest.mark.parametrize("name", ["s3:map.tif", "file:map.tif", "zip+s3:map.tif"])
+def test_a_name_that_begins_like_an_address_is_refused_before_the_work(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    scene = write_raster(tmp_path / "s.tif", random_classes(60, 70))
+    with pytest.raises(OutputError, match="would be read as an address; give another name"):
+        segment_scene(scene, ConstantModel((0.4, 0.6)), name)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
+
+
 def test_a_resolution_for_a_model_without_one_is_warned_of(tmp_path, caplog):
     scene = write_raster(tmp_path / "s.tif", random_classes(60, 70))
     choices = SegmentationSettings(resolution_m=2.0)

@@ -25,7 +25,7 @@ from rasterio.crs import CRS
 
 from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
-from geodinoseg.files.vector_names import check_vector_name
+from geodinoseg.files.misread_names import check_vector_name
 from geodinoseg.labels.paths import file_of
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.polygons.checks import check_crs

@@ -1,4 +1,4 @@
-"""Names of vector files of which pyogrio opens another: it takes every path for an address."""
+"""Names of files of which rasterio or pyogrio opens another: they take paths for addresses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import re
 
 from geodinoseg.errors import OutputError
 
-# It cuts off what follows a semicolon, takes an exclamation mark for the end of an archive, drops
-# tabs and line breaks, and knows schemes such as s3.
-_MISREAD = re.compile(r"[;!\t\r\n]|\A\w{2,}(\+\w+)*:")
+# rasterio and pyogrio take a path that begins so for an address, also that of a file here.
+SCHEME = re.compile(
+    r"(file|zip|tar|gzip|https?|ftp|s3|gs|az|oss|adls?|hdfs|webhdfs)(\+\w+)*:", re.IGNORECASE
+)
+# pyogrio cuts off what follows a semicolon, takes an exclamation mark for the end of an archive,
+# and drops tabs and line breaks.
+_MISREAD = re.compile(r"[;!\t\r\n]")
 
 
 def misread_part(path: str | os.PathLike[str]) -> str:
     """The part of a local path for which another file would be opened; empty where none would."""
     text = os.fspath(path)
-    found = None if text.startswith("/vsi") else _MISREAD.search(text)
+    if text.startswith("/vsi"):
+        return ""
+    found = SCHEME.match(text) or _MISREAD.search(text)
     return found[0] if found else ""
 
 
