@@ -14,6 +14,9 @@ from hypothesis import settings
 # imports transformers, which reads it once.
 _HUB = tempfile.TemporaryDirectory(prefix="geodinoseg-hub-")
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": _HUB.name}
+# Networks in tests are small: on a busy machine threads that wait for each other take three times
+# as long as one. Read once when torch is imported, and by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No deadline: shared machines stall. Laws are cheap to state and must stay cheap to run.
 settings.register_profile("geodinoseg", deadline=None, max_examples=40)
