@@ -35,6 +35,8 @@ _TABLES = (
     "CONSTRAINT crmr_mfi_fk FOREIGN KEY (md_file_id) REFERENCES gpkg_metadata(id), "
     "CONSTRAINT crmr_mpi_fk FOREIGN KEY (md_parent_id) REFERENCES gpkg_metadata(id))",
 )
+_CHANGE_COUNTERS = (24, 92)
+"""Offsets of the count of transactions, and of the count when the version of SQLite was stored."""
 _EXTENSION = "http://www.geopackage.org/spec120/#extension_metadata"
 
 
@@ -48,7 +50,7 @@ def check_layer_name(target: Path) -> None:
 
 
 def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
-    """Write QGIS's table of styles into a GeoPackage.
+    """Write QGIS's table of styles into a GeoPackage, as the last step of writing it.
 
     QGIS finds the row only if the schema is '' (not NULL) and the geometry column is correct.
 
@@ -60,7 +62,8 @@ def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
     try:
         with closing(sqlite3.connect(path)) as database, database:
             _write(database, layer=path.stem, qml=qml)
-    except sqlite3.Error as error:
+        _set_change_counter(path)
+    except (sqlite3.Error, OSError) as error:
         raise OutputError(
             f"{target}: could not be written; is the disk full? ({one_line(error)})."
         ) from error
@@ -112,6 +115,18 @@ def add_note(path: Path, facts: dict[str, Any]) -> None:
             "VALUES ('geopackage', ?, ?)",
             (NO_TIME, note.lastrowid),
         )
+
+
+def _set_change_counter(path: Path) -> None:
+    """Give the count of transactions a constant value, so that the same map gives the same bytes.
+
+    GDAL now and then writes with one transaction more. Readers use the count only to find out
+    whether another process has changed an open file (https://www.sqlite.org/fileformat2.html).
+    """
+    with path.open("r+b") as file:
+        for offset in _CHANGE_COUNTERS:
+            file.seek(offset)
+            file.write((1).to_bytes(4, "big"))
 
 
 def read_note(path: Path) -> dict[str, Any]:

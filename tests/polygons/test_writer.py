@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 
 import geopandas
 import numpy as np
@@ -17,9 +18,11 @@ from coverages import NODATA, blobs, write_class_raster
 from rasters import NORTH_UP
 
 from geodinoseg.errors import OutputError, OutputExistsError
+from geodinoseg.polygons import writer
 from geodinoseg.polygons.formats import within_shapefile_limits
 from geodinoseg.polygons.polygonize import polygonize, write_polygons
 from geodinoseg.polygons.stream import PolygonOptions
+from geodinoseg.qgis.geopackage import add_layer_style
 
 SUFFIXES = [".gpkg", ".shp", ".fgb", ".geojson", ".parquet"]
 NAMES = {0: "Straße & Gleis <1>", 1: "水", 2: "c", 3: "d", 4: 'quoted "e"'}
@@ -320,3 +323,20 @@ def test_a_disk_that_fills_up_under_the_style_is_said_to_be_full(tmp_path, raste
     with pytest.raises(OutputError, match=r"map.gpkg: could not be written; is the disk full\?"):
         write_polygons(raster, tmp_path / "map.gpkg")
     assert [entry.name for entry in tmp_path.iterdir()] == ["raster"]
+
+
+def test_the_number_of_transactions_changes_no_byte_of_a_geopackage(tmp_path, monkeypatch):
+    values = np.array([[0, 1], [1, 0]], dtype=np.uint8)
+    raster = write_class_raster(tmp_path / "map.tif", values)
+    first = write_polygons(raster, tmp_path / "map.gpkg").read_bytes()
+    assert first[24:28] == first[92:96] == b"\x00\x00\x00\x01"
+
+    def with_another_transaction(path, qml, *, target):
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE gpkg_contents SET last_change = last_change")
+        add_layer_style(path, qml, target=target)
+
+    monkeypatch.setattr(writer, "add_layer_style", with_another_transaction)
+    assert write_polygons(raster, tmp_path / "map.gpkg", overwrite=True).read_bytes() == first
+    with closing(sqlite3.connect(tmp_path / "map.gpkg")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
