@@ -218,7 +218,7 @@ def test_with_json_an_error_is_the_last_event(tmp_path, segment):
     assert result.stderr == f"Error: {events(result)[0]['message']}\n"
 
 
-@pytest.mark.parametrize("closed", ["--json >&-", ">&- 2>&-"])
+@pytest.mark.parametrize("closed", [pytest.param("--json >&-", marks=pytest.mark.slow), ">&- 2>&-"])
 def test_a_run_does_without_anybody_who_listens(scene, small_model, tmp_path, closed):
     command = (
         f"{sys.executable} -m geodinoseg segment {scene} --model {small_model} "
@@ -675,7 +675,7 @@ def test_a_mistyped_path_is_answered_without_loading_torch(scene, small_model, t
     assert all(line.startswith("Error: ") for line in lines)
 
 
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("more", [[], pytest.param(["--dry-run"], marks=pytest.mark.slow)])
 def test_a_python_without_docstrings_is_refused_in_a_line(more, scene, small_model, tmp_path):
     for words in (
         ["segment", scene, "--model", small_model, "-o", tmp_path / "map.tif"],
