@@ -23,6 +23,9 @@ import torch
 from rasterio.windows import Window as RioWindow
 
 from geodinoseg.legend import Legend
+
+# Imported by the first call of `segment_scene`, whose time and bytes are not those of reading.
+from geodinoseg.segmentation import runner as _runner  # noqa: F401
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
