@@ -21,7 +21,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import from_gcps
 
 from geodinoseg.errors import SceneError, one_line
-from geodinoseg.transformations import same_place
+from geodinoseg.transformations import degrees_per_unit, same_place
 from geodinoseg.windows import Window
 
 _FEWEST_POINTS = 3
@@ -108,11 +108,8 @@ class GeoBox:
         return float(pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor)
 
     @cached_property
-    def _radians_per_unit(self) -> float:
-        """Radians in one unit of a geographic CRS: degrees, but also grads (EPSG:4807)."""
-        factor = pyproj.CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor
-        # WKT rounds the factor of a degree.
-        return math.radians(1) if math.isclose(factor, math.radians(1)) else float(factor)
+    def _degrees_per_unit(self) -> float:
+        return degrees_per_unit(pyproj.CRS.from_user_input(self.crs))
 
     @cached_property
     def row_areas_m2(self) -> NDArray[np.float64]:
@@ -126,7 +123,7 @@ class GeoBox:
         determinant = abs(self.transform.determinant)
         if not self.is_geographic:
             return np.full(self.height, determinant * self.crs_unit_m**2, dtype=np.float64)
-        radians = self._radians_per_unit
+        radians = math.radians(self._degrees_per_unit)
         rows = np.arange(self.height, dtype=np.float64)
         middle = self.width / 2
         latitude = self.transform.d * middle + self.transform.e * (rows + 0.5) + self.transform.f
@@ -180,7 +177,7 @@ class GeoBox:
     def _degrees(self, x: float, y: float) -> tuple[float, float] | None:
         """Longitude and latitude of coordinates in the CRS; None if PROJ cannot compute them."""
         if self.is_geographic:
-            scale = math.degrees(self._radians_per_unit)
+            scale = self._degrees_per_unit
             found = (scale * x, scale * y)
         else:
             try:
