@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from geodinoseg.errors import OutputError, OutputExistsError
+from geodinoseg.errors import OutputError
 from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import vector_qml
+from geodinoseg.rasters.sidecars import sidecar_exists
 
 _VECTOR_STYLE = b"<renderer-v2"
 """Occurs in every `.qml` of a vector layer, and in none of a raster."""
@@ -38,7 +39,7 @@ def check_sidecars(target: Path, endings: Iterable[str]) -> None:
         OutputExistsError: there is such a file.
     """
     for sidecar in find_sidecars(target, endings):
-        raise _exists(sidecar, target)
+        raise sidecar_exists(sidecar, target)
 
 
 def check_style_file(target: Path, legend: Legend, *, overwrite: bool) -> None:
@@ -60,7 +61,7 @@ def check_style_file(target: Path, legend: Legend, *, overwrite: bool) -> None:
             f"layer; give another name, or write a .gpkg, which contains its style."
         )
     if not overwrite and content != vector_qml(legend).encode():
-        raise _exists(style, target)
+        raise sidecar_exists(style, target)
 
 
 def check_in_place(target: Path, endings: Iterable[str], *, written: Iterable[str]) -> None:
@@ -80,10 +81,3 @@ def check_in_place(target: Path, endings: Iterable[str], *, written: Iterable[st
                 f"{target}: was written, but {foreign.name} has appeared beside it in the meantime "
                 f"and would be read as part of it; remove that file."
             )
-
-
-def _exists(sidecar: Path, target: Path) -> OutputExistsError:
-    return OutputExistsError(
-        f"{sidecar}: exists already, and would be read as part of {target.name}; give another "
-        f"name, or --overwrite."
-    )

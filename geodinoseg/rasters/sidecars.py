@@ -50,10 +50,15 @@ def check_sidecars(path: Path, *, overwrite: bool) -> None:
         )
     own = [] if overwrite else raster_sidecars(path)
     if own:
-        raise OutputExistsError(
-            f"{own[0]}: exists already, and would be read as part of {path.name}; give another "
-            f"name, or --overwrite."
-        )
+        raise sidecar_exists(own[0], path)
+
+
+def sidecar_exists(sidecar: Path, target: Path) -> OutputExistsError:
+    """The error for an existing file that would be read as part of a target."""
+    return OutputExistsError(
+        f"{sidecar}: exists already, and would be read as part of {target.name}; give another "
+        f"name, or --overwrite."
+    )
 
 
 def check_in_place(path: Path, geobox: GeoBox) -> None:
