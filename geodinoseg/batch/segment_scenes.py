@@ -278,8 +278,9 @@ class _SceneTask:
 
     def _check_in_place(self) -> None:
         """Check that readers see the rasters as they were written, whatever lies beside them."""
+        geobox = self._open().geobox
         for path in self.files.rasters:
-            check_in_place(path, self._open().geobox)
+            check_in_place(path, geobox)
 
     def _note(self, status: Status, **facts: Any) -> None:
         self.journal.add(self._name, status, scene=self.scene.public_name, **facts)
