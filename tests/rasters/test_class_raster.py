@@ -24,9 +24,11 @@ from rio_cogeo import cog_validate
 from geodinoseg.errors import GridError, OutputError, SceneError
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
+from geodinoseg.rasters import cog
 from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 
 AWKWARD = "Straße & Gleis <1>"
@@ -163,6 +165,30 @@ def test_ids_past_a_byte_make_a_uint16_raster_without_a_colour_table(tmp_path):
     assert_array_equal(raster.read(whole_of(raster)), class_ids)
     with rasterio.open(raster.path) as dataset, pytest.raises(ValueError, match="NULL color table"):
         dataset.colormap(1)
+
+
+def test_the_cache_of_a_conversion_holds_blocks_of_all_bands(tmp_path, monkeypatch):
+    found = []
+
+    def settings_of(**options):
+        found.append(options.get("cache_bytes", 0))
+        return gdal_settings(**options)
+
+    monkeypatch.setattr(cog, "gdal_settings", settings_of)
+    bands, height, width = 60, 40, 50
+    layout = cog.CogLayout(
+        geobox=geobox_of(height, width, "rotated"),
+        dtype=np.dtype(np.uint8),
+        nodata=255,
+        band_names=tuple(map(str, range(bands))),
+        tags={},
+    )
+    path, pixels = tmp_path / "each.tif", np.ones((bands, height, width), dtype=np.uint8)
+    with cog.cog_writer(path, layout, target=path) as rows:
+        rows.write(Window(col_off=0, row_off=0, width=width, height=height), pixels)
+    assert max(found) >= 10 * bands * BLOCK_PX**2
+    with opened(path) as dataset:
+        assert_array_equal(dataset.read(), pixels)
 
 
 @pytest.mark.parametrize("place", ["rotated", "nowhere"])
