@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from model_fixtures import backbone_folder, published_backbone
 from rasters import ROTATED, write_raster
 from safetensors.torch import load_file, save_file
-from trainings import color_channels, color_pixels, no_pictures
+from trainings import color_channels, color_pixels, no_pictures, squares_with_two_classes
 
 import geodinoseg
 from geodinoseg.cli import main
@@ -48,15 +48,7 @@ def files(tmp_path_factory):
     write_raster(folder / "scene.tif", pixels)
     rng = np.random.default_rng(3)
     corners = [(int(rng.integers(0, 104)), int(rng.integers(0, 154))) for _ in range(40)]
-    boxes = [shapely.box(c + 0.2, r, c + 15.2, r + 15) for r, c in corners]
-    frame = geopandas.GeoDataFrame(
-        {
-            "class": [NAMES[channels[r + 7, c + 7]] for r, c in corners],
-            "other": [["a", "b"][i % 2] for i in range(len(corners))],
-        },
-        geometry=[shapely.affinity.affine_transform(b, ROTATED.to_shapely()) for b in boxes],
-        crs="EPSG:32633",
-    )
+    frame = squares_with_two_classes(channels, corners)
     frame.to_file(folder / "labels.gpkg")
     for name in NAMES:
         frame[frame["class"] == name].to_file(folder / f"{name}.gpkg")

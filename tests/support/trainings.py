@@ -89,6 +89,21 @@ def write_squares(
     return path
 
 
+def squares_with_two_classes(
+    channels: np.ndarray, corners: list[tuple[int, int]]
+) -> geopandas.GeoDataFrame:
+    """Squares of 15 px at corners (row, column): `class` as in the middle, and `other`, a or b."""
+    boxes = [shapely.box(c + 0.2, r, c + 15.2, r + 15) for r, c in corners]
+    return geopandas.GeoDataFrame(
+        {
+            "class": [NAMES[channels[r + 7, c + 7]] for r, c in corners],
+            "other": [["a", "b"][i % 2] for i in range(len(corners))],
+        },
+        geometry=[shapely.affinity.affine_transform(b, ROTATED.to_shapely()) for b in boxes],
+        crs="EPSG:32633",
+    )
+
+
 def write_few_squares(path: Path) -> Path:
     """Ten squares of two classes, too few for a validation part of their own."""
     channels = color_channels()

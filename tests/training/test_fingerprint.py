@@ -16,7 +16,14 @@ import shapely
 import torch
 from rasters import ROTATED, write_raster
 from safetensors.torch import load_file, save_file
-from trainings import color_channels, color_pixels, no_pictures, quick, write_backbone
+from trainings import (
+    color_channels,
+    color_pixels,
+    no_pictures,
+    quick,
+    squares_with_two_classes,
+    write_backbone,
+)
 
 from geodinoseg.errors import LabelError, ModelFolderError, OutputExistsError
 from geodinoseg.labels.options import LabelOptions
@@ -43,16 +50,7 @@ def given(tmp_path_factory):
         (int(r), int(c))
         for r, c in zip(rng.integers(0, 150, 40), rng.integers(0, 210, 40), strict=True)
     ]
-    boxes = [shapely.box(c + 0.2, r, c + 15.2, r + 15) for r, c in corners]
-    names = ["field", "roof", "water"]
-    frame = geopandas.GeoDataFrame(
-        {
-            "class": [names[channels[r + 7, c + 7]] for r, c in corners],
-            "other": [["a", "b"][i % 2] for i in range(len(corners))],
-        },
-        geometry=[shapely.affinity.affine_transform(b, ROTATED.to_shapely()) for b in boxes],
-        crs="EPSG:32633",
-    )
+    frame = squares_with_two_classes(channels, corners)
     frame.to_file(folder / "labels.gpkg")
     area = shapely.affinity.affine_transform(shapely.box(0, 0, 200, 150), ROTATED.to_shapely())
     geopandas.GeoDataFrame(geometry=[area], crs="EPSG:32633").to_file(folder / "extent.gpkg")
