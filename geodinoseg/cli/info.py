@@ -17,6 +17,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
+from geodinoseg.model.parameters import head_name
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.rasters.raster_kind import RasterKind, kind_of
@@ -129,7 +130,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         **_units(BandStatistics.from_json(config["statistics"]).units),
         "tile_px": config["tile_px"],
         "pixel_size_m": config["pixel_size_m"],
-        "head": "linear" if config["network"]["linear_head"] else "cnn",
+        "head": head_name(config["network"]),
         "backbone": config["backbone"],
         "scores": config["scores"],
         "training": config["training"],

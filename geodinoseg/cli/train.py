@@ -34,6 +34,13 @@ from geodinoseg.training.settings import TrainingSettings
 _DEFAULTS = TrainingSettings()
 _FILE = click.Path(path_type=Path)
 _OF_NETWORK = ("size", "backbone", "channels", "n_features", "quantize")
+_HEADS: dict[str, dict[str, bool]] = {
+    "auto": {},
+    "linear": {"linear_head": True},
+    "fused": {"fused_head": True},
+    "cnn": {"linear_head": False},
+}
+"""Arguments of the network."""
 _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 
 
@@ -68,8 +75,11 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 )
 @click.option(
     "--head",
-    type=click.Choice(["linear", "cnn"]),
-    help="Segmentation head; cnn gives finer edges and takes longer. [default: linear]",
+    type=click.Choice(["auto", "linear", "fused", "cnn"]),
+    default="auto",
+    show_default=True,
+    help="Segmentation head: fused sees the bands at every pixel, linear and cnn the backbone's "
+    "features alone; auto trains linear and fused, and keeps the better on validation blocks.",
 )
 @click.option("--channels", type=COUNT, help="Channels of the CNN head. [default: 512]")
 @click.option(
@@ -93,12 +103,12 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
     type=COUNT,
     default=_DEFAULTS.epochs,
     show_default=True,
-    help="Epochs per stage; each ends with a validation.",
+    help="Epochs of stage two; each ends with a validation.",
 )
 @click.option(
     "--head-epochs",
     type=Number(click.IntRange(min=0)),
-    help="Epochs of stage one, the head; 0 for an untrained backbone. [default: --epochs]",
+    help="Epochs of stage one, the head; 0 for an untrained backbone. [default: half of --epochs]",
 )
 @click.option(
     "--minutes",
@@ -141,9 +151,16 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--crop",
     type=Number(click.IntRange(min=14), "px"),
-    default=_DEFAULTS.crop_px,
+    help="Side of a training crop, in pixels; a multiple of the backbone's patch size (14 or 16). "
+    "[default: 56 to 224, by size and resolution of the scenes]",
+)
+@click.option(
+    "--band-projection",
+    type=click.Choice(["pca", "widen"]),
+    default=_DEFAULTS.band_projection,
     show_default=True,
-    help="Side of a training crop, in pixels; a multiple of the backbone's patch size (14 or 16).",
+    help="What the backbone sees of other than three bands: principal components of the training "
+    "pixels, or all bands through filters that are spread over them.",
 )
 @click.option("--learning-rate", type=_RATE, help="Learning rate of the head. [default: 0.001]")
 @click.option(
@@ -252,9 +269,8 @@ def _settings(options: dict[str, Any]) -> TrainingSettings:
 
 def _network(options: dict[str, Any]) -> dict[str, Any]:
     """The given arguments of the network; the others keep their defaults."""
-    head = options["head"]
     network = {
-        "linear_head": None if head is None else head == "linear",
+        **_HEADS[options["head"]],
         **{name: options[name] for name in _OF_NETWORK},
     }
     return {name: value for name, value in network.items() if value is not None}

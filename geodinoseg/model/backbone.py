@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -185,23 +187,29 @@ def patch_embedding(backbone: nn.Module) -> nn.Conv2d:
     return projection
 
 
-def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
+def widen_patch_embedding(
+    backbone: PreTrainedModel, bands: int, components: NDArray[np.float32] | None = None
+) -> None:
     """Make a backbone take another number of bands, in place.
 
     Band b takes the filters of the backbone's own band b modulo own (3 for RGB), times own /
     bands; what their sum then lacks of the old sum is spread evenly over the bands. So bands stay
     distinguishable, and an input that is the same in all bands gives the tokens it gave before.
     The new weights are a start; they can be trained, under LoRA too.
+
+    With components (components, bands) the tokens are those of the first components, in place of
+    the backbone's own bands; if there are fewer, they are repeated.
     """
     old = patch_embedding(backbone)
     patch = (old.kernel_size[0], old.kernel_size[1])
     new = nn.Conv2d(bands, old.out_channels, patch, patch).to(old.weight)
     with torch.no_grad():
-        filters_DNhw = old.weight[:, torch.arange(bands) % old.in_channels]
-        filters_DNhw = filters_DNhw * (old.in_channels / bands)
-        # Not 0 unless bands is a multiple of own: some filters occur once more than others.
-        missing_Dhw = old.weight.sum(dim=1) - filters_DNhw.sum(dim=1)
-        new.weight.copy_(filters_DNhw + missing_Dhw[:, None] / bands)
+        if components is None:
+            new.weight.copy_(_widened(old.weight, bands))
+        else:
+            own = [index % len(components) for index in range(old.in_channels)]
+            matrix = torch.from_numpy(components[own]).to(old.weight)
+            new.weight.copy_(torch.einsum("dohw,on->dnhw", old.weight, matrix))
         if old.bias is not None and new.bias is not None:
             new.bias.copy_(old.bias)
     embeddings = backbone.get_submodule("embeddings")
@@ -212,3 +220,11 @@ def widen_patch_embedding(backbone: PreTrainedModel, bands: int) -> None:
         holder.projection = new
         holder.num_channels = bands
     backbone.config.num_channels = bands
+
+
+def _widened(filters_Dohw: torch.Tensor, bands: int) -> torch.Tensor:
+    own = filters_Dohw.shape[1]
+    filters_DNhw = filters_Dohw[:, torch.arange(bands) % own] * (own / bands)
+    # Not 0 unless bands is a multiple of own: some filters occur once more than others.
+    missing_Dhw = filters_Dohw.sum(dim=1) - filters_DNhw.sum(dim=1)
+    return filters_DNhw + missing_Dhw[:, None] / bands

@@ -15,6 +15,8 @@ from geodinoseg.errors import SceneError
 from geodinoseg.model.band_units import BandUnits
 
 _BY_BAND = ("mean", "std", "low", "high")
+_LEAST_VARIANCE = 1e-6
+"""Of a component, as a fraction of the largest: below it is rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,7 @@ def measure_statistics(
         dtype: type of the pixels, for the record.
         what: what is measured, for the message when there is nothing to measure.
     """
-    taken = [pixels[:, valid] for pixels, valid in samples]
-    values = np.concatenate(taken, axis=1).astype(np.float64) if taken else np.zeros((0, 0))
+    values = _valid_values(samples)
     if values.size == 0:
         raise SceneError(
             f"{what}: no pixel holds data where it is labelled, so there is nothing to train on; "
@@ -132,3 +133,38 @@ def measure_statistics(
         high=tuple(high.tolist()),
         dtype=dtype,
     )
+
+
+def principal_components(
+    samples: Iterable[tuple[NDArray[Any], NDArray[np.bool_]]], statistics: BandStatistics
+) -> NDArray[np.float32]:
+    """Whitened principal components of normalized pixels: uncorrelated, each of variance 1.
+
+    Args:
+        samples: as for `measure_statistics`.
+        statistics: of the same samples.
+
+    Returns:
+        (components, bands): the product with normalized bands gives the components, the one of
+        the largest variance first. There are as many as bands that vary.
+    """
+    values = _valid_values(samples)
+    low, high = (np.array(getattr(statistics, name))[:, None] for name in ("low", "high"))
+    mean, std = (np.array(getattr(statistics, name))[:, None] for name in ("mean", "std"))
+    covariance = np.atleast_2d(np.cov((np.clip(values, low, high) - mean) / std))
+    variances, vectors = np.linalg.eigh(covariance)
+    order = np.argsort(variances)[::-1]
+    order = order[variances[order] > _LEAST_VARIANCE * variances.max()]
+    components = vectors[:, order].T
+    # The sign of an eigenvector is arbitrary.
+    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
+    scales = np.sign(largest) / np.sqrt(variances[order])[:, None]
+    return np.asarray(components * scales, dtype=np.float32)
+
+
+def _valid_values(
+    samples: Iterable[tuple[NDArray[Any], NDArray[np.bool_]]],
+) -> NDArray[np.float64]:
+    """(bands, pixels)."""
+    taken = [pixels[:, valid] for pixels, valid in samples]
+    return np.concatenate(taken, axis=1).astype(np.float64) if taken else np.zeros((0, 0))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geodinoseg.model.parameters import head_name
 from geodinoseg.model.segmentor import Segmentor
+
+_HEADS = {"linear": "linear", "cnn": "CNN", "fused": "fused"}
 
 
 def model_card(segmentor: Segmentor) -> str:
@@ -58,9 +61,9 @@ def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
     named = "in the folder `backbone`" if network.source_is_folder else network.source
     facts: dict[str, Any] = {
         "backbone": f"{named}, patches of {network.patch_px} px",
-        "head": "linear" if settings["linear_head"] else "CNN",
+        "head": _HEADS[head_name(settings)],
     }
-    head = () if settings["linear_head"] else ("n_block", "channels", "k_size", "activation")
+    head = () if head_name(settings) != "cnn" else ("n_block", "channels", "k_size", "activation")
     wanted = (*head, "n_features", "quantize", "peft")
     return facts | {name: settings[name] for name in wanted}
 
@@ -138,7 +141,7 @@ def _in_words(value: Any) -> str:
 def _limits(segmentor: Segmentor) -> str:
     return (
         "The scores hold for land like that of the training scenes: same sensor, season and "
-        f"region. The best epoch was chosen by them, so they are slightly optimistic; assess an "
+        f"region. What to keep was chosen by them, so they are slightly optimistic; assess an "
         f"accuracy to publish with an independent sample. Land of none of the "
         f"{len(segmentor.legend)} classes is mapped as one of them."
     )

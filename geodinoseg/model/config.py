@@ -138,6 +138,8 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     if "scale" in statistics or "offset" in statistics:
         _check_each(statistics, "statistics: ", _UNITS)
     _check_each(config["network"], "network: ", _NETWORK)
+    if "fused_head" in config["network"]:
+        _check_each(config["network"], "network: ", _FUSED)
     if config["backbone"] is not None:
         _check_each(config["backbone"], "backbone: ", _REFERENCE)
     if WEIGHTS not in config["sha256"]:
@@ -258,4 +260,6 @@ _NETWORK: dict[str, _Check] = {
     "activation": _TEXT,
     "lora_dropout": _is_number,
 }
+# Absent from models with another head.
+_FUSED: dict[str, _Check] = {"fused_head": _is(bool)}
 _REFERENCE: dict[str, _Check] = {"name": _hub_name, "revision": _revision}

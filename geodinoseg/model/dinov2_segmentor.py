@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -21,7 +23,8 @@ from geodinoseg.model.backbone import (
     widen_patch_embedding,
     with_lora,
 )
-from geodinoseg.model.heads import CnnHead, LinearHead
+from geodinoseg.model.fused_head import FusedHead
+from geodinoseg.model.heads import CnnHead, Detail, Head, LinearHead
 from geodinoseg.model.hub import published_commit
 from geodinoseg.model.parameters import (
     DEFAULT_BLOCKS,
@@ -57,6 +60,10 @@ class DinoV2Segmentor(nn.Module):
         backbone: in place of size, a name on the hub or a folder.
         bands: bands of the input.
         revision: branch, tag or commit of the backbone on the hub.
+        fused_head: use the fused head, which sees the bands at every pixel as well, in place of
+            the linear or CNN head.
+        components: (components, bands) float: what the backbone sees of the bands if it has
+            another number of them; its filters are widened without.
 
     Raises:
         ModelError: a value is invalid, or the backbone cannot be loaded.
@@ -81,6 +88,8 @@ class DinoV2Segmentor(nn.Module):
         backbone: str | Path | None = None,
         bands: int = 3,
         revision: str | None = None,
+        fused_head: bool = False,
+        components: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
@@ -98,6 +107,8 @@ class DinoV2Segmentor(nn.Module):
             "lora_alpha": lora_alpha,
             "lora_dropout": lora_dropout,
         }
+        if fused_head:
+            self.settings |= {"fused_head": True}
         check_parameters(self.settings | {"bands": bands})
         self.bands = bands
         source = HUB_NAMES[size] if backbone is None else backbone
@@ -109,12 +120,9 @@ class DinoV2Segmentor(nn.Module):
         self.patch_px = int(patch_embedding(loaded).kernel_size[0])
         # Set after training or merging: then the weights must be saved, not referred to.
         self.backbone_differs_from_source = False
-        self.backbone: Any = self._prepared(loaded)
-        self.head = make_head(
-            self.settings,
-            in_channels=int(loaded.config.hidden_size) * n_features,
-            patch_px=self.patch_px,
-        )
+        self.backbone: Any = self._prepared(loaded, components)
+        self._in_channels = int(loaded.config.hidden_size) * n_features
+        self.head = self._new_head()
 
     @property
     def base_backbone(self) -> PreTrainedModel:
@@ -133,6 +141,13 @@ class DinoV2Segmentor(nn.Module):
             for layer in quantized_layers(self.backbone):
                 layer.train()
         return self
+
+    def replace_head(self, *, fused: bool) -> None:
+        """Take a new, untrained head: the fused one, or the linear or CNN head of the settings."""
+        where = next(self.head.parameters()).device
+        self.settings.pop("fused_head", None)
+        self.settings |= {"fused_head": True} if fused else {}
+        self.head = self._new_head().to(where)
 
     def add_lora(self) -> None:
         """Add LoRA to a backbone that has none; its results stay the same.
@@ -184,13 +199,17 @@ class DinoV2Segmentor(nn.Module):
         maps = self.backbone(pixels_BNHW).feature_maps
         return torch.cat([features_BDhw.to(pixels_BNHW.dtype) for features_BDhw in maps], dim=1)
 
-    def forward(self, pixels_BNHW: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, pixels_BNHW: torch.Tensor, valid_BHW: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits per pixel.
 
         Args:
             pixels_BNHW: (batch, bands, height, width) float, normalized; any height and width.
                 If these are not multiples of the patch size, the last row and column are
                 repeated up to the next multiple and the logits cropped.
+            valid_BHW: (batch, height, width) bool, True where the scene holds data; everywhere by
+                default.
 
         Returns:
             (batch, classes, height, width) logits.
@@ -205,17 +224,37 @@ class DinoV2Segmentor(nn.Module):
             )
         height, width = pixels_BNHW.shape[-2:]
         bottom, right = -height % self.patch_px, -width % self.patch_px
+        detail = self.detail(pixels_BNHW, valid_BHW)
         if bottom or right:
             pixels_BNHW = functional.pad(pixels_BNHW, (0, right, 0, bottom), mode="replicate")
+            detail = Detail(
+                functional.pad(detail.pixels, (0, right, 0, bottom)),
+                functional.pad(detail.valid, (0, right, 0, bottom)),
+            )
         padded_px = (height + bottom, width + right)
-        logits_BCHW: torch.Tensor = self.head(self.features(pixels_BNHW), padded_px)
+        logits_BCHW: torch.Tensor = self.head(self.features(pixels_BNHW), padded_px, detail)
         return logits_BCHW[..., :height, :width]
 
-    def _prepared(self, loaded: PreTrainedModel) -> Any:
+    @staticmethod
+    def detail(pixels_BNHW: torch.Tensor, valid_BHW: torch.Tensor | None = None) -> Detail:
+        """What a head sees beside the features; arguments as those of `forward`."""
+        if valid_BHW is None:
+            valid_BHW = torch.ones_like(pixels_BNHW[:, 0], dtype=torch.bool)
+        return Detail(pixels_BNHW, valid_BHW)
+
+    def _new_head(self) -> Head:
+        return make_head(
+            self.settings,
+            in_channels=self._in_channels,
+            patch_px=self.patch_px,
+            bands=self.bands,
+        )
+
+    def _prepared(self, loaded: PreTrainedModel, components: NDArray[np.float32] | None) -> Any:
         """The backbone for these bands, with LoRA if asked for, and frozen accordingly."""
         self._is_widened = self.bands != loaded.config.num_channels
         if self._is_widened:
-            widen_patch_embedding(loaded, self.bands)
+            widen_patch_embedding(loaded, self.bands, components)
         prepared: Any = loaded
         if self.settings["peft"]:
             prepared = self._in_lora(loaded)
@@ -232,13 +271,13 @@ class DinoV2Segmentor(nn.Module):
         return with_lora(backbone, **{name: self.settings[name] for name in names})
 
 
-def make_head(
-    settings: Mapping[str, Any], *, in_channels: int, patch_px: int
-) -> LinearHead | CnnHead:
+def make_head(settings: Mapping[str, Any], *, in_channels: int, patch_px: int, bands: int) -> Head:
     """The head that `DinoV2Segmentor.settings` describe.
 
     in_channels are those of the features, n_features * hidden size.
     """
+    if settings.get("fused_head", False):
+        return FusedHead(in_channels, settings["num_classes"], bands=bands)
     if settings["linear_head"]:
         return LinearHead(in_channels, settings["num_classes"])
     names = ("n_block", "channels", "k_size", "activation")

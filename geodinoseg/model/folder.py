@@ -164,6 +164,7 @@ def _load_network(place: Path, config: Mapping[str, Any]) -> DinoV2Segmentor:
             stored,
             in_channels=backbone.hidden_size * settings["n_features"],
             patch_px=backbone.patch_size,
+            bands=len(config["bands"]),
         )
         if config["backbone"] is None:
             check_backbone_weights(place, place / BACKBONE, backbone, backbone_class(backbone))

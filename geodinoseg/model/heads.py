@@ -1,6 +1,8 @@
-"""The two segmentation heads of the method: from a grid of features to logits per pixel."""
+"""Segmentation heads: from a grid of features to logits per pixel."""
 
 from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -20,7 +22,29 @@ DROPOUT = 0.1
 """Fraction of channels that the CNN head drops before its last convolution in training."""
 
 
-class LinearHead(nn.Module):
+class Detail(NamedTuple):
+    """Pixels of the input, for heads that see them beside the features."""
+
+    pixels: torch.Tensor
+    """(batch, bands, rows, columns), normalized; 0 where not valid."""
+    valid: torch.Tensor
+    """(batch, rows, columns) bool, True where the scene holds data."""
+
+
+class Head(nn.Module):
+    """A segmentation head."""
+
+    sees_pixels: ClassVar[bool] = False
+    """Whether it needs `Detail`."""
+
+    def members(
+        self, features_BDhw: torch.Tensor, size_px: tuple[int, int], detail: Detail | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Logits of each of its members, which are trained side by side; most heads are one."""
+        return (self(features_BDhw, size_px, detail),)
+
+
+class LinearHead(Head):
     """Batch norm, 1 x 1 convolution, bilinear upsampling: edges no finer than the patch grid."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -28,16 +52,18 @@ class LinearHead(nn.Module):
         self.norm = nn.BatchNorm2d(in_channels)
         self.classify = nn.Conv2d(in_channels, num_classes, kernel_size=1)
 
-    def forward(self, features_BDhw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        self, features_BDhw: torch.Tensor, size_px: tuple[int, int], _: Detail | None = None
+    ) -> torch.Tensor:
         """(batch, classes, rows, columns) logits of (batch, channels, patch rows, patch columns).
 
         size_px are rows and columns of pixels of the input.
         """
-        logits_BChw = _pointwise(self.classify, self.norm(features_BDhw))
-        return _upsampled(logits_BChw, size_px)
+        logits_BChw = pointwise(self.classify, self.norm(features_BDhw))
+        return upsampled(logits_BChw, size_px)
 
 
-class CnnHead(nn.Module):
+class CnnHead(Head):
     """Residual blocks that bring features to pixel resolution step by step.
 
     An input convolution to `channels`; `n_block` blocks, of which the first half follow a bicubic
@@ -74,7 +100,9 @@ class CnnHead(nn.Module):
         self.dropout = nn.Dropout2d(DROPOUT)
         self.classify = nn.Conv2d(channels, num_classes, k_size, padding="same")
 
-    def forward(self, features_BDhw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
+    def forward(
+        self, features_BDhw: torch.Tensor, size_px: tuple[int, int], _: Detail | None = None
+    ) -> torch.Tensor:
         """Logits at pixel resolution, as in `LinearHead.forward`."""
         maps = self.enter(features_BDhw)
         for block in self.blocks:
@@ -82,7 +110,7 @@ class CnnHead(nn.Module):
         logits: torch.Tensor = self.classify(self.dropout(self.activation(maps)))
         if logits.shape[-2:] == size_px:
             return logits
-        return _upsampled(logits, size_px)
+        return upsampled(logits, size_px)
 
 
 class ResidualBlock(nn.Module):
@@ -124,13 +152,13 @@ class BicubicUpsample(nn.Module):
 # the bytes of a map. The heads use equivalent operations that do not; the backbone needs none.
 
 
-def _pointwise(conv: nn.Conv2d, maps_BDhw: torch.Tensor) -> torch.Tensor:
+def pointwise(conv: nn.Conv2d, maps_BDhw: torch.Tensor) -> torch.Tensor:
     """A 1 x 1 convolution, (batch, classes, h, w), as a product of matrices."""
     product = functional.linear(maps_BDhw.movedim(1, -1), conv.weight.flatten(1), conv.bias)
     return product.movedim(-1, 1).contiguous()
 
 
-def _upsampled(maps_BChw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
+def upsampled(maps_BChw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
     """Bilinear. Upwards `antialias` changes the kernel alone, which takes no half precision."""
     on_cpu = maps_BChw.device.type == "cpu"
     if on_cpu:

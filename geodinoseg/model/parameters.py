@@ -14,6 +14,7 @@ from geodinoseg.model.json_object import WrongJsonError, read_json_object
 
 Size = Literal["small", "base", "large"]
 Activation = Literal["relu", "leakyrelu", "sigmoid", "tanh"]
+HeadName = Literal["linear", "cnn", "fused"]
 
 HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in get_args(Size)}
 """The published backbone of each size."""
@@ -26,7 +27,7 @@ PATCH_PX = 14
 """Of the published backbones."""
 
 _COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
-_SWITCHES = ("linear_head", "quantize", "peft")
+_SWITCHES = ("linear_head", "quantize", "peft", "fused_head")
 _CHOICES = {"size": get_args(Size), "activation": get_args(Activation)}
 PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revision")
 """Names of all arguments of `DinoV2Segmentor`."""
@@ -56,14 +57,28 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise ModelError(
             f"k_size={parameters['k_size']}: give an odd number, so that the shape is kept."
         )
-    if not parameters.get("linear_head", True):
-        check_channels(
-            parameters.get("channels", DEFAULT_CHANNELS), parameters.get("n_block", DEFAULT_BLOCKS)
-        )
+    _check_head(parameters)
     dropout = parameters.get("lora_dropout", 0)
     is_number = isinstance(dropout, int | float) and not isinstance(dropout, bool)
     if not is_number or not 0 <= dropout < 1:
         raise ModelError(f"lora_dropout={dropout!r}: give a fraction from 0 to below 1.")
+
+
+def _check_head(parameters: Mapping[str, Any]) -> None:
+    if parameters.get("linear_head", True):
+        return
+    if parameters.get("fused_head"):
+        raise ModelError("fused_head=True and linear_head=False: give one head.")
+    check_channels(
+        parameters.get("channels", DEFAULT_CHANNELS), parameters.get("n_block", DEFAULT_BLOCKS)
+    )
+
+
+def head_name(settings: Mapping[str, Any]) -> HeadName:
+    """The head that settings of `DinoV2Segmentor` describe."""
+    if settings.get("fused_head", False):
+        return "fused"
+    return "linear" if settings["linear_head"] else "cnn"
 
 
 def check_channels(channels: int, n_block: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -132,31 +133,48 @@ class Segmentor:
         mean_N, std_N = self._statistics_on_device
         values = normalize(pixels, valid, mean_N, std_N)
         with autocast(self.device, self.compute_dtype):
-            logits = self._logits(values)
+            logits = self._logits(values, valid)
         return _softmax(logits.float() / self.temperature)
 
-    def _logits(self, values_BNHW: torch.Tensor) -> torch.Tensor:
+    def _logits(self, values_BNHW: torch.Tensor, valid_BHW: torch.Tensor) -> torch.Tensor:
         if self.scale == self.aspect == 1.0:
-            logits: torch.Tensor = self.network(values_BNHW)
+            logits: torch.Tensor = self.network(values_BNHW, valid_BHW)
             return logits
         size = values_BNHW.shape[-2:]
         # Of the same area as a square pixel: the scale is the geometric mean of both axes.
         stretch = math.sqrt(self.aspect)
         factors = (self.scale / stretch, self.scale * stretch)
+        if self.network.head.sees_pixels:
+            return self._logits_with_detail(values_BNHW, valid_BHW, factors)
         own = [max(1, round(side * factor)) for side, factor in zip(size, factors, strict=True)]
-        resampled = functional.interpolate(
-            values_BNHW, size=own, mode="bilinear", align_corners=False, antialias=True
-        )
+        resampled = _resized(values_BNHW, own)
         # The CNN head returns half precision, which CPUs cannot resample with antialias.
-        logits = self.network(resampled).float()
-        return functional.interpolate(
-            logits, size=size, mode="bilinear", align_corners=False, antialias=True
-        )
+        return _resized(self.network(resampled).float(), size)
+
+    def _logits_with_detail(
+        self, values_BNHW: torch.Tensor, valid_BHW: torch.Tensor, factors: tuple[float, float]
+    ) -> torch.Tensor:
+        """Features at the model's resolution, in whole patches, and pixels at the scene's."""
+        rows, cols = (int(side) for side in values_BNHW.shape[-2:])
+        own = [
+            max(1, round(side * factor / self.patch_px)) * self.patch_px
+            for side, factor in zip((rows, cols), factors, strict=True)
+        ]
+        features_BDhw = self.network.features(_resized(values_BNHW, own))
+        detail = self.network.detail(values_BNHW, valid_BHW)
+        logits: torch.Tensor = self.network.head(features_BDhw, (rows, cols), detail)
+        return logits
 
     @cached_property
     def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
         mean = torch.tensor(self.statistics.mean, dtype=torch.float32, device=self.device)
         return mean, torch.tensor(self.statistics.std, dtype=torch.float32, device=self.device)
+
+
+def _resized(maps_BCHW: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return functional.interpolate(
+        maps_BCHW, size=list(size), mode="bilinear", align_corners=False, antialias=True
+    )
 
 
 def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:

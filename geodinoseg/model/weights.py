@@ -118,14 +118,14 @@ def read_weights(place: Path, path: Path) -> Tensors:
 
 
 def check_fit(
-    settings: Mapping[str, Any], stored: Tensors, *, in_channels: int, patch_px: int
+    settings: Mapping[str, Any], stored: Tensors, *, in_channels: int, patch_px: int, bands: int
 ) -> None:
     """Compare head and LoRA with the stored tensors before any memory is taken for them.
 
     Raises ValueError if they are those of another network.
     """
     with torch.device("meta"):
-        head = make_head(settings, in_channels=in_channels, patch_px=patch_px)
+        head = make_head(settings, in_channels=in_channels, patch_px=patch_px, bands=bands)
     _check_same_shapes(head.state_dict(), _part(stored, "head"), "head")
     ranks = {t.shape[0] for name, t in _part(stored, "lora").items() if name.endswith(_LORA_A)}
     if ranks != ({settings["r"]} if settings["peft"] else set()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,17 @@ from geodinoseg.training.data import TrainingData
 from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.windows import Window
+
+
+class Batch(NamedTuple):
+    """Crops on the device."""
+
+    values: torch.Tensor
+    """(batch, bands, side, side) float32, normalized."""
+    valid: torch.Tensor
+    """(batch, side, side) bool, True where the scene holds data."""
+    labels: torch.Tensor
+    """(batch, side, side) int64, class index or IGNORE."""
 
 
 class CropSource:
@@ -55,28 +66,34 @@ class CropSource:
         """A sampler of the crops of a fold; None for training crops from everywhere."""
         return Sampler(
             self.data.splits,
-            crop_px=self.settings.crop_px,
+            crop_px=self.data.crop_px,
             augmentation=self.settings.augmentation,
             seed=self.settings.seed,
             fold=fold,
+        )
+
+    def held_out_sampler(self) -> Sampler:
+        """A sampler of augmented crops of the fixed validation part."""
+        return Sampler(
+            [split.with_sides_swapped() for split in self.data.splits],
+            crop_px=self.data.crop_px,
+            augmentation=self.settings.augmentation,
+            seed=self.settings.seed,
         )
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the network."""
         return autocast(self.device, self.dtype)
 
-    def tensors(self, crops: Sequence[Crop]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized crops (batch, bands, side, side) float32, labels (batch, side, side) int64.
-
-        Training crops are jittered.
-        """
+    def tensors(self, crops: Sequence[Crop]) -> Batch:
+        """Normalized crops; training crops are jittered."""
         valid = self._stacked([crop.valid for crop in crops])
         pixels = self._stacked([crop.pixels for crop in crops])
         values = normalize(pixels, valid, self._mean_N, self._std_N)
         jitters = [crop.jitter for crop in crops if crop.jitter is not None]
         if jitters:
             values = jittered(values, valid, self._stacked(jitters))
-        return values, self._stacked([crop.labels for crop in crops])
+        return Batch(values, valid, self._stacked([crop.labels for crop in crops]))
 
     def _stacked(self, arrays: Sequence[Any]) -> torch.Tensor:
         return to_device(torch.from_numpy(np.stack(arrays)), self.device)
@@ -112,10 +129,26 @@ class ValidationCrops:
         # Shuffled, so that the first of them represent all if time is short.
         order = np.random.default_rng((source.settings.seed, 1)).permutation(len(pieces))
         self.pieces = [pieces[index] for index in order[:_MOST_PIECES].tolist()]
+        places = sorted({self._place(piece) for piece in pieces})
+        self._block_of = {place: index for index, place in enumerate(places)}
+
+    @property
+    def blocks(self) -> int:
+        """Number of held-out blocks."""
+        return len(self._block_of)
+
+    def block_of(self, piece: HeldOutPiece) -> int:
+        """Index of the held-out block that a piece is of."""
+        return self._block_of[self._place(piece)]
 
     def keep(self, count: int) -> None:
         """Keep only the first pieces."""
         self.pieces = self.pieces[:count]
+
+    def _place(self, piece: HeldOutPiece) -> tuple[int, int, int]:
+        """Scene, row and column of its block."""
+        side = self._source.data.splits[piece.scene].block_px
+        return piece.scene, piece.window.row_off // side, piece.window.col_off // side
 
     def batches(self, *, most: int | None = None) -> Iterator[list[tuple[HeldOutPiece, Crop]]]:
         """Labelled crops with their pieces, read ahead in a thread; of at most so many pieces."""

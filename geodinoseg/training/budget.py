@@ -10,7 +10,7 @@ import numpy as np
 
 from geodinoseg.progress import Progress
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.settings import StageName, TrainingSettings
 
 Clock = Callable[[], float]
 """Seconds, never decreasing, such as `time.monotonic`."""
@@ -86,21 +86,31 @@ class TimeSlice:
         length_s = self.until_s - self.from_s
         return replace(self, until_s=self.from_s + part * length_s)
 
+    def ending_before(self, seconds: float) -> TimeSlice:
+        """The same, ending so many seconds earlier."""
+        return replace(self, until_s=self.until_s - seconds)
+
     def has_room_for(self, seconds: float) -> bool:
         """Whether something that takes these seconds ends in time."""
         return self.budget.used_s + seconds <= self.until_s
 
 
-_WORDS = {"head": "head", "lora": "LoRA", "full": "all weights"}
+_WORDS = {"head": "head", "fused": "fused head", "lora": "LoRA", "full": "all weights"}
 # Work per crop, as multiples of one forward pass of the backbone: the backward pass takes twice as
-# long, and a head is small beside it.
-_FORWARD, _TRAINED, _HEAD_ALONE = 1.0, 3.0, 0.05
+# long, and a linear head is small beside it.
+_FORWARD, _TRAINED, _HEAD_ALONE, _FUSED_ALONE = 1.0, 3.0, 0.05, 0.5
 
 
 class TrainingProgress:
     """Counts work, and reports the fraction done."""
 
-    def __init__(self, settings: TrainingSettings, budget: Budget, progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        budget: Budget,
+        progress: Progress,
+        heads: Sequence[StageName] = ("head",),
+    ) -> None:
         """Start at 0; if time is limited, the fraction used counts as well."""
         self._settings = settings
         self._budget = budget
@@ -109,27 +119,32 @@ class TrainingProgress:
         self._where = ""
         self._last = ""
         step = settings.batch_size
-        head_step, tuning_step = _HEAD_ALONE * step, _TRAINED * step
+        tuning_step = _TRAINED * step
         self._step = 0.0
-        self._of = {"head": head_step, "lora": tuning_step, "full": tuning_step}
+        self._of: dict[StageName, float] = {
+            "head": _HEAD_ALONE * step,
+            "fused": _FUSED_ALONE * step,
+            "lora": tuning_step,
+            "full": tuning_step,
+        }
         head_steps = settings.stage_one_epochs * settings.steps_per_epoch
+        self._heads_work = head_steps * sum(self._of[head] for head in heads)
         tuning_steps = settings.epochs * settings.steps_per_epoch * (settings.stage != "head")
         self._all = (
-            _FORWARD * settings.crops_to_cache + head_step * head_steps + tuning_step * tuning_steps
+            _FORWARD * settings.crops_to_cache + self._heads_work + tuning_step * tuning_steps
         )
 
-    def expect_validation(self, crops: int, *, heads: int) -> None:
+    def expect_validation(self, crops: int, *, folds: int) -> None:
         """Account for crops that stage two validates on, and for heads trained in parallel.
 
-        There is more than one head in cross-validation, which no stage two follows.
+        There is a head for each fold in cross-validation, which no stage two follows.
         """
         settings = self._settings
-        if heads == 1:
+        if folds == 1:
             self._all += _FORWARD * crops * settings.epochs * (settings.stage != "head")
             return
-        steps = settings.stage_one_epochs * settings.steps_per_epoch
         self._all = self._done + _FORWARD * settings.crops_to_cache
-        self._all += (heads + 1) * steps * self._of["head"]
+        self._all += (folds + 1) * self._heads_work
 
     def caching(self, crops: int) -> None:
         """Count crops whose features were computed."""
@@ -139,7 +154,7 @@ class TrainingProgress:
         """Count crops that were validated on after an epoch."""
         self._done += _FORWARD * crops
 
-    def begin_epoch(self, stage: str, epoch: int, epochs: int) -> None:
+    def begin_epoch(self, stage: StageName, epoch: int, epochs: int) -> None:
         """Begin an epoch, from 0."""
         self._step = self._of[stage]
         self._where = f"{_WORDS[stage]}, epoch {epoch + 1}/{epochs}"
@@ -148,13 +163,13 @@ class TrainingProgress:
         """Count a step; losses are those of the epoch so far."""
         self._add(self._step, f"{self._where}, loss {float(np.mean(losses)):.3f}{self._last}")
 
-    def end_epoch(self, score: EpochScore, best: EpochScore | None) -> None:
+    def end_epoch(self, score: EpochScore) -> None:
         """Report the score of an epoch."""
-        if best is not None and not math.isnan(best.mean_iou):
-            self._last = f", mean IoU {score.mean_iou:.3f} (best {best.mean_iou:.3f})"
+        if not math.isnan(score.mean_iou):
+            self._last = f", mean IoU {score.mean_iou:.3f}"
         self._add(0.0, f"{self._where}, loss {score.train_loss:.3f}{self._last}")
 
-    def skip_epochs(self, stage: str, epochs: int) -> None:
+    def skip_epochs(self, stage: StageName, epochs: int) -> None:
         """Count epochs from before an interruption."""
         self._done += epochs * self._settings.steps_per_epoch * self._of[stage]
 

@@ -21,7 +21,7 @@ from geodinoseg.training.feature_cache import (
     features_of,
     new_cache,
 )
-from geodinoseg.training.sampler import read_ahead
+from geodinoseg.training.sampler import Sampler, read_ahead
 
 _FEWEST_OF_FOLD = 32
 """Crops that show nothing of a fold; if there are fewer by chance, more are drawn for the fold."""
@@ -34,43 +34,66 @@ def cache_crops(
     record: TrainingRecord,
     *,
     folder: Path,
+    sees_pixels: bool,
     time_slice: TimeSlice,
     progress: TrainingProgress,
 ) -> CachedCrops:
     """Features of validation crops and of training crops number 0 to K - 1.
 
-    K follows from the settings; only if time is limited there may be fewer, and fewer validation
-    crops. The record holds their numbers from before an interruption, and receives them.
+    They hold the pixels too if a head sees them. K follows from the settings; only if time is
+    limited there may be fewer, and fewer validation crops. The record holds their numbers from
+    before an interruption, and receives them.
     """
-    cacher = _Cacher(network=network, source=source, folder=folder, progress=progress)
-    held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
     folds = max(source.data.folds, 1)
-    progress.expect_validation(len(fold_of), heads=folds)
     wanted = source.settings.crops_to_cache if record.cached_crops is None else record.cached_crops
-    training = cacher.training(wanted, time_slice, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
-    count = record.cached_crops = len(training)
+    share = source.settings.validation_share * (source.data.folds == 1)
+    of_held_out = round(wanted * share / (1 - share))
+    cacher = _Cacher(
+        network=network,
+        source=source,
+        folder=folder,
+        sees_pixels=sees_pixels,
+        room=len(validation.pieces) + wanted + of_held_out + folds * _FEWEST_OF_FOLD * (folds > 1),
+        progress=progress,
+    )
+    pieces = cacher.validation(validation, record, time_slice.first(0.5))
+    fold_of = np.array([piece.fold for piece in pieces], dtype=np.int64)
+    progress.expect_validation(len(pieces), folds=folds)
+    count = record.cached_crops = cacher.training(wanted, time_slice)
+    training = np.arange(len(pieces), len(pieces) + count)
+    assert cacher.cache is not None
+    training_of = [cacher.unseen_by(fold, training) for fold in range(folds)]
+    first = len(cacher.cache)
+    cacher.held_out(of_held_out, time_slice)
     return CachedCrops(
+        cache=cacher.cache,
         training=training,
-        count=count,
-        training_of=[cacher.unseen_by(fold, training, count) for fold in range(folds)],
-        validation=held_out,
+        training_of=training_of,
+        held_out=np.arange(first, len(cacher.cache)),
         validation_of=[np.flatnonzero(fold_of == fold) for fold in range(folds)],
+        blocks=validation.blocks,
+        block_of=np.array([validation.block_of(piece) for piece in pieces], dtype=np.int64),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Cacher:
-    """Computes features of crops with the backbone."""
+    """Computes features of crops with the backbone, and appends them to a cache."""
 
     network: DinoV2Segmentor
     source: CropSource
     folder: Path
+    sees_pixels: bool
+    room: int
+    """Crops that the cache has room for."""
     progress: TrainingProgress
+    cache: FeatureCache | None = None
+    """None before the first batch."""
 
     def validation(
         self, crops: ValidationCrops, record: TrainingRecord, time_slice: TimeSlice
-    ) -> tuple[FeatureCache | None, NDArray[np.int64]]:
-        """Features of validation crops, and the fold of each."""
+    ) -> list[HeldOutPiece]:
+        """Cache validation crops; the piece of each."""
         began_s = time_slice.budget.used_s
         seen: list[HeldOutPiece] = []
 
@@ -79,61 +102,61 @@ class _Cacher:
                 seen.extend(piece for piece, _ in batch)
                 yield [crop for _, crop in batch]
 
-        cache = self._cached(batches(), room=len(crops.pieces), time_slice=time_slice)
-        if cache is not None and not time_slice.has_room_for(0):
+        self._append(batches(), time_slice)
+        if seen and not time_slice.has_room_for(0):
             crops.keep(crops.pieces.index(seen[-1]) + 1)
             record.validation_pieces = len(crops.pieces)
         record.validation_s = time_slice.budget.used_s - began_s
-        return cache, np.array([piece.fold for piece in seen], dtype=np.int64)
+        return seen
 
-    def training(self, count: int, time_slice: TimeSlice, *, spare: int) -> FeatureCache:
-        """Features of training crops, with room for a few more."""
-        batches = self._training_batches(self.source.training_fold, count)
-        cache = self._cached(batches, room=count + spare, time_slice=time_slice)
-        assert cache is not None
-        return cache
+    def training(self, count: int, time_slice: TimeSlice) -> int:
+        """Cache so many training crops, or as many as time allows; their number."""
+        sampler = self.source.sampler(self.source.training_fold)
+        return self._append(self._training_batches(sampler, count), time_slice)
 
-    def unseen_by(self, fold: int, training: FeatureCache, count: int) -> NDArray[np.int64]:
-        """Which of the first crops show nothing held out in a fold; more are drawn if few do."""
+    def held_out(self, count: int, time_slice: TimeSlice) -> None:
+        """Cache so many augmented crops of a fixed validation part, or as time allows."""
+        if count and time_slice.has_room_for(0):
+            self._append(self._training_batches(self.source.held_out_sampler(), count), time_slice)
+
+    def unseen_by(self, fold: int, training: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which training crops show nothing held out in a fold; more are drawn if few do."""
         if self.source.data.folds <= 1:
-            return np.arange(count)
+            return training
+        assert self.cache is not None
         splits = self.source.data.splits
+        crops = [(index, self.cache.crops[index]) for index in training.tolist()]
         unseen = [
             index
-            for index, crop in enumerate(training.crops[:count])
+            for index, crop in crops
             if crop.window is not None and not splits[crop.scene].touches(crop.window, fold)
         ]
-        first = len(training)
-        if len(unseen) < min(_FEWEST_OF_FOLD, count):
-            missing = _FEWEST_OF_FOLD - len(unseen)
-            self._cached(self._training_batches(fold, missing), into=training)
-        return np.array([*unseen, *range(first, len(training))], dtype=np.int64)
+        first = len(self.cache)
+        if len(unseen) < min(_FEWEST_OF_FOLD, len(training)):
+            sampler = self.source.sampler(fold)
+            self._append(self._training_batches(sampler, _FEWEST_OF_FOLD - len(unseen)))
+        return np.array([*unseen, *range(first, len(self.cache))], dtype=np.int64)
 
-    def _training_batches(self, fold: int | None, count: int) -> Iterator[list[Crop]]:
+    def _training_batches(self, sampler: Sampler, count: int) -> Iterator[list[Crop]]:
         size = self.source.settings.batch_size
         steps = range(-(-count // size))
-        with closing(
-            read_ahead(self.source.sampler(fold), steps=steps, batch_size=size)
-        ) as batches:
+        with closing(read_ahead(sampler, steps=steps, batch_size=size)) as batches:
             for step, crops in enumerate(batches):
                 yield crops[: count - step * size]
 
-    def _cached(
-        self,
-        batches: Iterator[list[Crop]],
-        *,
-        room: int = 0,
-        into: FeatureCache | None = None,
-        time_slice: TimeSlice | None = None,
-    ) -> FeatureCache | None:
-        """Features of batches, after existing ones, until time is over."""
-        cache = into
+    def _append(self, batches: Iterator[list[Crop]], time_slice: TimeSlice | None = None) -> int:
+        """Cache batches until time is over; the number of crops."""
+        added = 0
         for crops in batches:
-            features_BDhw = features_of(self.network, self.source, crops)
-            if cache is None:
-                cache = new_cache(room, features_BDhw, self.source, self.folder)
-            cache.append(features_BDhw, crops)
+            batch = self.source.tensors(crops)
+            features_BDhw = features_of(self.network, self.source, batch)
+            if self.cache is None:
+                self.cache = new_cache(
+                    self.room, features_BDhw, self.source, self.folder, sees_pixels=self.sees_pixels
+                )
+            self.cache.append(features_BDhw, batch, crops)
+            added += len(crops)
             self.progress.caching(len(crops))
             if time_slice is not None and not time_slice.has_room_for(0):
                 break
-        return cache
+        return added

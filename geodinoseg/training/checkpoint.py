@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,15 @@ from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.weights import Tensors, add_weights
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.history import EpochScore, best_of
+from geodinoseg.training.comparison import BlockLosses
+from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import copied
 from geodinoseg.training.settings import StageName
 from geodinoseg.training.split.split import SplitScene
 from geodinoseg.version import __version__
 
 _KEY = "geodinoseg"
-_VERSION = 1
+_VERSION = 2
 _FACTS = (
     "fingerprint",
     "is_stage_over",
@@ -51,12 +53,10 @@ class TrainingRecord:
     """Of settings, network and data; a checkpoint of another training is refused."""
     history: list[EpochScore] = field(default_factory=list)
     """Of all stages."""
-    best: dict[str, Tensors] = field(default_factory=dict)
-    """Weights of the best epoch of each stage."""
-    weights: Tensors = field(default_factory=dict)
-    """Of the current stage, after its last epoch."""
+    weights: dict[str, Tensors] = field(default_factory=dict)
+    """Of each stage, after its last epoch; and of the final head in cross-validation."""
     optimizer: Tensors = field(default_factory=dict)
-    """State of its optimizer."""
+    """State of the optimizer of the current stage."""
     random: Tensors = field(default_factory=dict)
     """State of torch's generators, by device."""
     is_stage_over: bool = False
@@ -74,9 +74,14 @@ class TrainingRecord:
         """The epochs of a stage so far."""
         return [score for score in self.history if score.stage == stage]
 
-    def best_score(self, stage: StageName | None = None) -> EpochScore | None:
-        """The epoch to keep, of one stage or of all."""
-        return best_of(self.history, stage)
+    def last_of(self, stage: StageName) -> EpochScore | None:
+        """The last epoch of a stage so far, the one to keep; None if it has not begun."""
+        return next(reversed(self.epochs_of(stage)), None)
+
+    def is_over(self, stage: StageName) -> bool:
+        """Whether the last epoch of a stage is done."""
+        has_begun = self.last_of(stage) is not None
+        return has_begun and (self.is_stage_over or self.history[-1].stage != stage)
 
     def write(self, path: Path) -> None:
         """Replace the checkpoint; the old one stays if it cannot be written."""
@@ -87,22 +92,18 @@ class TrainingRecord:
         self, score: EpochScore, weights: Tensors, optimizer: Tensors, random: Tensors
     ) -> TrainingRecord:
         """A new record with one more epoch, so that an interrupt never leaves half of each."""
-        best = dict(self.best)
-        if score.is_better_than(self.best_score(score.stage)):
-            best[score.stage] = copied(weights)
         return replace(
             self,
             history=[*self.history, score],
-            best=best,
-            weights=copied(weights),
+            weights=self.weights | {score.stage: copied(weights)},
             optimizer=optimizer,
             random=random,
             is_stage_over=False,
         )
 
     def _tensors(self) -> Tensors:
-        groups = {"weights": self.weights, "optimizer": self.optimizer, "random": self.random}
-        groups |= {f"best/{stage}": tensors for stage, tensors in self.best.items()}
+        groups = {"optimizer": self.optimizer, "random": self.random}
+        groups |= {f"weights/{stage}": tensors for stage, tensors in self.weights.items()}
         named = {
             f"{group}/{name}": tensor.contiguous()
             for group, tensors in groups.items()
@@ -113,7 +114,14 @@ class TrainingRecord:
             for score in self.history
             if score.accuracy is not None
         }
-        return named | matrices
+        losses = {
+            f"losses/{score.epoch}": torch.from_numpy(
+                np.stack([score.losses.sums, score.losses.pixels])
+            )
+            for score in self.history
+            if score.losses is not None
+        }
+        return named | matrices | losses
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -168,14 +176,14 @@ def _record(facts: dict[str, Any], tensors: Tensors) -> TrainingRecord:
             train_loss=_loss(train_loss),
             val_loss=_loss(val_loss),
             accuracy=_accuracy(tensors.get(f"matrix/{epoch}")),
+            losses=_losses(tensors.get(f"losses/{epoch}")),
         )
         for epoch, stage, train_loss, val_loss in facts["history"]
     ]
     stages = dict.fromkeys(score.stage for score in history)
     return TrainingRecord(
         history=history,
-        best={stage: group(f"best/{stage}") for stage in stages},
-        weights=group("weights"),
+        weights={stage: group(f"weights/{stage}") for stage in stages},
         optimizer=group("optimizer"),
         random=group("random"),
         **{name: facts[name] for name in _FACTS},
@@ -184,6 +192,13 @@ def _record(facts: dict[str, Any], tensors: Tensors) -> TrainingRecord:
 
 def _accuracy(matrix: torch.Tensor | None) -> Accuracy | None:
     return None if matrix is None else Accuracy(matrix.numpy())
+
+
+def _losses(stacked: torch.Tensor | None) -> BlockLosses | None:
+    if stacked is None:
+        return None
+    sums, pixels = stacked.numpy()
+    return BlockLosses(sums=sums, pixels=pixels)
 
 
 def _number(value: float) -> float | None:
@@ -202,13 +217,15 @@ _BESIDE_PIXELS = (".aux.xml", ".ovr")
 training uses, such as a nodata value, is among the facts of the scene."""
 
 
-def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
+def training_fingerprint(
+    source: CropSource, network: DinoV2Segmentor, heads: Sequence[StageName]
+) -> str:
     """SHA-256 of all that a training depends on; the same fingerprint gives the same model.
 
-    It covers the settings, all weights of the untrained network and the configuration of its
-    backbone, its precision, the content of scenes and labels, the split, the legend, the statistics
-    and the version. Scenes and labels may be moved to other folders; options of labels count only
-    by their effect on the labels.
+    It covers the settings, the heads to try, all weights of the untrained network and the
+    configuration of its backbone, its precision, the content of scenes and labels, the split, the
+    legend, the statistics and the version. Scenes and labels may be moved to other folders; options
+    of labels count only by their effect on the labels.
     """
     digest = hashlib.sha256()
     settings = asdict(source.settings)
@@ -216,6 +233,7 @@ def training_fingerprint(source: CropSource, network: DinoV2Segmentor) -> str:
         "version": __version__,
         "settings": {n: v for n, v in settings.items() if n not in SETTINGS_WITHOUT_EFFECT},
         "network": network.settings,
+        "heads": heads,
         "bands": network.bands,
         "backbone": None if network.source_is_folder else [network.source, network.revision],
         "backbone_config": _backbone_config(network),

@@ -21,7 +21,7 @@ from geodinoseg.training.data import TrainingData
 from geodinoseg.training.epochs import EpochLoop
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.run import TrainingRun
-from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class TrainingContext:
     """On its device, the backbone frozen."""
     build: Callable[[], DinoV2Segmentor]
     """Makes another network like it."""
+    heads: tuple[StageName, ...]
+    """The heads of stage one, the simpler one first."""
     fingerprint: str
     """Of all this."""
 
@@ -52,11 +54,15 @@ class TrainingContext:
             record=record,
             checkpoint=checkpoint,
             budget=budget,
-            progress=TrainingProgress(self.source.settings, budget, progress),
+            progress=TrainingProgress(self.source.settings, budget, progress, self.heads),
             on_epoch=on_epoch,
         )
         return TrainingRun(
-            source=self.source, build=self.build, network=self.network, epochs=epochs
+            source=self.source,
+            build=self.build,
+            network=self.network,
+            heads=self.heads,
+            epochs=epochs,
         )
 
 
@@ -71,13 +77,14 @@ def build_context(
     def build() -> DinoV2Segmentor:
         return build_network(arguments, data, settings, device).to(device)
 
-    network = build()
+    network, heads = build(), heads_to_try(arguments)
     source = CropSource(data, _statistics(network, data, settings), settings, device)
     return TrainingContext(
         source=source,
         network=network,
         build=build,
-        fingerprint=training_fingerprint(source, network),
+        heads=heads,
+        fingerprint=training_fingerprint(source, network, heads),
     )
 
 
@@ -94,7 +101,12 @@ def build_network(
     elif chosen.get("quantize") is None:
         # It saves memory on a GPU; on a CPU it only costs time and accuracy.
         chosen["quantize"] = device.type == "cuda"
-    network = DinoV2Segmentor(**chosen, num_classes=len(data.legend), bands=len(data.bands))
+    network = DinoV2Segmentor(
+        **chosen,
+        num_classes=len(data.legend),
+        bands=len(data.bands),
+        components=data.components if settings.band_projection == "pca" else None,
+    )
     settings.check_patch(network.patch_px)
     network.backbone.requires_grad_(requires_grad=False)
     return network

@@ -16,6 +16,8 @@ from geodinoseg.windows import Window
 
 _RGB = 3
 """With no more bands than these there is none to drop."""
+_JITTER, _SPECTRAL_JITTER = 0.2, 0.1
+"""Default gain and offset of up to three bands, and of more."""
 _WHOLLY_VALID = 0.999
 """Interpolated validity below this means that a missing pixel contributed."""
 
@@ -101,8 +103,11 @@ def draw_jitter(
 
     Both are 0 for a band that is dropped, that is set to its mean.
     """
+    default = _JITTER if bands <= _RGB else _SPECTRAL_JITTER
+    gain = default if augmentation.gain is None else augmentation.gain
+    offset = default if augmentation.offset is None else augmentation.offset
     own, common = rng.uniform(-1, 1, (2, bands)), rng.uniform(-1, 1)
-    jitter = np.stack([1 + augmentation.gain * own[0], augmentation.offset * (own[1] + common) / 2])
+    jitter = np.stack([1 + gain * own[0], offset * (own[1] + common) / 2])
     is_dropped, dropped = rng.random() < augmentation.band_dropout, int(rng.integers(bands))
     if is_dropped and bands > _RGB:
         jitter[:, dropped] = 0

@@ -14,7 +14,11 @@ from geodinoseg.errors import LabelError
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
-from geodinoseg.model.band_statistics import BandStatistics, measure_statistics
+from geodinoseg.model.band_statistics import (
+    BandStatistics,
+    measure_statistics,
+    principal_components,
+)
 from geodinoseg.redaction import redact_name
 from geodinoseg.segmentation.band_units import units_of
 from geodinoseg.training.scenes import (
@@ -25,6 +29,7 @@ from geodinoseg.training.scenes import (
     pixel_sizes_m,
 )
 from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.split.crop_shape import default_crop_px
 from geodinoseg.training.split.split import SplitScene, split_scenes
 
 logger = logging.getLogger(__name__)
@@ -50,6 +55,11 @@ class TrainingData:
     """The classes, in the order of class indices."""
     statistics: BandStatistics
     """Of the bands in the labelled training blocks."""
+    components: NDArray[np.float32]
+    """(components, bands), the principal components of the same pixels; see
+    `principal_components`."""
+    crop_px: int
+    """Side of a training crop."""
     facts: dict[str, Any]
     """File names and pixel counts for the model folder, plain values."""
 
@@ -73,10 +83,12 @@ def read_training_data(
     options: LabelOptions,
     settings: TrainingSettings,
     nodata: float | None = None,
+    patch_px: int | None = None,
 ) -> TrainingData:
     """Open scenes and labels, choose validation blocks, measure the bands.
 
-    The arguments scenes, labels, bands and nodata are those of `train_model`.
+    The arguments scenes, labels, bands and nodata are those of `train_model`; patch_px is that of
+    the backbone, if it is known.
 
     Raises:
         SceneError: a scene cannot be read, or they are of different kinds.
@@ -85,21 +97,27 @@ def read_training_data(
     opened, found, label_names = open_labelled_scenes(
         scenes, labels, bands=bands, nodata=nodata, options=options
     )
+    crop_px = settings.crop_px or default_crop_px(
+        [scene.geobox for scene in opened], patch_px=patch_px
+    )
     split = split_scenes(
         opened,
         found,
-        crop_px=settings.crop_px,
+        crop_px=crop_px,
         fraction=settings.validation_share,
         seed=settings.seed,
     )
     splits = in_units_of_first(split.scenes)
     _check_classes(found, splits, settings)
+    statistics, components = _statistics(splits, split.folds, crop_px=crop_px, seed=settings.seed)
     return TrainingData(
         splits=splits,
         folds=split.folds,
         warnings=split.warnings,
         legend=found[0].legend,
-        statistics=_statistics(splits, split.folds, settings),
+        statistics=statistics,
+        components=components,
+        crop_px=crop_px,
         facts=_facts(label_names, splits) | ({} if nodata is None else {"nodata": nodata}),
     )
 
@@ -158,25 +176,30 @@ def _pixels(splits: Sequence[SplitScene], *, held_out: bool) -> NDArray[np.int64
 
 
 def _statistics(
-    scenes: Sequence[SplitScene], folds: int, settings: TrainingSettings
-) -> BandStatistics:
-    """Of the bands in labelled training blocks, drawn at random; in cross-validation in all."""
+    scenes: Sequence[SplitScene], folds: int, *, crop_px: int, seed: int
+) -> tuple[BandStatistics, NDArray[np.float32]]:
+    """Of the bands in labelled training blocks, drawn at random; in cross-validation in all.
+
+    The second result are the principal components.
+    """
     fold = 0 if folds == 1 else None
 
     def samples() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-        chosen = _statistics_blocks(scenes, fold, settings.seed)
+        chosen = _statistics_blocks(scenes, fold, seed)
         for index in np.unique(chosen[:, 0]).tolist():
             with scenes[index].scene.reader() as reader:
                 for _, row, col in chosen[chosen[:, 0] == index].tolist():
                     pixels, valid = scenes[index].read(reader, scenes[index].block(row, col))
                     # All over a block, as data may be anywhere in it, but no more than a crop.
-                    step = -(-max(valid.shape) // settings.crop_px)
+                    step = -(-max(valid.shape) // crop_px)
                     yield pixels[:, ::step, ::step], valid[::step, ::step]
 
     scene = scenes[0].scene
-    measured = measure_statistics(samples(), dtype=str(scene.dtype), what=scene.path)
+    taken = list(samples())
+    measured = measure_statistics(taken, dtype=str(scene.dtype), what=scene.path)
+    components = principal_components(taken, measured)
     units = units_of(scene)
-    return replace(measured, units=units) if units.has_tags else measured
+    return (replace(measured, units=units) if units.has_tags else measured), components
 
 
 def _statistics_blocks(

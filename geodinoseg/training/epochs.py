@@ -1,9 +1,9 @@
-"""The epochs of a stage: trained, scored and recorded until done, stalled or out of time."""
+"""The epochs of a stage: trained, scored and recorded until done or out of time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +17,6 @@ from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import Scorer, restore
 from geodinoseg.training.settings import StageName
 
-_FEWEST_IDLE_EPOCHS = 10
-"""Without improvement before a stage ends; half of its epochs if that is more."""
 _CHECKPOINT_S = 20.0
 """Between checkpoints in stage one, whose epochs are short."""
 
@@ -67,7 +65,7 @@ class EpochLoop:
         done = self.record.epochs_of(stage.name)
         if done:
             self._restore(stage)
-        while len(done) < epochs and not self._is_over(stage, done, epochs):
+        while len(done) < epochs and not self._is_over(stage, done):
             self.progress.begin_epoch(stage.name, len(done), epochs)
             loss = stage.train_epoch(len(done))
             self._end_epoch(stage, loss)
@@ -76,20 +74,20 @@ class EpochLoop:
             self.record.is_stage_over = True
             self._write(at_once=True)
 
-    def _is_over(self, stage: Stage, done: list[EpochScore], epochs: int) -> bool:
+    def _is_over(self, stage: Stage, done: list[EpochScore]) -> bool:
         if not done:
             return False
-        return self.record.is_stage_over or stalled(done, epochs) or not stage.has_time()
+        return self.record.is_stage_over or not stage.has_time()
 
     def _restore(self, stage: Stage) -> None:
         record = self.record
-        restore(stage.tensors(), record.weights)
+        restore(stage.tensors(), record.weights[stage.name])
         stage.load_optimizer_state(record.optimizer)
         set_random_state(record.random, self.source.device)
         self.progress.skip_epochs(stage.name, len(record.epochs_of(stage.name)))
 
     def _end_epoch(self, stage: Stage, loss: float) -> None:
-        """Score the epoch; keep its weights if they are the best of their stage."""
+        """Score the epoch and record its weights."""
         if loss == 0:  # Label smoothing leaves it out of reach where a pixel is labelled.
             raise LabelError(
                 f"{self.source.data.splits[0].scene.path}: holds no data where it is labelled, so "
@@ -102,6 +100,7 @@ class EpochLoop:
             train_loss=loss,
             val_loss=scorer.loss,
             accuracy=scorer.accuracy,
+            losses=scorer.losses,
         )
         # In one assignment: an interrupt may come between any two lines.
         self.record = self.record.after_epoch(
@@ -111,20 +110,12 @@ class EpochLoop:
             random_state(self.source.device),
         )
         self.record.validation_s = getattr(stage, "validation_s", self.record.validation_s)
-        self.progress.end_epoch(score, self.record.best_score(stage.name))
+        self.progress.end_epoch(score)
         self.on_epoch(score)
-        self._write(at_once=stage.name != "head")
+        self._write(at_once=stage.name in {"lora", "full"})
 
     def _write(self, *, at_once: bool) -> None:
         self.record.used_s = self.budget.used_s
         if at_once or self.budget.used_s - self._written_s >= _CHECKPOINT_S:
             self.record.write(self.checkpoint)
             self._written_s = self.budget.used_s
-
-
-def stalled(scores: Sequence[EpochScore], epochs: int) -> bool:
-    """Whether a stage has not improved for half of its epochs, and for ten at least."""
-    values = [score.mean_iou for score in scores]
-    if any(map(math.isnan, values)):
-        return False
-    return len(values) - 1 - values.index(max(values)) >= max(_FEWEST_IDLE_EPOCHS, epochs // 2)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +20,22 @@ from numpy.typing import NDArray
 from geodinoseg.errors import OutputError
 from geodinoseg.model.devices import to_device
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.training.batches import CropSource
+from geodinoseg.model.heads import Detail
+from geodinoseg.training.batches import Batch, CropSource
 from geodinoseg.training.crops import Crop
 
 _LARGEST = float(np.finfo(np.float16).max)
+
+
+class CachedBatch(NamedTuple):
+    """What a head is trained on."""
+
+    features: torch.Tensor
+    """(batch, channels, rows, columns of patches) float32."""
+    detail: Detail | None
+    """Pixels, for a head that sees them."""
+    labels: torch.Tensor
+    """(batch, side, side) int64, class index or IGNORE."""
 
 
 @dataclass(kw_only=True)
@@ -34,6 +46,10 @@ class FeatureCache:
     """(room, channels, rows, columns of patches)."""
     labels: NDArray[Any]
     """(room, side, side) class index or IGNORE, in the smallest type that holds them."""
+    values: NDArray[np.float16] | None = None
+    """(room, bands, side, side) normalized pixels, for a head that sees them."""
+    valid: NDArray[np.bool_] | None = None
+    """(room, side, side), True where the scene holds data."""
     crops: list[Crop] = field(default_factory=list)
     """Where each was cut, without its pixels."""
 
@@ -41,17 +57,23 @@ class FeatureCache:
         """Crops so far."""
         return len(self.crops)
 
-    def tensors(
-        self, indices: Sequence[int] | NDArray[Any], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (n, D, h, w) float32 and labels (n, side, side) int64 of some crops."""
-        features = torch.from_numpy(np.ascontiguousarray(self.features[indices]))
-        labels = torch.from_numpy(np.ascontiguousarray(self.labels[indices]))
-        return to_device(features, device).float(), to_device(labels, device).long()
+    def tensors(self, indices: Sequence[int] | NDArray[Any], device: torch.device) -> CachedBatch:
+        """Some crops, on a device."""
 
-    def append(self, features_BDhw: torch.Tensor, crops: Sequence[Crop]) -> None:
+        def taken(array: NDArray[Any]) -> torch.Tensor:
+            return to_device(torch.from_numpy(np.ascontiguousarray(array[indices])), device)
+
+        detail = None
+        if self.values is not None and self.valid is not None:
+            detail = Detail(taken(self.values).float(), taken(self.valid))
+        return CachedBatch(taken(self.features).float(), detail, taken(self.labels).long())
+
+    def append(self, features_BDhw: torch.Tensor, batch: Batch, crops: Sequence[Crop]) -> None:
         """Add a batch, on any device."""
         first = len(self)
+        if self.values is not None and self.valid is not None:
+            self.values[first : first + len(crops)] = batch.values.half().cpu().numpy()
+            self.valid[first : first + len(crops)] = batch.valid.cpu().numpy()
         # Clamped: float16 would overflow to infinity.
         half = features_BDhw.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
         self.features[first : first + len(crops)] = half
@@ -61,29 +83,40 @@ class FeatureCache:
 
 
 @torch.no_grad()
-def features_of(
-    network: DinoV2Segmentor, source: CropSource, crops: Sequence[Crop]
-) -> torch.Tensor:
+def features_of(network: DinoV2Segmentor, source: CropSource, batch: Batch) -> torch.Tensor:
     """(batch, channels, rows, columns of patches) features of crops, as in prediction."""
     network.eval()
-    values, _ = source.tensors(crops)
     with source.autocast():
-        return network.features(values)
+        return network.features(batch.values)
 
 
 def new_cache(
-    room: int, features_BDhw: torch.Tensor, source: CropSource, folder: Path
+    room: int,
+    features_BDhw: torch.Tensor,
+    source: CropSource,
+    folder: Path,
+    *,
+    sees_pixels: bool,
 ) -> FeatureCache:
-    """An empty cache for so many crops with features of that shape; if large, in a folder."""
-    side_px = source.settings.crop_px
-    features = (room, *features_BDhw.shape[1:]), np.dtype(np.float16)
-    labels = (room, side_px, side_px), np.min_scalar_type(-max(source.classes, 1))
-    needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in (features, labels))
+    """An empty cache for so many crops with features of that shape; if large, in a folder.
+
+    It has room for the pixels if the head sees them.
+    """
+    crop = (room, source.data.crop_px, source.data.crop_px)
+    arrays: dict[str, Any] = {
+        "features": ((room, *features_BDhw.shape[1:]), np.dtype(np.float16)),
+        "labels": (crop, np.min_scalar_type(-max(source.classes, 1))),
+    }
+    if sees_pixels:
+        bands = len(source.data.bands)
+        arrays["values"] = ((room, bands, *crop[1:]), np.dtype(np.float16))
+        arrays["valid"] = (crop, np.dtype(np.bool_))
+    needed = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays.values())
     if needed <= source.settings.cache_bytes:
-        return FeatureCache(features=np.empty(*features), labels=np.empty(*labels))
-    return FeatureCache(
-        features=_on_disk(*features, folder=folder), labels=_on_disk(*labels, folder=folder)
-    )
+        made: dict[str, Any] = {name: np.empty(*of) for name, of in arrays.items()}
+    else:
+        made = {name: _on_disk(*of, folder=folder) for name, of in arrays.items()}
+    return FeatureCache(**made)
 
 
 def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> NDArray[Any]:
@@ -107,22 +140,26 @@ def _on_disk(shape: tuple[int, ...], dtype: np.dtype[Any], *, folder: Path) -> N
 
 @dataclass(frozen=True, kw_only=True)
 class CachedCrops:
-    """What the heads are trained and scored on."""
+    """What the heads are trained and scored on: crops of a cache, by their index."""
 
-    training: FeatureCache
-    """Crops from all training blocks, then those drawn for single folds."""
-    count: int
-    """Number of the former."""
+    cache: FeatureCache
+    """Crops of held-out blocks as they are, training crops, those drawn for single folds, and those
+    of a fixed validation part to train on."""
+    training: NDArray[np.int64]
+    """The training crops."""
     training_of: list[NDArray[np.int64]]
-    """For each fold, which of them show nothing of its blocks."""
-    validation: FeatureCache | None
-    """Crops of held-out blocks; None without validation."""
+    """For each fold, which crops to train on: they show nothing of its blocks."""
     validation_of: list[NDArray[np.int64]]
-    """For each fold, which of them are of its blocks."""
+    """For each fold, which crops are of its blocks."""
+    held_out: NDArray[np.int64]
+    """Crops of a fixed validation part, varied like training crops; none in cross-validation."""
+    blocks: int
+    """Number of held-out blocks."""
+    block_of: NDArray[np.int64]
+    """Which of them each validation crop is of."""
 
-    def undivided(self) -> CachedCrops:
-        """All training crops for one head, and nothing to score it on."""
+    def of_all_labels(self) -> CachedCrops:
+        """Crops of all labels to train one head on, and nothing to score it on."""
+        indices = np.concatenate([self.training, self.held_out])
         nothing = np.zeros(0, dtype=np.int64)
-        return replace(
-            self, training_of=[np.arange(self.count)], validation=None, validation_of=[nothing]
-        )
+        return replace(self, training_of=[indices], validation_of=[nothing])

@@ -12,6 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.heads import Detail
 from geodinoseg.model.sample_dropout import DropoutSeed, seed_dropout
 from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource, ValidationCrops
@@ -22,8 +23,8 @@ from geodinoseg.training.optimizer import (
     Optimizer,
     Scorer,
     head_tensors,
+    loss_of_members,
     rate_factor,
-    segmentation_loss,
 )
 from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.settings import StageName, TrainingSettings
@@ -110,12 +111,13 @@ class FineTuning:
         """Score the network on the validation crops."""
         began_s = self._time_slice.budget.used_s
         self._network.eval()
-        scorer = Scorer(self._source.classes)
+        scorer = Scorer(self._source.classes, self._validation.blocks)
         for batch in self._validation.batches():
-            values, labels = self._source.tensors([crop for _, crop in batch])
+            values, valid, labels = self._source.tensors([crop for _, crop in batch])
             with self._source.autocast():
-                logits = self._network(values)
-            scorer.add(logits.float(), labels)
+                logits = self._network(values, valid)
+            blocks = [self._validation.block_of(piece) for piece, _ in batch]
+            scorer.add(logits.float(), labels, blocks)
             self._progress.validated(len(batch))
         self.validation_s = self._time_slice.budget.used_s - began_s
         return scorer
@@ -134,11 +136,12 @@ class FineTuning:
 
     def _step(self, crops: Sequence[Crop], step: int) -> float:
         settings = self._source.settings
-        values, labels = self._source.tensors(crops)
+        values, valid, labels = self._source.tensors(crops)
+        detail = self._network.detail(values, valid)
         seed = DropoutSeed(seed=settings.seed, step=step)
         with self._source.autocast():
-            logits = logits_in_parts(self._network, values, settings.accumulate, seed=seed)
-        loss = segmentation_loss(logits.float(), labels)
+            members = logits_in_parts(self._network, detail, settings.accumulate, seed=seed)
+        loss = loss_of_members(members, labels)
         steps = settings.epochs * settings.steps_per_epoch
         loss_value = self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
         seed_dropout(self._network, None)
@@ -152,32 +155,31 @@ def trained_tensors(network: DinoV2Segmentor) -> Tensors:
 
 
 def logits_in_parts(
-    network: DinoV2Segmentor, values_BNHW: torch.Tensor, parts: int, *, seed: DropoutSeed
-) -> torch.Tensor:
-    """(batch, classes, side, side) logits, with activations of one part of the batch at a time.
+    network: DinoV2Segmentor, detail: Detail, parts: int, *, seed: DropoutSeed
+) -> tuple[torch.Tensor, ...]:
+    """(batch, classes, side, side) logits of the head's members, a part of the batch at a time.
 
     Loss, batch norm, dropout and update are those of the whole batch: the backbone recomputes the
     activations of a part in the backward pass. The side is a multiple of the patch size.
     """
-    if parts == 1:
-        seed_dropout(network, seed)
-        whole: torch.Tensor = network(values_BNHW)
-        return whole
 
     def features(part_BNHW: torch.Tensor, first: int) -> torch.Tensor:
         # Set for each part, since the backward pass recomputes it after the other parts.
         seed_dropout(network, replace(seed, first=first))
         return network.features(part_BNHW)
 
+    values_BNHW = detail.pixels
+    side_px = (int(values_BNHW.shape[-2]), int(values_BNHW.shape[-1]))
+    if parts == 1:
+        seed_dropout(network, seed)
+        return network.head.members(network.features(values_BNHW), side_px, detail)
     split = values_BNHW.chunk(parts)
     firsts = np.cumsum([0, *map(len, split)]).tolist()
     computed = [
         checkpoint(features, part, first, use_reentrant=False)
         for part, first in zip(split, firsts, strict=False)
     ]
-    side_px = (int(values_BNHW.shape[-2]), int(values_BNHW.shape[-1]))
-    logits: torch.Tensor = network.head(torch.cat(computed), side_px)
-    return logits
+    return network.head.members(torch.cat(computed), side_px, detail)
 
 
 def warn_of_own_dropout(network: DinoV2Segmentor, settings: TrainingSettings) -> None:

@@ -15,16 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from geodinoseg.model.heads import Head
 from geodinoseg.model.weights import Tensors
 from geodinoseg.training.batches import CropSource
 from geodinoseg.training.budget import TimeSlice, TrainingProgress
-from geodinoseg.training.feature_cache import CachedCrops, FeatureCache
+from geodinoseg.training.feature_cache import CachedBatch, CachedCrops
 from geodinoseg.training.optimizer import (
     Optimizer,
     Scorer,
     head_tensors,
+    loss_of_members,
     rate_factor,
-    segmentation_loss,
 )
 from geodinoseg.training.settings import StageName
 
@@ -36,7 +37,7 @@ HEAD_RATE = 1e-3
 class FoldHead:
     """A head with the cached crops that it is trained and scored on."""
 
-    head: nn.Module
+    head: Head
     optimizer: Optimizer
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -45,11 +46,10 @@ class FoldHead:
 class HeadStage:
     """Trains one head, or one for each fold."""
 
-    name: StageName = "head"
-
     def __init__(
         self,
-        head: nn.Module,
+        name: StageName,
+        head: Head,
         source: CropSource,
         crops: CachedCrops,
         *,
@@ -58,6 +58,7 @@ class HeadStage:
         kept_s: float = 0.0,
     ) -> None:
         """Take a head, or with folds copies of it; leaves kept_s seconds of the time slice."""
+        self.name = name
         self._source = source
         self._crops = crops
         self._time_slice = time_slice
@@ -78,7 +79,7 @@ class HeadStage:
         ]
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[Head]:
         """One for each fold."""
         return [fold.head for fold in self._folds]
 
@@ -104,14 +105,14 @@ class HeadStage:
     @torch.no_grad()
     def validate(self) -> Scorer:
         """Score each head on the blocks of its fold."""
-        scorer = Scorer(self._source.classes)
+        scorer = Scorer(self._source.classes, self._crops.blocks)
         size = self._source.settings.batch_size
         for fold in self._folds:
             fold.head.eval()
             for first in range(0, len(fold.validation), size):
                 indices = fold.validation[first : first + size]
-                assert self._crops.validation is not None
-                scorer.add(*self._logits(fold, self._crops.validation, indices))
+                logits, labels = self._logits(fold, indices)
+                scorer.add(logits, labels, self._crops.block_of[indices].tolist())
         return scorer
 
     def tensors(self) -> Tensors:
@@ -163,14 +164,19 @@ class HeadStage:
         )
 
     def _loss(self, fold: FoldHead, indices: NDArray[np.int64]) -> torch.Tensor:
-        return segmentation_loss(*self._logits(fold, self._crops.training, indices))
-
-    def _logits(
-        self, fold: FoldHead, cache: FeatureCache, indices: NDArray[Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits per pixel and labels of some crops."""
-        features_BDhw, labels_BHW = cache.tensors(indices, self._source.device)
-        side = labels_BHW.shape[-1]
+        batch = self._crops.cache.tensors(indices, self._source.device)
         with self._source.autocast():
-            logits_BCHW = fold.head(features_BDhw, (side, side))
-        return logits_BCHW.float(), labels_BHW
+            members = fold.head.members(batch.features, _size_px(batch), batch.detail)
+        return loss_of_members(members, batch.labels)
+
+    def _logits(self, fold: FoldHead, indices: NDArray[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits per pixel and labels of some crops."""
+        batch = self._crops.cache.tensors(indices, self._source.device)
+        with self._source.autocast():
+            logits_BCHW = fold.head(batch.features, _size_px(batch), batch.detail)
+        return logits_BCHW.float(), batch.labels
+
+
+def _size_px(batch: CachedBatch) -> tuple[int, int]:
+    rows, cols = batch.labels.shape[-2:]
+    return int(rows), int(cols)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodinoseg.evaluation.accuracy import Accuracy
+from geodinoseg.training.comparison import BlockLosses
 from geodinoseg.training.settings import StageName
 
 
@@ -25,15 +26,18 @@ class EpochScore:
     """Mean over the validation batches; NaN without validation."""
     accuracy: Accuracy | None
     """On the validation pixels; None without any."""
+    losses: BlockLosses | None = None
+    """Log loss on the validation blocks; None without any."""
 
     @property
     def mean_iou(self) -> float:
         """On the validation pixels; NaN without any."""
         return math.nan if self.accuracy is None else self.accuracy.mean_iou
 
-    def is_better_than(self, best: EpochScore | None) -> bool:
-        """Whether its weights are to be kept: the first of equals; without scores, the last."""
-        return best is None or math.isnan(self.mean_iou) or self.mean_iou > best.mean_iou
+    @property
+    def log_loss(self) -> float:
+        """On the validation pixels; NaN without any."""
+        return math.nan if self.losses is None else self.losses.mean
 
     def row(self) -> dict[str, float | str]:
         """As a row of `history.csv`."""
@@ -42,17 +46,9 @@ class EpochScore:
             "stage": self.stage,
             "train_loss": self.train_loss,
             "val_loss": self.val_loss,
+            "log_loss": self.log_loss,
             "mean_iou": self.mean_iou,
         }
-
-
-def best_of(history: Sequence[EpochScore], stage: StageName | None = None) -> EpochScore | None:
-    """The epoch to keep, of one stage or of all; None if there is none."""
-    best = None
-    for score in history:
-        if stage in {None, score.stage} and score.is_better_than(best):
-            best = score
-    return best
 
 
 def write_history(history: Sequence[EpochScore], folder: Path) -> None:

@@ -16,6 +16,7 @@ from geodinoseg.errors import ModelError
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.model.weights import Tensors
+from geodinoseg.training.comparison import BlockLosses
 
 _WARM_UP = 1 / 20
 _LAST_RATE = 0.01
@@ -159,6 +160,12 @@ def segmentation_loss(logits_BCHW: torch.Tensor, labels_BHW: torch.Tensor) -> to
     return entropy + _dice(logits_BCHW, labels_BHW, labelled_BHW)
 
 
+def loss_of_members(members_BCHW: Sequence[torch.Tensor], labels_BHW: torch.Tensor) -> torch.Tensor:
+    """The mean of `segmentation_loss` over the members of a head."""
+    losses = [segmentation_loss(logits.float(), labels_BHW) for logits in members_BCHW]
+    return torch.stack(losses).mean() if len(losses) > 1 else losses[0]
+
+
 def _dice(
     logits_BCHW: torch.Tensor, labels_BHW: torch.Tensor, labelled_BHW: torch.Tensor
 ) -> torch.Tensor:
@@ -177,21 +184,39 @@ def _dice(
 class Scorer:
     """Scores predictions of labelled pixels."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, blocks: int) -> None:
+        """Take the number of classes, and that of validation blocks."""
         self._classes = classes
+        self._block_sums, self._block_pixels = np.zeros(blocks), np.zeros(blocks)
         self._matrix: NDArray[np.int64] = np.zeros((classes, classes), dtype=np.int64)
         self._losses: list[float] = []
 
-    def add(self, logits_BCHW: torch.Tensor, labels_BHW: torch.Tensor) -> None:
-        """Count a batch, with logits and labels as for `segmentation_loss`."""
+    def add(
+        self, logits_BCHW: torch.Tensor, labels_BHW: torch.Tensor, blocks: Sequence[int]
+    ) -> None:
+        """Count a batch, with logits and labels as for `segmentation_loss`; blocks of each."""
         predicted = logits_BCHW.argmax(dim=1).cpu().numpy()
         self._matrix += confusion_matrix(labels_BHW.cpu().numpy(), predicted, self._classes)
         self._losses.append(float(segmentation_loss(logits_BCHW, labels_BHW)))
+        each_BHW = functional.cross_entropy(
+            logits_BCHW.double(), labels_BHW, ignore_index=IGNORE, reduction="none"
+        )
+        np.add.at(self._block_sums, blocks, each_BHW.sum(dim=(1, 2)).cpu().numpy())
+        labelled = (labels_BHW != IGNORE).sum(dim=(1, 2)).cpu().numpy()
+        np.add.at(self._block_pixels, blocks, labelled)
 
     @property
     def loss(self) -> float:
         """Mean over the batches; NaN without any."""
         return float(np.mean(self._losses)) if self._losses else math.nan
+
+    @property
+    def losses(self) -> BlockLosses | None:
+        """Log loss by block, of the blocks that were counted; None without a batch."""
+        counted = self._block_pixels > 0
+        if not counted.any():
+            return None
+        return BlockLosses(sums=self._block_sums[counted], pixels=self._block_pixels[counted])
 
     @property
     def accuracy(self) -> Accuracy | None:

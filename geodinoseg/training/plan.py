@@ -27,7 +27,7 @@ from geodinoseg.training.data import TrainingData, read_training_data
 from geodinoseg.training.input_checks import warn_of_scenes
 from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
-from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
 from geodinoseg.training.unused import warn_of_unused
 
 _FROM_THE_DATA = ("num_classes", "bands")
@@ -43,13 +43,15 @@ class TrainingPlan:
     """Scenes and labels, split."""
     settings: TrainingSettings
     """The recipe."""
+    heads: tuple[StageName, ...]
+    """The heads of stage one."""
     cache_bytes: int
     """Size of the features of stage one, without those of validation crops."""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """What is trained, in order."""
-        return self.settings.stages(self.data.folds)
+        return self.settings.stages(self.data.folds, self.heads)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order in which they are read."""
@@ -63,8 +65,9 @@ class TrainingPlan:
             "labelled pixels to validate on": facts["validation_pixels"],
             "validation": _validation(self.data.folds),
             "stages": list(self.stages),
+            "crops, px": self.data.crop_px,
             "epochs of each": [
-                settings.stage_one_epochs if stage == "head" else settings.epochs
+                settings.stage_one_epochs if stage in self.heads else settings.epochs
                 for stage in self.stages
             ],
             "cached crops": settings.crops_to_cache,
@@ -121,9 +124,14 @@ def plan_training(
     config = read_backbone_config(source, revision=arguments.get("revision"))
     settings.check_patch(int(config.patch_size))
     channels = int(config.hidden_size) * int(arguments.get("n_features", 1))
-    patches = (settings.crop_px // int(config.patch_size)) ** 2
-    of_crop = _HALF_BYTES * channels * patches + settings.crop_px**2
-    return TrainingPlan(data=data, settings=settings, cache_bytes=of_crop * settings.crops_to_cache)
+    patches = (data.crop_px // int(config.patch_size)) ** 2
+    heads = heads_to_try(arguments)
+    of_crop = _HALF_BYTES * channels * patches + data.crop_px**2
+    if "fused" in heads or arguments.get("fused_head"):
+        of_crop += (_HALF_BYTES * len(data.bands) + 1) * data.crop_px**2
+    return TrainingPlan(
+        data=data, settings=settings, heads=heads, cache_bytes=of_crop * settings.crops_to_cache
+    )
 
 
 def read_inputs(
@@ -149,7 +157,13 @@ def read_inputs(
     check_device_name(device)
     warn_of_unused(settings, network, options)
     data = read_training_data(
-        opened, paths, bands=bands, nodata=nodata, options=options, settings=settings
+        opened,
+        paths,
+        bands=bands,
+        nodata=nodata,
+        options=options,
+        settings=settings,
+        patch_px=known_patch_px(network.get("backbone")),
     )
     warn_of_scenes(data.splits, bands=bands, seed=settings.seed)
     return data

@@ -15,6 +15,7 @@ import torch
 from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
 from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.model.folder import write_model
+from geodinoseg.model.heads import Detail
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
@@ -26,6 +27,7 @@ from geodinoseg.version import __version__
 logger = logging.getLogger(__name__)
 
 _ON_FIXED_PART = "validation blocks apart from the training windows"
+_SMALLEST_TILE_PX = 224
 _NOT_RECORDED = ("cache_bytes", "minutes")
 
 
@@ -34,13 +36,13 @@ def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]
     logger.info("%s", run.outcome)
     run.network.requires_grad_(requires_grad=False).eval()
 
-    def predict(values_BNHW: torch.Tensor, fold: int) -> torch.Tensor:
-        if not run.fold_heads:
-            whole: torch.Tensor = run.network(values_BNHW)
+    def predict(crop: Detail, fold: int) -> torch.Tensor:
+        if not run.scored_heads:
+            whole: torch.Tensor = run.network(*crop)
             return whole
-        side_px = (int(values_BNHW.shape[-2]), int(values_BNHW.shape[-1]))
-        logits: torch.Tensor = run.fold_heads[fold].eval()(
-            run.network.features(values_BNHW), side_px
+        side_px = (int(crop.valid.shape[-2]), int(crop.valid.shape[-1]))
+        logits: torch.Tensor = run.scored_heads[fold].eval()(
+            run.network.features(crop.pixels), side_px, crop
         )
         return logits
 
@@ -77,23 +79,24 @@ def best_so_far_kept(run: TrainingRun, target: Path) -> Iterator[None]:
 
 def _keep(run: TrainingRun, target: Path, error: BaseException) -> None:
     """Write what there is of a training that ends early, and note it on the error."""
-    best = run.record.best_score()
-    if best is None:
+    if not run.record.history:
         return
-    what = f"epoch {best.epoch}"
-    if not math.isnan(best.mean_iou):
-        what += f", mean IoU {best.mean_iou:.3f}"
+    last = run.record.last_of(run.kept)
+    assert last is not None
+    what = f"epoch {last.epoch}"
+    if not math.isnan(last.mean_iou):
+        what += f", mean IoU {last.mean_iou:.3f}"
     where = str(run.epochs.checkpoint)
     if not isinstance(error, OutputError):
         run.record.write(run.epochs.checkpoint)
         if not holds_other_model(target):
-            run.load_best()
+            run.load_kept()
             model = _segmentor(run, None, finished=False)
             with atomic_folder(target) as folder:
                 write_trained_model(model, run, None, folder)
             where = f"{target}, unfinished"
     if run.epochs.checkpoint.exists():
-        error.add_note(f"The best so far ({what}) is kept at {where}; continue with --resume.")
+        error.add_note(f"The model so far ({what}) is kept at {where}; continue with --resume.")
 
 
 def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: bool) -> Segmentor:
@@ -104,7 +107,7 @@ def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: b
         legend=run.source.data.legend,
         statistics=run.source.statistics,
         bands=run.source.data.bands,
-        trained_tile_px=run.source.settings.crop_px,
+        trained_tile_px=_tile_px(run),
         pixel_size_m=run.source.data.pixel_size_m,
         temperature=1.0 if report is None else report.temperature,
         training=_training_facts(run, finished=finished),
@@ -112,29 +115,42 @@ def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: b
     )
 
 
+def _tile_px(run: TrainingRun) -> int:
+    """Side of the model's tiles: small crops are for training, and larger tiles show more."""
+    patch_px = run.network.patch_px
+    return max(run.source.data.crop_px, _SMALLEST_TILE_PX // patch_px * patch_px)
+
+
 def _training_facts(run: TrainingRun, *, finished: bool) -> dict[str, Any]:
-    best = run.record.best_score(run.kept)
-    assert best is not None
+    last = run.record.last_of(run.kept)
+    assert last is not None
     recipe = asdict(run.source.settings)
     return {
         **run.source.data.facts,
         "kept": run.kept,
         "outcome": run.outcome,
-        "best_epoch": best.epoch,
+        "epoch": last.epoch,
         "finished": finished,
         "geodinoseg": __version__,
         **{name: value for name, value in recipe.items() if name not in _NOT_RECORDED},
+        "crop_px": run.source.data.crop_px,
         "fingerprint": run.record.fingerprint,
     }
 
 
 def _scores(run: TrainingRun, report: ValidationReport | None) -> dict[str, Any]:
-    best = run.record.best_score(run.kept)
-    if best is None or best.accuracy is None:
+    last = run.record.last_of(run.kept)
+    if last is None or last.accuracy is None:
         return {}
     folds = run.source.data.folds
     on = f"leave-one-block-out cross-validation, {folds} folds" if folds > 1 else _ON_FIXED_PART
-    best_of_stages = [run.record.best_score(stage) for stage in get_args(StageName)]
-    stages = {score.stage: score.mean_iou for score in best_of_stages if score is not None}
+    of_stages = [run.record.last_of(stage) for stage in get_args(StageName)]
+    scores = [score for score in of_stages if score is not None]
     found = {} if report is None else report.to_json()
-    return {"on": on, **best.accuracy.to_json(), "mean_iou_by_stage": stages, **found}
+    return {
+        "on": on,
+        **last.accuracy.to_json(),
+        "mean_iou_by_stage": {score.stage: score.mean_iou for score in scores},
+        "log_loss_by_stage": {score.stage: score.log_loss for score in scores},
+        **found,
+    }

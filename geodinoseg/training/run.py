@@ -1,22 +1,26 @@
-"""One training, stage by stage: the head on a frozen backbone, then LoRA or all weights.
+"""One training, stage by stage: heads on a frozen backbone, then LoRA or all weights.
 
-The better of the two is kept. It can be interrupted after any epoch and resumed.
+The best stage on validation blocks is kept. A training can be interrupted after any epoch and
+resumed.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
-from torch import nn
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.heads import Head
 from geodinoseg.training.batches import CropSource, ValidationCrops
+from geodinoseg.training.budget import TimeSlice
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
+from geodinoseg.training.choice import STAGE_TITLES, choose
 from geodinoseg.training.epochs import EpochLoop
 from geodinoseg.training.feature_cache import CachedCrops
 from geodinoseg.training.finetuning import FineTuning, trained_tensors
@@ -27,37 +31,50 @@ from geodinoseg.training.settings import StageName
 
 logger = logging.getLogger(__name__)
 
-_PARTS = 4
-"""Parts of a training with their own seeds: new weights, head, final head, stage two."""
+_PARTS = 6
+"""Parts of a training with their own seeds: new weights, head, final head, stage two, weights of
+the fused head, fused head."""
+_SEEDS: dict[StageName, int] = {"head": 1, "fused": 5}
+_FINAL_SEED, _STAGE_TWO_SEED, _NEW_HEAD_SEED = 2, 3, 4
 
 
 @dataclass(kw_only=True)
 class TrainingRun:
-    """Fits a network to training data, and ends with the weights of the best epoch."""
+    """Fits a network to training data, and ends with the weights to keep."""
 
     source: CropSource
     """Data, recipe and device."""
     build: Callable[[], DinoV2Segmentor]
     """Makes the untrained network, on the device."""
+    heads: tuple[StageName, ...]
+    """The heads of stage one, the simpler one first."""
     epochs: EpochLoop
     """Runs epochs and keeps the record."""
     network: DinoV2Segmentor
     """Made by `build`; after `fit` with the weights to keep."""
     validation: ValidationCrops = field(init=False)
-    fold_heads: list[nn.Module] = field(init=False, default_factory=list)
-    """In cross-validation, after `fit`, the heads that were scored: one for each fold."""
+    scored_heads: list[Head] = field(init=False, default_factory=list)
+    """After `fit`, the heads that were scored, one for each fold, if a head is kept: the network
+    has one that was trained on all labels."""
+    _fold_heads: dict[StageName, list[Head]] = field(init=False, default_factory=dict)
+    _crops: CachedCrops | None = field(init=False, default=None)
+    _head_s: dict[StageName, float] = field(init=False, default_factory=dict)
+    """Seconds that the training of each head took in this run."""
     _is_tuned: bool = field(init=False, default=False)
 
     def fit(self) -> None:
-        """Train, validate after each epoch, end with the best weights."""
+        """Train, validate after each epoch, end with the weights to keep."""
         self.validation = ValidationCrops(self.source)
         if self.record.validation_pieces is not None:
             self.validation.keep(self.record.validation_pieces)
         if self._has_stage_one:
-            self._train_head()
+            for name in self.heads:
+                self._train_head(name)
         if self._has_stage_two():
             self._fine_tune()
-        self.load_best()
+        self.load_kept()
+        if self.kept in self.heads and self._has_time_for_all_labels():
+            self._train_on_all_labels()
 
     @property
     def record(self) -> TrainingRecord:
@@ -66,41 +83,46 @@ class TrainingRun:
 
     @property
     def kept(self) -> StageName:
-        """The stage whose weights are kept: the better one; without scores, the later one."""
-        head, tuned = self.record.best_score("head"), self._tuned_score
-        if tuned is None or (head is not None and head.mean_iou >= tuned.mean_iou):
-            return "head"
-        return tuned.stage
+        """The stage whose weights are kept; see `choose`."""
+        return choose(self._scores())[0].stage
 
     @property
     def outcome(self) -> str:
-        """Which stage is kept, and by how much it is better: a sentence."""
-        return outcome(self.record.best_score("head"), self._tuned_score)
+        """Which stage is kept, and why: a sentence."""
+        return choose(self._scores())[1]
 
-    def load_best(self) -> None:
-        """Put the best weights so far into the network."""
+    def load_kept(self) -> None:
+        """Put the weights to keep into the network."""
         kept = self.kept
-        if kept == "head" and self._is_tuned:
-            # As without stage two: exactly the backbone of the source.
-            self.network = self.build()
-            self._is_tuned = False
-        if kept != "head":
-            if not self._is_tuned:
-                self._unfreeze()
-            restore(trained_tensors(self.network), self.record.best[kept])
-        else:
-            best = self.record.best.get("final", self.record.best["head"])
-            restore(head_tensors(self.network.head, "0"), best)
+        if kept in self.heads:
+            if self._is_tuned:
+                # As without stage two: exactly the backbone of the source.
+                self.network = self.build()
+                self._is_tuned = False
+            self._use_head(kept)
+            restore(head_tensors(self.network.head, "0"), self.record.weights[kept])
+            return
+        if not self._is_tuned:
+            self._use_head(self._kept_head)
+            self._unfreeze()
+        restore(trained_tensors(self.network), self.record.weights[kept])
 
     @property
-    def _tuned_score(self) -> EpochScore | None:
-        stage = self.source.settings.stage
-        return None if stage == "head" else self.record.best_score(stage)
+    def _kept_head(self) -> StageName:
+        """The head that stage two starts from."""
+        scores = [score for score in self._scores() if score.stage in self.heads]
+        return choose(scores)[0].stage if scores else self.heads[-1]
+
+    def _scores(self) -> list[EpochScore]:
+        last = [self.record.last_of(stage) for stage in get_args(StageName)]
+        return [score for score in last if score is not None]
 
     @property
     def _has_stage_one(self) -> bool:
-        """Whether the head is trained first, and stage two has not begun."""
-        return bool(self.source.settings.stage_one_epochs) and self._tuned_score is None
+        """Whether heads are trained first, and stage two has not begun."""
+        settings = self.source.settings
+        has_tuned = settings.stage != "head" and self.record.last_of(settings.stage) is not None
+        return bool(settings.stage_one_epochs) and not has_tuned
 
     @property
     def _is_crossed(self) -> bool:
@@ -110,57 +132,82 @@ class TrainingRun:
     @property
     def _ends_with_head(self) -> bool:
         """Whether no stage two follows stage one."""
-        return self.source.settings.stages(self.source.data.folds)[-1] == "head"
+        stages = self.source.settings.stages(self.source.data.folds, self.heads)
+        return stages[-1] in self.heads
 
-    def _train_head(self) -> None:
-        if self.record.is_stage_over and not self._is_crossed:
+    def _train_head(self, name: StageName) -> None:
+        is_over = self.record.is_over(name)
+        if is_over and not self._is_crossed:
             return
         crops = self._cached_crops()
+        self._use_head(name)
         is_last = self._ends_with_head
-        time_slice = self.epochs.budget.of_stage_one(is_last=is_last)
-        folds = len(crops.training_of)
         stage = HeadStage(
+            name,
             self.network.head,
             self.source,
             crops,
-            time_slice=time_slice.first(folds / (folds + 1)) if self._is_crossed else time_slice,
+            time_slice=self._time_of_head(name),
             progress=self.epochs.progress,
             kept_s=self.record.validation_s if is_last else 0.0,
         )
-        self._seed(1)
-        self.epochs.run(stage, self.source.settings.stage_one_epochs)
+        began_s = self.epochs.budget.used_s
+        if not is_over:
+            self._seed(_SEEDS[name])
+            self.epochs.run(stage, self.source.settings.stage_one_epochs)
+        self._head_s[name] = self.epochs.budget.used_s - began_s
         if self._is_crossed:
-            restore(stage.tensors(), self.record.best["head"])
-            self.fold_heads = stage.heads
-            self._train_head_on_all(crops)
+            restore(stage.tensors(), self.record.weights[name])
+            self._fold_heads[name] = stage.heads
+
+    def _time_of_head(self, name: StageName) -> TimeSlice:
+        """The time to train a head, which leaves some for the others and for the final one."""
+        time_slice = self.epochs.budget.of_stage_one(is_last=self._ends_with_head)
+        left = self.heads[self.heads.index(name) :]
+        works = [_HEAD_WORK[head] for head in left]
+        folds = max(self.source.data.folds, 1)
+        return time_slice.first(folds * works[0] / (folds * sum(works) + max(works)))
 
     def _cached_crops(self) -> CachedCrops:
-        return cache_crops(
-            self.network,
-            self.source,
-            self.validation,
-            self.record,
-            folder=self.epochs.checkpoint.parent,
-            time_slice=self.epochs.budget.of_caching(is_last=self._ends_with_head),
-            progress=self.epochs.progress,
-        )
+        if self._crops is None:
+            self._crops = cache_crops(
+                self.network,
+                self.source,
+                self.validation,
+                self.record,
+                folder=self.epochs.checkpoint.parent,
+                sees_pixels="fused" in self.heads or self.network.head.sees_pixels,
+                time_slice=self.epochs.budget.of_caching(is_last=self._ends_with_head),
+                progress=self.epochs.progress,
+            )
+        return self._crops
 
-    def _train_head_on_all(self, crops: CachedCrops) -> None:
-        """Train the head to keep, for as many epochs as were best in cross-validation."""
-        best = self.record.best_score("head")
-        assert best is not None
+    def _has_time_for_all_labels(self) -> bool:
+        """Whether the kept head can be trained anew; in cross-validation it must be."""
+        if self._is_crossed or not self.source.data.folds:
+            return self._is_crossed
+        return self.epochs.budget.of_the_rest().has_room_for(self._head_s.get(self.kept, 0.0))
+
+    def _train_on_all_labels(self) -> None:
+        """Train the kept head anew, on held-out labels too; its scores are those of the first."""
+        kept = self.kept
+        self.scored_heads = self._fold_heads.get(kept, [copy.deepcopy(self.network.head)])
+        crops = self._cached_crops().of_all_labels()
+        self._seed(_NEW_HEAD_SEED)
+        self.network.replace_head(fused="fused_head" in self.network.settings)
         stage = HeadStage(
+            kept,
             self.network.head,
             self.source,
-            crops.undivided(),
+            crops,
             time_slice=self.epochs.budget.of_the_rest(),
             progress=self.epochs.progress,
         )
-        self._seed(2)
-        for epoch in range(best.epoch):
-            self.epochs.progress.begin_epoch("head", epoch, best.epoch)
+        self._seed(_FINAL_SEED)
+        epochs = len(self.record.epochs_of(kept))
+        for epoch in range(epochs):
+            self.epochs.progress.begin_epoch(kept, epoch, epochs)
             stage.train_epoch(epoch)
-        self.record.best["final"] = stage.tensors()
 
     def _has_stage_two(self) -> bool:
         """Whether stage two is tried; warns if it was requested and is not."""
@@ -186,7 +233,9 @@ class TrainingRun:
         if self._is_crossed:
             self.validation.keep(0)
         if self._has_stage_one:
-            self.load_best()
+            self.load_kept()
+        else:
+            self._use_head(self._kept_head)
         self._unfreeze()
         if settings.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
@@ -194,15 +243,24 @@ class TrainingRun:
             self.network,
             self.source,
             self.validation,
-            time_slice=self.epochs.budget.of_the_rest(),
+            time_slice=self.epochs.budget.of_the_rest().ending_before(
+                self._head_s.get(self._kept_head, 0.0)
+            ),
             progress=self.epochs.progress,
             validation_s=self.record.validation_s,
         )
         self.epochs.run(stage, settings.epochs)
 
+    def _use_head(self, name: StageName) -> None:
+        """Make the network have this head of stage one, untrained if it had the other."""
+        wanted = name == "fused"
+        if len(self.heads) > 1 and wanted != ("fused_head" in self.network.settings):
+            self._seed(_NEW_HEAD_SEED)
+            self.network.replace_head(fused=wanted)
+
     def _unfreeze(self) -> None:
         """Add LoRA, or let all weights be trained."""
-        self._seed(3)
+        self._seed(_STAGE_TWO_SEED)
         self._is_tuned = True
         if self.source.settings.stage == "lora":
             self.network.add_lora()
@@ -215,22 +273,5 @@ class TrainingRun:
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
 
 
-STAGE_TITLES: dict[StageName, str] = {
-    "head": "the head alone",
-    "lora": "LoRA",
-    "full": "fine-tuning all weights",
-}
-"""In messages."""
-
-
-def outcome(head: EpochScore | None, tuned: EpochScore | None) -> str:
-    """Which stage is kept, and by how much it is better, given the best epoch of each."""
-    if tuned is None:
-        return "the head alone was trained"
-    name = STAGE_TITLES[tuned.stage]
-    if head is None or math.isnan(tuned.mean_iou) or math.isnan(head.mean_iou):
-        return f"{name} is kept"
-    gain = tuned.mean_iou - head.mean_iou
-    if gain > 0:
-        return f"{name} {tuned.mean_iou:.3f} beats the head alone {head.mean_iou:.3f} ({gain:+.3f})"
-    return f"the head alone ({head.mean_iou:.3f}) is kept: {name} reached {tuned.mean_iou:.3f}"
+_HEAD_WORK: dict[StageName, float] = {"head": 1.0, "fused": 8.0}
+"""Of a step, relative to a linear head."""

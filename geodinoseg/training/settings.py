@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from geodinoseg.errors import ModelError
 
-StageName = Literal["head", "lora", "full"]
+LastStage = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
+
+StageName = Literal["head", "fused", "lora", "full"]
+"""What is trained: the head; the fused head, if that is tried beside the linear one; and so on."""
+
+BandProjection = Literal["pca", "widen"]
+"""Principal components of the training pixels, or every band through the filters of one of the
+backbone's own."""
 
 LARGEST_VALIDATION_SHARE = 0.5
 """A larger fraction of the labels would leave less to learn from than to check with."""
@@ -21,10 +29,12 @@ class Augmentation:
 
     scale: float = 1.4
     """A crop covers 1 / scale to scale times its own side of the scene; at least 1."""
-    gain: float = 0.2
-    """Each normalized band is multiplied by 1 - gain to 1 + gain."""
-    offset: float = 0.2
-    """Each band, and all bands together, are shifted by up to this many standard deviations."""
+    gain: float | None = None
+    """Each normalized band is multiplied by 1 - gain to 1 + gain; by default 0.2 for up to three
+    bands and 0.1 for more, whose spectrum carries the classes."""
+    offset: float | None = None
+    """Each band, and all bands together, are shifted by up to this many standard deviations;
+    by default as gain."""
     band_dropout: float = 0.1
     """Probability that one band of a crop is set to its mean, if a scene has more than three."""
 
@@ -37,10 +47,9 @@ class Augmentation:
         if not 1 <= self.scale <= 16:
             raise ModelError(f"scale={self.scale!r}: give a factor from 1 to 16.")
         for name in ("gain", "offset"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ModelError(
-                    f"{name}={getattr(self, name)!r}: give 0 or more standard deviations."
-                )
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ModelError(f"{name}={value!r}: give 0 or more standard deviations.")
         if not 0 <= self.band_dropout <= 1:
             raise ModelError(f"band_dropout={self.band_dropout!r}: give a probability from 0 to 1.")
 
@@ -49,13 +58,14 @@ class Augmentation:
 class TrainingSettings:
     """The recipe of a training."""
 
-    stage: StageName = "lora"
+    stage: LastStage = "lora"
     """How far training goes. The head always comes first, on a frozen backbone; the better of the
     stages is kept."""
-    epochs: int = 30
-    """Of each stage; each ends with a validation."""
+    epochs: int = 10
+    """Of stage two; each ends with a validation."""
     head_epochs: int | None = None
-    """Of stage one, the head; `epochs` by default. 0 skips it, for an untrained backbone."""
+    """Of stage one, the heads; half of `epochs` by default. 0 skips it, for an untrained
+    backbone."""
     minutes: float | None = None
     """Time limit, validation and saving included; none by default."""
     steps_per_epoch: int = 40
@@ -70,8 +80,9 @@ class TrainingSettings:
     """Crops whose features stage one stores, at most; each is seen many times."""
     cache_bytes: int = 1 << 30
     """Memory for these features; more are stored in a file beside the output."""
-    crop_px: int = 224
-    """Side of a training crop; a multiple of the patch size."""
+    crop_px: int | None = None
+    """Side of a training crop, a multiple of the patch size; by default 56 to 224, by the size and
+    ground resolution of the scenes."""
     learning_rate: float | None = None
     """Of the head; 1e-3 by default."""
     backbone_learning_rate: float | None = None
@@ -80,6 +91,8 @@ class TrainingSettings:
     """Of matrices and kernels; biases, norms and layer scales have none."""
     validation_share: float = 0.2
     """Fraction of each class's labelled pixels kept for validation, 0 to 0.5."""
+    band_projection: BandProjection = "pca"
+    """What the backbone sees of the bands if they are not as many as its own."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How crops are varied."""
     seed: int = 0
@@ -88,7 +101,7 @@ class TrainingSettings:
     @property
     def stage_one_epochs(self) -> int:
         """Epochs of the head on a frozen backbone."""
-        return self.epochs if self.head_epochs is None else self.head_epochs
+        return -(-self.epochs // 2) if self.head_epochs is None else self.head_epochs
 
     @property
     def crops_to_cache(self) -> int:
@@ -97,9 +110,12 @@ class TrainingSettings:
             self.cached_crops, self.stage_one_epochs * self.steps_per_epoch * self.batch_size
         )
 
-    def stages(self, folds: int) -> tuple[StageName, ...]:
-        """The stages to train with so many folds: no second one if no fixed part validates it."""
-        first: tuple[StageName, ...] = ("head",) if self.stage_one_epochs else ()
+    def stages(self, folds: int, heads: tuple[StageName, ...]) -> tuple[StageName, ...]:
+        """The stages to train with so many folds: no second one if no fixed part validates it.
+
+        heads are those of stage one, see `heads_to_try`.
+        """
+        first = heads if self.stage_one_epochs else ()
         # Without validation nothing would show that it falls below the frozen backbone.
         can_tell = folds == 1 or self.validation_share == 0 or not first
         return (*first, self.stage) if self.stage != "head" and can_tell else first
@@ -110,10 +126,15 @@ class TrainingSettings:
         Raises:
             ModelError: a value is out of range.
         """
-        if self.stage not in get_args(StageName):
-            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(StageName))}.")
-        counts = ("epochs", "steps_per_epoch", "batch_size", "crop_px", "accumulate")
-        for name in (*counts, "cached_crops"):
+        if self.stage not in get_args(LastStage):
+            raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(LastStage))}.")
+        if self.band_projection not in get_args(BandProjection):
+            raise ModelError(
+                f"band_projection={self.band_projection!r}: give one of "
+                f"{', '.join(get_args(BandProjection))}."
+            )
+        counts = ("epochs", "steps_per_epoch", "batch_size", "accumulate", "cached_crops")
+        for name in (*counts, *(() if self.crop_px is None else ("crop_px",))):
             _check_whole(name, getattr(self, name), least=1)
         for name in ("seed", "cache_bytes"):
             _check_whole(name, getattr(self, name), least=0)
@@ -132,7 +153,7 @@ class TrainingSettings:
 
     def check_patch(self, patch_px: int) -> None:
         """Refuse crops that are not a whole number of patches of the backbone."""
-        if self.crop_px % patch_px:
+        if self.crop_px is not None and self.crop_px % patch_px:
             raise ModelError(
                 f"crops of {self.crop_px} px: give a multiple of the backbone's patch, "
                 f"{patch_px} px."
@@ -150,6 +171,16 @@ class TrainingSettings:
                 f"accumulate={self.accumulate!r}: give a divisor of the batch size, "
                 f"{self.batch_size}."
             )
+
+
+def heads_to_try(network: Mapping[str, Any]) -> tuple[StageName, ...]:
+    """The heads of stage one: the chosen one, or the linear and the fused head if none is.
+
+    Args:
+        network: arguments of `DinoV2Segmentor`.
+    """
+    is_chosen = any(network.get(name) is not None for name in ("linear_head", "fused_head"))
+    return ("head",) if is_chosen else ("head", "fused")
 
 
 def _check_whole(name: str, value: object, *, least: int) -> None:

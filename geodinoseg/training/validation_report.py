@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from geodinoseg.evaluation.calibration import Reliability, reliability
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.legend import Legend
+from geodinoseg.model.heads import Detail
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.crops import Crop
 
@@ -23,8 +24,8 @@ _MOST_PIECES = 128
 _MOST_PIXELS = 200_000
 _PANEL_CROPS = 8
 
-Predict = Callable[[torch.Tensor, int], torch.Tensor]
-"""Logits of values (1, bands, side, side) from a network that never saw the blocks of a fold."""
+Predict = Callable[[Detail, int], torch.Tensor]
+"""Logits of a crop from a network that never saw the blocks of a fold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +113,9 @@ def validation_report(
 
 def _logits(source: CropSource, predict: Predict, crop: Crop, fold: int) -> NDArray[np.float32]:
     """(classes, side, side)."""
-    values, _ = source.tensors([crop])
+    values, valid, _ = source.tensors([crop])
     with source.autocast():
-        logits_BCHW = predict(values, fold)
+        logits_BCHW = predict(Detail(values, valid), fold)
     logits: NDArray[np.float32] = logits_BCHW[0].float().cpu().numpy()
     return logits
 

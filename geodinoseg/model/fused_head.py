@@ -1,0 +1,181 @@
+"""The fused head: the bands at every pixel beside the features of every patch.
+
+A patch of 14 px cannot show the spectrum of a pixel. Two members see both: the first adds logits of
+features and of the pixels around, the second also those of a wider neighbourhood at a quarter and
+an eighth of the resolution. The mean of their probabilities is better than either.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from geodinoseg.model.heads import Detail, Head, LinearHead, pointwise, upsampled
+
+WIDTH = 32
+"""Channels of all convolutions."""
+REACH_PX = 35
+"""Pixels further away than this change no logit, apart from those that the backbone sees."""
+
+_CELL_PX = 4
+"""Side of the cells of the wider neighbourhood's first level."""
+_COARSEST_PX = 2 * _CELL_PX
+_LEAST_VARIANCE = 1e-4
+_DROPOUT = 0.1
+
+
+class FusedHead(Head):
+    """The mean of the probabilities of two members, which share the convolutions at full size.
+
+    Works for any number of bands and any size of the input. Invalid pixels are masked in every
+    layer, as pixels beyond the edge of a tile are.
+    """
+
+    sees_pixels = True
+
+    def __init__(self, in_channels: int, num_classes: int, *, bands: int) -> None:
+        super().__init__()
+        self.pixels = _Branch(bands, layers=3)
+        self.fine = _Member(in_channels, num_classes, dropout=0.0)
+        self.wide = _Member(in_channels, num_classes, dropout=_DROPOUT)
+        self.context = _Context(bands, num_classes)
+        # On CPUs the convolutions take half the time so.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(
+        self, features_BDhw: torch.Tensor, size_px: tuple[int, int], detail: Detail | None = None
+    ) -> torch.Tensor:
+        """Logarithms of the mean of the members' probabilities, as in `LinearHead.forward`.
+
+        The softmax of the result is that mean.
+        """
+        members = self.members(features_BDhw, size_px, detail)
+        fine, wide = (_log_softmax(logits.float()) for logits in members)
+        return torch.logaddexp(fine, wide) - math.log(2)
+
+    def members(
+        self, features_BDhw: torch.Tensor, size_px: tuple[int, int], detail: Detail | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Logits of both members."""
+        assert detail is not None
+        mask = detail.valid[:, None].to(detail.pixels.dtype)
+        pixels = (detail.pixels * mask).contiguous(memory_format=torch.channels_last)
+        maps = self.pixels(pixels, mask)
+        return (
+            self.fine(features_BDhw, maps, size_px),
+            self.wide(features_BDhw, maps, size_px) + self.context(pixels, mask),
+        )
+
+
+class _Member(nn.Module):
+    """The sum of logits of the features and of maps of the pixels."""
+
+    def __init__(self, in_channels: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.tokens = LinearHead(in_channels, num_classes)
+        self.pixels = _Classifier(num_classes, dropout=dropout)
+
+    def forward(
+        self, features_BDhw: torch.Tensor, maps_BCHW: torch.Tensor, size_px: tuple[int, int]
+    ) -> torch.Tensor:
+        logits: torch.Tensor = self.pixels(maps_BCHW) + self.tokens(features_BDhw, size_px)
+        return logits
+
+
+class _Context(nn.Module):
+    """Logits of means and deviations of cells of 4 px, and of their neighbourhood at 8 px."""
+
+    def __init__(self, bands: int, num_classes: int) -> None:
+        super().__init__()
+        self.cells = _Branch(2 * bands, layers=2)
+        self.pairs = _Branch(WIDTH, layers=2)
+        self.classify_cells = _Classifier(num_classes, dropout=_DROPOUT)
+        self.classify_pairs = _Classifier(num_classes, dropout=_DROPOUT)
+
+    def forward(self, pixels_BNHW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+        height, width = pixels_BNHW.shape[-2:]
+        bottom, right = -height % _COARSEST_PX, -width % _COARSEST_PX
+        pixels, mask = (
+            functional.pad(maps, (0, right, 0, bottom)) for maps in (pixels_BNHW, mask_B1HW)
+        )
+        size_px = (height + bottom, width + right)
+        moments, mask = _moments(pixels, mask)
+        cells = self.cells(moments, mask)
+        pairs = self.pairs(functional.avg_pool2d(cells, 2), functional.max_pool2d(mask, 2))
+        logits = upsampled(self.classify_cells(cells), size_px)
+        logits = logits + upsampled(self.classify_pairs(pairs), size_px)
+        return logits[..., :height, :width]
+
+
+class _Branch(nn.Module):
+    """3 x 3 convolutions with batch norm and GELU."""
+
+    def __init__(self, in_channels: int, *, layers: int) -> None:
+        super().__init__()
+        inputs = (in_channels, *(WIDTH for _ in range(layers - 1)))
+        self.layers = nn.ModuleList(_MaskedConv(channels) for channels in inputs)
+
+    def forward(self, maps_BCHW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            maps_BCHW = layer(maps_BCHW, mask_B1HW)
+        return maps_BCHW
+
+
+class _Classifier(nn.Module):
+    """Dropout of channels, and a 1 x 1 convolution to the classes."""
+
+    def __init__(self, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(WIDTH, num_classes, kernel_size=1)
+
+    def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
+        return pointwise(self.classify, self.dropout(maps_BCHW))
+
+
+class _MaskedConv(nn.Module):
+    """Convolution, batch norm, GELU; 0 where masked."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, WIDTH, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(WIDTH)
+
+    def forward(self, maps_BCHW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            maps_BCHW = self.norm(self.conv(maps_BCHW))
+        else:
+            maps_BCHW = functional.conv2d(maps_BCHW, *self._folded(), padding=1)
+        return functional.gelu(maps_BCHW) * mask_B1HW
+
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of a convolution that does the work of the batch norm too."""
+        norm = self.norm
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return self.conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
+
+
+def _moments(
+    pixels_BNHW: torch.Tensor, mask_B1HW: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of the valid pixels of each cell (batch, 2 bands, ...), and its mask."""
+    share = functional.avg_pool2d(mask_B1HW, _CELL_PX)
+    mask = (share > 0).to(share.dtype)
+    share = share + (1 - mask)
+    mean = functional.avg_pool2d(pixels_BNHW, _CELL_PX) / share
+    square = functional.avg_pool2d(pixels_BNHW * pixels_BNHW, _CELL_PX) / share
+    variance = (square - mean * mean).clamp(min=0)
+    deviation = torch.sqrt(variance + _LEAST_VARIANCE)
+    return torch.cat([mean, deviation], dim=1) * mask, mask
+
+
+def _log_softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
+    """Over the classes, which on a CPU are moved to the last axis (see `heads`)."""
+    if logits_BCHW.device.type != "cpu":
+        return torch.log_softmax(logits_BCHW, dim=1)
+    return torch.log_softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1)
