@@ -103,12 +103,12 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
     type=COUNT,
     default=_DEFAULTS.epochs,
     show_default=True,
-    help="Epochs of stage two; each ends with a validation.",
+    help="Epochs per stage; each ends with a validation.",
 )
 @click.option(
     "--head-epochs",
     type=Number(click.IntRange(min=0)),
-    help="Epochs of stage one, the head; 0 for an untrained backbone. [default: half of --epochs]",
+    help="Epochs of stage one, the heads; 0 for an untrained backbone. [default: --epochs]",
 )
 @click.option(
     "--minutes",

@@ -137,9 +137,9 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     _check_each(statistics, "statistics: ", _STATISTICS)
     if "scale" in statistics or "offset" in statistics:
         _check_each(statistics, "statistics: ", _UNITS)
-    _check_each(config["network"], "network: ", _NETWORK)
-    if "fused_head" in config["network"]:
-        _check_each(config["network"], "network: ", _FUSED)
+    network = config["network"]
+    _check_each(network, "network: ", _NETWORK | (_FUSED if "fused_head" in network else {}))
+    _check_known(network, "network: ", _NETWORK | _FUSED)
     if config["backbone"] is not None:
         _check_each(config["backbone"], "backbone: ", _REFERENCE)
     if WEIGHTS not in config["sha256"]:
@@ -148,7 +148,7 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     bands = len(config["bands"])
     lengths = {len(statistics[name]) for name in ("mean", "std", "low", "high")}
     lengths |= {len(statistics[name]) for name in _UNITS if name in statistics}
-    if config["network"]["num_classes"] != len(legend) or lengths != {bands}:
+    if network["num_classes"] != len(legend) or lengths != {bands}:
         raise ValueError("legend, bands, statistics and network do not fit each other")
 
 
@@ -158,8 +158,11 @@ def _check_each(values: Mapping[str, Any], where: str, checks: Mapping[str, _Che
             raise ValueError(f"{where}{name} is missing")
         if not is_right(values[name]):
             raise ValueError(f"{where}{name} cannot be {str(values[name])[:60]!r}")
+
+
+def _check_known(values: Mapping[str, Any], where: str, checks: Mapping[str, _Check]) -> None:
     unknown = sorted(values.keys() - checks.keys())
-    if unknown and checks is _NETWORK:
+    if unknown:
         raise ValueError(f"{where}{unknown[0]} is unknown")
 
 

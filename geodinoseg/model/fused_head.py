@@ -53,7 +53,7 @@ class FusedHead(Head):
         The softmax of the result is that mean.
         """
         members = self.members(features_BDhw, size_px, detail)
-        fine, wide = (_log_softmax(logits.float()) for logits in members)
+        fine, wide = (_log_softmax(logits) for logits in members)
         return torch.logaddexp(fine, wide) - math.log(2)
 
     def members(
@@ -175,7 +175,8 @@ def _moments(
 
 
 def _log_softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
-    """Over the classes, which on a CPU are moved to the last axis (see `heads`)."""
+    """In float32 at least; the classes are moved to the last axis on a CPU (see `heads`)."""
+    logits_BCHW = logits_BCHW.to(torch.promote_types(logits_BCHW.dtype, torch.float32))
     if logits_BCHW.device.type != "cpu":
         return torch.log_softmax(logits_BCHW, dim=1)
-    return torch.log_softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1)
+    return torch.log_softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()

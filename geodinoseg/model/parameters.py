@@ -29,7 +29,7 @@ PATCH_PX = 14
 _COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
 _SWITCHES = ("linear_head", "quantize", "peft", "fused_head")
 _CHOICES = {"size": get_args(Size), "activation": get_args(Activation)}
-PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revision")
+PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revision", "components")
 """Names of all arguments of `DinoV2Segmentor`."""
 
 

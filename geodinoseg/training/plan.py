@@ -30,7 +30,7 @@ from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
 from geodinoseg.training.unused import warn_of_unused
 
-_FROM_THE_DATA = ("num_classes", "bands")
+_FROM_THE_DATA = ("num_classes", "bands", "components")
 _HALF_BYTES = 2
 _MB = 1_000_000
 

@@ -61,14 +61,13 @@ class TrainingSettings:
     stage: LastStage = "lora"
     """How far training goes. The head always comes first, on a frozen backbone; the better of the
     stages is kept."""
-    epochs: int = 10
-    """Of stage two; each ends with a validation."""
+    epochs: int = 15
+    """Of each stage; each ends with a validation."""
     head_epochs: int | None = None
-    """Of stage one, the heads; half of `epochs` by default. 0 skips it, for an untrained
-    backbone."""
+    """Of stage one, the heads; `epochs` by default. 0 skips it, for an untrained backbone."""
     minutes: float | None = None
     """Time limit, validation and saving included; none by default."""
-    steps_per_epoch: int = 40
+    steps_per_epoch: int = 20
     """Batches of an epoch."""
     batch_size: int = 8
     """Crops of a batch."""
@@ -101,7 +100,7 @@ class TrainingSettings:
     @property
     def stage_one_epochs(self) -> int:
         """Epochs of the head on a frozen backbone."""
-        return -(-self.epochs // 2) if self.head_epochs is None else self.head_epochs
+        return self.epochs if self.head_epochs is None else self.head_epochs
 
     @property
     def crops_to_cache(self) -> int:

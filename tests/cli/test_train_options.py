@@ -118,7 +118,7 @@ CHANGES = {
     "bands": [(("--bands", "3,2,1"), {})],
     "nodata": [(("--nodata", "0"), {})],
     "backbone": [((), {"backbone": "others"})],
-    "head": [(CNN, {})],
+    "head": [(CNN, {}), (("--head", "linear"), {}), (("--head", "fused"), {})],
     "n_features": [(("--n-features", "2"), {})],
     "quantize": [(("--quantize",), {})],
     "stage": [(TUNED, {})],
@@ -138,6 +138,11 @@ CHANGES_OTHERS = {
     "size": ((), ("--size", "small"), {"backbone": None}),
     "channels": (CNN, (*CNN[:3], "32"), {}),
     "backbone_learning_rate": (TUNED, (*TUNED, "--backbone-learning-rate", "0.1"), {}),
+    "band_projection": (
+        ("--bands", "1,2"),
+        ("--bands", "1,2", "--band-projection", "widen"),
+        {},
+    ),
     "minutes": (("--epochs", "60"), ("--epochs", "60", "--minutes", "0.0001"), {}),
 }
 """Option: what it changes, and what it changes it to."""

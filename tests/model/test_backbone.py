@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from model_fixtures import (
@@ -104,6 +105,20 @@ def test_bands_take_the_filters_in_turn_and_share_what_the_sum_lacks(bands):
     assert_close(new.weight.detach(), turns + lack[:, None])
     assert torch.equal(new.bias, bias)
     assert backbone.config.num_channels == bands
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_with_components_the_tokens_are_those_of_projected_bands(count):
+    components = np.random.default_rng(2).normal(size=(count, 9)).astype(np.float32)
+    backbone = load_backbone(backbone_folder(), n_features=1)
+    wide = load_backbone(backbone_folder(), n_features=1)
+    widen_patch_embedding(wide, 9, components)
+    pixels = torch.randn(2, 9, 28, 42)
+    own = torch.from_numpy(components[[0, 1 % count, 2 % count]])
+    projected = torch.einsum("on,bnhw->bohw", own, pixels)
+    with torch.no_grad():
+        found, expected = wide(pixels).feature_maps[0], backbone(projected).feature_maps[0]
+    assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_widened_patch_embedding_can_be_trained_under_lora():

@@ -8,9 +8,14 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from numpy.testing import assert_allclose
+from sklearn.decomposition import PCA
 
 from geodinoseg.errors import SceneError
-from geodinoseg.model.band_statistics import BandStatistics, measure_statistics
+from geodinoseg.model.band_statistics import (
+    BandStatistics,
+    measure_statistics,
+    principal_components,
+)
 from geodinoseg.model.segmentor import normalize
 
 STATISTICS = BandStatistics(
@@ -165,3 +170,47 @@ def test_far_values_stay_within_ten_deviations():
     valid = torch.ones(1, 1, 3, dtype=torch.bool)
     values = normalize(pixels, valid, torch.zeros(1), torch.ones(1))
     assert values.tolist() == [[[[10.0, -10.0, 3.0]]]]
+
+
+def correlated(bands, pixels=3000, seed=0):
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(bands, bands)) @ rng.normal(size=(bands, pixels))
+    return (100 * mixed + 2000).reshape(bands, pixels, 1), np.ones((pixels, 1), dtype=bool)
+
+
+def components_of(pixels, valid):
+    statistics = measure_statistics([(pixels, valid)], dtype="float64", what="scene")
+    return principal_components([(pixels, valid)], statistics), statistics
+
+
+def normalized(pixels, statistics):
+    low, high, mean, std = (
+        np.array(getattr(statistics, name))[:, None] for name in ("low", "high", "mean", "std")
+    )
+    return (np.clip(pixels[..., 0], low, high) - mean) / std
+
+
+def test_principal_components_are_those_of_scikit_learn():
+    pixels, valid = correlated(9)
+    components, statistics = components_of(pixels, valid)
+    values = normalized(pixels, statistics)
+    expected = PCA(whiten=True).fit_transform(values.T).T
+    found = components @ values
+    signs = np.sign((found * expected).sum(axis=1))[:, None]
+    assert_allclose(found, expected * signs, atol=1e-4)
+    assert (np.take_along_axis(components, abs(components).argmax(1)[:, None], 1) > 0).all()
+
+
+@pytest.mark.parametrize("bands", [1, 2, 5, 200])
+def test_principal_components_are_uncorrelated_and_of_variance_one(bands):
+    pixels, valid = correlated(bands)
+    components, statistics = components_of(pixels, valid)
+    assert components.shape == (bands, bands)
+    covariance = np.cov(components @ normalized(pixels, statistics))
+    assert_allclose(np.atleast_2d(covariance), np.eye(bands), atol=1e-3)
+
+
+def test_constant_and_repeated_bands_add_no_component():
+    pixels, valid = correlated(3)
+    pixels = np.concatenate([pixels, np.full_like(pixels[:1], 7.0), pixels[:1]])
+    assert components_of(pixels, valid)[0].shape == (3, 5)

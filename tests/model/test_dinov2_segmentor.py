@@ -44,7 +44,13 @@ def test_names_order_and_defaults_are_the_methods():
     positional = {p.name: p.default for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
     assert list(positional.items()) == list(METHOD.items())
     beyond = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    assert beyond == {"backbone": None, "bands": 3, "revision": None}
+    assert beyond == {
+        "backbone": None,
+        "bands": 3,
+        "revision": None,
+        "fused_head": False,
+        "components": None,
+    }
 
 
 def test_the_settings_hold_what_was_given():

@@ -91,6 +91,8 @@ def assert_refused(folder, message):
 ROUND_TRIPS = {
     "plain": {},
     "cnn head, two features": {"linear_head": False, "n_features": 2, "channels": 16},
+    "fused head": {"fused_head": True},
+    "fused head, 9 bands, LoRA": {"fused_head": True, "bands": 9, "peft": True},
     "9 bands": {"bands": 9},
     "with registers": {"backbone": "with_registers"},
     "DINOv3": {"backbone": "dinov3"},

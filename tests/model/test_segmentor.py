@@ -17,6 +17,7 @@ from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.model.tile_model import TileModel
 
 SEGMENTOR = small_segmentor()
+HEADS = {"linear": {}, "cnn": {"linear_head": False}, "fused": {"fused_head": True}}
 
 
 def test_a_segmentor_is_a_tile_model():
@@ -64,9 +65,9 @@ def threads():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.7])
-@pytest.mark.parametrize("linear_head", [True, False])
-def test_the_number_of_threads_changes_no_bit(linear_head, scale, threads):
-    network = small_network(linear_head=linear_head, n_features=2)
+@pytest.mark.parametrize("head", ["linear", "cnn", "fused"])
+def test_the_number_of_threads_changes_no_bit(head, scale, threads):
+    network = small_network(**HEADS[head], n_features=2)
     model = small_segmentor(network, scale=scale)
     pixels, valid = raw_tile(height=266, width=280, batch=3)
     found = []
@@ -87,8 +88,9 @@ def test_the_type_of_the_pixels_makes_no_difference(dtype):
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e38])
-def test_what_invalid_pixels_hold_makes_no_difference(value, scale):
-    model = small_segmentor(SEGMENTOR.network, scale=scale)
+@pytest.mark.parametrize("head", ["linear", "fused"])
+def test_what_invalid_pixels_hold_makes_no_difference(head, value, scale):
+    model = small_segmentor(small_network(**HEADS[head]), scale=scale)
     pixels, valid = raw_tile()
     broken = torch.where(valid[:, None], pixels.float(), value)
     assert_close(model.probabilities(broken, valid), model.probabilities(pixels, valid))
@@ -97,9 +99,6 @@ def test_what_invalid_pixels_hold_makes_no_difference(value, scale):
 def test_a_tile_without_a_valid_pixel_gives_finite_probabilities():
     pixels, valid = raw_tile()
     assert SEGMENTOR.probabilities(pixels, torch.zeros_like(valid)).isfinite().all()
-
-
-HEADS = {"linear": {}, "cnn": {"linear_head": False}}
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.4, 2.7])

@@ -101,6 +101,7 @@ OTHER_SETTINGS = {
     "validation_share": 0.3,
     "augmentation": Augmentation(scale=1.2),
     "seed": 4,
+    "band_projection": "widen",
 }
 
 
@@ -114,7 +115,7 @@ def test_every_setting_is_in_the_key_or_said_to_have_no_effect(given, plain):
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Augmentation)])
 def test_every_way_to_vary_crops_is_in_the_key(name, given, plain):
-    value = getattr(Augmentation(), name) / 2 + 1
+    value = (getattr(Augmentation(), name) or 0.2) / 2 + 1
     value = 0.5 if name == "band_dropout" else value
     changed = quick(augmentation=Augmentation(**{name: value}))
     assert fingerprint(given, settings=changed) != plain
@@ -131,10 +132,12 @@ OTHER_NETWORKS = {
     "r": 3,
     "lora_alpha": 3,
     "lora_dropout": 0.3,
+    "fused_head": True,
 }
 NOT_GIVEN = {
     "peft": "follows from the stage",
     "num_classes": "follows from the legend",
+    "components": "follow from the scenes",
     "bands": "follow from the scenes",
     "revision": "of a hub's name; the commit it stands for is in the key",
     "backbone": "see the test of its weights",

@@ -9,14 +9,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from numpy.testing import assert_allclose
+from rasters import write_raster
 from safetensors.torch import load_file
-from trainings import no_pictures, quick, tell_scores, write_few_squares
+from trainings import LINEAR, ToldScorer, no_pictures, quick, tell_scores, write_few_squares
 
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.folder import load_model
+from geodinoseg.model.fused_head import FusedHead
+from geodinoseg.model.heads import LinearHead
 from geodinoseg.model.sample_dropout import DropoutSeed
 from geodinoseg.training.batches import ValidationCrops
 from geodinoseg.training.budget import Budget, TrainingProgress
@@ -26,7 +30,7 @@ from geodinoseg.training.context import build_context
 from geodinoseg.training.data import read_training_data
 from geodinoseg.training.finetuning import FineTuning, logits_in_parts, warn_of_own_dropout
 from geodinoseg.training.head_stage import HeadStage
-from geodinoseg.training.optimizer import segmentation_loss
+from geodinoseg.training.optimizer import loss_of_members
 from geodinoseg.training.plan import plan_training
 from geodinoseg.training.train import train_model
 
@@ -55,7 +59,7 @@ def train(backbone, color_field, tmp_path):
             color_field.scene,
             labels or color_field.labels,
             tmp_path / output,
-            network={"backbone": backbone, "quantize": False} | (network or {}),
+            network={"backbone": backbone, "quantize": False} | (network or LINEAR),
             **({"settings": quick(stage="lora"), "device": "cpu"} | options),
         )
 
@@ -93,29 +97,30 @@ def cached(context, folder):
         validation,
         TrainingRecord(fingerprint=""),
         folder=folder,
+        sees_pixels=context.network.head.sees_pixels,
         time_slice=budget.of_caching(is_last=True),
         progress=TrainingProgress(context.source.settings, budget, lambda *_: None),
     )
     return crops, validation
 
 
-def test_cached_features_give_the_logits_of_the_whole_network(context_of, tmp_path):
-    context = context_of(quick(cached_crops=9))
+@pytest.mark.parametrize("head", [LINEAR, {"fused_head": True}], ids=["linear", "fused"])
+def test_cached_features_give_the_logits_of_the_whole_network(context_of, tmp_path, head):
+    context = context_of(quick(cached_crops=9), **head)
     crops, validation = cached(context, tmp_path)
     context.network.eval()
     with context.source.sampler(0) as sampler:
         drawn = sampler.batch(0, 9)
-    assert crops.count == 9
+    assert len(crops.training) == 9
     held_out = [crop for batch in validation.batches() for _, crop in batch]
-    for cache, wanted in ((crops.training, drawn), (crops.validation, held_out)):
-        assert len(cache) == len(wanted)
-        for index, crop in enumerate(wanted):
-            values, labels = context.source.tensors([crop])
-            features, found = cache.tensors([index], torch.device("cpu"))
-            assert torch.equal(found, labels)
+    for indices, wanted in ((crops.training, drawn), (crops.validation_of[0], held_out)):
+        for index, crop in zip(indices, wanted, strict=True):
+            values, valid, labels = context.source.tensors([crop])
+            batch = crops.cache.tensors([index], torch.device("cpu"))
+            assert torch.equal(batch.labels, labels)
             with torch.no_grad():
-                logits = context.network(values)
-                from_cache = context.network.head(features, logits.shape[-2:])
+                logits = context.network(values, valid)
+                from_cache = context.network.head(batch.features, logits.shape[-2:], batch.detail)
             assert_allclose(from_cache, logits, atol=5e-3)
 
 
@@ -127,7 +132,9 @@ def test_features_on_disk_give_the_bytes_of_features_in_memory(train, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"memory", "disk"}
 
 
-@pytest.mark.parametrize("head", [{}, {"linear_head": False, "channels": 16, "n_block": 2}])
+@pytest.mark.parametrize(
+    "head", [{}, {"linear_head": False, "channels": 16, "n_block": 2}, {"fused_head": True}]
+)
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(context_of, head, is_checkpointed):
     context = context_of(quick(batch_size=6), r=4, lora_dropout=0.3, **head)
@@ -141,14 +148,15 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(context_of, head, is_che
         network.enable_gradient_checkpointing()
     network.train()
     with context.source.sampler(0) as sampler:
-        values, labels = context.source.tensors(sampler.batch(0, 6))
+        values, valid, labels = context.source.tensors(sampler.batch(0, 6))
+    detail = network.detail(values, valid)
 
     def gradient(parts, step=3):
         torch.manual_seed(7)
         network.zero_grad()
         before = {n: b.clone() for n, b in network.head.named_buffers()}
         seed = DropoutSeed(seed=1, step=step)
-        segmentation_loss(logits_in_parts(network, values, parts, seed=seed), labels).backward()
+        loss_of_members(logits_in_parts(network, detail, parts, seed=seed), labels).backward()
         for name, buffer in network.head.named_buffers():
             buffer.copy_(before[name])
         return [p.grad.clone() for p in network.parameters() if p.grad is not None]
@@ -197,18 +205,22 @@ def test_a_backbone_with_dropout_of_its_own_is_said_not_to_be_split_exactly(
 
 def test_lora_is_kept_where_it_is_better(train, monkeypatch, tmp_path, caplog):
     tell_scores(monkeypatch, HeadStage, [0.3, 0.612])
-    seen = tell_scores(monkeypatch, FineTuning, [0.643, 0.2])
+    seen = tell_scores(monkeypatch, FineTuning, [0.2, 0.643])
     with caplog.at_level(logging.INFO):
         model = train()
     assert model.training["kept"] == "lora"
-    assert model.training["best_epoch"] == 3
-    sentence = "LoRA 0.643 beats the head alone 0.612 (+0.031)"
+    assert model.training["epoch"] == 4
+    sentence = (
+        "LoRA is kept: log loss 0.357 on 3 validation blocks, the head alone 0.388 (gain +0.031, "
+        "standard error 0.000)"
+    )
     assert model.training["outcome"] == sentence
     assert sentence in caplog.text
     assert model.scores["mean_iou_by_stage"] == {"head": 0.612, "lora": 0.643}
+    assert model.scores["log_loss_by_stage"] == pytest.approx({"head": 0.388, "lora": 0.357})
     stored = load_file(tmp_path / "a.model" / "model.safetensors")
     assert any("lora_B" in name and weight.any() for name, weight in stored.items())
-    assert torch.equal(stored["head.classify.weight"], seen[0])
+    assert torch.equal(stored["head.classify.weight"], seen[1])
 
 
 @pytest.mark.parametrize("stage", ["lora", "full"])
@@ -216,24 +228,23 @@ def test_lora_is_kept_where_it_is_better(train, monkeypatch, tmp_path, caplog):
 def test_the_head_alone_is_kept_where_it_is_no_worse(
     stage, tuned, train, monkeypatch, tmp_path, backbone
 ):
-    seen = tell_scores(monkeypatch, HeadStage, [0.3, 0.612])
-    tell_scores(monkeypatch, FineTuning, [tuned, 0.2])
+    tell_scores(monkeypatch, HeadStage, [0.3, 0.612])
+    tell_scores(monkeypatch, FineTuning, [0.9, tuned])
     model = train(settings=quick(stage=stage))
     name = {"lora": "LoRA", "full": "fine-tuning all weights"}[stage]
-    assert model.training["outcome"] == (
-        f"the head alone (0.612) is kept: {name} reached {tuned:.3f}"
+    assert model.training["outcome"].startswith(
+        f"{name} is not kept: log loss {1 - tuned:.3f} on 3 validation blocks, the head alone 0.388"
     )
     assert model.training["kept"] == "head"
     stored = load_file(tmp_path / "a.model" / "model.safetensors")
     assert not any("lora" in name for name in stored)
-    assert torch.equal(stored["head.classify.weight"], seen[1])
     before = load_file(backbone / "model.safetensors")
     after = load_file(tmp_path / "a.model" / "backbone" / "model.safetensors")
     assert all(torch.equal(after[n], weight) for n, weight in before.items() if "mask" not in n)
     assert not load_model(tmp_path / "a.model", device="cpu").network.settings["peft"]
 
 
-def test_stage_two_starts_where_stage_one_was_best(train, monkeypatch):
+def test_stage_two_starts_where_stage_one_ended(train, monkeypatch):
     seen = tell_scores(monkeypatch, HeadStage, [0.9, 0.3])
     starts = []
     begin = FineTuning.train_epoch
@@ -243,14 +254,9 @@ def test_stage_two_starts_where_stage_one_was_best(train, monkeypatch):
         return begin(stage, epoch)
 
     monkeypatch.setattr(FineTuning, "train_epoch", remembered)
+    tell_scores(monkeypatch, FineTuning, [0.5, 0.5])
     train(settings=quick(stage="lora", epochs=2))
-    assert torch.equal(starts[0], seen[0])
-
-
-def test_a_stage_without_a_gain_ends_early(train, monkeypatch):
-    tell_scores(monkeypatch, HeadStage, [0.5, 0.6] + [0.55] * 40)
-    model = train(settings=quick(stage="head", epochs=40, steps_per_epoch=1, batch_size=1))
-    assert model.training["best_epoch"] == 2
+    assert torch.equal(starts[0], seen[1])
 
 
 @pytest.mark.parametrize(
@@ -323,7 +329,7 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
         data, settings, {"backbone": backbone, "quantize": False}, torch.device("cpu")
     )
     crops, validation = cached(context, tmp_path)
-    assert crops.count == 20
+    assert len(crops.training) == 20
     assert len(crops.training_of) == len(crops.validation_of) == data.folds
     split = data.splits[0]
     fold_of = [piece.fold for batch in validation.batches() for piece, _ in batch]
@@ -332,14 +338,16 @@ def test_no_fold_learns_from_the_blocks_that_it_is_scored_on(
     ):
         assert len(training) >= 20
         for index in training:
-            window = crops.training.crops[index].window
+            window = crops.cache.crops[index].window
             assert not split.touches(window, fold) or min(split.scene.height, 112) < 112
         assert len(held_out)
         for index in held_out:
             assert fold_of[index] == fold
-    assert sorted(np.concatenate(crops.validation_of)) == list(range(len(crops.validation)))
-    whole = crops.undivided()
-    assert list(whole.training_of[0]) == list(range(20))
+    held_out = np.concatenate(crops.validation_of)
+    assert sorted(held_out) == list(range(len(fold_of)))
+    whole = crops.of_all_labels()
+    assert list(whole.training_of[0]) == list(crops.training)
+    assert not set(held_out) & set(crops.training)
 
 
 def test_the_model_is_calibrated(train, tmp_path, color_field):
@@ -371,12 +379,89 @@ def test_a_plan_says_what_would_be_trained_and_loads_no_weights(
         network={"backbone": backbone, "n_features": 2},
     )
     facts = plan.to_json()
-    assert facts["stages"] == ["head", "lora"]
+    assert facts["stages"] == ["head", "fused", "lora"]
     assert facts["cached crops"] == 10
-    assert plan.cache_bytes == 10 * (2 * 2 * 32 * 16 + 56 * 56)
+    assert plan.cache_bytes == 10 * (2 * 2 * 32 * 16 + (1 + 2 * 3 + 1) * 56 * 56)
     assert all(facts["labelled pixels to validate on"].values())
     few = plan_training(
         color_field.scene, few_labels, network={"backbone": backbone}, settings=quick(stage="lora")
     )
-    assert few.stages == ("head",)
+    assert few.stages == ("head", "fused")
     assert few.to_json()["validation"].startswith("leave-one-block-out")
+
+
+AUTO = {"quantize": False}
+
+
+def test_linear_and_fused_head_are_tried_and_the_clearly_better_is_kept(train, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        model = train(settings=quick(stage="head", epochs=3), network=AUTO)
+    by_stage = model.scores["log_loss_by_stage"]
+    assert by_stage.keys() == {"head", "fused"}
+    assert model.training["outcome"] in caplog.text
+    assert "the linear head" in model.training["outcome"]
+    assert model.network.settings.get("fused_head", False) == (model.training["kept"] == "fused")
+    loaded = load_model(tmp_path / "a.model", device="cpu")
+    pixels = torch.randint(0, 255, (1, 3, 56, 42), dtype=torch.uint8)
+    valid = torch.ones(1, 56, 42, dtype=torch.bool)
+    assert_allclose(
+        loaded.probabilities(pixels, valid), model.probabilities(pixels, valid), atol=1e-6
+    )
+    with (tmp_path / "a.model" / "history.csv").open() as handle:
+        stages = [line.split(",")[1] for line in handle][1:]
+    assert stages == ["head"] * 3 + ["fused"] * 3
+
+
+@pytest.mark.parametrize(("linear", "fused"), [(0.6, 0.5), (0.5, 0.6)])
+def test_lora_starts_from_the_head_that_is_kept(linear, fused, train, monkeypatch):
+    told = iter([linear, linear, fused, fused])
+    monkeypatch.setattr(HeadStage, "validate", lambda _: ToldScorer(next(told)))
+    tell_scores(monkeypatch, FineTuning, [0.9, 0.9])
+    model = train(settings=quick(stage="lora", epochs=2), network=AUTO)
+    assert model.training["kept"] == "lora"
+    assert isinstance(model.network.head, FusedHead if fused > linear else LinearHead)
+
+
+def test_a_kept_head_has_learned_from_held_out_labels_too(train, monkeypatch, tmp_path):
+    seen = tell_scores(monkeypatch, HeadStage, [0.5, 0.5])
+    model = train(settings=quick(stage="head"))
+    kept = load_file(tmp_path / "a.model" / "model.safetensors")["head.classify.weight"]
+    assert not torch.equal(kept, seen[1])
+    assert model.scores["mean_iou"] == 0.5, "its scores are those of the first training"
+
+
+def test_the_crops_of_all_labels_are_those_of_both_sides(context_of, tmp_path):
+    context = context_of(quick(cached_crops=8, validation_share=0.2))
+    crops, _ = cached(context, tmp_path)
+    assert len(crops.held_out) == 2
+    split = context.source.data.splits[0]
+    for side, indices in ((False, crops.training), (True, crops.held_out)):
+        for index in indices:
+            window = crops.cache.crops[index].window
+            rows = slice(
+                window.row_off // split.block_px, (window.row_end - 1) // split.block_px + 1
+            )
+            cols = slice(
+                window.col_off // split.block_px, (window.col_end - 1) // split.block_px + 1
+            )
+            assert (split.held_out(0)[rows, cols] == side).all()
+    assert list(crops.of_all_labels().training_of[0]) == [*crops.training, *crops.held_out]
+
+
+@pytest.mark.parametrize("bands", [1, 2, 5])
+def test_other_numbers_of_bands_train_both_heads(bands, backbone, color_field, tmp_path):
+    with rasterio.open(color_field.scene) as dataset:
+        pixels = dataset.read()
+    scene = write_raster(
+        tmp_path / "scene.tif", pixels[np.arange(bands) % 3], photometric="MINISBLACK"
+    )
+    model = train_model(
+        scene,
+        color_field.labels,
+        tmp_path / "a.model",
+        settings=quick(steps_per_epoch=2),
+        network={"backbone": backbone, "quantize": False},
+        device="cpu",
+    )
+    assert model.bands == tuple(range(1, bands + 1))
+    assert all(np.isfinite(value) for value in model.scores["log_loss_by_stage"].values())

@@ -13,12 +13,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from rasterio.crs import CRS
 from rasters import ROTATED, write_raster
 
+from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.split.blocks import find_blocks
+from geodinoseg.training.split.crop_shape import default_crop_px
 from geodinoseg.training.split.folds import folds_of_groups, held_out_groups
 from geodinoseg.training.split.split import NEITHER, NEVER, split_scenes
 
@@ -387,3 +389,25 @@ def test_one_polygon_over_everything_is_cut_and_that_is_said(tmp_path):
     assert warning.startswith(
         "100% of the labelled area lies in polygons that extend from training"
     )
+
+
+def box(width, height, pixel_size_m):
+    transform = Affine(pixel_size_m, 0, 5e5, 0, -pixel_size_m, 5e6)
+    return GeoBox(crs=CRS.from_epsg(32633), transform=transform, width=width, height=height)
+
+
+@pytest.mark.parametrize(
+    ("grids", "patch_px", "crop_px"),
+    [
+        ([box(3072, 704, 0.13)], 14, 224),
+        ([box(640, 640, 0.05)], 14, 84),
+        ([box(300, 248, 10.0)], 14, 56),
+        ([box(10_980, 10_980, 10.0)], 14, 56),
+        ([box(10_980, 10_980, 10.0)], 16, 64),
+        ([box(256, 256, 0.3)] * 40, 14, 224),
+        ([box(640, 640, 0.05)], None, 112),
+        ([box(50, 50, 0.05)], 14, 56),
+    ],
+)
+def test_crops_follow_from_size_and_resolution(grids, patch_px, crop_px):
+    assert default_crop_px(grids, patch_px=patch_px) == crop_px
