@@ -7,8 +7,6 @@ an eighth of the resolution. The mean of their probabilities is better than eith
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -25,6 +23,8 @@ _CELL_PX = 4
 _COARSEST_PX = 2 * _CELL_PX
 _LEAST_VARIANCE = 1e-4
 _DROPOUT = 0.1
+_LEAST_PROBABILITY = 1e-12
+"""So that logarithms are finite."""
 
 
 class FusedHead(Head):
@@ -53,8 +53,9 @@ class FusedHead(Head):
         The softmax of the result is that mean.
         """
         members = self.members(features_BDhw, size_px, detail)
-        fine, wide = (_log_softmax(logits) for logits in members)
-        return torch.logaddexp(fine, wide) - math.log(2)
+        fine, wide = (_softmax(logits) for logits in members)
+        # Not logaddexp, whose rounding depends on the number of threads.
+        return torch.log(((fine + wide) / 2).clamp(min=_LEAST_PROBABILITY))
 
     def members(
         self, features_BDhw: torch.Tensor, size_px: tuple[int, int], detail: Detail | None = None
@@ -174,9 +175,9 @@ def _moments(
     return torch.cat([mean, deviation], dim=1) * mask, mask
 
 
-def _log_softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
-    """In float32 at least; the classes are moved to the last axis on a CPU (see `heads`)."""
+def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
+    """In float32 at least; over the last axis on a CPU (see `heads`)."""
     logits_BCHW = logits_BCHW.to(torch.promote_types(logits_BCHW.dtype, torch.float32))
     if logits_BCHW.device.type != "cpu":
-        return torch.log_softmax(logits_BCHW, dim=1)
-    return torch.log_softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()
+        return torch.softmax(logits_BCHW, dim=1)
+    return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()
