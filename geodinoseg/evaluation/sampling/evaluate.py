@@ -22,7 +22,8 @@ from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_poi
 from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, read_pixels
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.pixel_space import PixelSpace
-from geodinoseg.legend import PALETTE, Legend, LegendClass
+from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.legend.colors import default_colors
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _log = logging.getLogger(__name__)
@@ -155,9 +156,10 @@ def _columns(
         if name in legend.names:
             _log.warning("%s: --further-class %s has no effect: the map has it.", path, name)
     new = [name for name in dict.fromkeys(further) if name not in legend.names]
+    colors = default_colors(new, taken=[entry.color for entry in legend])
     return tuple(known) + tuple(
-        LegendClass(class_id=first + index, name=name, color=PALETTE[-1 - index % len(PALETTE)])
-        for index, name in enumerate(new)
+        LegendClass(class_id=first + index, name=name, color=color)
+        for index, (name, color) in enumerate(zip(new, colors, strict=True))
     )
 
 
