@@ -16,6 +16,7 @@ ORDER = (
     "plan_segmentation",
     "segment_scene",
     "open_class_raster",
+    "measure_areas",
     "segment_scenes",
     "polygonize",
     "write_polygons",

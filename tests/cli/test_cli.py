@@ -17,6 +17,7 @@ import pyogrio
 import pytest
 import rasterio
 from click.testing import CliRunner
+from coverages import write_class_raster
 from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
@@ -570,6 +571,26 @@ def test_info_of_a_map_names_its_classes_and_its_making(segment, tmp_path):
     assert [entry["name"] for entry in facts["classes"]] == list(NAMES)
     assert facts["confidence"].endswith("sure.tif")
     assert (facts["model"], facts["scene"]) == ("small.model", "ortho.tif")
+
+
+def test_segment_and_info_print_the_area_of_each_class(segment, tmp_path):
+    said = segment().stdout
+    told = cli("info", tmp_path / "map.tif")
+    table = told.stdout.partition("\nareas\n")[2].splitlines()
+    assert table[0].split() == ["class", "pixels", "area,", "m2", "fraction"]
+    assert [line.split()[0] for line in table[1:]] == list(NAMES)
+    assert "\n".join(["areas", *table]) in said
+    facts = json.loads(cli("info", tmp_path / "map.tif", "--json").stdout)["result"]
+    pixels = np.bincount(read_raster(tmp_path / "map.tif").ravel(), minlength=len(NAMES))
+    assert [area["pixels"] for area in facts["areas"]] == pixels[: len(NAMES)].tolist()
+
+
+def test_info_describes_a_map_with_a_value_that_is_no_class(tmp_path):
+    path = write_class_raster(tmp_path / "map.tif", np.array([[1, 9]], np.uint8))
+    result = cli("info", path)
+    assert result.exit_code == 0
+    assert "Areas are unknown" in result.stderr
+    assert "areas" not in result.stdout
 
 
 def test_info_of_a_map_by_others_lists_the_classes_that_occur(tmp_path):
