@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +104,12 @@ class Legend:
     def by_id(self) -> dict[int, LegendClass]:
         """The classes by their id."""
         return {entry.class_id: entry for entry in self.classes}
+
+    def recolored(self, colors: Mapping[int, str]) -> Legend:
+        """The same classes with other colours, by class id; ids without one keep theirs."""
+        return Legend(
+            tuple(replace(entry, color=colors.get(entry.class_id, entry.color)) for entry in self)
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """The legend as JSON values, for `config.json` and the tags of a class raster."""
