@@ -50,6 +50,7 @@ from .polygons.polygonize import (
 )
 from .polygons.settings import PolygonSettings as PolygonSettings
 from .polygons.stream import PolygonOptions as PolygonOptions
+from .polygons.style_map import style_map as style_map
 from .rasters.class_raster import (
     ClassRaster as ClassRaster,
     open_class_raster as open_class_raster,

@@ -20,6 +20,7 @@ _COMMANDS = {
     "evaluate": "Assess the accuracy of a class raster with labels or a sample of points.",
     "sample": "Draw a random sample of points from a class raster for visual interpretation.",
     "picture": "Draw a scene and its class raster side by side.",
+    "style": "Give a class raster and its polygons other colours.",
     "info": "Describe a scene, a model folder or a class raster.",
 }
 
