@@ -20,6 +20,7 @@ ORDER = (
     "segment_scenes",
     "polygonize",
     "write_polygons",
+    "style_map",
     "evaluate_map",
     "draw_sample",
     "plot_map",

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.batch.scenes import ListedScene, OutputNames, check_names, planned_files
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
+from geodinoseg.files.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, no_progress, part_of

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from geodinoseg.errors import LabelError, OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file, check_folder_of
+from geodinoseg.files.journal import changing
 from geodinoseg.files.locks import lock_output
 from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.legend import Legend
@@ -54,16 +55,19 @@ def style_map(
 
     Example:
         >>> import geodinoseg as gds
-        >>> [path.name for path in gds.style_map("landcover.tif", "colours.csv")]
+        >>> [path.name for path in gds.style_map("landcover.tif", "landcover.qml")]
         ['landcover.tif', 'landcover.tif.aux.xml', 'landcover.qml', 'landcover.gpkg']
     """
     target = _local_file(class_raster)
     raster = describe_class_raster(RasterSource.of(target))
     legend = _recolored(class_raster, raster.legend, style, read_legend_file(os.fspath(style)))
     layers = _polygon_files(target, polygons)
+    beside = [target.with_name(f"{target.name}.aux.xml"), target.with_suffix(".qml")]
+    styles = [path.with_suffix(".qml") for path in layers]
     with ExitStack() as locks:
         for path in (target, *layers):
             locks.enter_context(lock_output(path))
+        locks.enter_context(changing([target, *beside, *layers, *styles]))
         written = restyle_raster(raster, legend)
         written += [_restyle_polygons(path, legend) for path in layers]
     return tuple(written)

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from rasterio.crs import CRS
 from rasters import ROTATED, write_raster
 
-from geodinoseg.batch.journal import JOURNAL, open_journal
 from geodinoseg.batch.scenes import ListedScene, OutputNames, find_scenes, planned_files
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
+from geodinoseg.files.journal import JOURNAL, open_journal
 from geodinoseg.polygons.polygonize import polygonize
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.polygons.stream import PolygonOptions
