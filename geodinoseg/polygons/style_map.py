@@ -16,7 +16,7 @@ from geodinoseg.files.locks import lock_output
 from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.writer import GEOPACKAGE, VECTOR_FORMATS, format_of
-from geodinoseg.qgis.geopackage import read_layer_styles, replace_layer_styles
+from geodinoseg.qgis.geopackage import is_locked, read_layer_styles, replace_layer_styles
 from geodinoseg.qgis.recolor import recolor_categories
 from geodinoseg.qgis.styles import qml_text, vector_qml
 from geodinoseg.rasters.class_raster import describe_class_raster
@@ -155,6 +155,9 @@ def _polygon_files(target: Path, given: Iterable[PathLike]) -> list[Path]:
         check_folder_of(path)
         found.append(Path(os.path.realpath(path)))
     beside = target.with_suffix(".gpkg")
+    for path in (*found, beside):
+        if path.suffix.lower() == beside.suffix and path.is_file() and is_locked(path):
+            raise OutputError(f"{path}: is locked; close it in other programs, and try again.")
     if beside.is_file() and beside not in found and read_layer_styles(beside, beside.stem):
         found.append(beside)
     return list(dict.fromkeys(found))

@@ -131,6 +131,18 @@ def read_layer_styles(path: Path, layer: str) -> list[LayerStyle]:
     ]
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another program has locked a database; False for a file that is none."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False
+    return False
+
+
 def replace_layer_styles(path: Path, layer: str, qml_of: Callable[[str], str]) -> None:
     """Change the styles of a layer in place, in one transaction; other columns stay.
 
@@ -138,6 +150,7 @@ def replace_layer_styles(path: Path, layer: str, qml_of: Callable[[str], str]) -
         sqlite3.Error: the file is not a GeoPackage, is locked, or the disk is full.
     """
     with closing(sqlite3.connect(path)) as database, database:
+        database.set_progress_handler(lambda: 1, _MOST_STEPS)
         rows = database.execute(
             f"SELECT id, styleQML FROM {_STYLES} WHERE f_table_name = ?",  # noqa: S608
             (layer,),

@@ -27,6 +27,8 @@ from geodinoseg.rasters.dataset import geobox_of
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.rasters.tiff_colors import recolor_tiff
 
+_MARK = ("styledBy", "geodinoseg style")
+"""Attribute of a style by which it counts as edited: a new map of the same name keeps it."""
 _log = logging.getLogger(__name__)
 
 
@@ -119,17 +121,17 @@ def _write_style(folder: Path, target: Path, legend: Legend) -> None:
     """Recolour the palette of the `.qml`; one without all classes is replaced, and saved."""
     style = StyleFile(target.with_suffix(".qml"))
     text = style.text
-    if text is None:
-        (folder / style.path.name).write_text(raster_qml(legend), encoding="utf-8")
-        return
+    fresh = parse_xml(raster_qml(legend))
     try:
-        root = parse_xml(text.removeprefix("\ufeff"))
+        root = fresh if text is None else parse_xml(text.removeprefix("\ufeff"))
     except XmlError:
         root = ET.Element("qgis")
-    if recolor_palette(root, legend):
+    fits = recolor_palette(root, legend)
+    (root if fits else fresh).set(*_MARK)
+    if fits:
         (folder / style.path.name).write_text(qml_text(root), encoding="utf-8")
     else:
-        style.replace_in(folder, raster_qml(legend), fits=False)
+        style.replace_in(folder, qml_text(fresh), fits=False)
 
 
 def _check(path: Path, raster: ClassRaster, legend: Legend) -> None:

@@ -21,6 +21,7 @@ from geodinoseg.files.journal import JOURNAL, open_journal
 from geodinoseg.polygons.polygonize import polygonize
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.polygons.stream import PolygonOptions
+from geodinoseg.polygons.style_map import style_map
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
@@ -172,6 +173,22 @@ def test_a_style_that_was_edited_is_not_replaced_with_what_is_lost(run, folder, 
         (maps / name).unlink()
     assert run()[0] == "failed"
     assert (maps / "a.qml").read_text() == "mine"
+
+
+def test_a_map_that_was_recoloured_is_skipped_and_belongs_to_the_batch(run, folder, tmp_path):
+    run()
+    maps = tmp_path / "maps"
+    (tmp_path / "new.txt").write_text("0 #0000ff\n")
+    before = (maps / "a.tif").read_bytes()
+    style_map(maps / "a.tif", tmp_path / "new.txt")
+    after = (maps / "a.tif").read_bytes()
+    assert after != before
+    assert run() == ["skipped", "failed", "skipped"]
+    assert (maps / "a.tif").read_bytes() == after
+    (maps / "a.gpkg").unlink()
+    assert run()[0] == "done"
+    with open_journal(maps), pytest.raises(OutputError, match="is writing it"):
+        style_map(maps / "a.tif", tmp_path / "new.txt")
 
 
 def test_a_map_whose_main_files_are_lost_is_made_again(run, folder, tmp_path):
