@@ -9,7 +9,7 @@ import numpy as np
 
 from geodinoseg.evaluation.accuracy import format_table
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.polygons.ground import area_weights, metres_fault
+from geodinoseg.polygons.ground import area_weights, metres_fault, warn_of_stretched_areas
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.class_reader import block_windows
@@ -38,7 +38,8 @@ def measure_areas(
 ) -> tuple[ClassArea, ...]:
     """Measure the area of each class of a map as mapped; reads the map once.
 
-    The map's errors are part of these areas; `estimate_areas` corrects them by a sample.
+    The map's errors are part of these areas; `estimate_areas` corrects them by a sample. A warning
+    is logged where the projection stretches areas by more than 1%.
 
     Args:
         class_raster: the map.
@@ -58,6 +59,7 @@ def measure_areas(
     raster = (
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
     )
+    warn_of_stretched_areas(raster.path, raster.geobox)
     weights = area_weights(raster.geobox)
     row_weights = np.diff(weights.above)
     length = int(raster.legend.class_ids.max()) + 1
