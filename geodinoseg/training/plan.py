@@ -182,7 +182,7 @@ def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> No
             )
     check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
     if network.get("backbone") is not None:
-        check_backbone_source(network["backbone"])
+        check_backbone_source(network["backbone"], revision=network.get("revision"))
     patch_px = known_patch_px(network.get("backbone"))
     if patch_px is not None:
         settings.check_patch(patch_px)
