@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -116,7 +116,8 @@ def segment_scenes(
         )
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
             stage = _scene_progress(progress, scene.stem, index, len(scenes))
-            results.append(_SceneTask(scene, files, options, journal, stage).run())
+            with _noted_interrupts(index, len(scenes)):
+                results.append(_SceneTask(scene, files, options, journal, stage).run())
             tell(results[-1])
     progress(1.0, "done")
     return results
@@ -292,6 +293,18 @@ class _SceneTask:
         return SceneResult(
             scene=self.scene.public_name, status=status, outputs=outputs, error=error
         )
+
+
+@contextmanager
+def _noted_interrupts(done: int, count: int) -> Iterator[None]:
+    """Note on an interrupt how many scenes are done."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note(
+            f"{done} of {count} scenes are done; run the same command again for the others."
+        )
+        raise
 
 
 def _scene_progress(progress: Progress, stem: str, index: int, count: int) -> Progress:

@@ -33,6 +33,7 @@ from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
     open_parts,
+    stored_parts,
 )
 from geodinoseg.segmentation.parts.store import PartStore
 from geodinoseg.segmentation.plan import Plan, plan_facts
@@ -120,7 +121,12 @@ def segment_scene(
     request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
     files, store = request.files, request.store
     raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
-    with enter_workers(workers) as entered, files.locked(), store.lock():
+    with (
+        _noted_interrupts(store),
+        enter_workers(workers) as entered,
+        files.locked(),
+        store.lock(),
+    ):
         settings = with_recorded_batch_size(settings, store, resume=resume)
         job = entered.prepare(request.scene, model, files, settings, device=device)
         with parts_of(job, store, resume=resume) as found:
@@ -204,6 +210,25 @@ def _note_how_to_resume(error: BaseException, parts: Parts, job: Job) -> None:
                 f"Run the same command again to resume: {done} of {len(job.plan.chunks)} parts are "
                 f"done."
             )
+
+
+@contextmanager
+def _noted_interrupts(store: PartStore) -> Iterator[None]:
+    """Note on an interrupt before the first part what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not getattr(error, "__notes__", ()):
+            kept = 0
+            with suppress(OutputError):
+                kept = stored_parts(store)
+            error.add_note(
+                f"Run the same command again to resume: {kept} parts of an earlier run are done."
+                if kept
+                else "No part of the map was finished, so nothing of it is kept; the same command "
+                "starts over."
+            )
+        raise
 
 
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
