@@ -18,7 +18,7 @@ from geodinoseg.batch.scenes import ListedScene, OutputNames, check_names, plann
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
 from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.polygons.settings import PolygonSettings
-from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.progress import Progress, log_step, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
 from geodinoseg.rasters.sidecars import check_in_place
@@ -116,6 +116,7 @@ def segment_scenes(
         )
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
             stage = _scene_progress(progress, scene.stem, index, len(scenes))
+            log_step(logger, "scene %d of %d: %s.", index + 1, len(scenes), scene.public_name)
             with _noted_interrupts(index, len(scenes)):
                 results.append(_SceneTask(scene, files, options, journal, stage).run())
             tell(results[-1])

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from geodinoseg.cli.console import report_errors, report_usage_error
 from geodinoseg.cli.events import expect_json
+from geodinoseg.cli.log import log_options, remember_typed
 from geodinoseg.cli.process import exit_on_write_errors
 from geodinoseg.version import __version__
 
@@ -72,6 +73,7 @@ class _LazyCommands(click.Group):
                 report_usage_error(error, json_="--json" in typed)
                 raise
         expect_json(ctx, typed)
+        remember_typed(ctx, typed)
         return ctx
 
     @override
@@ -128,3 +130,6 @@ def main() -> None:
     Shell completion: eval "$(_GEODINOSEG_COMPLETE=bash_source geodinoseg)", or zsh_source,
     or fish_source.
     """  # noqa: D301 (click's own mark: keep these lines)
+
+
+main.params += log_options()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.rasters.raster_kind import RasterKind, kind_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact_path
+
+_log = logging.getLogger(__name__)
 
 _MEASURES = ("precision", "recall", "f1", "iou")
 
@@ -42,6 +46,7 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
       geodinoseg info farmland.model
       geodinoseg info landcover.tif --json
     """  # noqa: D301 (click's own mark: keep these lines)
+    log_step(_log, "reading %s.", redact_path(path))
     facts = describe(Path(path) if Path(path).is_dir() else path, allow_external=allow_external)
     if json_:
         report_done(json_, [], [], result=facts)

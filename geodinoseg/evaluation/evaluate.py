@@ -26,8 +26,9 @@ from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import LabelsPath, check_is_there
 from geodinoseg.legend import Legend
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, open_confidence
+from geodinoseg.redaction import redact_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,7 @@ def evaluate_map(
     raster = _open_map(class_raster, options)
     source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
     warn_of_training_labels(raster, source.path)
+    log_step(_log, "comparing %s with %s.", redact_path(raster.path), source.path)
     found = compare(
         raster,
         source,

@@ -15,7 +15,7 @@ from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
-from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.progress import Progress, log_step, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
@@ -239,6 +239,17 @@ def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress)
     if found:
         logger.info("%d of %d parts were done before; computing the rest.", found, len(chunks))
     if missing:
+        grid = job.plan.grid
+        log_step(
+            logger,
+            "segmenting %s: %d x %d px in %d tiles of %d px, %d parts.",
+            job.plan.scene.source.name,
+            grid.width,
+            grid.height,
+            len(grid),
+            grid.tile_px,
+            len(missing),
+        )
         job.write_parts(missing, parts, progress)
 
 
@@ -264,6 +275,7 @@ def assemble(
     """
     return_freed_memory()
     plan = job.plan
+    log_step(logger, "assembling %d parts into %s.", len(plan.chunks), files.class_raster)
     collar, valid_px = CollarWatch(plan.scene), 0
     with (
         parts.committing(files.paths),
@@ -286,6 +298,7 @@ def assemble(
                 collar.add(part.remarks["collar"])
                 valid_px += part.valid_px
         progress(1.0, "building overviews")
+    log_step(logger, "%s is complete.", files.class_raster)
     if valid_px == 0:
         logger.warning("%s: holds no data; the whole map is nodata.", plan.scene.source.name)
     collar.warn()

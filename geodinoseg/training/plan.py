@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from geodinoseg.model.parameters import (
     check_parameters,
     known_patch_px,
 )
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.legend_file import read_legend_file
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
@@ -29,6 +31,8 @@ from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.unused import warn_of_unused
+
+logger = logging.getLogger(__name__)
 
 _FROM_THE_DATA = ("num_classes", "bands")
 _HALF_BYTES = 2
@@ -148,10 +152,19 @@ def read_inputs(
     _check_network(network, settings)
     check_device_name(device)
     warn_of_unused(settings, network, options)
+    log_step(logger, "reading scenes and labels.")
     data = read_training_data(
         opened, paths, bands=bands, nodata=nodata, options=options, settings=settings
     )
     warn_of_scenes(data.splits, bands=bands, seed=settings.seed)
+    log_step(
+        logger,
+        "%d scenes, classes %s; %s labelled px to train on, %s to validate on.",
+        len(data.splits),
+        ", ".join(data.legend.names),
+        f"{sum(data.facts['training_pixels'].values()):,}",
+        f"{sum(data.facts['validation_pixels'].values()):,}",
+    )
     return data
 
 

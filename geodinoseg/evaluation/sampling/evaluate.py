@@ -23,6 +23,7 @@ from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, rea
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.pixel_space import PixelSpace
 from geodinoseg.legend import PALETTE, Legend, LegendClass
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def evaluate_sample(
     """
     raster = open_with_areas(class_raster)
     path = os.fspath(points)
+    log_step(_log, "evaluating the sample %s.", path)
     sample = read_points(path)
     classes = _columns(path, raster.legend, sample.strata, further_classes)
     pixels = _pixels_of(path, sample, raster)
