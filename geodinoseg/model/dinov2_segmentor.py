@@ -5,6 +5,7 @@ Brondolo and Beaussant, "DINOv2 rocks geological image analysis" (2024), arXiv:2
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -230,6 +231,13 @@ class DinoV2Segmentor(nn.Module):
     def _in_lora(self, backbone: PreTrainedModel) -> Any:
         names = ("r", "lora_alpha", "lora_dropout")
         return with_lora(backbone, **{name: self.settings[name] for name in names})
+
+
+NETWORK_DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(DinoV2Segmentor).parameters.items()
+}
+"""Of all arguments of `DinoV2Segmentor`."""
 
 
 def make_head(

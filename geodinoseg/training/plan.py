@@ -49,6 +49,9 @@ class TrainingPlan:
     """The recipe."""
     cache_bytes: int
     """Size of the features of stage one, without those of validation crops."""
+    seconds: float | None = None
+    """About how long the network takes on the device, by a trial, if no stage ends early; at most
+    the time limit. None if the device has too little memory for the trial."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -73,6 +76,8 @@ class TrainingPlan:
             ],
             "cached crops": settings.crops_to_cache,
             "cached features, MB": round(self.cache_bytes / _MB),
+            "time limit, s": None if settings.minutes is None else 60 * settings.minutes,
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
         }
 
 
@@ -86,10 +91,13 @@ def plan_training(
     network: Mapping[str, Any] | None = None,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
+    device: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainingPlan:
-    """Check and read what `train_model` would, and stop there. Loads no weights.
+    """Check and read what `train_model` would, estimate the time, and stop there.
+
+    Loads no weights: the time comes from a trial of the same network on a few crops.
 
     Args:
         scenes: as for `train_model`.
@@ -100,6 +108,7 @@ def plan_training(
         network: arguments of `DinoV2Segmentor`.
         bands: bands to read.
         nodata: nodata value of the scenes.
+        device: as for `train_model`.
         overwrite: as for `train_model`.
         resume: as for `train_model`.
 
@@ -118,8 +127,10 @@ def plan_training(
         options=label_options or LabelOptions(),
         settings=settings,
         network=arguments,
+        device=device,
     )
     from geodinoseg.model.backbone import read_backbone_config  # noqa: PLC0415 (loads torch)
+    from geodinoseg.training.trial import training_seconds  # noqa: PLC0415 (loads torch)
 
     source = arguments.get("backbone") or HUB_NAMES[arguments.get("size") or DEFAULT_SIZE]
     config = read_backbone_config(source, revision=arguments.get("revision"))
@@ -127,7 +138,13 @@ def plan_training(
     channels = int(config.hidden_size) * int(arguments.get("n_features", 1))
     patches = (settings.crop_px // int(config.patch_size)) ** 2
     of_crop = _HALF_BYTES * channels * patches + settings.crop_px**2
-    return TrainingPlan(data=data, settings=settings, cache_bytes=of_crop * settings.crops_to_cache)
+    log_step(logger, "timing the network on a few crops.")
+    return TrainingPlan(
+        data=data,
+        settings=settings,
+        cache_bytes=of_crop * settings.crops_to_cache,
+        seconds=training_seconds(data, settings, arguments, config, device=device),
+    )
 
 
 def read_inputs(
