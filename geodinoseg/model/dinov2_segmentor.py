@@ -47,7 +47,8 @@ class DinoV2Segmentor(nn.Module):
         k_size: kernel size of the CNN head's convolutions, odd.
         linear_head: use the linear head; the CNN head if False.
         n_features: number of last transformer layers whose features the head sees.
-        quantize: hold the backbone's linear layers in 4 bit.
+        quantize: hold the backbone's linear layers in 4 bit. On a CPU this costs time and accuracy;
+            `train_model` does it on a GPU only unless told otherwise.
         peft: train LoRA in a frozen backbone; if False the whole backbone can be trained.
         size: `small`, `base` or `large`, the published DINOv2 backbone of that size.
         num_classes: number of classes.
