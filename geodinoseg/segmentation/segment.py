@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from geodinoseg.errors import OutputError
+from geodinoseg.errors import GeodinosegError, OutputError
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
@@ -35,7 +35,7 @@ from geodinoseg.segmentation.parts.run import (
     open_parts,
     stored_parts,
 )
-from geodinoseg.segmentation.parts.store import PartStore
+from geodinoseg.segmentation.parts.store import PartStore, part_store
 from geodinoseg.segmentation.plan import Plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
@@ -118,23 +118,19 @@ def segment_scene(
         polygons=polygons,
         polygon_settings=polygon_settings,
     )
-    request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
-    files, store = request.files, request.store
-    raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
-    with (
-        _noted_interrupts(store),
-        enter_workers(workers) as entered,
-        files.locked(),
-        store.lock(),
-    ):
-        settings = with_recorded_batch_size(settings, store, resume=resume)
-        job = entered.prepare(request.scene, model, files, settings, device=device)
-        with parts_of(job, store, resume=resume) as found:
-            segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
-            finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
-            assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
-            raster = open_class_raster(files.class_raster)
-            files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
+    with _noted_interrupts(files.class_raster, parts):
+        request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
+        files, store = request.files, request.store
+        raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
+        with enter_workers(workers) as entered, files.locked(), store.lock():
+            settings = with_recorded_batch_size(settings, store, resume=resume)
+            job = entered.prepare(request.scene, model, files, settings, device=device)
+            with parts_of(job, store, resume=resume) as found:
+                segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
+                finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
+                assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
+                raster = open_class_raster(files.class_raster)
+                files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
     progress(1.0, "done")
     return raster
 
@@ -213,15 +209,15 @@ def _note_how_to_resume(error: BaseException, parts: Parts, job: Job) -> None:
 
 
 @contextmanager
-def _noted_interrupts(store: PartStore) -> Iterator[None]:
+def _noted_interrupts(output: Path, parts: PathLike | None) -> Iterator[None]:
     """Note on an interrupt before the first part what is kept."""
     try:
         yield
     except KeyboardInterrupt as error:
         if not getattr(error, "__notes__", ()):
             kept = 0
-            with suppress(OutputError):
-                kept = stored_parts(store)
+            with suppress(GeodinosegError):  # the place cannot be read: nothing is known of it
+                kept = stored_parts(part_store(output, parts))
             error.add_note(
                 f"Run the same command again to resume: {kept} parts of an earlier run are done."
                 if kept

@@ -804,7 +804,7 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == 143, errors
     assert errors.splitlines()[-1] == f"Error: terminated. {NOTHING_KEPT}"
     assert files(tmp_path) == {"s.tif"}
 
