@@ -43,7 +43,7 @@ def test_help_is_shown_whatever_else_is_given():
         ("train a.tif --lables b.gpkg", "'--labels'"),
         ("segment a.tif --poligons b.gpkg", "'--polygons'"),
         ("info a.tif --jsn", "Did you mean '--json'?"),
-        ("--versoin", "Did you mean '--version'?"),
+        ("--versoin", "'--version'"),
     ],
 )
 def test_what_is_mistyped_is_answered_with_what_is_meant(words, meant):
