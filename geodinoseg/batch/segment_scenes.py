@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
 from geodinoseg.files.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.model.description import describe_model, model_fingerprint
 from geodinoseg.polygons.settings import PolygonSettings
-from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.progress import Progress, log_step, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
 from geodinoseg.rasters.sidecars import check_in_place
@@ -116,7 +116,9 @@ def segment_scenes(
         )
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
             stage = _scene_progress(progress, scene.stem, index, len(scenes))
-            results.append(_SceneTask(scene, files, options, journal, stage).run())
+            log_step(logger, "scene %d of %d: %s.", index + 1, len(scenes), scene.public_name)
+            with _noted_interrupts(index, len(scenes)):
+                results.append(_SceneTask(scene, files, options, journal, stage).run())
             tell(results[-1])
     progress(1.0, "done")
     return results
@@ -292,6 +294,18 @@ class _SceneTask:
         return SceneResult(
             scene=self.scene.public_name, status=status, outputs=outputs, error=error
         )
+
+
+@contextmanager
+def _noted_interrupts(done: int, count: int) -> Iterator[None]:
+    """Note on an interrupt how many scenes are done."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note(
+            f"{done} of {count} scenes are done; run the same command again for the others."
+        )
+        raise
 
 
 def _scene_progress(progress: Progress, stem: str, index: int, count: int) -> Progress:

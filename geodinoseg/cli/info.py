@@ -22,7 +22,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.rasters.raster_kind import RasterKind, kind_of
@@ -49,6 +49,7 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
       geodinoseg info farmland.model
       geodinoseg info landcover.tif --json
     """  # noqa: D301 (click's own mark: keep these lines)
+    log_step(_log, "reading %s.", redact_path(path))
     with nullcontext(no_progress) if json_ else progress_bar("counting") as progress:
         facts = describe(
             Path(path) if Path(path).is_dir() else path,

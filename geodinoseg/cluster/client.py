@@ -21,7 +21,7 @@ from geodinoseg.cluster.tasks import TaskPool
 from geodinoseg.cluster.worker import Decision, LogLine, Request, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.progress import Progress
+from geodinoseg.progress import Progress, log_step
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.outputs import MapFiles
@@ -140,6 +140,9 @@ class DaskWorkers(Workers):
                     unfinished = (parts.absent(run) or run)[0]
                     what = f"{request.scene.path}: {_rows_and_columns(unfinished)}"
                     _log(pool.result(future, what))
+                    for chunk in run:
+                        count = len(plan.chunks)
+                        log_step(logger, "part %d of %d is written.", chunk.index + 1, count)
 
 
 class _PartsProgress:

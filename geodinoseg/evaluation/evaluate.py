@@ -24,10 +24,11 @@ from geodinoseg.evaluation.training_labels import warn_of_training_labels
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import LabelsPath
+from geodinoseg.labels.paths import LabelsPath, check_is_there
 from geodinoseg.legend import Legend
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, open_confidence
+from geodinoseg.redaction import redact_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +157,11 @@ def evaluate_map(
     label_options = label_options or LabelOptions()
     if label_options.extent is not None and label_options.unlabelled == "background":
         _log.warning("--unlabelled background has no effect: --extent says where it is background.")
+    _check_areas(label_options, options)
     raster = _open_map(class_raster, options)
     source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
     warn_of_training_labels(raster, source.path)
+    log_step(_log, "comparing %s with %s.", redact_path(raster.path), source.path)
     found = compare(
         raster,
         source,
@@ -179,6 +182,13 @@ def evaluate_map(
         regions=found.regions,
         agreement=found.agreement,
     )
+
+
+def _check_areas(label_options: LabelOptions, options: EvaluationOptions) -> None:
+    """Refuse a missing extent or file of regions before the labels are read."""
+    for path in (label_options.extent, options.regions):
+        if isinstance(path, str | os.PathLike):
+            check_is_there(os.fspath(path))
 
 
 def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) -> ClassRaster:

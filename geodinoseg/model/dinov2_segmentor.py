@@ -5,6 +5,7 @@ Brondolo and Beaussant, "DINOv2 rocks geological image analysis" (2024), arXiv:2
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -46,7 +47,8 @@ class DinoV2Segmentor(nn.Module):
         k_size: kernel size of the CNN head's convolutions, odd.
         linear_head: use the linear head; the CNN head if False.
         n_features: number of last transformer layers whose features the head sees.
-        quantize: hold the backbone's linear layers in 4 bit.
+        quantize: hold the backbone's linear layers in 4 bit. On a CPU this costs time and accuracy;
+            `train_model` does it on a GPU only unless told otherwise.
         peft: train LoRA in a frozen backbone; if False the whole backbone can be trained.
         size: `small`, `base` or `large`, the published DINOv2 backbone of that size.
         num_classes: number of classes.
@@ -230,6 +232,13 @@ class DinoV2Segmentor(nn.Module):
     def _in_lora(self, backbone: PreTrainedModel) -> Any:
         names = ("r", "lora_alpha", "lora_dropout")
         return with_lora(backbone, **{name: self.settings[name] for name in names})
+
+
+NETWORK_DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(DinoV2Segmentor).parameters.items()
+}
+"""Of all arguments of `DinoV2Segmentor`."""
 
 
 def make_head(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from geodinoseg.progress import Progress
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.settings import StageName, TrainingSettings
 
 Clock = Callable[[], float]
 """Seconds, never decreasing, such as `time.monotonic`."""
@@ -91,45 +92,70 @@ class TimeSlice:
         return self.budget.used_s + seconds <= self.until_s
 
 
-_WORDS = {"head": "head", "lora": "LoRA", "full": "all weights"}
-# Work per crop, as multiples of one forward pass of the backbone: the backward pass takes twice as
-# long, and a head is small beside it.
+STAGE_WORDS = {"head": "head", "lora": "LoRA", "full": "all weights"}
+"""In the progress and the log."""
 _FORWARD, _TRAINED, _HEAD_ALONE = 1.0, 3.0, 0.05
+"""Work per crop, as multiples of one forward pass of the backbone: the backward pass takes twice as
+long, and a head is small beside it."""
+REPORTED_CROPS = 136
+"""Most crops that the report on the finished model predicts."""
+Phase = Literal["features", "head", "final", "tuning", "report"]
+_PHASES: tuple[Phase, ...] = get_args(Phase)
+"""Of a training, in order; final is the head on all blocks after a cross-validation."""
 
 
 class TrainingProgress:
-    """Counts work, and reports the fraction done."""
+    """Counts work, and reports the fraction done.
 
-    def __init__(self, settings: TrainingSettings, budget: Budget, progress: Progress) -> None:
+    Each piece of work adds its share of what is left to the fraction. So the fraction does not jump
+    when less is left than expected, as after an early stop: the rest counts for more.
+    """
+
+    def __init__(
+        self, settings: TrainingSettings, budget: Budget, progress: Progress, *, folds: int = 1
+    ) -> None:
         """Start at 0; if time is limited, the fraction used counts as well."""
         self._settings = settings
         self._budget = budget
         self._progress = progress
-        self._done = self._reported = 0.0
-        self._where = ""
-        self._last = ""
-        step = settings.batch_size
-        head_step, tuning_step = _HEAD_ALONE * step, _TRAINED * step
-        self._step = 0.0
-        self._of = {"head": head_step, "lora": tuning_step, "full": tuning_step}
-        head_steps = settings.stage_one_epochs * settings.steps_per_epoch
-        tuning_steps = settings.epochs * settings.steps_per_epoch * (settings.stage != "head")
-        self._all = (
-            _FORWARD * settings.crops_to_cache + head_step * head_steps + tuning_step * tuning_steps
-        )
+        self._fraction = 0.0
+        self._where = self._last = ""
+        self._phase: Phase = "features"
+        self._heads = 1
+        self._validation = 0
+        stages = settings.stages(folds)
+        self._left: dict[Phase, float] = dict.fromkeys(_PHASES, 0.0)
+        self._left["features"] = _FORWARD * settings.crops_to_cache
+        self.expect_epochs("head", settings.stage_one_epochs)
+        self.expect_epochs(stages[-1], settings.epochs if stages[-1] != "head" else 0)
 
     def expect_validation(self, crops: int, *, heads: int) -> None:
-        """Account for crops that stage two validates on, and for heads trained in parallel.
+        """Account for crops to validate on, and for heads trained in parallel.
 
         There is more than one head in cross-validation, which no stage two follows.
         """
         settings = self._settings
-        if heads == 1:
-            self._all += _FORWARD * crops * settings.epochs * (settings.stage != "head")
-            return
-        steps = settings.stage_one_epochs * settings.steps_per_epoch
-        self._all = self._done + _FORWARD * settings.crops_to_cache
-        self._all += (heads + 1) * steps * self._of["head"]
+        self._validation, self._heads = crops, heads
+        self._left["features"] += _FORWARD * crops
+        self._left["report"] = _FORWARD * min(crops, REPORTED_CROPS)
+        self.expect_epochs("head", settings.stage_one_epochs)
+        if heads > 1:
+            self._left["final"] = self._epoch_work("head") / heads * settings.stage_one_epochs
+        elif self._left["tuning"]:
+            self.expect_epochs(settings.stage, settings.epochs)
+
+    def expect_epochs(self, stage: StageName, epochs: int) -> None:
+        """Expect so many more epochs of a stage; 0 when it is over."""
+        if stage == "head":
+            self._left["head"] = epochs * self._epoch_work(stage)
+        else:
+            self._left["tuning"] = epochs * self._epoch_work(stage)
+
+    def expect_final_head(self, epochs: int) -> None:
+        """Expect one head to be trained on all blocks, after those of the folds."""
+        self._heads = 1
+        self._left["final"] = 0.0
+        self.expect_epochs("head", epochs)
 
     def caching(self, crops: int) -> None:
         """Count crops whose features were computed."""
@@ -137,16 +163,20 @@ class TrainingProgress:
 
     def validated(self, crops: int) -> None:
         """Count crops that were validated on after an epoch."""
-        self._done += _FORWARD * crops
+        self._count(_FORWARD * crops)
 
-    def begin_epoch(self, stage: str, epoch: int, epochs: int) -> None:
-        """Begin an epoch, from 0."""
-        self._step = self._of[stage]
-        self._where = f"{_WORDS[stage]}, epoch {epoch + 1}/{epochs}"
+    def begin_epoch(self, stage: StageName, epoch: int, epochs: int) -> None:
+        """Begin an epoch, from 0; nothing is left of earlier stages."""
+        self._phase = "head" if stage == "head" else "tuning"
+        for earlier in _PHASES[: _PHASES.index(self._phase)]:
+            if earlier != "final" or self._phase == "tuning":
+                self._left[earlier] = 0.0
+        self._where = f"{STAGE_WORDS[stage]}, epoch {epoch + 1}/{epochs}"
 
     def step(self, losses: Sequence[float]) -> None:
         """Count a step; losses are those of the epoch so far."""
-        self._add(self._step, f"{self._where}, loss {float(np.mean(losses)):.3f}{self._last}")
+        loss = float(np.mean(losses))
+        self._add(self._step_work(self._phase), f"{self._where}, loss {loss:.3f}{self._last}")
 
     def end_epoch(self, score: EpochScore, best: EpochScore | None) -> None:
         """Report the score of an epoch."""
@@ -154,18 +184,41 @@ class TrainingProgress:
             self._last = f", mean IoU {score.mean_iou:.3f} (best {best.mean_iou:.3f})"
         self._add(0.0, f"{self._where}, loss {score.train_loss:.3f}{self._last}")
 
-    def skip_epochs(self, stage: str, epochs: int) -> None:
+    def skip_epochs(self, stage: StageName, epochs: int) -> None:
         """Count epochs from before an interruption."""
-        self._done += epochs * self._settings.steps_per_epoch * self._of[stage]
+        self.begin_epoch(stage, epochs - 1, epochs)
+        self._count(epochs * self._epoch_work(stage))
+
+    def reported(self, crops: int) -> None:
+        """Count crops that the finished model predicted."""
+        for earlier in _PHASES[:-1]:
+            self._left[earlier] = 0.0
+        self._phase = "report"
+        self._add(_FORWARD * crops, f"{self._where}{self._last}")
 
     def finish(self) -> None:
         """Report the end."""
-        self._reported = 1.0
+        self._fraction = 1.0
         self._progress(1.0, f"{self._where}{self._last}" or "done")
 
+    def _step_work(self, phase: Phase) -> float:
+        return self._settings.batch_size * (_TRAINED if phase == "tuning" else _HEAD_ALONE)
+
+    def _epoch_work(self, stage: StageName) -> float:
+        """Of one epoch of a stage with its validation; that of heads takes next to nothing."""
+        steps = self._settings.steps_per_epoch
+        if stage == "head":
+            return self._heads * steps * self._step_work("head")
+        return steps * self._step_work("tuning") + _FORWARD * self._validation
+
     def _add(self, work: float, message: str) -> None:
-        self._done += work
-        fraction = max(self._done / self._all if self._all else 0.0, self._budget.fraction)
-        # Never back, and 1 only when everything is written.
-        self._reported = max(self._reported, min(fraction, 0.99))
-        self._progress(self._reported, message)
+        self._count(work)
+        # 1 only when everything is written.
+        self._progress(min(self._fraction, 0.99), message)
+
+    def _count(self, work: float) -> None:
+        before = sum(self._left.values())
+        self._left[self._phase] = max(self._left[self._phase] - work, 0.0)
+        if before:
+            self._fraction = 1 - (1 - self._fraction) * sum(self._left.values()) / before
+        self._fraction = max(self._fraction, self._budget.fraction)

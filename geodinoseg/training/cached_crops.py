@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
 from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord
@@ -22,6 +24,8 @@ from geodinoseg.training.feature_cache import (
     new_cache,
 )
 from geodinoseg.training.sampler import read_ahead
+
+logger = logging.getLogger(__name__)
 
 _FEWEST_OF_FOLD = 32
 """Crops that show nothing of a fold; if there are fewer by chance, more are drawn for the fold."""
@@ -43,10 +47,16 @@ def cache_crops(
     crops. The record holds their numbers from before an interruption, and receives them.
     """
     cacher = _Cacher(network=network, source=source, folder=folder, progress=progress)
-    held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
-    folds = max(source.data.folds, 1)
-    progress.expect_validation(len(fold_of), heads=folds)
     wanted = source.settings.crops_to_cache if record.cached_crops is None else record.cached_crops
+    log_step(
+        logger,
+        "computing features of %d validation crops and %d training crops with the frozen backbone.",
+        len(validation.pieces),
+        wanted,
+    )
+    folds = max(source.data.folds, 1)
+    progress.expect_validation(len(validation.pieces), heads=folds)
+    held_out, fold_of = cacher.validation(validation, record, time_slice.first(0.5))
     training = cacher.training(wanted, time_slice, spare=folds * _FEWEST_OF_FOLD * (folds > 1))
     count = record.cached_crops = len(training)
     return CachedCrops(

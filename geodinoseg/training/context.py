@@ -52,7 +52,9 @@ class TrainingContext:
             record=record,
             checkpoint=checkpoint,
             budget=budget,
-            progress=TrainingProgress(self.source.settings, budget, progress),
+            progress=TrainingProgress(
+                self.source.settings, budget, progress, folds=self.source.data.folds
+            ),
             on_epoch=on_epoch,
         )
         return TrainingRun(

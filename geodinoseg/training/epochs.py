@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,15 @@ from typing import Protocol
 
 from geodinoseg.errors import LabelError
 from geodinoseg.model.weights import Tensors
+from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.budget import Budget, TrainingProgress
+from geodinoseg.training.budget import STAGE_WORDS, Budget, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import Scorer, restore
 from geodinoseg.training.settings import StageName
+
+logger = logging.getLogger(__name__)
 
 _FEWEST_IDLE_EPOCHS = 10
 """Without improvement before a stage ends; half of its epochs if that is more."""
@@ -67,12 +71,17 @@ class EpochLoop:
         done = self.record.epochs_of(stage.name)
         if done:
             self._restore(stage)
+        log_step(logger, "%s: up to %d epochs.", STAGE_WORDS[stage.name], epochs)
         while len(done) < epochs and not self._is_over(stage, done, epochs):
+            expected = last_epoch(done, epochs) - len(done)
+            self.progress.expect_epochs(stage.name, expected)
             self.progress.begin_epoch(stage.name, len(done), epochs)
             loss = stage.train_epoch(len(done))
             self._end_epoch(stage, loss)
             done = self.record.epochs_of(stage.name)
+        self.progress.expect_epochs(stage.name, 0)
         if not self.record.is_stage_over:
+            _log_end(stage.name, done, epochs)
             self.record.is_stage_over = True
             self._write(at_once=True)
 
@@ -111,7 +120,9 @@ class EpochLoop:
             random_state(self.source.device),
         )
         self.record.validation_s = getattr(stage, "validation_s", self.record.validation_s)
-        self.progress.end_epoch(score, self.record.best_score(stage.name))
+        best = self.record.best_score(stage.name)
+        self.progress.end_epoch(score, best)
+        _log_epoch(score, best)
         self.on_epoch(score)
         self._write(at_once=stage.name != "head")
 
@@ -124,7 +135,35 @@ class EpochLoop:
 
 def stalled(scores: Sequence[EpochScore], epochs: int) -> bool:
     """Whether a stage has not improved for half of its epochs, and for ten at least."""
+    return bool(scores) and len(scores) >= _end_without_improvement(scores, epochs)
+
+
+def last_epoch(scores: Sequence[EpochScore], epochs: int) -> int:
+    """Number of epochs after which a stage ends if none of those to come is better."""
+    return int(min(epochs, _end_without_improvement(scores, epochs)))
+
+
+def _end_without_improvement(scores: Sequence[EpochScore], epochs: int) -> float:
+    """Number of epochs after which a stage has stalled; infinite without any scores."""
     values = [score.mean_iou for score in scores]
-    if any(map(math.isnan, values)):
-        return False
-    return len(values) - 1 - values.index(max(values)) >= max(_FEWEST_IDLE_EPOCHS, epochs // 2)
+    if not values or any(map(math.isnan, values)):
+        return math.inf
+    return values.index(max(values)) + 1 + max(_FEWEST_IDLE_EPOCHS, epochs // 2)
+
+
+def _log_epoch(score: EpochScore, best: EpochScore | None) -> None:
+    scored = ""
+    if best is not None and not math.isnan(best.mean_iou):
+        scored = f", mean IoU {score.mean_iou:.3f} (best {best.mean_iou:.3f}, epoch {best.epoch})"
+    words = STAGE_WORDS[score.stage]
+    log_step(logger, "epoch %d, %s: loss %.3f%s.", score.epoch, words, score.train_loss, scored)
+
+
+def _log_end(stage: StageName, done: Sequence[EpochScore], epochs: int) -> None:
+    why = "out of time"
+    if len(done) >= epochs:
+        why = "all are done"
+    elif stalled(done, epochs):
+        why = f"no improvement in {max(_FEWEST_IDLE_EPOCHS, epochs // 2)}"
+    words = STAGE_WORDS[stage]
+    log_step(logger, "%s: ends after %d of %d epochs, %s.", words, len(done), epochs, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from geodinoseg.model.parameters import (
     check_parameters,
     known_patch_px,
 )
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.legend_file import read_legend_file
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
@@ -29,6 +31,8 @@ from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.unused import warn_of_unused
+
+logger = logging.getLogger(__name__)
 
 _FROM_THE_DATA = ("num_classes", "bands")
 _HALF_BYTES = 2
@@ -45,6 +49,9 @@ class TrainingPlan:
     """The recipe."""
     cache_bytes: int
     """Size of the features of stage one, without those of validation crops."""
+    seconds: float | None = None
+    """About how long the network takes on the device, by a trial, if no stage ends early; at most
+    the time limit. None if the device has too little memory for the trial."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -69,6 +76,8 @@ class TrainingPlan:
             ],
             "cached crops": settings.crops_to_cache,
             "cached features, MB": round(self.cache_bytes / _MB),
+            "time limit, s": None if settings.minutes is None else 60 * settings.minutes,
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
         }
 
 
@@ -82,10 +91,13 @@ def plan_training(
     network: Mapping[str, Any] | None = None,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
+    device: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainingPlan:
-    """Check and read what `train_model` would, and stop there. Loads no weights.
+    """Check and read what `train_model` would, estimate the time, and stop there.
+
+    Loads no weights: the time comes from a trial of the same network on a few crops.
 
     Args:
         scenes: as for `train_model`.
@@ -96,6 +108,7 @@ def plan_training(
         network: arguments of `DinoV2Segmentor`.
         bands: bands to read.
         nodata: nodata value of the scenes.
+        device: as for `train_model`.
         overwrite: as for `train_model`.
         resume: as for `train_model`.
 
@@ -114,8 +127,10 @@ def plan_training(
         options=label_options or LabelOptions(),
         settings=settings,
         network=arguments,
+        device=device,
     )
     from geodinoseg.model.backbone import read_backbone_config  # noqa: PLC0415 (loads torch)
+    from geodinoseg.training.trial import training_seconds  # noqa: PLC0415 (loads torch)
 
     source = arguments.get("backbone") or HUB_NAMES[arguments.get("size") or DEFAULT_SIZE]
     config = read_backbone_config(source, revision=arguments.get("revision"))
@@ -123,7 +138,13 @@ def plan_training(
     channels = int(config.hidden_size) * int(arguments.get("n_features", 1))
     patches = (settings.crop_px // int(config.patch_size)) ** 2
     of_crop = _HALF_BYTES * channels * patches + settings.crop_px**2
-    return TrainingPlan(data=data, settings=settings, cache_bytes=of_crop * settings.crops_to_cache)
+    log_step(logger, "timing the network on a few crops.")
+    return TrainingPlan(
+        data=data,
+        settings=settings,
+        cache_bytes=of_crop * settings.crops_to_cache,
+        seconds=training_seconds(data, settings, arguments, config, device=device),
+    )
 
 
 def read_inputs(
@@ -148,10 +169,19 @@ def read_inputs(
     _check_network(network, settings)
     check_device_name(device)
     warn_of_unused(settings, network, options)
+    log_step(logger, "reading scenes and labels.")
     data = read_training_data(
         opened, paths, bands=bands, nodata=nodata, options=options, settings=settings
     )
     warn_of_scenes(data.splits, bands=bands, seed=settings.seed)
+    log_step(
+        logger,
+        "%d scenes, classes %s; %s labelled px to train on, %s to validate on.",
+        len(data.splits),
+        ", ".join(data.legend.names),
+        f"{sum(data.facts['training_pixels'].values()):,}",
+        f"{sum(data.facts['validation_pixels'].values()):,}",
+    )
     return data
 
 
@@ -182,7 +212,7 @@ def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> No
             )
     check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
     if network.get("backbone") is not None:
-        check_backbone_source(network["backbone"])
+        check_backbone_source(network["backbone"], revision=network.get("revision"))
     patch_px = known_patch_px(network.get("backbone"))
     if patch_px is not None:
         settings.check_patch(patch_px)

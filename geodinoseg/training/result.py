@@ -16,6 +16,7 @@ from geodinoseg.errors import DeviceError, GeodinosegError, OutputError
 from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.progress import log_step
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
 from geodinoseg.training.run import TrainingRun
@@ -35,6 +36,7 @@ def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]
     run.network.requires_grad_(requires_grad=False).eval()
 
     def predict(values_BNHW: torch.Tensor, fold: int) -> torch.Tensor:
+        run.epochs.progress.reported(1)
         if not run.fold_heads:
             whole: torch.Tensor = run.network(values_BNHW)
             return whole
@@ -44,6 +46,7 @@ def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]
         )
         return logits
 
+    log_step(logger, "calibrating the confidence on validation crops.")
     report = validation_report(run.source, run.validation, predict)
     return _segmentor(run, report, finished=True), report
 

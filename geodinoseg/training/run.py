@@ -157,6 +157,7 @@ class TrainingRun:
             progress=self.epochs.progress,
         )
         self._seed(2)
+        self.epochs.progress.expect_final_head(best.epoch)
         for epoch in range(best.epoch):
             self.epochs.progress.begin_epoch("head", epoch, best.epoch)
             stage.train_epoch(epoch)

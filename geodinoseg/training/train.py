@@ -15,7 +15,7 @@ from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
-from geodinoseg.training.output import check_training_output
+from geodinoseg.training.output import check_training_output, noted_interrupts
 from geodinoseg.training.plan import read_inputs
 from geodinoseg.training.scenes import LabelPaths, ScenePaths
 from geodinoseg.training.settings import TrainingSettings
@@ -98,27 +98,28 @@ def train_model(
     target = check_training_output(output, overwrite=overwrite, resume=resume)
     if tensorboard is not None:
         check_event_log()
-    data = read_inputs(
-        scenes,
-        labels,
-        bands=bands,
-        nodata=nodata,
-        options=label_options or LabelOptions(),
-        settings=settings,
-        network=network or {},
-        device=device,
-    )
-    from geodinoseg.training.engine import run_training  # noqa: PLC0415 (torch takes seconds to load)
+    with noted_interrupts(target):
+        data = read_inputs(
+            scenes,
+            labels,
+            bands=bands,
+            nodata=nodata,
+            options=label_options or LabelOptions(),
+            settings=settings,
+            network=network or {},
+            device=device,
+        )
+        from geodinoseg.training.engine import run_training  # noqa: PLC0415 (torch takes seconds to load)
 
-    return run_training(
-        data,
-        target,
-        settings=settings,
-        network=network or {},
-        device=device,
-        overwrite=overwrite,
-        resume=resume,
-        tensorboard=tensorboard,
-        budget=budget,
-        progress=progress,
-    )
+        return run_training(
+            data,
+            target,
+            settings=settings,
+            network=network or {},
+            device=device,
+            overwrite=overwrite,
+            resume=resume,
+            tensorboard=tensorboard,
+            budget=budget,
+            progress=progress,
+        )

@@ -124,6 +124,8 @@ OPTIONS = {
     "info": {"--allow-external": [], "--json": []},
 }
 """A value of each option that should count."""
+for values in OPTIONS.values():
+    values |= {"--verbose": [], "--log-file": ["OUT/run.log"]}
 
 MODEL = ("--model", "small.model", "--device", "cpu")
 MAP = ("map.tif", "-o", "OUT/map.gpkg")

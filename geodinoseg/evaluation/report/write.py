@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from geodinoseg.evaluation.sampling.areas import Estimate
 from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.legend import Legend
+from geodinoseg.progress import log_step
 from geodinoseg.redaction import redact_name, redact_path
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES = (".html", ".json", ".csv")
 # Columns of the CSV; low and high are the ends of the 95% interval.
@@ -77,6 +81,7 @@ def write_report(
             f"{by_labels.path} and {by_sample.path} are different maps; write two reports."
         )
     target = check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)
+    log_step(_log, "writing the report %s.", target)
     write = {".html": report_page, ".json": _json_text, ".csv": _csv_text}[target.suffix.lower()]
     text = write(by_labels, by_sample)
     with atomic_file(target) as path:

@@ -24,6 +24,7 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.pixel_space import PixelSpace
 from geodinoseg.legend import Legend, LegendClass
 from geodinoseg.legend.colors import default_colors
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def evaluate_sample(
     """
     raster = open_with_areas(class_raster)
     path = os.fspath(points)
+    log_step(_log, "evaluating the sample %s.", path)
     sample = read_points(path)
     classes = _columns(path, raster.legend, sample.strata, further_classes)
     pixels = _pixels_of(path, sample, raster)
