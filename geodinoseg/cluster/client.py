@@ -20,6 +20,7 @@ from geodinoseg.cluster.connect import check_scheduler, distributed, quiet
 from geodinoseg.cluster.tasks import TaskPool
 from geodinoseg.cluster.worker import Decision, LogLine, Request, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, log_step
 from geodinoseg.rasters.scene import Scene
@@ -43,7 +44,7 @@ _LARGEST_MODEL_BYTES = 16 << 20
 
 
 @contextmanager
-def connect_workers(address: str) -> Iterator[DaskWorkers]:
+def connect_workers(address: PathLike) -> Iterator[DaskWorkers]:
     """Connect to the workers of a running Dask cluster, for as long as the block runs.
 
     Args:
@@ -56,6 +57,7 @@ def connect_workers(address: str) -> Iterator[DaskWorkers]:
     """
     dask = distributed()
     check_scheduler(address)
+    address = os.fspath(address)
     with quiet():
         try:
             keyword = "scheduler_file" if Path(address).is_file() else "address"

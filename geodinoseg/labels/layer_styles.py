@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from geodinoseg.errors import LabelError, one_line
-from geodinoseg.labels.paths import file_of
+from geodinoseg.labels.paths import VectorFile, file_of
+from geodinoseg.labels.tables import LabelTable
 from geodinoseg.qgis.geopackage import read_layer_styles
 from geodinoseg.rasters.class_style import ClassStyle, StyleError, read_qml, read_single_color
 from geodinoseg.rasters.legend_file import read_text
@@ -20,19 +21,21 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-def vector_style(path: str, layer: str | None, fields: tuple[str, ...]) -> ClassStyle:
+def vector_style(path: VectorFile, layer: str | None, fields: tuple[str, ...]) -> ClassStyle:
     """The style of a layer by one of the fields: the class column and that of the names."""
     style = _read_layer_style(path, layer, lambda text: read_qml(text, fields=fields))
     return ClassStyle() if style is None else style
 
 
-def single_symbol_color(path: str, layer: str | None) -> str | None:
+def single_symbol_color(path: VectorFile, layer: str | None) -> str | None:
     """The colour of a layer that is drawn with a single symbol."""
     return _read_layer_style(path, layer, read_single_color)
 
 
-def _read_layer_style(path: str, layer: str | None, read: Callable[[str], _T]) -> _T | None:
+def _read_layer_style(path: VectorFile, layer: str | None, read: Callable[[str], _T]) -> _T | None:
     """What `read` makes of a layer's QML; None where there is none, or none that can be read."""
+    if isinstance(path, LabelTable):
+        return None
     try:
         text = _qml_of(path, layer)
         return None if text is None else read(text)

@@ -31,8 +31,10 @@ from geodinoseg.model.parameters import (
     HUB_NAMES,
     Activation,
     Size,
+    check_backbone_source,
     check_parameters,
 )
+from geodinoseg.model.pickling import portable_state, prepare_process
 from geodinoseg.model.quantization import is_quantized, quantized_layers
 
 
@@ -103,6 +105,7 @@ class DinoV2Segmentor(nn.Module):
         check_parameters(self.settings | {"bands": bands})
         self.bands = bands
         source = HUB_NAMES[size] if backbone is None else backbone
+        check_backbone_source(source)
         self.source_is_folder = Path(source).is_dir()
         self.source = str(Path(source).resolve() if self.source_is_folder else source)
         loaded = load_backbone(source, n_features=n_features, quantize=quantize, revision=revision)
@@ -135,6 +138,15 @@ class DinoV2Segmentor(nn.Module):
             for layer in quantized_layers(self.backbone):
                 layer.train()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The whole network with its weights, for a pickle or a copy."""
+        return portable_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a network, also in a process that has built none."""
+        nn.Module.__setstate__(self, state)  # type: ignore[no-untyped-call]
+        prepare_process(self.base_backbone)
 
     def add_lora(self) -> None:
         """Add LoRA to a backbone that has none; its results stay the same.

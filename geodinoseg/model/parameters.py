@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geodinoseg.errors import DeviceError, ModelError
+from geodinoseg.files.arguments import wrong_argument
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
 
 Size = Literal["small", "base", "large"]
@@ -104,6 +105,14 @@ def check_backbone_source(source: str | Path, *, revision: str | None = None) ->
         ModelError: the source is a path (by its form, or because it exists) but not a folder, or
             it is not a valid name on the hub.
     """
+    if not isinstance(source, str | Path):
+        raise wrong_argument(
+            source,
+            "backbone",
+            "a folder or a name on the hub",
+            error=ModelError,
+            way_out=f"give one such as {HUB_NAMES['base']}",
+        )
     text = str(source)
     if not 0 < len(text) <= _LONGEST_PATH:
         raise ModelError(

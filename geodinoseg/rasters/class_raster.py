@@ -19,7 +19,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-from geodinoseg.errors import LegendError, SceneError
+from geodinoseg.errors import LabelError, LegendError, SceneError
+from geodinoseg.files.arguments import path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
@@ -148,7 +149,10 @@ def open_class_raster(
         >>> raster.legend.names, raster.nodata
         (('field', 'roof', 'water'), 255)
     """
-    source = RasterSource.of(path, trusted=allow_external)
+    text = path_text(path, "class raster", "a path or a ClassRaster", error=SceneError)
+    if legend_file is not None:
+        path_text(legend_file, "legend_file", error=LabelError)
+    source = RasterSource.of(text, trusted=allow_external)
     raster = describe_class_raster(source, legend_file=legend_file)
     if not raster.is_named:
         warn_of_lost_names(raster.path, raster.legend)

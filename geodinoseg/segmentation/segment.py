@@ -13,6 +13,7 @@ from pathlib import Path
 
 from geodinoseg.errors import GeodinosegError, OutputError
 from geodinoseg.files.atomic import PathLike
+from geodinoseg.model.description import model_source
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, log_step, no_progress, part_of
@@ -52,12 +53,12 @@ _NETWORK_FRACTION, _ASSEMBLED_FRACTION = 0.95, 0.97
 
 def segment_scene(
     scene: PathLike | Scene,
-    model: str | Path | TileModel,
+    model: PathLike | TileModel,
     output: PathLike,
     *,
     confidence: bool | PathLike = False,
     probabilities: bool | PathLike = False,
-    polygons: Sequence[PathLike] = (),
+    polygons: PathLike | Sequence[PathLike] = (),
     polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
@@ -78,8 +79,8 @@ def segment_scene(
             `<output>_confidence.tif` where True.
         probabilities: also write the probability of each class, to a path, or to
             `<output>_probabilities.tif` where True.
-        polygons: also write the polygons of the class raster to these files, as `write_polygons`
-            does. A run interrupted while they are written can be resumed, too.
+        polygons: also write the polygons of the class raster to this file or these files, as
+            `write_polygons` does. A run interrupted while they are written can be resumed, too.
         polygon_settings: merging of small polygons, filling of holes, simplification of outlines.
         settings: tiles, overlap, batches, bands.
         device: device on which a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -110,7 +111,7 @@ def segment_scene(
         >>> raster.confidence_path.name
         'landcover_confidence.tif'
     """
-    settings = settings or _DEFAULTS
+    settings, model = settings or _DEFAULTS, model_source(model)
     files = MapFiles.named(
         output,
         confidence=confidence,
@@ -137,12 +138,12 @@ def segment_scene(
 
 def plan_segmentation(
     scene: PathLike | Scene,
-    model: str | Path | TileModel,
+    model: PathLike | TileModel,
     output: PathLike,
     *,
     confidence: bool | PathLike = False,
     probabilities: bool | PathLike = False,
-    polygons: Sequence[PathLike] = (),
+    polygons: PathLike | Sequence[PathLike] = (),
     polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
@@ -165,7 +166,7 @@ def plan_segmentation(
         >>> plan.legend.names, plan.output_bytes
         (('field', 'roof', 'water'), 78000)
     """
-    settings = settings or _DEFAULTS
+    settings, model = settings or _DEFAULTS, model_source(model)
     files = MapFiles.named(
         output,
         confidence=confidence,

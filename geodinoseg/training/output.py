@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import ModelFolderError, OutputExistsError
+from geodinoseg.files.arguments import output_path
 from geodinoseg.files.atomic import check_output_folder
 from geodinoseg.model.config import is_model_folder, read_model_config
 
@@ -30,7 +31,7 @@ def check_training_output(output: str | os.PathLike[str], *, overwrite: bool, re
         OutputExistsError: one exists, and neither was given.
         OutputError: the folder cannot be written, or holds other things.
     """
-    path = Path(output)
+    path = output_path(output)
     checkpoint = checkpoint_path(path)
     if checkpoint.exists() and not (overwrite or resume):
         raise OutputExistsError(

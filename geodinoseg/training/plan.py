@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodinoseg.errors import ModelError
+from geodinoseg.files.arguments import listed
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import LabelsPath, check_is_there, is_folder, label_files
+from geodinoseg.labels.paths import GivenLabels, check_is_there, is_folder, label_files
 from geodinoseg.model.parameters import (
     DEFAULT_SIZE,
     HUB_NAMES,
@@ -28,7 +29,7 @@ from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
 from geodinoseg.training.input_checks import warn_of_scenes
 from geodinoseg.training.output import check_training_output
-from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
+from geodinoseg.training.scenes import LabelPaths, ScenePaths
 from geodinoseg.training.settings import TrainingSettings
 from geodinoseg.training.unused import warn_of_unused
 
@@ -164,7 +165,7 @@ def read_inputs(
     """
     opened = [_opened_or_folder(scene, bands, nodata) for scene in listed(scenes)]
     has_chips = any(isinstance(scene, str) for scene in opened)
-    paths = listed(labels or [])
+    paths = [] if labels is None else listed(labels)
     _check_label_files([] if has_chips else paths, options)
     _check_network(network, settings)
     check_device_name(device)
@@ -188,17 +189,17 @@ def read_inputs(
 def _opened_or_folder(
     source: PathLike | Scene, bands: Sequence[int] | None, nodata: float | None
 ) -> Scene | str:
-    if isinstance(source, str | os.PathLike) and is_folder(source):
+    if not isinstance(source, Scene) and is_folder(source):
         return os.fspath(source)
     return open_scene(source, bands=bands, nodata=nodata)
 
 
-def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> None:
+def _check_label_files(labels: Sequence[GivenLabels], options: LabelOptions) -> None:
     label_files(labels)
     if options.legend_file is not None:
         read_legend_file(os.fspath(options.legend_file))
-    if options.extent is not None:
-        check_is_there(os.fspath(options.extent))
+    if options.extent_file is not None:
+        check_is_there(options.extent_file)
 
 
 def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> None:

@@ -21,6 +21,7 @@ from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.report.page import report_page
 from geodinoseg.evaluation.sampling.areas import Estimate
 from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
+from geodinoseg.files.arguments import output_path
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.legend import Legend
 from geodinoseg.progress import log_step
@@ -74,6 +75,7 @@ def write_report(
         SceneError: the map cannot be read for its picture.
         ValueError: no evaluation is given, or the two are of different maps.
     """
+    output_path(output)
     if by_labels is None and by_sample is None:
         raise ValueError("a report needs an evaluation by labels, by a sample, or both.")
     if by_labels and by_sample and not _is_same(by_labels.path, by_sample.path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estima
 from geodinoseg.evaluation.sampling.draw import FEWEST_PER_CLASS
 from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
 from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, read_pixels
+from geodinoseg.files.arguments import path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.pixel_space import PixelSpace
 from geodinoseg.legend import Legend, LegendClass
@@ -108,7 +108,13 @@ def evaluate_sample(
             answer is not a class.
     """
     raster = open_with_areas(class_raster)
-    path = os.fspath(points)
+    path = path_text(
+        points,
+        "points",
+        "the path of the .gpkg that draw_sample wrote",
+        error=LabelError,
+        way_out="give the filled-in file itself, which also holds the classes of the map",
+    )
     log_step(_log, "evaluating the sample %s.", path)
     sample = read_points(path)
     classes = _columns(path, raster.legend, sample.strata, further_classes)
