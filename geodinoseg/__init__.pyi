@@ -8,6 +8,10 @@ from .batch.segment_scenes import segment_scenes as segment_scenes
 from .cluster.client import connect_workers as connect_workers
 from .cluster.local import local_workers as local_workers
 from .errors import GeodinosegError as GeodinosegError
+from .evaluation.class_areas import (
+    ClassArea as ClassArea,
+    measure_areas as measure_areas,
+)
 from .evaluation.evaluate import (
     EvaluationOptions as EvaluationOptions,
     MapEvaluation as MapEvaluation,
@@ -46,6 +50,7 @@ from .polygons.polygonize import (
 )
 from .polygons.settings import PolygonSettings as PolygonSettings
 from .polygons.stream import PolygonOptions as PolygonOptions
+from .polygons.style_map import style_map as style_map
 from .rasters.class_raster import (
     ClassRaster as ClassRaster,
     open_class_raster as open_class_raster,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import click
@@ -56,6 +59,41 @@ def test_links_and_pictures_lead_somewhere(page):
 def test_python_names_in_the_docs_are_public(page):
     for name in set(re.findall(r"\bgds\.(\w+)", page.read_text("utf-8"))):
         assert name in geodinoseg.__all__, f"{page.name}: gds.{name}"
+
+
+def python_blocks(page: Path) -> list[ast.Module]:
+    """The indented blocks of a page that are Python."""
+    text = page.read_text("utf-8")
+    found = []
+    for block in re.findall(r"(?:^(?: {4}.*)?\n)+", text, flags=re.MULTILINE):
+        try:
+            tree = ast.parse(textwrap.dedent(block))
+        except SyntaxError:
+            continue
+        if "gds." in block or any(
+            isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(tree)
+        ):
+            found.append(tree)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_in_python_import_what_they_use(page):
+    known = set(dir(builtins)) | {"__name__"}
+    for tree in python_blocks(page):
+        used = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                known |= {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+            elif isinstance(node, ast.Name):
+                used.add(node.id)
+            elif isinstance(node, ast.arg):
+                known.add(node.arg)
+            elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+                known.add(node.name)
+        assert not used - known, f"{page.name}: {', '.join(sorted(used - known))}"
 
 
 def test_every_command_has_help_with_an_example():

@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from geodinoseg.errors import OutputError, SceneError, one_line
-from geodinoseg.files.atomic import check_folder_of
+from geodinoseg.files.arguments import listed, path_text
+from geodinoseg.files.atomic import PathLike, check_folder_of
 from geodinoseg.polygons.settings import PLAIN_POLYGONS, PolygonSettings
 from geodinoseg.segmentation.outputs import RASTER_SUFFIXES, MapFiles
 
@@ -49,20 +50,25 @@ class ListedScene:
 
 
 def find_scenes(
-    named: Sequence[str], *, list_file: Path | None = None, asset: str | None = None
+    named: PathLike | Iterable[PathLike],
+    *,
+    list_file: PathLike | None = None,
+    asset: str | None = None,
 ) -> tuple[ListedScene, ...]:
     """Find scenes by name, each once, in the order in which they are named.
 
     Args:
-        named: files or addresses; folders, for the rasters in them; patterns such as `tiles/*.tif`;
-            `@list.txt`; STAC items (`.json`).
+        named: one or several files or addresses; folders, for the rasters in them; patterns such as
+            `tiles/*.tif`; `@list.txt`; STAC items (`.json`).
         list_file: a text file of such names, one a line; `#` begins a comment.
         asset: which raster of a STAC item that has several.
 
     Raises:
         SceneError: no scene is found, or a list or an item cannot be read.
     """
-    lines = [*named, *([f"@{list_file}"] if list_file else [])]
+    lines = [path_text(name, "scenes", error=SceneError) for name in listed(named)]
+    if list_file is not None:
+        lines.append(f"@{path_text(list_file, 'list_file', error=SceneError)}")
     found: dict[str, ListedScene] = {}
     paths = list(_expand(lines))
     for path in paths:
@@ -73,6 +79,19 @@ def find_scenes(
     if not found:
         raise SceneError("no scene was named; give files, a folder, a pattern or a list.")
     return tuple(found.values())
+
+
+def listed_scenes(
+    scenes: PathLike | ListedScene | Iterable[PathLike | ListedScene],
+) -> tuple[ListedScene, ...]:
+    """The scenes of a batch: those that `find_scenes` found, and those it finds by the names."""
+    given = listed(scenes)
+    if not any(isinstance(scene, ListedScene) for scene in given):
+        return find_scenes(given)
+    found: list[ListedScene] = []
+    for scene in given:
+        found += [scene] if isinstance(scene, ListedScene) else find_scenes(scene)
+    return tuple(found)
 
 
 def _expand(named: Iterable[str]) -> Iterator[str]:
@@ -172,6 +191,10 @@ class OutputNames:
     confidence: str | None = None
     probabilities: str | None = None
     polygons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take a single name of polygons, too."""
+        object.__setattr__(self, "polygons", tuple(listed(self.polygons)))
 
 
 def planned_files(

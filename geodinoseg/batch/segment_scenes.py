@@ -7,29 +7,43 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from geodinoseg.batch.journal import Journal, Status, file_facts, open_journal
-from geodinoseg.batch.scenes import ListedScene, OutputNames, check_names, planned_files
+from geodinoseg.batch.scenes import (
+    ListedScene,
+    OutputNames,
+    check_names,
+    listed_scenes,
+    planned_files,
+)
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
-from geodinoseg.model.description import describe_model, model_fingerprint
+from geodinoseg.files.arguments import output_path
+from geodinoseg.files.atomic import PathLike
+from geodinoseg.files.journal import Journal, Status, file_facts, open_journal
+from geodinoseg.model.description import describe_model, model_fingerprint, model_source
+from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
-from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.progress import Progress, log_step, no_progress, part_of
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_fingerprint
 from geodinoseg.rasters.sidecars import check_in_place
 from geodinoseg.segmentation.job import Workers, enter_workers
 from geodinoseg.segmentation.outputs import MapFiles
+from geodinoseg.segmentation.parts.store import part_store
 from geodinoseg.segmentation.plan import Plan, chosen_bands
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)
+
+ScenesToSegment = PathLike | ListedScene | Iterable[PathLike | ListedScene]
+"""Scenes as `find_scenes` gives them, or their names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +61,9 @@ class SceneResult:
 
 
 def segment_scenes(
-    scenes: Sequence[ListedScene],
-    model: str | Path,
-    folder: Path,
+    scenes: ScenesToSegment,
+    model: PathLike | TileModel,
+    folder: PathLike,
     *,
     names: OutputNames | None = None,
     polygon_settings: PolygonSettings | None = None,
@@ -57,7 +71,7 @@ def segment_scenes(
     device: str = "auto",
     overwrite: bool = False,
     resume: bool = True,
-    parts: str | Path | None = None,
+    parts: PathLike | None = None,
     workers: Workers | AbstractContextManager[Workers] | None = None,
     allow_external: bool = False,
     tell: Callable[[SceneResult], None] = lambda _: None,
@@ -69,8 +83,8 @@ def segment_scenes(
     where its outputs are whole; one that failed or was interrupted is tried again.
 
     Args:
-        scenes: as `find_scenes` gives them.
-        model: a model folder; it is loaded once.
+        scenes: as `find_scenes` gives them, or the names that it takes.
+        model: a model folder, which is loaded once, or a model as `segment_scene` takes it.
         folder: where the outputs go; created where it is missing.
         names: of the outputs.
         polygon_settings: as `segment_scene` takes them.
@@ -94,14 +108,15 @@ def segment_scenes(
 
     Example:
         >>> import geodinoseg as gds
-        >>> from pathlib import Path
-        >>> scenes = gds.find_scenes(["ortho.tif"])
-        >>> [result.status for result in gds.segment_scenes(scenes, "crops.model", Path("maps"))]
+        >>> [result.status for result in gds.segment_scenes(["ortho.tif"], "crops.model", "maps")]
         ['done']
     """
     settings = settings or SegmentationSettings()
-    chosen_bands(describe_model(model), settings)  # a mistyped model, before torch is loaded
+    model, scenes = _checked_model(model, settings), listed_scenes(scenes)
+    folder = output_path(folder, "folder")
     maps = _check_batch(scenes, folder, names or OutputNames(), polygon_settings)
+    if parts is not None:  # else each scene would fail
+        part_store(folder / "map.tif", parts)
     results = []
     with enter_workers(workers) as crew, open_journal(folder) as journal:
         options = BatchOptions(
@@ -116,16 +131,18 @@ def segment_scenes(
         )
         for index, (scene, files) in enumerate(zip(scenes, maps, strict=True)):
             stage = _scene_progress(progress, scene.stem, index, len(scenes))
-            results.append(_SceneTask(scene, files, options, journal, stage).run())
+            log_step(logger, "scene %d of %d: %s.", index + 1, len(scenes), scene.public_name)
+            with _noted_interrupts(index, len(scenes)):
+                results.append(_SceneTask(scene, files, options, journal, stage).run())
             tell(results[-1])
     progress(1.0, "done")
     return results
 
 
 def plan_scenes(
-    scenes: Sequence[ListedScene],
-    model: str | Path,
-    folder: Path,
+    scenes: ScenesToSegment,
+    model: PathLike | TileModel,
+    folder: PathLike,
     *,
     names: OutputNames | None = None,
     polygon_settings: PolygonSettings | None = None,
@@ -141,7 +158,8 @@ def plan_scenes(
         GeodinosegError: as `segment_scenes`, before its first scene.
     """
     settings = settings or SegmentationSettings()
-    chosen_bands(describe_model(model), settings)  # a mistyped model, before torch is loaded
+    model, scenes = _checked_model(model, settings), listed_scenes(scenes)
+    folder = output_path(folder, "folder")
     maps = _check_batch(scenes, folder, names or OutputNames(), polygon_settings)
     from geodinoseg.segmentation.runner import loaded_model  # noqa: PLC0415 (torch)
     from geodinoseg.segmentation.trial import timed_plan  # noqa: PLC0415 (torch)
@@ -154,6 +172,13 @@ def plan_scenes(
             yield scene, timed_plan(opened, loaded, settings, files=files, device=device)
         except GeodinosegError as error:
             yield scene, error
+
+
+def _checked_model(model: PathLike | TileModel, settings: SegmentationSettings) -> str | TileModel:
+    """The model; a mistyped folder is refused before torch is loaded."""
+    source = model_source(model)
+    chosen_bands(describe_model(source) if isinstance(source, str) else source, settings)
+    return source
 
 
 def _check_batch(
@@ -171,12 +196,12 @@ def _check_batch(
 class BatchOptions:
     """What all scenes have in common."""
 
-    model: str | Path
+    model: str | TileModel
     settings: SegmentationSettings
     device: str
     overwrite: bool
     resume: bool
-    parts: str | Path | None
+    parts: PathLike | None
     workers: Workers
     allow_external: bool
 
@@ -227,7 +252,8 @@ class _SceneTask:
         facts = [
             __version__,
             scene_fingerprint(self._open()),
-            model_fingerprint(self.options.model),
+            # Nothing tells whether a model without a fingerprint is the same.
+            model_fingerprint(self.options.model) or uuid.uuid4().hex,
             dataclasses.asdict(self.options.settings),
             [path.name for path in self.files.paths],
             dataclasses.asdict(self.files.polygon_settings),
@@ -292,6 +318,18 @@ class _SceneTask:
         return SceneResult(
             scene=self.scene.public_name, status=status, outputs=outputs, error=error
         )
+
+
+@contextmanager
+def _noted_interrupts(done: int, count: int) -> Iterator[None]:
+    """Note on an interrupt how many scenes are done."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note(
+            f"{done} of {count} scenes are done; run the same command again for the others."
+        )
+        raise
 
 
 def _scene_progress(progress: Progress, stem: str, index: int, count: int) -> Progress:

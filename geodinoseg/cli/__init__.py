@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from typing_extensions import override
 
 from geodinoseg.cli.console import report_errors, report_usage_error
 from geodinoseg.cli.events import expect_json
+from geodinoseg.cli.log import log_options, remember_typed
 from geodinoseg.cli.process import exit_on_write_errors
 from geodinoseg.version import __version__
 
@@ -20,6 +22,7 @@ _COMMANDS = {
     "evaluate": "Assess the accuracy of a class raster with labels or a sample of points.",
     "sample": "Draw a random sample of points from a class raster for visual interpretation.",
     "picture": "Draw a scene and its class raster side by side.",
+    "style": "Give a class raster and its polygons other colours.",
     "info": "Describe a scene, a model folder or a class raster.",
 }
 
@@ -38,6 +41,16 @@ class _LazyCommands(click.Group):
         module = importlib.import_module(f"geodinoseg.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # click itself suggests the commands that are loaded, and here none is yet.
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise _no_such_command(error.command_name, ctx) from error
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -61,12 +74,22 @@ class _LazyCommands(click.Group):
                 report_usage_error(error, json_="--json" in typed)
                 raise
         expect_json(ctx, typed)
+        remember_typed(ctx, typed)
         return ctx
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
         with report_errors(ctx):
             return super().invoke(ctx)
+
+
+def _no_such_command(name: str, ctx: click.Context) -> click.UsageError:
+    """The error of a mistyped command, with the one that is meant, or with all of them."""
+    meant = get_close_matches(name.lower(), _COMMANDS, n=1)
+    way_out = (
+        f"Did you mean {meant[0]!r}?" if meant else f"The commands are {', '.join(_COMMANDS)}."
+    )
+    return click.UsageError(f"No such command {name!r}. {way_out}", ctx)
 
 
 def _versions() -> str:
@@ -108,3 +131,6 @@ def main() -> None:
     Shell completion: eval "$(_GEODINOSEG_COMPLETE=bash_source geodinoseg)", or zsh_source,
     or fish_source.
     """  # noqa: D301 (click's own mark: keep these lines)
+
+
+main.params += log_options()

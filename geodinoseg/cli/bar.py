@@ -60,22 +60,42 @@ def _seldom(pause_s: float, progress: Progress) -> Progress:
 
 def _lines(label: str) -> Progress:
     """Print a line every half minute; a shorter run prints none."""
-    start = last = time.monotonic()
-    first = None
+    last = time.monotonic()
+    time_left = TimeLeft()
 
     def progress(fraction: float, message: str) -> None:
-        nonlocal last, first
+        nonlocal last
         now = time.monotonic()
-        if first is None:  # above 0 if an interrupted run is resumed
-            first = fraction
+        seconds = time_left.seconds(fraction)
         if now - last < _LINE_S or fraction >= 1:
             return
         last = now
-        done = fraction - first
-        left = f", about {duration((now - start) * (1 - fraction) / done)} left" if done else ""
+        left = "" if seconds is None else f", about {duration(seconds)} left"
         echo(f"{label}: {fraction:.0%}{left}, {message}", err=True)
 
     return progress
+
+
+class TimeLeft:
+    """Estimates the time left from the speed since the first progress.
+
+    What comes before it does not count: loading a model and the first batch can take as long as
+    thirty others. Neither does what an interrupted run has done.
+    """
+
+    def __init__(self) -> None:
+        self._from: tuple[float, float] | None = None
+
+    def seconds(self, fraction: float) -> float | None:
+        """The time left at a fraction done; None as long as the speed is unknown."""
+        now = time.monotonic()
+        if self._from is None:
+            if fraction > 0:
+                self._from = (now, fraction)
+            return None
+        began, first = self._from
+        done = fraction - first
+        return (now - began) * (1 - fraction) / done if done > 0 else None
 
 
 def duration(seconds: float) -> str:
@@ -88,24 +108,30 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def _terminal_bar(label: str) -> Iterator[Progress]:
+    time_left = TimeLeft()
     bar: Any  # click loads its bar on this call
     with click.progressbar(
         length=1000,
         label=label,
-        show_eta=True,
+        show_eta=False,  # click's counts from the start
         show_percent=True,
         width=_bar_cells(),
         update_min_steps=0,  # the message may change while the fraction does not
         file=cast("TextIO", IgnoreWriteErrors(sys.stderr)),
-        item_show_func=lambda message: message and fitted(message, _room(bar)),
+        item_show_func=lambda text: text,
     ) as bar:
 
         def draw(fraction: float, message: str) -> None:
+            seconds = time_left.seconds(fraction)
+            eta = "" if seconds is None or fraction >= 1 else _clock(seconds)
             # The terminal may have become narrower; neither the bar nor its padding may wrap.
             bar.width = _bar_cells()
-            bar.max_width = min(bar.max_width or 0, _columns() - 1)
+            text = "  ".join(filter(None, (eta, fitted(message, _room(bar, eta)))))
+            # click pads by characters, of which some take two cells.
+            widest = _columns() - 1 - (_width(text) - len(text))
+            bar.max_width = min(bar.max_width or 0, widest)
             BAR_IS_DRAWN.set()
-            bar.update(max(0, round(fraction * 1000) - bar.pos), message)
+            bar.update(max(0, round(fraction * 1000) - bar.pos), text)
 
         try:
             yield _seldom(_REDRAW_S, draw)
@@ -127,9 +153,16 @@ def _bar_cells() -> int:
     return min(max((_columns() - 40) // 3, _NARROWEST), _WIDEST)
 
 
-def _room(bar: Any) -> int:
-    """Number of cells left for the message, which is the last part of click's line."""
-    eta = bar.format_eta() if bar.eta_known and not bar.finished else ""
+def _clock(seconds: float) -> str:
+    """A duration as hours, minutes and seconds, as in click's bar."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{f'{days}d ' if days else ''}{hours:02}:{minutes:02}:{rest:02}"
+
+
+def _room(bar: Any, eta: str) -> int:
+    """Number of cells left for the message, which is the last part of the line."""
     parts = [f"{bar.label}  [{'':{bar.width}}]", "100%", *filter(None, [eta]), ""]
     return _columns() - 1 - len("  ".join(parts))
 

@@ -10,6 +10,8 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
+from geodinoseg.cli.log import log_options, logged_run
+
 
 class Command(click.Command):
     """Refuses values that are invalid for every parameter.
@@ -35,6 +37,12 @@ class Command(click.Command):
     ) -> None:
         super().__init__(*args, **more)
         self._needs, self._conflicts = needs, conflicts
+        self.params += log_options()
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        with logged_run(ctx):
+            return super().invoke(ctx)
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

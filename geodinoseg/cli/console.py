@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -12,6 +13,7 @@ import click
 from typing_extensions import override
 
 from geodinoseg.cli.events import message_event, wants_json
+from geodinoseg.cli.log import is_verbose, log_failure
 from geodinoseg.cli.process import (
     STOP_REASONS,
     echo,
@@ -46,6 +48,9 @@ def report_errors(ctx: click.Context) -> Iterator[None]:
         except click.UsageError as error:
             report_usage_error(error, json_=wants_json(ctx))
             raise click.UsageError(printable(error.format_message()), error.ctx) from error
+        except Exception:
+            log_failure(ctx, traceback.format_exc())
+            raise
         except KeyboardInterrupt as interrupt:
             number = signal_of(interrupt)
             _fail(ctx, interrupt, _interrupt_message(STOP_REASONS[number], interrupt), 128 + number)
@@ -82,6 +87,8 @@ class _MessageHandler(logging.Handler):
         message = redact(record.getMessage())
         if record.name.partition(".")[0] != "geodinoseg" or message in self._printed:
             return
+        if getattr(record, "is_step", False) and not is_verbose(self._ctx):
+            return
         self._printed.add(message)
         is_warning = record.levelno >= logging.WARNING
         if wants_json(self._ctx):
@@ -105,6 +112,7 @@ def _print_messages(ctx: click.Context) -> Iterator[None]:
 
 
 def _fail(ctx: click.Context, error: BaseException, message: str, code: int) -> NoReturn:
+    log_failure(ctx, message)
     if wants_json(ctx):
         message_event("error", message, exit_code=code, **getattr(error, "facts", {}))
     echo(f"Error: {message}", err=True)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from geodinoseg.cli.bar import progress_bar
 from geodinoseg.cli.command import Command
 from geodinoseg.cli.events import report_done
 from geodinoseg.cli.options import allow_external_option, json_option
 from geodinoseg.cli.process import echo
 from geodinoseg.cli.reports import report_facts
+from geodinoseg.errors import SceneError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
 from geodinoseg.model.parameters import head_name
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.rasters.raster_kind import RasterKind, kind_of
@@ -25,6 +31,7 @@ from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact_path
 
+_log = logging.getLogger(__name__)
 _MEASURES = ("precision", "recall", "f1", "iou")
 
 
@@ -43,11 +50,19 @@ def info(path: str, *, allow_external: bool, json_: bool) -> None:
       geodinoseg info farmland.model
       geodinoseg info landcover.tif --json
     """  # noqa: D301 (click's own mark: keep these lines)
-    facts = describe(Path(path) if Path(path).is_dir() else path, allow_external=allow_external)
+    log_step(_log, "reading %s.", redact_path(path))
+    with nullcontext(no_progress) if json_ else progress_bar("counting") as progress:
+        facts = describe(
+            Path(path) if Path(path).is_dir() else path,
+            allow_external=allow_external,
+            progress=progress,
+        )
     if json_:
         report_done(json_, [], [], result=facts)
         return
     report_facts(_shown(facts))
+    for line in area_lines(facts):
+        echo(line)
     if facts.get("scores"):
         for line in _score_lines(facts["scores"], [entry["name"] for entry in facts["classes"]]):
             echo(line)
@@ -78,15 +93,41 @@ def _score(value: float | None) -> str:
     return f"{'none' if value is None else f'{value:.3f}':>9}"
 
 
-def describe(path: str | Path, *, allow_external: bool = False) -> dict[str, Any]:
+def area_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The areas of the classes of a class raster as a table, by its facts; empty if unknown."""
+    if not facts.get("areas"):
+        return []
+    from geodinoseg.evaluation.class_areas import ClassArea, areas_table
+
+    table = areas_table([ClassArea(**area) for area in facts["areas"]])
+    return ["areas", *(f"  {line}" for line in table.splitlines())]
+
+
+def describe(
+    path: str | Path, *, allow_external: bool = False, progress: Progress = no_progress
+) -> dict[str, Any]:
     """Facts about a scene, a class raster or a model folder, as JSON values by name."""
     if Path(path).is_dir():
         return _describe_model(Path(path))
     source = RasterSource.of(path, trusted=allow_external)
     found = kind_of(source)
     if found.kind == "class raster":
-        return _describe_class_raster(describe_class_raster(source))
+        raster = describe_class_raster(source)
+        return _describe_class_raster(raster) | {"areas": _areas(raster, progress)}
     return _describe_scene(open_scene(path, allow_external=allow_external), found)
+
+
+def _areas(raster: ClassRaster, progress: Progress) -> list[dict[str, Any]] | None:
+    """The area of each class; None if the raster is on a server, or cannot be read in full."""
+    if raster.source.is_remote:
+        return None
+    from geodinoseg.evaluation.class_areas import measure_areas
+
+    try:
+        return [dataclasses.asdict(area) for area in measure_areas(raster, progress=progress)]
+    except SceneError as error:
+        _log.warning("%s Areas are unknown.", error)
+        return None
 
 
 def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:

@@ -32,8 +32,20 @@ def report_training_plan(facts: dict[str, Any], *, json_: bool) -> None:
     if json_:
         keys = {name: re.sub(r"\W+", "_", name) for name in facts}
         report_done(json_, [], [], result={keys[name]: value for name, value in facts.items()})
-    else:
-        report_facts(facts)
+        return
+    seconds, limit = facts.pop("seconds"), facts.pop("time limit, s")
+    report_facts({**facts, "time": _training_time(seconds, limit)})
+
+
+def _training_time(seconds: float | None, limit_s: float | None) -> str:
+    if seconds is None:
+        return "unknown: the memory of the device is too small for a trial of the network"
+    if limit_s is not None and seconds >= limit_s:
+        return f"about {duration(limit_s)}, the limit of --minutes"
+    return (
+        f"about {duration(seconds)} for the network on this device, by a trial on a few crops; "
+        f"less if a stage ends early"
+    )
 
 
 def report_plan(plan: Any, *, json_: bool) -> None:

@@ -167,7 +167,7 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
     import geodinoseg as gds
-    from geodinoseg.cli.info import describe
+    from geodinoseg.cli.info import area_lines, describe
 
     source = gds.open_scene(scene, allow_external=options["allow_external"])
     arguments = {
@@ -196,7 +196,9 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
         )
     outputs = [options["output"], options["confidence"], options["probabilities"]]
     outputs = [*filter(None, outputs), *options["polygons"]]
-    report_done(options["json_"], outputs, _summary(raster, outputs), result=describe(raster.path))
+    facts = describe(raster.path)
+    lines = _summary(raster, outputs, area_lines(facts))
+    report_done(options["json_"], outputs, lines, result=facts)
 
 
 def _workers(options: dict[str, Any]) -> AbstractContextManager[Any] | None:
@@ -239,9 +241,10 @@ def _settings(options: dict[str, Any]) -> Any:
     )
 
 
-def _summary(raster: Any, outputs: list[Path]) -> list[str]:
+def _summary(raster: Any, outputs: list[Path], areas: list[str]) -> list[str]:
     first = (
         f"{raster.path}: {raster.width} x {raster.height} px, {len(raster.legend)} classes "
         f"({', '.join(raster.legend.names)})"
     )
-    return [first, *(str(path) for path in outputs[1:]), "Drag the files into QGIS to view them."]
+    others = [str(path) for path in outputs[1:]]
+    return [first, *others, *areas, "Drag the files into QGIS to view them."]

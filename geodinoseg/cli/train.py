@@ -103,7 +103,8 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
     type=COUNT,
     default=_DEFAULTS.epochs,
     show_default=True,
-    help="Epochs per stage; each ends with a validation.",
+    help="Epochs per stage, each with a validation; fewer if half of them, and 10 at least, bring "
+    "no improvement.",
 )
 @click.option(
     "--head-epochs",
@@ -184,7 +185,9 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted training.")
 @click.option("--tensorboard", type=_FILE, help="Folder for TensorBoard logs, such as runs/fields.")
-@click.option("--dry-run", is_flag=True, help="Print what would be trained, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print what would be trained and the estimated time, and stop."
+)
 @device_option
 @allow_external_option
 @overwrite_option
@@ -220,7 +223,9 @@ def train(**options: Any) -> None:
         "resume": options["resume"],
     }
     if options["dry_run"]:
-        plan = geodinoseg.plan_training(scenes, labels, output, **arguments)
+        plan = geodinoseg.plan_training(
+            scenes, labels, output, device=options["device"], **arguments
+        )
         report_training_plan(plan.to_json(), json_=options["json_"])
         return
     with progress_bar("training", json=options["json_"]) as progress:

@@ -20,8 +20,9 @@ from geodinoseg.cluster.connect import check_scheduler, distributed, quiet
 from geodinoseg.cluster.tasks import TaskPool
 from geodinoseg.cluster.worker import Decision, LogLine, Request, decide, segment_chunks
 from geodinoseg.errors import ClusterError, OutputError, SchedulerError, one_line
+from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.progress import Progress
+from geodinoseg.progress import Progress, log_step
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.outputs import MapFiles
@@ -43,7 +44,7 @@ _LARGEST_MODEL_BYTES = 16 << 20
 
 
 @contextmanager
-def connect_workers(address: str) -> Iterator[DaskWorkers]:
+def connect_workers(address: PathLike) -> Iterator[DaskWorkers]:
     """Connect to the workers of a running Dask cluster, for as long as the block runs.
 
     Args:
@@ -56,6 +57,7 @@ def connect_workers(address: str) -> Iterator[DaskWorkers]:
     """
     dask = distributed()
     check_scheduler(address)
+    address = os.fspath(address)
     with quiet():
         try:
             keyword = "scheduler_file" if Path(address).is_file() else "address"
@@ -140,6 +142,9 @@ class DaskWorkers(Workers):
                     unfinished = (parts.absent(run) or run)[0]
                     what = f"{request.scene.path}: {_rows_and_columns(unfinished)}"
                     _log(pool.result(future, what))
+                    for chunk in run:
+                        count = len(plan.chunks)
+                        log_step(logger, "part %d of %d is written.", chunk.index + 1, count)
 
 
 class _PartsProgress:

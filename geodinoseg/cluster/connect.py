@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from geodinoseg.errors import ClusterError, SchedulerError, one_line
+from geodinoseg.files.arguments import path_text
+from geodinoseg.files.atomic import PathLike
 
 _SILENT = logging.CRITICAL + 1
 _CONNECT_S = 5
@@ -28,7 +30,7 @@ def distributed() -> Any:
         import distributed as module  # noqa: PLC0415 (an extra; half a second)
     except ImportError as error:
         raise ClusterError(
-            'workers need Dask, which is not installed: pip install "geodinoseg[cluster]".'
+            "workers need Dask, which is not installed: pip install dask distributed."
         ) from error
     return module
 
@@ -54,7 +56,7 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def check_scheduler(address: str) -> None:
+def check_scheduler(address: PathLike) -> None:
     """Check that a Dask scheduler listens; Dask itself goes on trying for ten seconds.
 
     Args:
@@ -63,6 +65,13 @@ def check_scheduler(address: str) -> None:
     Raises:
         SchedulerError: it is not an address, or nothing listens there.
     """
+    address = path_text(
+        address,
+        "address",
+        "the address of a scheduler",
+        error=SchedulerError,
+        way_out="give one such as tcp://node1:8786; a cluster's own is its scheduler_address",
+    )
     url = _read_address(Path(address)) if _is_file(address) else address
     parts = urlsplit(url if "://" in url else f"tcp://{url}")
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
 from geodinoseg.cluster.client import DaskWorkers
@@ -24,6 +27,13 @@ _RUN_SETTINGS = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 """Dask gives up on a worker that is not back 15 s after its death, which importing PyTorch may take
 on a busy machine; without the last worker a run would wait for ever."""
 _DEATHS_ALLOWED = 2  # the third names the chunk
+_SCRATCH_VARIABLE = "GEODINOSEG_WORKERS_FOLDER"
+"""Tells a worker process where to say that it runs the script again; see `_leave_import`."""
+_WITHOUT_GUARD = "without-guard"
+_GUARD_WORDS = ("__name__", "current_process")
+"""A script with neither of these cannot tell a worker process from its first run."""
+_GUARD_LINE = 'if __name__ == "__main__":'
+_GUARD = f"worker processes import the script that starts them; put the call under {_GUARD_LINE}"
 _TERMINAL_SIGNALS = {signal.SIGINT, signal.SIGHUP}
 
 
@@ -39,16 +49,19 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[DaskWorkers]:
         device: as `segment_scene` will be given.
 
     Raises:
-        ClusterError: Dask is not installed, or the workers cannot be started.
+        ClusterError: Dask is not installed, the script has no such guard, or the workers cannot be
+            started.
     """
+    _leave_import()
     dask = distributed()
+    _check_guard()
     from dask import config  # noqa: PLC0415 (an extra)
 
     # Dask's spill folder, which stays empty; removed even where workers were killed.
     scratch = tempfile.TemporaryDirectory(prefix="geodinoseg-workers-", ignore_cleanup_errors=True)
     with quiet(), scratch as folder, config.set(_RUN_SETTINGS):
         with config.set(_start_settings(count, folder)):
-            cluster = _start_cluster(dask, count, device)
+            cluster = _start_cluster(dask, count, device, Path(folder))
         client = None
         try:
             client = dask.Client(cluster, timeout=_CONNECT_S, set_as_default=False)
@@ -62,7 +75,7 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[DaskWorkers]:
                         closing.close(timeout=_CLOSE_S)
 
 
-def _start_cluster(dask: Any, count: int, device: str) -> Any:
+def _start_cluster(dask: Any, count: int, device: str, scratch: Path) -> Any:
     scheduler = {
         "cls": dask.Scheduler,
         "options": {"host": _LOOPBACK, "port": 0, **_NO_DASHBOARD},
@@ -77,7 +90,66 @@ def _start_cluster(dask: Any, count: int, device: str) -> Any:
                 workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL
             )
     except (OSError, RuntimeError, TimeoutError) as error:
-        raise ClusterError(f"local workers could not be started: {one_line(error)}.") from error
+        if (scratch / _WITHOUT_GUARD).exists():
+            raise _guard_error(_script()) from None
+        hint = "." if _script() is None else f"; in a script, put the call under {_GUARD_LINE}"
+        raise ClusterError(
+            f"local workers could not be started: {one_line(error)}{hint}"
+        ) from error
+
+
+def _leave_import() -> None:
+    """End a worker process that runs the script's call again while it imports the script.
+
+    Python would raise an error here in each worker, which speaks of multiprocessing alone; the
+    process that started the workers reports it once.
+    """
+    if not getattr(multiprocessing.current_process(), "_inheriting", False):
+        return
+    folder = os.environ.get(_SCRATCH_VARIABLE)
+    if folder is not None and os.path.isdir(folder):
+        (Path(folder) / _WITHOUT_GUARD).touch()
+    raise SystemExit(1)
+
+
+def _check_guard() -> None:
+    """Refuse a call in the body of a script that holds no guard at all, before any process starts.
+
+    A guard at another place of the script is noticed by the workers.
+    """
+    script = _script()
+    if script is None or not _is_running(script):
+        return
+    try:
+        text = script.read_text("utf-8", errors="replace")
+    except OSError:
+        return
+    if not any(word in text for word in _GUARD_WORDS):
+        raise _guard_error(script)
+
+
+def _script() -> Path | None:
+    """The script that worker processes import; None in a notebook, and of `python -m package`."""
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", "")
+    file = getattr(main, "__file__", None)
+    return None if file is None or name.endswith("__main__") else Path(file)
+
+
+def _is_running(script: Path) -> bool:
+    """Whether the body of the script is what calls us, rather than a prompt or a thread."""
+    frame = sys._getframe()  # noqa: SLF001 (the documented way to the caller's frames)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "<module>" and code.co_filename == os.fspath(script):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _guard_error(script: Path | None) -> ClusterError:
+    place = "" if script is None else f"{script}: "
+    return ClusterError(f"{place}{_GUARD}")
 
 
 def _nanny_options(environment: dict[str, str]) -> dict[str, Any]:
@@ -100,7 +172,10 @@ def _start_settings(count: int, folder: str) -> dict[str, Any]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
-        "distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads),
+        "distributed.nanny.pre-spawn-environ": {
+            **dict.fromkeys(names, threads),
+            _SCRATCH_VARIABLE: folder,
+        },
         "temporary-directory": folder,
     }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from geodinoseg.errors import GeodinosegError
+from geodinoseg.errors import ClusterError, GeodinosegError, one_line
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.scene import Scene
@@ -129,7 +129,13 @@ def _load(model: str | bytes) -> str | TileModel:
     if isinstance(model, str):
         return model
     # From the client, which is trusted: Dask pickles functions and arguments anyway.
-    unpickled: TileModel = pickle.loads(model)  # noqa: S301
+    try:
+        unpickled: TileModel = pickle.loads(model)  # noqa: S301
+    except Exception as error:  # anything a user's __setstate__ raises; no such GPU
+        raise ClusterError(
+            f"the model cannot be loaded here ({one_line(error)}); save it as a model folder and "
+            f"pass that folder."
+        ) from error
     return unpickled
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geodinoseg.errors import LabelError
+from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.evaluation.accuracy import Accuracy, format_measure, format_table
 from geodinoseg.evaluation.agreement import Agreement
 from geodinoseg.evaluation.boundaries import (
@@ -21,13 +21,22 @@ from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
 from geodinoseg.evaluation.regions import Region, read_regions
 from geodinoseg.evaluation.training_labels import warn_of_training_labels
+from geodinoseg.files.arguments import listed, path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import LabelsPath
+from geodinoseg.labels.paths import (
+    Areas,
+    GivenLabels,
+    areas_file,
+    check_is_there,
+    label_files,
+    recorded_name,
+)
 from geodinoseg.legend import Legend
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, open_confidence
+from geodinoseg.redaction import redact_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +108,8 @@ def _region_line(region: RegionEvaluation) -> tuple[str, ...]:
 class EvaluationOptions:
     """Further options of `evaluate_map`."""
 
-    regions: PathLike | None = None
-    """Vector file of regions that are also evaluated separately."""
+    regions: Areas | None = None
+    """Vector file, or GeoDataFrame, of regions that are also evaluated separately."""
     region_field: str | None = None
     """Column with the regions' names; None = region, name or id."""
     confidence: PathLike | None = None
@@ -124,7 +133,7 @@ _DEFAULTS = EvaluationOptions()
 
 def evaluate_map(
     class_raster: PathLike | ClassRaster,
-    labels: LabelsPath | Sequence[LabelsPath],
+    labels: GivenLabels | Sequence[GivenLabels],
     *,
     label_options: LabelOptions | None = None,
     options: EvaluationOptions = _DEFAULTS,
@@ -137,8 +146,8 @@ def evaluate_map(
 
     Args:
         class_raster: the map.
-        labels: polygons or a label raster, or several `NAME=FILE`; classes are matched to the
-            map's by name or id.
+        labels: polygons or a label raster, or several `NAME=FILE`, as for `train_model`; classes
+            are matched to the map's by name or id.
         label_options: how labels and regions are read; a legend file in them does not count.
         options: regions, confidence, tolerance of boundaries.
         progress: called with the fraction of the map compared.
@@ -156,9 +165,12 @@ def evaluate_map(
     label_options = label_options or LabelOptions()
     if label_options.extent is not None and label_options.unlabelled == "background":
         _log.warning("--unlabelled background has no effect: --extent says where it is background.")
+    _check_areas(label_options, options)
     raster = _open_map(class_raster, options)
-    source = open_labels(labels, raster.geobox, options=label_options, legend=raster.legend)
-    warn_of_training_labels(raster, source.path)
+    files = label_files(listed(labels))
+    source = open_labels(files, raster.geobox, options=label_options, legend=raster.legend)
+    warn_of_training_labels(raster, source.path, ", ".join(map(recorded_name, files)))
+    log_step(_log, "comparing %s with %s.", redact_path(raster.path), source.path)
     found = compare(
         raster,
         source,
@@ -181,6 +193,13 @@ def evaluate_map(
     )
 
 
+def _check_areas(label_options: LabelOptions, options: EvaluationOptions) -> None:
+    """Refuse a missing extent or file of regions before the labels are read."""
+    for path in (label_options.extent, options.regions):
+        if isinstance(path, str | os.PathLike):
+            check_is_there(os.fspath(path))
+
+
 def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) -> ClassRaster:
     raster = (
         class_raster if isinstance(class_raster, ClassRaster) else open_class_raster(class_raster)
@@ -188,7 +207,8 @@ def _open_map(class_raster: PathLike | ClassRaster, options: EvaluationOptions) 
     check_class_count(raster)
     if options.confidence is None:
         return raster
-    raster = replace(raster, confidence_path=Path(options.confidence))
+    confidence = path_text(options.confidence, "confidence", error=SceneError)
+    raster = replace(raster, confidence_path=Path(confidence))
     with open_confidence(raster):  # fails if it cannot be used, since it was requested
         return raster
 
@@ -199,7 +219,7 @@ def _open_regions(
     if options.regions is None:
         return ()
     return read_regions(
-        os.fspath(options.regions),
+        areas_file(options.regions, "regions"),
         raster.geobox,
         field=options.region_field,
         allow_external=trusted,

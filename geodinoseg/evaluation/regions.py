@@ -15,6 +15,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.coverage import covers_center
 from geodinoseg.labels.features import valid_polygons
+from geodinoseg.labels.paths import VectorFile
 from geodinoseg.labels.polygon_source import (
     PolygonSource,
     intersecting_scene,
@@ -48,7 +49,7 @@ class Region:
 
 
 def read_regions(
-    path: str, geobox: GeoBox, *, field: str | None, allow_external: bool = False
+    file: VectorFile, geobox: GeoBox, *, field: str | None, allow_external: bool = False
 ) -> tuple[Region, ...]:
     """The regions of a vector file that intersect a map, in the order of the file.
 
@@ -56,12 +57,12 @@ def read_regions(
     outside the map are left out with a warning.
 
     Args:
-        path: any vector file in any CRS.
+        file: any vector file in any CRS, or a table.
         geobox: the map.
         field: column with the names; None = region, name or id.
         allow_external: as in `open_vector_layer`.
     """
-    layer = open_vector_layer(path, allow_external=allow_external)
+    layer, path = open_vector_layer(file, allow_external=allow_external), str(file)
     frame = layer.read([_name_field(path, layer.columns, field)])
     polygons, kept = valid_polygons(path, np.array(frame.geometry.array, dtype=object))
     names = [_name_of(value) for value in frame.iloc[kept, 0].tolist()]

@@ -17,7 +17,7 @@ MODEL_TAG = "GEODINOSEG_MODEL"
 _log = logging.getLogger(__name__)
 
 
-def warn_of_training_labels(raster: ClassRaster, labels: str) -> None:
+def warn_of_training_labels(raster: ClassRaster, labels: str, recorded: str) -> None:
     """Warn if a map's model was trained on label files with these names.
 
     A tag of the map gives the name of the model folder, which is looked for in the folder of the
@@ -26,6 +26,7 @@ def warn_of_training_labels(raster: ClassRaster, labels: str) -> None:
     Args:
         raster: the map.
         labels: the label files, in the form used in messages.
+        recorded: their names in the form used in model folders.
     """
     folder = _model_folder(raster)
     if folder is None:
@@ -36,7 +37,9 @@ def warn_of_training_labels(raster: ClassRaster, labels: str) -> None:
         return
     trained_on = training.get("labels")
     listed = trained_on if isinstance(trained_on, list) else []
-    shared = set(_file_names(labels)) & {name for text in listed for name in _file_names(str(text))}
+    shared = set(_file_names(recorded)) & {
+        name for text in listed for name in _file_names(str(text))
+    }
     if shared:
         _log.warning(
             "%s: %s was made with %s, which was trained on a file of the same name (%s); scores "

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from geodinoseg.errors import OutputError, OutputExistsError, one_line
+from geodinoseg.files.arguments import output_path
 from geodinoseg.files.locks import temporary_prefix, try_lock
 from geodinoseg.files.misread_names import SCHEME
 
@@ -60,7 +61,7 @@ def check_output(
         OutputError: it is a folder, an input, in a folder that is missing or read-only, or has the
             ending of another format.
     """
-    target = Path(path)
+    target = output_path(path)
     if os.fspath(path).startswith("/vsi") or "://" in os.fspath(path):
         raise OutputError(f"{path}: outputs are written to local files; copy it there afterwards.")
     scheme = SCHEME.match(os.fspath(target))
@@ -95,7 +96,7 @@ def check_output_folder(
         OutputExistsError: such a folder exists there.
         OutputError: a file or a folder of another kind is there, or its parent is not writable.
     """
-    target = Path(path)
+    target = output_path(path)
     _check_length(target)
     check_folder_of(target)
     if target.is_dir():

@@ -18,7 +18,7 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.coverage import covers_center
 from geodinoseg.labels.features import read_areas
 from geodinoseg.labels.labels import LabelSource
-from geodinoseg.labels.paths import check_is_there
+from geodinoseg.labels.paths import VectorFile, check_is_there
 from geodinoseg.labels.polygon_source import (
     PolygonSource,
     intersecting_scene,
@@ -74,11 +74,12 @@ class ExtentSource:
 
 
 def extent_sources(
-    path: str, geoboxes: Sequence[GeoBox], *, allow_external: bool
+    file: VectorFile, geoboxes: Sequence[GeoBox], *, allow_external: bool
 ) -> list[PolygonSource]:
     """The extent on the grid of each scene; it must intersect one of them at least."""
-    check_is_there(path)
-    crs, polygons = read_areas(path, allow_external=allow_external)
+    check_is_there(file)
+    crs, polygons = read_areas(file, allow_external=allow_external)
+    path = str(file)
     in_pixels = [to_pixel_space(path, crs, polygons, geobox) for geobox in geoboxes]
     kept = [
         pixels[intersecting_scene(pixels, geobox)]

@@ -19,7 +19,7 @@ from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import FeatureClasses, class_columns, feature_classes
 from geodinoseg.labels.layer_styles import single_symbol_color, vector_style
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import ClassFiles
+from geodinoseg.labels.paths import ClassFiles, VectorFile
 from geodinoseg.labels.vector_layer import crs_of, open_vector_layer
 from geodinoseg.rasters.class_style import ClassStyle, StyledClass
 
@@ -32,7 +32,7 @@ class LabelFeatures:
     """The polygons of a layer and their classes, in the order of the file."""
 
     path: str
-    """The file, for messages."""
+    """The file or the table, for messages."""
     crs: pyproj.CRS | None
     """None where the file has none."""
     polygons: NDArray[Any]
@@ -44,7 +44,7 @@ class LabelFeatures:
 
 
 def read_features(
-    path: str,
+    file: VectorFile,
     options: LabelOptions,
     *,
     legend_names: Mapping[int, str],
@@ -53,17 +53,18 @@ def read_features(
     """Read the polygons of a layer and their classes.
 
     Args:
-        path: any vector file; `file.gpkg|layername=roofs`, as QGIS writes it, picks a layer.
+        file: any vector file (`file.gpkg|layername=roofs`, as QGIS writes it, picks a layer), or a
+            table.
         options: class column, classes to ignore and whether the file may refer to others.
         legend_names: names of class numbers that take precedence over those of the file.
         is_named_by_style: whether numbers without a name take that of the layer's style.
     """
-    layer = open_vector_layer(path, allow_external=options.allow_external)
+    layer, path = open_vector_layer(file, allow_external=options.allow_external), str(file)
     field, names_field = class_columns(path, layer.columns, options.class_field)
     columns = tuple(column for column in (field, names_field) if column is not None)
     frame = layer.read(columns)
     polygons, kept = valid_polygons(path, np.array(frame.geometry.array, dtype=object))
-    style = vector_style(path, layer.name, columns)
+    style = vector_style(file, layer.name, columns)
     classes = feature_classes(
         path,
         field,
@@ -100,7 +101,7 @@ def read_class_files(
     ids = np.split(classes.class_ids, ends[:-1])
     return [
         LabelFeatures(
-            path=file,
+            path=str(file),
             crs=crs,
             polygons=polygons,
             classes=replace(
@@ -116,10 +117,10 @@ def read_class_files(
     ]
 
 
-def read_areas(path: str, *, allow_external: bool) -> tuple[pyproj.CRS | None, NDArray[Any]]:
+def read_areas(file: VectorFile, *, allow_external: bool) -> tuple[pyproj.CRS | None, NDArray[Any]]:
     """CRS and polygons of a layer whose columns do not count."""
-    frame = open_vector_layer(path, allow_external=allow_external).read(())
-    polygons, _ = valid_polygons(path, np.array(frame.geometry.array, dtype=object))
+    frame = open_vector_layer(file, allow_external=allow_external).read(())
+    polygons, _ = valid_polygons(str(file), np.array(frame.geometry.array, dtype=object))
     return crs_of(frame), polygons
 
 
@@ -192,7 +193,7 @@ def _values(column: Any, kept: NDArray[np.intp]) -> list[Any]:
     return [None if is_missing else value for value, is_missing in pairs]
 
 
-def _single_style(file: str, name: str, *, allow_external: bool) -> ClassStyle:
+def _single_style(file: VectorFile, name: str, *, allow_external: bool) -> ClassStyle:
     """The one colour that a class's own file is drawn in."""
     layer = open_vector_layer(file, allow_external=allow_external)
     color = single_symbol_color(file, layer.name)

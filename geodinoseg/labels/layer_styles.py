@@ -6,39 +6,36 @@ The user did not ask for it, so one that cannot be read is ignored with a warnin
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 from geodinoseg.errors import LabelError, one_line
-from geodinoseg.labels.paths import file_of
+from geodinoseg.labels.paths import VectorFile, file_of
+from geodinoseg.labels.tables import LabelTable
+from geodinoseg.qgis.geopackage import read_layer_styles
 from geodinoseg.rasters.class_style import ClassStyle, StyleError, read_qml, read_single_color
 from geodinoseg.rasters.legend_file import read_text
 
 _log = logging.getLogger(__name__)
-_MOST_STEPS = 10_000_000
-_QUERY = (
-    "SELECT styleQML FROM layer_styles WHERE f_table_name = ? "
-    "ORDER BY useAsDefault DESC, id DESC LIMIT 1"
-)
 _T = TypeVar("_T")
 
 
-def vector_style(path: str, layer: str | None, fields: tuple[str, ...]) -> ClassStyle:
+def vector_style(path: VectorFile, layer: str | None, fields: tuple[str, ...]) -> ClassStyle:
     """The style of a layer by one of the fields: the class column and that of the names."""
     style = _read_layer_style(path, layer, lambda text: read_qml(text, fields=fields))
     return ClassStyle() if style is None else style
 
 
-def single_symbol_color(path: str, layer: str | None) -> str | None:
+def single_symbol_color(path: VectorFile, layer: str | None) -> str | None:
     """The colour of a layer that is drawn with a single symbol."""
     return _read_layer_style(path, layer, read_single_color)
 
 
-def _read_layer_style(path: str, layer: str | None, read: Callable[[str], _T]) -> _T | None:
+def _read_layer_style(path: VectorFile, layer: str | None, read: Callable[[str], _T]) -> _T | None:
     """What `read` makes of a layer's QML; None where there is none, or none that can be read."""
+    if isinstance(path, LabelTable):
+        return None
     try:
         text = _qml_of(path, layer)
         return None if text is None else read(text)
@@ -58,18 +55,7 @@ def _qml_of(path: str, layer: str | None) -> str | None:
 
 
 def _geopackage_qml(file: Path, layer: str) -> str | None:
-    if not file.is_file():
-        return None
-    # Read only: SQLite would otherwise leave files of its own beside it.
-    name = f"{file.resolve().as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(name, uri=True)) as database:
-            # In place of a table there may be a view that never ends.
-            database.set_progress_handler(lambda: 1, _MOST_STEPS)
-            row = database.execute(_QUERY, (layer,)).fetchone()
-    except sqlite3.Error:  # usually, no such table
-        return None
-    return row[0] if row and isinstance(row[0], str) else None
+    return next((style.qml for style in read_layer_styles(file, layer)), None)
 
 
 def _sidecar(path: str, suffix: str) -> Path | None:

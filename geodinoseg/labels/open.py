@@ -6,7 +6,6 @@ Nothing is rasterized or read by window until the labels are asked for one.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -14,12 +13,13 @@ from functools import cache, partial
 import numpy as np
 
 from geodinoseg.errors import LabelError
+from geodinoseg.files.arguments import listed
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.coverage import coverage_of
 from geodinoseg.labels.features import LabelFeatures, read_class_files, read_features
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import ClassFiles, LabelFiles, LabelsPath, label_files
+from geodinoseg.labels.paths import ClassFiles, GivenLabels, LabelFiles, label_files
 from geodinoseg.labels.polygon_source import polygon_source, scene_polygons
 from geodinoseg.labels.raster_source import is_raster, open_label_raster, raster_source
 from geodinoseg.labels.shared_legend import RawLabels, share_legend
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_labels(
-    path: LabelsPath | ClassFiles | Sequence[LabelsPath],
+    path: GivenLabels | Sequence[GivenLabels],
     geobox: GeoBox,
     *,
     options: LabelOptions | None = None,
@@ -51,7 +51,8 @@ def open_labels(
 
     Args:
         path: a vector file (`file.gpkg|layername=NAME` picks one of several layers), a raster,
-            a folder with one vector file per class, or several `NAME=FILE`.
+            a GeoDataFrame, a folder with one vector file per class, several `NAME=FILE`, or a
+            dictionary of the file or GeoDataFrame of each class.
         geobox: the scene.
         options: how the files are read.
         legend: the classes to use, such as a model's; all labels must match it, and classes to
@@ -62,15 +63,14 @@ def open_labels(
             polygons, no class column, classes that contradict each other or the legend, or fewer
             than two; or no polygon of a class covers a pixel's centre.
     """
-    given = [path] if isinstance(path, str | os.PathLike | ClassFiles) else list(path)
-    files = label_files(given)
+    files = label_files(listed(path))
     if len(files) != 1:
         raise LabelError(f"{len(files)} label files for one raster; give one, or NAME=FILE each.")
     return open_label_set(files, [geobox], options=options, legend=legend)[0]
 
 
 def open_label_set(
-    paths: Sequence[LabelsPath | ClassFiles],
+    paths: Sequence[GivenLabels],
     geoboxes: Sequence[GeoBox],
     *,
     options: LabelOptions | None = None,

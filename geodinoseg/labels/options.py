@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from geodinoseg.errors import LabelError
-from geodinoseg.labels.paths import LabelsPath
+from geodinoseg.files.arguments import path_text
+from geodinoseg.labels.paths import Areas, LabelsPath, VectorFile, areas_file
 from geodinoseg.rasters.class_style import ClassStyle
 from geodinoseg.rasters.legend_file import read_legend_file
 
@@ -32,9 +33,9 @@ class LabelOptions:
     renames: tuple[tuple[str, str], ...] = ()
     """Pairs of a class of the labels, by name or number, and the class of the map, by name or id,
     that it is mapped to; only for labels that are compared with a map."""
-    extent: LabelsPath | None = None
-    """File of polygons within which labelling is complete: there pixels without a label are
-    background, elsewhere they are unknown, whatever `unlabelled` says."""
+    extent: Areas | None = None
+    """File or GeoDataFrame of polygons within which labelling is complete: there pixels without a
+    label are background, elsewhere they are unknown, whatever `unlabelled` says."""
     all_touched: bool = False
     """Whether a pixel belongs to a polygon that touches it (to the last of them where several do)
     rather than to the polygon that covers its centre."""
@@ -48,6 +49,15 @@ class LabelOptions:
     def __post_init__(self) -> None:
         if self.unlabelled not in get_args(Unlabelled):
             raise LabelError(f"unlabelled={self.unlabelled!r}: give ignore or background.")
+        if self.legend_file is not None:
+            path_text(self.legend_file, "legend_file", error=LabelError)
+        if self.extent is not None:
+            areas_file(self.extent, "extent")
+
+    @property
+    def extent_file(self) -> VectorFile | None:
+        """The extent as a file or as a table."""
+        return None if self.extent is None else areas_file(self.extent, "extent")
 
     def legend_style(self) -> ClassStyle:
         """Names, numbers and colours of the legend file; an empty style without one."""
@@ -60,7 +70,7 @@ class LabelOptions:
         """Whether pixels without a label are background, in the extent where there is one."""
         return self.unlabelled == "background" or self.extent is not None
 
-    def warn_of_class_field(self, path: LabelsPath, why: str) -> None:
+    def warn_of_class_field(self, path: str, why: str) -> None:
         """Warn that a class field was given for labels without fields."""
         if self.class_field is not None:
             logger.warning("%s: --class-field has no effect: %s.", path, why)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import LabelError, TransformationError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.meridian import Bounds, nearest_turn
+from geodinoseg.labels.tables import is_table_name
 from geodinoseg.transformations import (
     Transformation,
     find_transformation,
@@ -66,15 +67,8 @@ class PixelSpace:
                 )
             return cls(geobox=geobox, crs=None)
         if crs is None:
-            command = (
-                f"gdal_edit.py -a_srs {_code(scene_crs)} {path}"
-                if is_raster
-                else f"ogr2ogr -a_srs {_code(scene_crs)} labels.gpkg {path}"
-            )
-            raise LabelError(
-                f"{path}: has no CRS; set it in QGIS (Layer > Set Layer CRS, then export), or with "
-                f"{command}, if it is the scene's."
-            )
+            way_out = _way_to_set_crs(path, _code(scene_crs), is_raster=is_raster)
+            raise LabelError(f"{path}: has no CRS; {way_out}, if it is the scene's.")
         if crs.equals(scene_crs, ignore_axis_order=True):
             return cls(geobox=geobox, crs=None)
         space = cls(geobox=geobox, crs=crs)
@@ -291,6 +285,17 @@ def nearest_pixels(
 def _format(bounds: Bounds) -> str:
     left, bottom, right, top = bounds
     return f"x {left:.8g} to {right:.8g}, y {bottom:.8g} to {top:.8g}"
+
+
+def _way_to_set_crs(path: str, code: str, *, is_raster: bool) -> str:
+    if is_table_name(path):
+        return f'set it with .set_crs("{code}")'
+    command = (
+        f"gdal_edit.py -a_srs {code} {path}"
+        if is_raster
+        else f"ogr2ogr -a_srs {code} labels.gpkg {path}"
+    )
+    return f"set it in QGIS (Layer > Set Layer CRS, then export), or with {command}"
 
 
 def _code(crs: pyproj.CRS) -> str:

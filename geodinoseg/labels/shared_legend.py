@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,9 +73,10 @@ def share_legend(
         legend = _find_legend(raw, legend_style, has_background=options.has_background)
         _warn_of_classes_elsewhere(raw)
     extents: Sequence[PolygonSource | None] = [None] * len(raw)
-    if options.extent is not None:
+    extent_file = options.extent_file
+    if extent_file is not None:
         extents = extent_sources(
-            os.fspath(options.extent),
+            extent_file,
             [labels.geobox for labels in raw],
             allow_external=options.allow_external,
         )

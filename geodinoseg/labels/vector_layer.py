@@ -21,7 +21,8 @@ from shapely.errors import ShapelyError
 
 from geodinoseg.errors import LabelError, one_line
 from geodinoseg.files.misread_names import misread_part
-from geodinoseg.labels.paths import file_of, layer_of, with_layer
+from geodinoseg.labels.paths import VectorFile, file_of, layer_of, with_layer
+from geodinoseg.labels.tables import LabelTable
 from geodinoseg.labels.untrusted import check_driver, check_is_plain, offline
 
 _PARQUET_SUFFIXES = (".parquet", ".geoparquet")
@@ -40,11 +41,13 @@ class VectorLayer:
     path: str
     """As it was given, for messages; `file.gpkg|layername=roofs` names a layer as QGIS does."""
     name: str | None
-    """Of the layer; None in a format that has one only."""
+    """Of the layer; None in a format that has one only, and of a table."""
     columns: tuple[str, ...]
     """All but the geometry."""
     allow_external: bool = False
     """Whether the file may be of any kind that GDAL reads, and refer to other files."""
+    table: LabelTable | None = None
+    """The features, where they are in memory."""
 
     def read(self, columns: Sequence[str]) -> Any:
         """The features with these columns, a GeoDataFrame; a broken geometry reads as None."""
@@ -55,6 +58,8 @@ class VectorLayer:
         return frame
 
     def _read(self, columns: list[str]) -> Any:
+        if self.table is not None:
+            return self.table.read(columns)
         if self.name is None:
             frame = geopandas.read_parquet(file_of(self.path))
             frame = frame[[*columns, frame.geometry.name]]
@@ -75,11 +80,11 @@ def has_vector_layer(path: str, *, allow_external: bool) -> bool:
         return False
 
 
-def open_vector_layer(path: str, *, allow_external: bool = False) -> VectorLayer:
+def open_vector_layer(path: VectorFile, *, allow_external: bool = False) -> VectorLayer:
     """Find the one layer of a vector file.
 
     Args:
-        path: of the file; it may name a layer.
+        path: of the file; it may name a layer. Or a table in its place.
         allow_external: whether it may be of any kind that GDAL reads, and refer to other files.
 
     Raises:
@@ -87,6 +92,8 @@ def open_vector_layer(path: str, *, allow_external: bool = False) -> VectorLayer
             `allow_external`, has no
             layer with geometries, not the one asked for, or several and none was asked for.
     """
+    if isinstance(path, LabelTable):
+        return VectorLayer(path=path.name, name=None, columns=path.columns, table=path)
     if _is_parquet(path):
         if not allow_external:
             check_is_plain(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,22 @@ def load_backbone(
     _choose_layers(config, source, n_features)
     options = quantization_options(config, _CLASSES[config.model_type]) if quantize else {}
     return _load(source, folder, config, options)
+
+
+def blank_backbone(
+    config: PretrainedConfig, *, n_features: int, bands: int, device: torch.device
+) -> PreTrainedModel:
+    """A backbone whose weights are all zero, for a trial of its speed."""
+    config = copy.deepcopy(config)
+    _choose_layers(config, config.model_type, n_features)
+    config.num_channels = bands
+    with torch.device("meta"):
+        backbone = _CLASSES[config.model_type](config)
+    blank: PreTrainedModel = backbone.to_empty(device=device).eval()
+    with torch.no_grad():
+        for tensor in (*blank.parameters(), *blank.buffers()):
+            tensor.zero_()
+    return blank
 
 
 def with_lora(

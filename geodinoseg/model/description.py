@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import ModelFolderError, one_line
+from geodinoseg.files.arguments import path_text, wrong_argument
 from geodinoseg.legend import Legend
 from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
 from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.tile_model import TileModel
+
+_OF_TILE_MODEL = ("legend", "bands", "tile_multiple", "device", "probabilities")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,31 @@ class ModelDescription:
         """The same for scenes of another ground resolution; see `Segmentor.at_pixel_size`."""
         scale, aspect = resampling(pixel_size_m, self.pixel_size_m, aspect)
         return dataclasses.replace(self, scale=scale, aspect=aspect)
+
+
+def model_folder(given: Any) -> Path:
+    """The path of a model folder; ModelFolderError if something else was given."""
+    return Path(path_text(given, "model", "a model folder", error=ModelFolderError))
+
+
+def model_source(given: Any) -> str | TileModel:
+    """A model as segmentation takes it: the path of a folder as text, or a `TileModel`.
+
+    Raises:
+        ModelFolderError: it is neither.
+    """
+    if isinstance(given, str | os.PathLike):
+        return str(model_folder(given))
+    if all(hasattr(given, name) for name in _OF_TILE_MODEL):
+        model: TileModel = given
+        return model
+    raise wrong_argument(
+        given,
+        "model",
+        "a model folder, a loaded Segmentor or another TileModel",
+        error=ModelFolderError,
+        way_out="give the folder that train_model wrote",
+    )
 
 
 def describe_model(folder: str | Path) -> ModelDescription:

@@ -5,6 +5,7 @@ Brondolo and Beaussant, "DINOv2 rocks geological image analysis" (2024), arXiv:2
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -33,8 +34,10 @@ from geodinoseg.model.parameters import (
     HUB_NAMES,
     Activation,
     Size,
+    check_backbone_source,
     check_parameters,
 )
+from geodinoseg.model.pickling import portable_state, prepare_process
 from geodinoseg.model.quantization import is_quantized, quantized_layers
 
 
@@ -49,7 +52,8 @@ class DinoV2Segmentor(nn.Module):
         k_size: kernel size of the CNN head's convolutions, odd.
         linear_head: use the linear head; the CNN head if False.
         n_features: number of last transformer layers whose features the head sees.
-        quantize: hold the backbone's linear layers in 4 bit.
+        quantize: hold the backbone's linear layers in 4 bit. On a CPU this costs time and accuracy;
+            `train_model` does it on a GPU only unless told otherwise.
         peft: train LoRA in a frozen backbone; if False the whole backbone can be trained.
         size: `small`, `base` or `large`, the published DINOv2 backbone of that size.
         num_classes: number of classes.
@@ -112,6 +116,7 @@ class DinoV2Segmentor(nn.Module):
         check_parameters(self.settings | {"bands": bands})
         self.bands = bands
         source = HUB_NAMES[size] if backbone is None else backbone
+        check_backbone_source(source)
         self.source_is_folder = Path(source).is_dir()
         self.source = str(Path(source).resolve() if self.source_is_folder else source)
         loaded = load_backbone(source, n_features=n_features, quantize=quantize, revision=revision)
@@ -148,6 +153,15 @@ class DinoV2Segmentor(nn.Module):
         self.settings.pop("fused_head", None)
         self.settings |= {"fused_head": True} if fused else {}
         self.head = self._new_head().to(where)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The whole network with its weights, for a pickle or a copy."""
+        return portable_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a network, also in a process that has built none."""
+        nn.Module.__setstate__(self, state)  # type: ignore[no-untyped-call]
+        prepare_process(self.base_backbone)
 
     def add_lora(self) -> None:
         """Add LoRA to a backbone that has none; its results stay the same.
@@ -269,6 +283,13 @@ class DinoV2Segmentor(nn.Module):
     def _in_lora(self, backbone: PreTrainedModel) -> Any:
         names = ("r", "lora_alpha", "lora_dropout")
         return with_lora(backbone, **{name: self.settings[name] for name in names})
+
+
+NETWORK_DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(DinoV2Segmentor).parameters.items()
+}
+"""Of all arguments of `DinoV2Segmentor`."""
 
 
 def make_head(settings: Mapping[str, Any], *, in_channels: int, patch_px: int, bands: int) -> Head:

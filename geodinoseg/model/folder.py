@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import ModelError, ModelFolderError, one_line
-from geodinoseg.files.atomic import atomic_folder, check_output_folder
+from geodinoseg.files.arguments import wrong_argument
+from geodinoseg.files.atomic import PathLike, atomic_folder, check_output_folder
 from geodinoseg.legend import Legend
 from geodinoseg.model.backbone import backbone_class, read_backbone_config
 from geodinoseg.model.band_statistics import BandStatistics
@@ -31,6 +32,7 @@ from geodinoseg.model.config import (
     is_model_folder,
     read_model_config,
 )
+from geodinoseg.model.description import model_folder
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.segmentor import Segmentor
@@ -46,7 +48,7 @@ from geodinoseg.model.weights import (
 from geodinoseg.version import __version__
 
 
-def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = False) -> Path:
+def save_model(segmentor: Segmentor, folder: PathLike, *, overwrite: bool = False) -> Path:
     """Write a model folder; it appears only when it is complete.
 
     The backbone is written too, unless it is an unchanged one from the hub.
@@ -62,8 +64,17 @@ def save_model(segmentor: Segmentor, folder: str | Path, *, overwrite: bool = Fa
     Raises:
         OutputExistsError: a model exists, and overwrite is False.
         OutputError: the folder cannot be written, or holds other things.
-        ModelError: the backbone is quantized, and the source of its full weights is gone.
+        ModelError: it is no Segmentor; or the backbone is quantized, and the source of its full
+            weights is gone.
     """
+    if not isinstance(segmentor, Segmentor):
+        raise wrong_argument(
+            segmentor,
+            "segmentor",
+            "a Segmentor",
+            error=ModelError,
+            way_out="give what train_model or load_model returned, then the folder",
+        )
     target = check_output_folder(folder, overwrite=overwrite, is_ours=is_model_folder)
     with atomic_folder(target) as fresh:
         write_model(segmentor, fresh)
@@ -101,7 +112,7 @@ def write_model(segmentor: Segmentor, folder: Path) -> None:
         path.chmod((folder / CONFIG).stat().st_mode)
 
 
-def load_model(folder: str | Path, *, device: str = "auto", precision: str = "auto") -> Segmentor:
+def load_model(folder: PathLike, *, device: str = "auto", precision: str = "auto") -> Segmentor:
     """Load a model folder for segmentation.
 
     LoRA is merged into the weights unless these are quantized.
@@ -121,7 +132,7 @@ def load_model(folder: str | Path, *, device: str = "auto", precision: str = "au
         >>> model.bands, model.tile_px
         ((1, 2, 3), 56)
     """
-    place = Path(folder)
+    place = model_folder(folder)
     where = pick_device(device)
     config = read_model_config(place)
     _check_checksums(place, config["sha256"])

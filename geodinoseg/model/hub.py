@@ -58,7 +58,7 @@ def backbone_folder(
     Raises:
         ModelError: the folder does not exist, or the hub has no such files or cannot be reached.
     """
-    check_backbone_source(source)
+    check_backbone_source(source, revision=revision)
     if Path(source).is_dir():
         return Path(source)
     name = str(source)

@@ -6,10 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from geodinoseg.errors import DeviceError, ModelError
+from geodinoseg.files.arguments import wrong_argument
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
 
 Size = Literal["small", "base", "large"]
@@ -34,8 +36,11 @@ PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revi
 
 
 _DEVICE = re.compile(r"auto|(cpu|cuda)(:\d{1,2})?")
-_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _LONGEST_PATH = 4_096
+_PUBLISHER = HUB_NAMES[DEFAULT_SIZE].partition("/")[0]
+_ALIKE = 0.75
+"""Least similarity of two names of folders, of which one may be a typing error."""
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -104,32 +109,79 @@ def check_docstrings() -> None:
         )
 
 
-def check_backbone_source(source: str | Path) -> None:
+def check_backbone_source(source: str | Path, *, revision: str | None = None) -> None:
     """Refuse a folder that does not exist, rather than look for it on the hub.
+
+    Only `owner/name` can be a name on the hub. It is a path all the same if a folder `owner`
+    exists here, or one that is spelled alike and holds a folder like `name`; not if a revision is
+    given, which folders do not have, or if the owner is that of the published backbones.
 
     Raises:
         ModelError: the source is a path (by its form, or because it exists) but not a folder, or
             it is not a valid name on the hub.
     """
+    if not isinstance(source, str | Path):
+        raise wrong_argument(
+            source,
+            "backbone",
+            "a folder or a name on the hub",
+            error=ModelError,
+            way_out=f"give one such as {HUB_NAMES['base']}",
+        )
     text = str(source)
     if not 0 < len(text) <= _LONGEST_PATH:
         raise ModelError(
             f"backbone {text[:40]!r}: a folder or model cannot have a name of {len(text):,} "
             f"characters; give a folder, or a name on the hub such as {HUB_NAMES['base']}."
         )
-    is_path = isinstance(source, Path) or (
-        source.startswith(("/", ".", "~")) or source.count("/") > 1 or os.path.exists(source)
-    )
-    if is_path and not os.path.isdir(source):
+    if os.path.isdir(source):
+        return
+    if _is_path(source, revision):
+        similar = similar_folder(text)
+        meant = f"did you mean {similar}? Else give one" if similar else "give one"
         raise ModelError(
-            f"backbone {source}: no such folder; give one that holds config.json and "
-            f"model.safetensors."
+            f"backbone {text[:200]}: no such folder; {meant} that holds config.json and "
+            f"model.safetensors, or a name on the hub such as {HUB_NAMES['base']}."
         )
-    if not is_path and _NAME.fullmatch(text) is None:
+    if _NAME.fullmatch(text) is None:
         raise ModelError(
             f"backbone {text[:200]!r}: is neither a folder nor a name on the hub; give one such as "
             f"{HUB_NAMES['base']}."
         )
+
+
+def _is_path(source: str | Path, revision: str | None) -> bool:
+    """Whether a source that is not a folder can only be meant as one."""
+    if isinstance(source, Path) or source.startswith(("/", ".", "~")) or source.count("/") != 1:
+        return True
+    if "\\" in source or os.path.exists(source):
+        return True
+    owner = source.partition("/")[0]
+    if revision is not None or owner == _PUBLISHER:
+        return False
+    return os.path.isdir(owner) or similar_folder(source) is not None
+
+
+def similar_folder(path: str) -> str | None:
+    """An existing folder whose path is spelled like this one; None if there is none."""
+    found = "/" if path.startswith("/") else ""
+    for name in filter(None, path.split("/")):
+        here = os.path.join(found, name)
+        if not os.path.isdir(here):
+            alike = get_close_matches(name, _folders_in(found), n=1, cutoff=_ALIKE)
+            if not alike:
+                return None
+            here = os.path.join(found, alike[0])
+        found = here
+    return found
+
+
+def _folders_in(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def known_patch_px(backbone: str | Path | None) -> int | None:

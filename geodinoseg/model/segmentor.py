@@ -58,6 +58,10 @@ class Segmentor:
     scores: dict[str, Any] = field(default_factory=dict)
     """What it reached on validation pixels apart from the training pixels."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what is derived from them depends on the device."""
+        return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+
     @property
     def device(self) -> torch.device:
         """Where the network is."""

@@ -5,6 +5,7 @@ Figures are built without pyplot, so that the caller's matplotlib state is not t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from geodinoseg.plots.preview import (
     scene_colors,
 )
 from geodinoseg.plots.small_map import read_small_map
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.scene import Scene, scene_path
 from geodinoseg.redaction import redact_name
+
+_log = logging.getLogger(__name__)
 
 
 def plot_map(
@@ -67,6 +70,7 @@ def plot_map(
     target = check_output(
         output_png, overwrite=overwrite, suffixes=(".png",), inputs=[scene_path(scene), raster.path]
     )
+    log_step(_log, "drawing %s.", target)
     small = decimated(raster.geobox, longest_px=round(PANEL_IN * DPI))
     colors = scene_colors(scene, raster, small, bands=bands)
     shown = read_small_map(raster, small, progress=progress)

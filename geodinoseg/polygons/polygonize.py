@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,14 @@ from geodinoseg.polygons.stream import PolygonOptions, PolygonStream
 from geodinoseg.polygons.table import GEOMETRY
 from geodinoseg.polygons.writer import PolygonLayer, is_lonlat, write_batches
 from geodinoseg.prefetch import prefetch
-from geodinoseg.progress import Progress, no_progress
+from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster, with_usable_confidence
+from geodinoseg.redaction import redact_path
 
 if TYPE_CHECKING:
     import geopandas
 
+_log = logging.getLogger(__name__)
 _DEFAULTS = PolygonOptions()
 
 
@@ -161,6 +164,7 @@ def write_map_polygons(
         simplify_px=settings.simplify_px,
         options=options,
     )
+    log_step(_log, "tracing the polygons of %s into %s.", redact_path(source.path), target)
     if warns:
         warn_of_areas(source.path, source.geobox)
     layer = PolygonLayer(

@@ -23,12 +23,17 @@ from rasterio.crs import CRS
 from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike, atomic_file
 from geodinoseg.legend import Legend
+from geodinoseg.polygons.edited_style import keep_edited_styles, write_style
 from geodinoseg.polygons.feature_boxes import FeatureBoxes
 from geodinoseg.polygons.flatgeobuf import write_indexed
 from geodinoseg.polygons.formats import within_shapefile_limits, write_geoparquet
 from geodinoseg.polygons.geopackage_index import add_spatial_index, has_rtree
 from geodinoseg.polygons.sidecars import check_in_place, find_sidecars
-from geodinoseg.qgis.geopackage import add_layer_style
+from geodinoseg.qgis.geopackage import (
+    add_further_styles,
+    add_layer_style,
+    read_layer_styles,
+)
 from geodinoseg.qgis.styles import vector_qml
 
 WRITE_ERRORS = (DataSourceError, DataLayerError, FeatureError, FieldError, GeometryError)
@@ -128,15 +133,20 @@ def is_lonlat(path: PathLike) -> bool:
 def write_batches(batches: Iterator[pa.RecordBatch], target: Path, *, layer: PolygonLayer) -> Path:
     """Write features as they arrive; the target was checked by `check_vector_output`."""
     kind = format_of(target)
+    # Before its sidecars are listed: SQLite leaves one where there is a journal.
+    old_styles = read_layer_styles(target, target.stem) if kind is GEOPACKAGE else []
     with atomic_file(target, stale_sidecars=find_sidecars(target, kind.sidecars)) as path:
         if kind is SHAPEFILE:
             batches = within_shapefile_limits(batches, target, layer.legend)
         write_layer(batches, path, target, layer=layer)
         qml = vector_qml(layer.legend)
         if kind is GEOPACKAGE:
+            qml, edited = keep_edited_styles(old_styles, target, layer.legend, qml)
             add_layer_style(path, qml, target=target)
+            if edited:
+                add_further_styles(path, edited, target=target)
         else:
-            path.with_suffix(".qml").write_text(qml, encoding="utf-8")
+            write_style(path.parent, target, layer.legend, qml)
         written = [entry.name for entry in path.parent.iterdir()]
     if kind is not GEOPACKAGE:  # programs that open one create further files beside it
         check_in_place(target, kind.sidecars, written=written)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,14 @@ NO_TIME = "1970-01-01T00:00:00.000Z"
 
 _STYLES = "layer_styles"
 """QGIS's table of styles."""
+OUR_STYLE = "classes"
+"""Name of our style."""
+_MOST_STYLES = 100
+_MOST_STEPS = 10_000_000
+_QUERY = (
+    f"SELECT styleQML, styleName, description FROM {_STYLES} "  # noqa: S608 (a constant)
+    "WHERE f_table_name = ? ORDER BY useAsDefault DESC, id DESC LIMIT ?"
+)
 _RESERVED = ("gpkg", "sqlite_", _STYLES)
 """Prefixes that a layer's name must not have: such tables belong to the format or to QGIS."""
 _URI = "urn:geodinoseg:sample"
@@ -49,6 +59,20 @@ def check_layer_name(target: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LayerStyle:
+    """A row of QGIS's table of styles."""
+
+    qml: str
+    """The content of a `.qml` file."""
+    name: str = OUR_STYLE
+    """Unique among the styles of a layer."""
+    is_default: bool = True
+    """Whether QGIS opens the layer with it."""
+    description: str = "Land-cover classes"
+    """Shown by QGIS beside the name."""
+
+
 def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
     """Write QGIS's table of styles into a GeoPackage, as the last step of writing it.
 
@@ -59,14 +83,84 @@ def add_layer_style(path: Path, qml: str, *, target: Path) -> None:
         qml: the content of a `.qml` file.
         target: the final path, for messages.
     """
+    with _writing(path, target) as database:
+        _write(database, layer=path.stem, qml=qml)
+
+
+def add_further_styles(path: Path, styles: Sequence[LayerStyle], *, target: Path) -> None:
+    """Add styles after `add_layer_style`; if one of them is the default, ours is not."""
+    with _writing(path, target) as database:
+        if any(style.is_default for style in styles):
+            database.execute(f"UPDATE {_STYLES} SET useAsDefault = 0")  # noqa: S608 (a constant)
+        for style in styles:
+            _insert(database, path.stem, style)
+
+
+@contextmanager
+def _writing(path: Path, target: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(path)) as database, database:
-            _write(database, layer=path.stem, qml=qml)
+            yield database
         _set_change_counter(path)
     except (sqlite3.Error, OSError) as error:
         raise OutputError(
             f"{target}: could not be written; is the disk full? ({one_line(error)})."
         ) from error
+
+
+def read_layer_styles(path: Path, layer: str) -> list[LayerStyle]:
+    """The styles of a layer, the one that QGIS opens it with first; empty without a table.
+
+    Only the first one counts as the default.
+    """
+    if not path.is_file():
+        return []
+    # Read only: SQLite would otherwise leave files of its own beside it.
+    name = f"{path.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(name, uri=True)) as database:
+            # In place of a table there may be a view that never ends.
+            database.set_progress_handler(lambda: 1, _MOST_STEPS)
+            rows = database.execute(_QUERY, (layer, _MOST_STYLES)).fetchall()
+    except (sqlite3.Error, OverflowError):  # usually, no such table
+        return []
+    return [
+        LayerStyle(qml, str(name or ""), is_default=index == 0, description=str(text or ""))
+        for index, (qml, name, text) in enumerate(rows)
+        if isinstance(qml, str)
+    ]
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another program has locked a database; False for a file that is none."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False
+    return False
+
+
+def replace_layer_styles(path: Path, layer: str, qml_of: Callable[[str], str]) -> None:
+    """Change the styles of a layer in place, in one transaction; other columns stay.
+
+    Raises:
+        sqlite3.Error: the file is not a GeoPackage, is locked, or the disk is full.
+    """
+    with closing(sqlite3.connect(path)) as database, database:
+        database.set_progress_handler(lambda: 1, _MOST_STEPS)
+        rows = database.execute(
+            f"SELECT id, styleQML FROM {_STYLES} WHERE f_table_name = ?",  # noqa: S608
+            (layer,),
+        ).fetchall()
+        for number, qml in rows:
+            if isinstance(qml, str):
+                database.execute(
+                    f"UPDATE {_STYLES} SET styleQML = ? WHERE id = ?",  # noqa: S608
+                    (qml_of(qml), number),
+                )
 
 
 def _write(database: sqlite3.Connection, *, layer: str, qml: str) -> None:
@@ -77,18 +171,22 @@ def _write(database: sqlite3.Connection, *, layer: str, qml: str) -> None:
         "useAsDefault BOOLEAN, description TEXT, owner TEXT(30), ui TEXT(30), "
         "update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"
     )
-    database.execute(
-        f"INSERT INTO {_STYLES} (f_table_catalog, f_table_schema, f_table_name, "  # noqa: S608
-        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
-        "update_time) VALUES ('', '', ?, 'geom', 'classes', ?, '', 1, 'Land-cover classes', '', ?)",
-        (layer, qml, NO_TIME),
-    )
+    _insert(database, layer, LayerStyle(qml))
     database.execute(
         "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
         "VALUES (?1, 'attributes', ?1)",
         (_STYLES,),
     )
     database.execute("UPDATE gpkg_contents SET last_change = ?", (NO_TIME,))
+
+
+def _insert(database: sqlite3.Connection, layer: str, style: LayerStyle) -> None:
+    database.execute(
+        f"INSERT INTO {_STYLES} (f_table_catalog, f_table_schema, f_table_name, "  # noqa: S608
+        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
+        "update_time) VALUES ('', '', ?, 'geom', ?, ?, '', ?, ?, '', ?)",
+        (layer, style.name, style.qml, int(style.is_default), style.description, NO_TIME),
+    )
 
 
 def add_note(path: Path, facts: dict[str, Any]) -> None:

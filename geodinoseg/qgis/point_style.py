@@ -15,6 +15,10 @@ POINT_FIELD = "point_id"
 _STATE = f"CASE WHEN trim(coalesce(\"{REFERENCE_FIELD}\", '')) = '' THEN 'open' ELSE 'answered' END"
 # Rings, so that the pixel is visible through the symbol.
 _RINGS = {"open": "238,102,119,255", "answered": "34,136,51,255"}
+_RING_MM = 0.6
+# Colour and width of what lies under a ring: white with a dark edge, so that it is visible on a
+# class of its own colour, on white, and on black.
+_HALOS = (("34,34,34,255", 1.4), ("255,255,255,255", 1.1))
 
 
 def sample_points_qml(class_names: Sequence[str]) -> str:
@@ -23,7 +27,10 @@ def sample_points_qml(class_names: Sequence[str]) -> str:
         "qgis", version="3.22", styleCategories="Symbology|Labeling|Fields|Forms|AttributeTable"
     )
     _add_fields(root, class_names)
-    symbols = [(state, _ring_properties(color)) for state, color in _RINGS.items()]
+    symbols = [
+        (state, [_ring_properties(*line) for line in (*_HALOS, (color, _RING_MM))])
+        for state, color in _RINGS.items()
+    ]
     add_categorized_renderer(root, _STATE, symbols, kind="marker", layer_class="SimpleMarker")
     return qml_text(root)
 
@@ -46,13 +53,13 @@ def _add_fields(root: ET.Element, class_names: Sequence[str]) -> None:
         ET.SubElement(editable, "field", name=name, editable=value)
 
 
-def _ring_properties(color: str) -> dict[str, str]:
+def _ring_properties(color: str, width_mm: float) -> dict[str, str]:
     return {
         "name": "circle",
         "color": "255,255,255,0",
         "outline_color": color,
         "outline_style": "solid",
-        "outline_width": "0.6",
+        "outline_width": str(width_mm),
         "outline_width_unit": "MM",
         "size": "4",
         "size_unit": "MM",

@@ -7,7 +7,7 @@ raster attribute table where there is none.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from geodinoseg.legend import Legend, LegendClass
 
@@ -79,7 +79,7 @@ def confidence_qml() -> str:
 def vector_qml(legend: Legend) -> str:
     """The `.qml` of a polygon layer, by its field `class_name`: one fill per class."""
     root = _qgis_root()
-    symbols = [(entry.name, _fill_properties(entry)) for entry in legend.classes]
+    symbols = [(entry.name, [_fill_properties(entry)]) for entry in legend.classes]
     add_categorized_renderer(root, "class_name", symbols, kind="fill", layer_class="SimpleFill")
     return qml_text(root)
 
@@ -87,7 +87,7 @@ def vector_qml(legend: Legend) -> str:
 def add_categorized_renderer(
     root: ET.Element,
     attribute: str,
-    symbols: Iterable[tuple[str, dict[str, str]]],
+    symbols: Iterable[tuple[str, Sequence[dict[str, str]]]],
     *,
     kind: str,
     layer_class: str,
@@ -97,9 +97,10 @@ def add_categorized_renderer(
     Args:
         root: the `qgis` element.
         attribute: a field or an expression.
-        symbols: values, which are their own labels, and the properties of their symbols.
+        symbols: values, which are their own labels, and the properties of the layers of their
+            symbols, the lowest first.
         kind: of the symbols: fill or marker.
-        layer_class: of their one layer: SimpleFill or SimpleMarker.
+        layer_class: of their layers: SimpleFill or SimpleMarker.
     """
     renderer = ET.SubElement(
         root,
@@ -112,7 +113,7 @@ def add_categorized_renderer(
     )
     categories = ET.SubElement(renderer, "categories")
     parent = ET.SubElement(renderer, "symbols")
-    for index, (value, properties) in enumerate(symbols):
+    for index, (value, layers) in enumerate(symbols):
         ET.SubElement(
             categories,
             "category",
@@ -131,7 +132,8 @@ def add_categorized_renderer(
             clip_to_extent="1",
             force_rhr="0",
         )
-        _add_symbol_layer(symbol, layer_class, properties)
+        for properties in layers:
+            _add_symbol_layer(symbol, layer_class, properties)
 
 
 def _add_symbol_layer(symbol: ET.Element, layer_class: str, properties: dict[str, str]) -> None:

@@ -19,7 +19,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-from geodinoseg.errors import LegendError, SceneError
+from geodinoseg.errors import LabelError, LegendError, SceneError
+from geodinoseg.files.arguments import path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
@@ -33,6 +34,7 @@ from geodinoseg.rasters.dataset import (
 from geodinoseg.rasters.legend_sources import (
     FoundLegend,
     find_legend,
+    raster_style,
     warn_of_lost_names,
     with_legend_file,
 )
@@ -123,7 +125,8 @@ def open_class_raster(
 ) -> ClassRaster:
     """Read the header and the legend of a class raster.
 
-    A class raster of geodinoseg has its legend in the header. One of another program is read once
+    A class raster of geodinoseg has its legend in the header; colours of a QGIS style beside it
+    (`.qml`) take precedence. One of another program is read once
     in full, to find the ids that occur; they may be stored as floating point if they are integers.
     Names and colours come from the legend file, else from the raster and the files beside it:
     attribute tables (`.aux.xml`, `.vat.dbf`), category names, styles (`.qml`, `.clr`), the colour
@@ -146,7 +149,10 @@ def open_class_raster(
         >>> raster.legend.names, raster.nodata
         (('field', 'roof', 'water'), 255)
     """
-    source = RasterSource.of(path, trusted=allow_external)
+    text = path_text(path, "class raster", "a path or a ClassRaster", error=SceneError)
+    if legend_file is not None:
+        path_text(legend_file, "legend_file", error=LabelError)
+    source = RasterSource.of(text, trusted=allow_external)
     raster = describe_class_raster(source, legend_file=legend_file)
     if not raster.is_named:
         warn_of_lost_names(raster.path, raster.legend)
@@ -161,7 +167,8 @@ def describe_class_raster(
     Args:
         source: the raster.
         legend_file: names and colours that take precedence.
-        with_styles: whether to read a `.qml` or `.clr` beside the raster.
+        with_styles: whether to read a `.qml` or `.clr` beside the raster, whose colours take
+            precedence.
 
     Raises:
         SceneError: as in `open_class_raster`.
@@ -223,13 +230,23 @@ def _found_legend(
     """The legend in the tags of the raster or of all files of a mosaic, else one of its ids."""
     path, text = source.path, tags.get(LEGEND_TAG)
     if text is None and reader.dataset.driver == "VRT":
-        text = shared_tag(source, LEGEND_TAG)
+        text = shared_tag(source, LEGEND_TAG, same=_without_colors)
     if text is not None:
         legend = _legend_of_tag(path, text)
+        if with_styles:
+            legend = legend.recolored(raster_style(path).colors_by_id())
         colors = {entry.class_id: entry.color for entry in legend}
         return FoundLegend(legend=legend, is_named=True, colors=colors)
     class_ids = class_ids_in(path, reader, pixel_type)
     return find_legend(reader.dataset, path, class_ids, with_styles=with_styles)
+
+
+def _without_colors(text: str | None) -> object:
+    """What legends of the files of a mosaic have in common, which may be coloured one by one."""
+    try:
+        return [(entry["class_id"], entry["name"]) for entry in json.loads(text or "")]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return text
 
 
 def _legend_of_tag(path: PathLike, text: str) -> Legend:

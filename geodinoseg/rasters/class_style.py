@@ -54,6 +54,14 @@ class ClassStyle:
             if name and name.isprintable() and count[name] == 1
         }
 
+    def colors_by_id(self) -> dict[int, str]:
+        """Colours by class id."""
+        return {
+            entry.class_id: entry.color
+            for entry in reversed(self.classes)
+            if entry.class_id is not None and entry.color is not None
+        }
+
     def color_of(self, class_id: int | None, name: str) -> str | None:
         """The colour of a class, by its number where it has one of its own, else by its name."""
         by_id = [e for e in self.classes if class_id is not None and e.class_id == class_id]
@@ -135,15 +143,20 @@ def read_qml(text: str, *, fields: tuple[str, ...] = ()) -> ClassStyle:
         has its label as the name; a category of a text has the text.
     """
     root = _parse(text)
-    palette = [entry for entry in root.iter("paletteEntry") if entry.get("value")]
+    palette = tuple(_palette_classes(root))
     if palette:
-        return ClassStyle(tuple(_styled_class(e, hex_color(e.get("color", ""))) for e in palette))
+        return ClassStyle(palette)
     renderer = root.find(".//renderer-v2[@type='categorizedSymbol']")
     if renderer is None or not _is_of(renderer.get("attr", ""), fields):
         return ClassStyle()
     colors = {symbol.get("name"): _fill(symbol) for symbol in renderer.findall("symbols/symbol")}
     categories = [e for e in renderer.iter("category") if e.get("value")]
     return ClassStyle(tuple(_styled_class(e, colors.get(e.get("symbol"))) for e in categories))
+
+
+def read_raster_qml(text: str) -> ClassStyle:
+    """The palette of a raster's style; empty for any other style; errors as `read_qml`."""
+    return ClassStyle(tuple(_palette_classes(_parse(text))))
 
 
 def read_single_color(text: str) -> str | None:
@@ -169,6 +182,14 @@ def _parse(text: str) -> ET.Element:
         return parse_xml(re.sub(r"^\s*<\?xml[^>]*\?>", "", text.removeprefix("\ufeff")))
     except XmlError as error:
         raise StyleError(str(error)) from error
+
+
+def _palette_classes(root: ET.Element) -> Iterator[StyledClass]:
+    """The entries of a palette, or of a pseudocolour ramp with exact values."""
+    exact = root.findall(".//colorrampshader[@colorRampType='EXACT']/item")
+    for entry in (*root.iter("paletteEntry"), *exact):
+        if entry.get("value"):
+            yield _styled_class(entry, hex_color(entry.get("color", "")))
 
 
 def _is_of(attribute: str, fields: tuple[str, ...]) -> bool:

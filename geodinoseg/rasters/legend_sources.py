@@ -19,7 +19,7 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.legend import Legend, default_name
 from geodinoseg.rasters.attribute_tables import KnownClasses, classes_of_dbf, classes_of_table
-from geodinoseg.rasters.class_style import ClassStyle, StyleError, read_qml
+from geodinoseg.rasters.class_style import ClassStyle, StyleError, read_raster_qml
 from geodinoseg.rasters.legend_file import read_legend_file, read_text
 from geodinoseg.rasters.source import RasterSource
 
@@ -136,7 +136,7 @@ def raster_style(path: PathLike) -> ClassStyle:
             continue
         try:
             if suffix == ".qml":
-                return read_qml(read_text(str(sidecar)))
+                return read_raster_qml(read_text(str(sidecar)))
             return read_legend_file(str(sidecar))
         except (StyleError, LabelError) as error:
             _log.warning("%s: cannot be read, so it is ignored (%s).", sidecar, one_line(error))
@@ -166,12 +166,7 @@ def _first_known(sources: Sequence[dict[int, str]], class_ids: Sequence[int]) ->
 
 
 def _of_style(style: ClassStyle) -> KnownClasses:
-    colors = {
-        entry.class_id: entry.color
-        for entry in style.classes
-        if entry.class_id is not None and entry.color is not None
-    }
-    return KnownClasses(names=style.names_by_id(), colors=colors)
+    return KnownClasses(names=style.names_by_id(), colors=style.colors_by_id())
 
 
 def _description(dataset: rasterio.DatasetReader) -> ET.Element:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from geodinoseg.files.atomic import atomic_file
 from geodinoseg.files.safe_xml import parse_xml
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
-from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
+from geodinoseg.qgis.styles import raster_attribute_table
 from geodinoseg.rasters.block_rows import BlockRows
 from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG, MAP_TAG
 from geodinoseg.rasters.cog import CogLayout, cog_writer
+from geodinoseg.rasters.edited_style import write_style
 from geodinoseg.rasters.sidecars import check_in_place, raster_sidecars
 from geodinoseg.version import __version__
 from geodinoseg.windows import Window
@@ -138,8 +139,9 @@ def class_raster_writer(
 ) -> Iterator[ClassRasterWriter]:
     """Write a map; on success all its files appear, on an error none.
 
-    Existing files are replaced. The class raster gets the sidecars `<path>.aux.xml` and
-    `<stem>.qml`. The writer holds one block row of a panel in memory.
+    Existing files are replaced, except for a style (`.qml`) that the user edited and that still
+    fits. The class raster gets the sidecars `<path>.aux.xml` and `<stem>.qml`. The writer holds one
+    block row of a panel in memory.
 
     Args:
         path: the class raster, a COG in the legend's dtype.
@@ -159,11 +161,18 @@ def class_raster_writer(
         layouts[confidence_path] = _confidence_layout(geobox, tags)
     if probabilities_path:
         layouts[probabilities_path] = _probability_layout(geobox, legend, tags)
+    named: tuple[tuple[LayerName, Path | None], ...] = (
+        ("classes", path),
+        ("confidence", confidence_path),
+        ("probabilities", probabilities_path),
+    )
+    targets = {name: target for name, target in named if target}
+    kept: set[Path] = set()
     with ExitStack() as outputs:
         # Exited in reverse order: the class raster, which names the confidence raster, comes last.
         temporary = {
             target: outputs.enter_context(
-                atomic_file(target, stale_sidecars=raster_sidecars(target))
+                atomic_file(target, stale_sidecars=_stale(raster_sidecars(target), kept))
             )
             for target in layouts
         }
@@ -174,15 +183,11 @@ def class_raster_writer(
                     temporary[target], layout, target=target, final_tags=lambda: _map_tags(rows)
                 )
                 rows[target] = cogs.enter_context(writer)
-            paths: dict[LayerName, Path | None] = {
-                "classes": path,
-                "confidence": confidence_path,
-                "probabilities": probabilities_path,
-            }
-            yield ClassRasterWriter({name: rows[of] for name, of in paths.items() if of})
-        _write_sidecars(temporary[path], legend)
-        if confidence_path:
-            _write_text(temporary[confidence_path].with_suffix(".qml"), confidence_qml())
+            yield ClassRasterWriter({name: rows[of] for name, of in targets.items()})
+        _write_table(temporary[path], legend)
+        for name, target in targets.items():
+            if write_style(temporary[target].parent, target, name, legend):
+                kept.add(target.with_suffix(".qml"))
     for target in layouts:
         check_in_place(target, geobox)
 
@@ -254,13 +259,13 @@ def _map_tags(rows: Mapping[Path, BlockRows]) -> dict[str, str]:
     return {MAP_TAG: hashlib.sha256(json.dumps(checksums).encode()).hexdigest()[:32]}
 
 
-def _write_sidecars(raster: Path, legend: Legend) -> None:
+def _stale(sidecars: Sequence[Path], kept: AbstractSet[Path]) -> Iterator[Path]:
+    """The old files that go, when it is known which of them are kept."""
+    yield from (sidecar for sidecar in sidecars if sidecar not in kept)
+
+
+def _write_table(raster: Path, legend: Legend) -> None:
     metadata = raster.with_name(f"{raster.name}.aux.xml")
     # GDAL keeps there what a GeoTIFF cannot hold, such as some CRSs.
     root = parse_xml(metadata.read_bytes()) if metadata.exists() else None
-    _write_text(metadata, raster_attribute_table(legend, root=root))
-    _write_text(raster.with_suffix(".qml"), raster_qml(legend))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    metadata.write_text(raster_attribute_table(legend, root=root), encoding="utf-8")

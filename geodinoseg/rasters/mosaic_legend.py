@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from geodinoseg.errors import SceneError
@@ -23,20 +23,24 @@ _HARMLESS = {
 }
 
 
-def shared_tag(source: RasterSource, tag: str) -> str | None:
+def shared_tag(
+    source: RasterSource, tag: str, *, same: Callable[[str | None], object]
+) -> str | None:
     """The value of a tag that all files of a mosaic share; None if they differ or one has none.
 
     Args:
         source: a local VRT; for other rasters the result is None.
         tag: name of the tag, in the default domain of the files.
+        same: what must be equal in the values; the value of the first file is returned.
     """
     if not source.is_plain_path:
         return None
     try:
-        values = set(_values(source, tag, depth=0))
+        values = list(dict.fromkeys(_values(source, tag, depth=0)))
     except (SceneError, XmlError, OSError, _OtherNumbersError):
         return None
-    return values.pop() if len(values) == 1 else None
+    first = same(values[0]) if values else None
+    return values[0] if all(same(value) == first for value in values[1:]) and values else None
 
 
 class _OtherNumbersError(Exception):

@@ -6,7 +6,6 @@ Which pixels hold data is decided here, once, for both training and segmentation
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geodinoseg.errors import SceneError
+from geodinoseg.files.arguments import path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox
 from geodinoseg.rasters.dataset import RasterReader, geobox_of, open_dataset, open_reader
@@ -195,11 +195,8 @@ def scene_path(scene: PathLike | rasterio.DatasetReader | Scene) -> str:
         return scene.path
     if isinstance(scene, rasterio.DatasetReader):
         return str(scene.name)
-    if isinstance(scene, str | os.PathLike):
-        return os.fspath(scene)
-    raise SceneError(
-        f"a {type(scene).__name__} is not a scene: give a path, or a dataset opened by "
-        f"rasterio.open; a warped view can be saved as a VRT."
+    return path_text(
+        scene, "scene", "a path, an open rasterio dataset or a Scene", error=SceneError
     )
 
 

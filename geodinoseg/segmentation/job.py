@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from geodinoseg.errors import ClusterError
+from geodinoseg.files.arguments import wrong_argument
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.description import ModelDescription, describe_model
 from geodinoseg.model.parameters import check_docstrings
@@ -100,6 +102,8 @@ def check_request(
 @contextmanager
 def enter_workers(workers: Workers | AbstractContextManager[Workers] | None) -> Iterator[Workers]:
     """The given workers, started if necessary, or this process."""
+    if not (workers is None or isinstance(workers, AbstractContextManager)):
+        _check_workers(workers)
     if workers is None:
         from geodinoseg.segmentation.runner import ThisProcess  # noqa: PLC0415 (torch)
 
@@ -109,6 +113,18 @@ def enter_workers(workers: Workers | AbstractContextManager[Workers] | None) -> 
             yield started
     else:
         yield workers
+
+
+def _check_workers(workers: object) -> None:
+    if not hasattr(workers, "prepare"):
+        count = workers if isinstance(workers, int) else 4
+        raise wrong_argument(
+            workers,
+            "workers",
+            "local_workers(...) or connect_workers(...)",
+            error=ClusterError,
+            way_out=f"give geodinoseg.local_workers({count}) for processes on this machine",
+        )
 
 
 def with_recorded_batch_size(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geodinoseg.errors import OutputError
+from geodinoseg.files.arguments import listed, output_path
 from geodinoseg.files.atomic import PathLike, check_output
 from geodinoseg.files.locks import check_unlocked, lock_output
 from geodinoseg.legend import Legend
@@ -43,22 +44,22 @@ class MapFiles:
         *,
         confidence: bool | PathLike = False,
         probabilities: bool | PathLike = False,
-        polygons: Iterable[PathLike] = (),
+        polygons: PathLike | Iterable[PathLike] = (),
         polygon_settings: PolygonSettings | None = None,
     ) -> MapFiles:
         """The outputs requested: True stands for `<output>_confidence.tif` and so on."""
-        main = Path(output)
+        main = output_path(output)
 
         def path_of(layer: str, choice: bool | PathLike) -> Path | None:
             if choice is True:
                 return main.with_name(f"{main.stem}_{layer}.tif")
-            return None if choice is False else Path(choice)
+            return None if choice is False else output_path(choice, layer)
 
         return cls(
             class_raster=main,
             confidence=path_of("confidence", confidence),
             probabilities=path_of("probabilities", probabilities),
-            polygons=tuple(map(Path, polygons)),
+            polygons=tuple(output_path(path, "polygons") for path in listed(polygons)),
             polygon_settings=polygon_settings or PLAIN_POLYGONS,
         )
 

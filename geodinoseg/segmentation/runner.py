@@ -16,7 +16,7 @@ from geodinoseg.model.description import model_fingerprint
 from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of_memory
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.progress import Progress
+from geodinoseg.progress import Progress, log_step
 from geodinoseg.rasters.block_rows import BLOCK_PX
 from geodinoseg.rasters.map_writer import ClassRows
 from geodinoseg.rasters.scene import Scene
@@ -64,8 +64,10 @@ class ChunkSegmenter:
         while remaining:
             run = first_run(remaining)
             try:
-                for _ in self._write_run(run, parts):
+                for chunk in self._write_run(run, parts):
                     remaining.pop(0)
+                    count = len(self._plan.chunks)
+                    log_step(logger, "part %d of %d is written.", chunk.index + 1, count)
                 # The memory retained after each panel would add up.
                 return_freed_memory()
                 continue
@@ -197,6 +199,7 @@ def loaded_model(
 ) -> TileModel:
     """The model, loaded if it is a folder."""
     if isinstance(model, str | Path):
+        log_step(logger, "loading the model %s.", model)
         return load_model(model, device=device, precision=settings.precision)
     return model
 

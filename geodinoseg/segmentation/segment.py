@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from geodinoseg.errors import OutputError
+from geodinoseg.errors import GeodinosegError, OutputError
 from geodinoseg.files.atomic import PathLike
+from geodinoseg.model.description import model_source
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
-from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.progress import Progress, log_step, no_progress, part_of
 from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
@@ -33,8 +34,9 @@ from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
     open_parts,
+    stored_parts,
 )
-from geodinoseg.segmentation.parts.store import PartStore
+from geodinoseg.segmentation.parts.store import PartStore, part_store
 from geodinoseg.segmentation.plan import Plan, plan_facts
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
@@ -51,12 +53,12 @@ _NETWORK_FRACTION, _ASSEMBLED_FRACTION = 0.95, 0.97
 
 def segment_scene(
     scene: PathLike | Scene,
-    model: str | Path | TileModel,
+    model: PathLike | TileModel,
     output: PathLike,
     *,
     confidence: bool | PathLike = False,
     probabilities: bool | PathLike = False,
-    polygons: Sequence[PathLike] = (),
+    polygons: PathLike | Sequence[PathLike] = (),
     polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
@@ -77,8 +79,8 @@ def segment_scene(
             `<output>_confidence.tif` where True.
         probabilities: also write the probability of each class, to a path, or to
             `<output>_probabilities.tif` where True.
-        polygons: also write the polygons of the class raster to these files, as `write_polygons`
-            does. A run interrupted while they are written can be resumed, too.
+        polygons: also write the polygons of the class raster to this file or these files, as
+            `write_polygons` does. A run interrupted while they are written can be resumed, too.
         polygon_settings: merging of small polygons, filling of holes, simplification of outlines.
         settings: tiles, overlap, batches, bands.
         device: device on which a model folder is loaded: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -109,7 +111,7 @@ def segment_scene(
         >>> raster.confidence_path.name
         'landcover_confidence.tif'
     """
-    settings = settings or _DEFAULTS
+    settings, model = settings or _DEFAULTS, model_source(model)
     files = MapFiles.named(
         output,
         confidence=confidence,
@@ -117,30 +119,31 @@ def segment_scene(
         polygons=polygons,
         polygon_settings=polygon_settings,
     )
-    request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
-    files, store = request.files, request.store
-    raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
-    with enter_workers(workers) as entered, files.locked(), store.lock():
-        settings = with_recorded_batch_size(settings, store, resume=resume)
-        job = entered.prepare(request.scene, model, files, settings, device=device)
-        with parts_of(job, store, resume=resume) as found:
-            segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
-            finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
-            assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
-            raster = open_class_raster(files.class_raster)
-            files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
+    with _noted_interrupts(files.class_raster, parts):
+        request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
+        files, store = request.files, request.store
+        raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
+        with enter_workers(workers) as entered, files.locked(), store.lock():
+            settings = with_recorded_batch_size(settings, store, resume=resume)
+            job = entered.prepare(request.scene, model, files, settings, device=device)
+            with parts_of(job, store, resume=resume) as found:
+                segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
+                finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
+                assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
+                raster = open_class_raster(files.class_raster)
+                files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
     progress(1.0, "done")
     return raster
 
 
 def plan_segmentation(
     scene: PathLike | Scene,
-    model: str | Path | TileModel,
+    model: PathLike | TileModel,
     output: PathLike,
     *,
     confidence: bool | PathLike = False,
     probabilities: bool | PathLike = False,
-    polygons: Sequence[PathLike] = (),
+    polygons: PathLike | Sequence[PathLike] = (),
     polygon_settings: PolygonSettings | None = None,
     settings: SegmentationSettings | None = None,
     device: str = "auto",
@@ -163,7 +166,7 @@ def plan_segmentation(
         >>> plan.legend.names, plan.output_bytes
         (('field', 'roof', 'water'), 78000)
     """
-    settings = settings or _DEFAULTS
+    settings, model = settings or _DEFAULTS, model_source(model)
     files = MapFiles.named(
         output,
         confidence=confidence,
@@ -206,6 +209,25 @@ def _note_how_to_resume(error: BaseException, parts: Parts, job: Job) -> None:
             )
 
 
+@contextmanager
+def _noted_interrupts(output: Path, parts: PathLike | None) -> Iterator[None]:
+    """Note on an interrupt before the first part what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not getattr(error, "__notes__", ()):
+            kept = 0
+            with suppress(GeodinosegError):  # the place cannot be read: nothing is known of it
+                kept = stored_parts(part_store(output, parts))
+            error.add_note(
+                f"Run the same command again to resume: {kept} parts of an earlier run are done."
+                if kept
+                else "No part of the map was finished, so nothing of it is kept; the same command "
+                "starts over."
+            )
+        raise
+
+
 def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress) -> None:
     """Segment the chunks without a valid part, and write their parts."""
     chunks = job.plan.chunks
@@ -214,6 +236,17 @@ def segment_missing(job: Job, parts: Parts, *, progress: Progress = no_progress)
     if found:
         logger.info("%d of %d parts were done before; computing the rest.", found, len(chunks))
     if missing:
+        grid = job.plan.grid
+        log_step(
+            logger,
+            "segmenting %s: %d x %d px in %d tiles of %d px, %d parts.",
+            job.plan.scene.source.name,
+            grid.width,
+            grid.height,
+            len(grid),
+            grid.tile_px,
+            len(missing),
+        )
         job.write_parts(missing, parts, progress)
 
 
@@ -239,6 +272,7 @@ def assemble(
     """
     return_freed_memory()
     plan = job.plan
+    log_step(logger, "assembling %d parts into %s.", len(plan.chunks), files.class_raster)
     collar, valid_px = CollarWatch(plan.scene), 0
     with (
         parts.committing(files.paths),
@@ -261,6 +295,7 @@ def assemble(
                 collar.add(part.remarks["collar"])
                 valid_px += part.valid_px
         progress(1.0, "building overviews")
+    log_step(logger, "%s is complete.", files.class_raster)
     if valid_px == 0:
         logger.warning("%s: holds no data; the whole map is nodata.", plan.scene.source.name)
     collar.warn()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from pathlib import Path
 
 import torch
 
 from geodinoseg.model.tile_model import TileModel
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.runner import loaded_model, plan_for_device
 from geodinoseg.segmentation.settings import SegmentationSettings
+
+logger = logging.getLogger(__name__)
 
 
 def timed_plan(
@@ -36,6 +40,7 @@ def timed_plan(
         confidence=files.confidence is not None,
         probabilities=files.probabilities is not None,
     )
+    log_step(logger, "timing the network on two batches of blank tiles.")
     count = min(plan.batch_size, len(plan.grid))
     per_tile = _seconds_of_batch(plan, loaded, count) / count
     return dataclasses.replace(plan, seconds=per_tile * len(plan.grid))

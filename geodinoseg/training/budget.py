@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -95,56 +96,61 @@ class TimeSlice:
         return self.budget.used_s + seconds <= self.until_s
 
 
-_WORDS = {"head": "head", "fused": "fused head", "lora": "LoRA", "full": "all weights"}
-# Work per crop, as multiples of one forward pass of the backbone: the backward pass takes twice as
-# long, and a linear head is small beside it.
-_FORWARD, _TRAINED, _HEAD_ALONE, _FUSED_ALONE = 1.0, 3.0, 0.05, 0.5
+STAGE_WORDS: dict[StageName, str] = {
+    "head": "head",
+    "fused": "fused head",
+    "lora": "LoRA",
+    "full": "all weights",
+}
+"""In the progress and the log."""
+REPORTED_CROPS = 136
+"""Most crops that the report on the finished model predicts."""
+
+_FORWARD = 1.0
+"""Work of one forward pass of the backbone on a crop."""
+_STEP_WORK: dict[StageName, float] = {"head": 0.05, "fused": 0.5, "lora": 3.0, "full": 3.0}
+"""Of a training step, per crop: the backward pass takes twice as long as the forward pass."""
+Phase = Literal["features", "head", "fused", "lora", "full", "final", "report"]
+_PHASES: tuple[Phase, ...] = get_args(Phase)
+"""Of a training, in order; final is the kept head on all labels."""
 
 
 class TrainingProgress:
-    """Counts work, and reports the fraction done."""
+    """Counts work, and reports the fraction done.
+
+    Each piece of work adds its share of what is left to the fraction. So the fraction does not jump
+    when less is left than expected: the rest counts for more.
+    """
 
     def __init__(
         self,
         settings: TrainingSettings,
         budget: Budget,
         progress: Progress,
+        *,
         heads: Sequence[StageName] = ("head",),
+        folds: int = 1,
     ) -> None:
         """Start at 0; if time is limited, the fraction used counts as well."""
         self._settings = settings
         self._budget = budget
         self._progress = progress
-        self._done = self._reported = 0.0
-        self._where = ""
-        self._last = ""
-        step = settings.batch_size
-        tuning_step = _TRAINED * step
-        self._step = 0.0
-        self._of: dict[StageName, float] = {
-            "head": _HEAD_ALONE * step,
-            "fused": _FUSED_ALONE * step,
-            "lora": tuning_step,
-            "full": tuning_step,
-        }
-        head_steps = settings.stage_one_epochs * settings.steps_per_epoch
-        self._heads_work = head_steps * sum(self._of[head] for head in heads)
-        tuning_steps = settings.epochs * settings.steps_per_epoch * (settings.stage != "head")
-        self._all = (
-            _FORWARD * settings.crops_to_cache + self._heads_work + tuning_step * tuning_steps
-        )
+        self._fraction = 0.0
+        self._where = self._last = ""
+        self._phase: Phase = "features"
+        self._step_work = 0.0
+        self._heads, self._folds = tuple(heads), folds
+        self._validation = 0
+        self._left: dict[Phase, float] = dict.fromkeys(_PHASES, 0.0)
+        self._left["features"] = _FORWARD * settings.crops_to_cache
+        self._expect_epochs()
 
-    def expect_validation(self, crops: int, *, folds: int) -> None:
-        """Account for crops that stage two validates on, and for heads trained in parallel.
-
-        There is a head for each fold in cross-validation, which no stage two follows.
-        """
-        settings = self._settings
-        if folds == 1:
-            self._all += _FORWARD * crops * settings.epochs * (settings.stage != "head")
-            return
-        self._all = self._done + _FORWARD * settings.crops_to_cache
-        self._all += (folds + 1) * self._heads_work
+    def expect_validation(self, crops: int) -> None:
+        """Account for crops to validate on."""
+        self._validation = crops
+        self._left["features"] += _FORWARD * crops
+        self._left["report"] = _FORWARD * min(crops, REPORTED_CROPS)
+        self._expect_epochs()
 
     def caching(self, crops: int) -> None:
         """Count crops whose features were computed."""
@@ -152,16 +158,24 @@ class TrainingProgress:
 
     def validated(self, crops: int) -> None:
         """Count crops that were validated on after an epoch."""
-        self._done += _FORWARD * crops
+        self._count(_FORWARD * crops)
 
-    def begin_epoch(self, stage: StageName, epoch: int, epochs: int) -> None:
-        """Begin an epoch, from 0."""
-        self._step = self._of[stage]
-        self._where = f"{_WORDS[stage]}, epoch {epoch + 1}/{epochs}"
+    def begin_epoch(
+        self, stage: StageName, epoch: int, epochs: int, *, is_final: bool = False
+    ) -> None:
+        """Begin an epoch, from 0; nothing is left of earlier phases.
+
+        is_final is that of the kept head, on all labels.
+        """
+        self._begin("final" if is_final else stage)
+        self._step_work = self._settings.batch_size * _STEP_WORK[stage]
+        of_what = f"{STAGE_WORDS[stage]} on all labels" if is_final else STAGE_WORDS[stage]
+        self._where = f"{of_what}, epoch {epoch + 1}/{epochs}"
 
     def step(self, losses: Sequence[float]) -> None:
         """Count a step; losses are those of the epoch so far."""
-        self._add(self._step, f"{self._where}, loss {float(np.mean(losses)):.3f}{self._last}")
+        loss = float(np.mean(losses))
+        self._add(self._step_work, f"{self._where}, loss {loss:.3f}{self._last}")
 
     def end_epoch(self, score: EpochScore) -> None:
         """Report the score of an epoch."""
@@ -171,16 +185,48 @@ class TrainingProgress:
 
     def skip_epochs(self, stage: StageName, epochs: int) -> None:
         """Count epochs from before an interruption."""
-        self._done += epochs * self._settings.steps_per_epoch * self._of[stage]
+        self.begin_epoch(stage, epochs - 1, epochs)
+        self._count(epochs * self._epoch_work(stage))
+
+    def reported(self, crops: int) -> None:
+        """Count crops that the finished model predicted."""
+        self._begin("report")
+        self._add(_FORWARD * crops, f"{self._where}{self._last}")
 
     def finish(self) -> None:
         """Report the end."""
-        self._reported = 1.0
+        self._fraction = 1.0
         self._progress(1.0, f"{self._where}{self._last}" or "done")
 
+    def _begin(self, phase: Phase) -> None:
+        self._phase = phase
+        for earlier in _PHASES[: _PHASES.index(phase)]:
+            self._left[earlier] = 0.0
+
+    def _expect_epochs(self) -> None:
+        settings = self._settings
+        for stage in settings.stages(self._folds, self._heads):
+            is_head = stage in self._heads
+            epochs = settings.stage_one_epochs if is_head else settings.epochs
+            self._left[stage] = epochs * self._epoch_work(stage)
+            if is_head and self._folds:
+                self._left["final"] = self._left[stage] / self._folds
+
+    def _epoch_work(self, stage: StageName) -> float:
+        """Of one epoch of a stage with its validation; that of heads takes next to nothing."""
+        work = self._settings.steps_per_epoch * self._settings.batch_size * _STEP_WORK[stage]
+        if stage in self._heads:
+            return max(self._folds, 1) * work
+        return work + _FORWARD * self._validation
+
     def _add(self, work: float, message: str) -> None:
-        self._done += work
-        fraction = max(self._done / self._all if self._all else 0.0, self._budget.fraction)
-        # Never back, and 1 only when everything is written.
-        self._reported = max(self._reported, min(fraction, 0.99))
-        self._progress(self._reported, message)
+        self._count(work)
+        # 1 only when everything is written.
+        self._progress(min(self._fraction, 0.99), message)
+
+    def _count(self, work: float) -> None:
+        before = sum(self._left.values())
+        self._left[self._phase] = max(self._left[self._phase] - work, 0.0)
+        if before:
+            self._fraction = 1 - (1 - self._fraction) * sum(self._left.values()) / before
+        self._fraction = max(self._fraction, self._budget.fraction)

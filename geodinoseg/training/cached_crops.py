@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource, HeldOutPiece, ValidationCrops
 from geodinoseg.training.budget import TimeSlice, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord
@@ -22,6 +24,8 @@ from geodinoseg.training.feature_cache import (
     new_cache,
 )
 from geodinoseg.training.sampler import Sampler, read_ahead
+
+logger = logging.getLogger(__name__)
 
 _FEWEST_OF_FOLD = 32
 """Crops that show nothing of a fold; if there are fewer by chance, more are drawn for the fold."""
@@ -56,9 +60,15 @@ def cache_crops(
         room=len(validation.pieces) + wanted + of_held_out + folds * _FEWEST_OF_FOLD * (folds > 1),
         progress=progress,
     )
+    log_step(
+        logger,
+        "computing features of %d validation crops and %d training crops with the frozen backbone.",
+        len(validation.pieces),
+        wanted + of_held_out,
+    )
+    progress.expect_validation(len(validation.pieces))
     pieces = cacher.validation(validation, record, time_slice.first(0.5))
     fold_of = np.array([piece.fold for piece in pieces], dtype=np.int64)
-    progress.expect_validation(len(pieces), folds=folds)
     count = record.cached_crops = cacher.training(wanted, time_slice)
     training = np.arange(len(pieces), len(pieces) + count)
     assert cacher.cache is not None

@@ -54,7 +54,13 @@ class TrainingContext:
             record=record,
             checkpoint=checkpoint,
             budget=budget,
-            progress=TrainingProgress(self.source.settings, budget, progress, self.heads),
+            progress=TrainingProgress(
+                self.source.settings,
+                budget,
+                progress,
+                heads=self.heads,
+                folds=self.source.data.folds,
+            ),
             on_epoch=on_epoch,
         )
         return TrainingRun(

@@ -12,7 +12,7 @@ from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.segmentor import Segmentor
-from geodinoseg.progress import Progress
+from geodinoseg.progress import Progress, log_step
 from geodinoseg.training.budget import Budget
 from geodinoseg.training.checkpoint import TrainingRecord, read_record
 from geodinoseg.training.context import TrainingContext, build_context, own_random_numbers
@@ -44,6 +44,7 @@ def run_training(
         own_random_numbers(where, settings),
         opened_event_log(tensorboard, data.legend) as on_epoch,
     ):
+        log_step(logger, "loading the backbone, and building the network on %s.", where)
         context = build_context(data, settings, network, where)
         for warning in data.warnings:
             logger.warning("%s", warning)
@@ -55,6 +56,7 @@ def run_training(
         with best_so_far_kept(run, target):
             run.fit()
             model, report = trained_model(run)
+            log_step(logger, "writing the model %s.", target)
             with atomic_folder(target) as folder:
                 write_trained_model(model, run, report, folder)
     run.epochs.checkpoint.unlink(missing_ok=True)

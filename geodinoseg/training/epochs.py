@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,13 +11,15 @@ from typing import Protocol
 
 from geodinoseg.errors import LabelError
 from geodinoseg.model.weights import Tensors
+from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource
-from geodinoseg.training.budget import Budget, TrainingProgress
+from geodinoseg.training.budget import STAGE_WORDS, Budget, TrainingProgress
 from geodinoseg.training.checkpoint import TrainingRecord, random_state, set_random_state
 from geodinoseg.training.history import EpochScore
 from geodinoseg.training.optimizer import Scorer, restore
 from geodinoseg.training.settings import StageName
 
+logger = logging.getLogger(__name__)
 _CHECKPOINT_S = 20.0
 """Between checkpoints in stage one, whose epochs are short."""
 
@@ -65,12 +68,16 @@ class EpochLoop:
         done = self.record.epochs_of(stage.name)
         if done:
             self._restore(stage)
+        log_step(logger, "%s: %d epochs.", STAGE_WORDS[stage.name], epochs)
         while len(done) < epochs and not self._is_over(stage, done):
             self.progress.begin_epoch(stage.name, len(done), epochs)
             loss = stage.train_epoch(len(done))
             self._end_epoch(stage, loss)
             done = self.record.epochs_of(stage.name)
         if not self.record.is_stage_over:
+            if len(done) < epochs:
+                words = STAGE_WORDS[stage.name]
+                log_step(logger, "%s: out of time after %d epochs.", words, len(done))
             self.record.is_stage_over = True
             self._write(at_once=True)
 
@@ -111,6 +118,7 @@ class EpochLoop:
         )
         self.record.validation_s = getattr(stage, "validation_s", self.record.validation_s)
         self.progress.end_epoch(score)
+        _log_epoch(score)
         self.on_epoch(score)
         self._write(at_once=stage.name in {"lora", "full"})
 
@@ -119,3 +127,9 @@ class EpochLoop:
         if at_once or self.budget.used_s - self._written_s >= _CHECKPOINT_S:
             self.record.write(self.checkpoint)
             self._written_s = self.budget.used_s
+
+
+def _log_epoch(score: EpochScore) -> None:
+    scored = "" if math.isnan(score.mean_iou) else f", mean IoU {score.mean_iou:.3f}"
+    words = STAGE_WORDS[score.stage]
+    log_step(logger, "epoch %d, %s: loss %.3f%s.", score.epoch, words, score.train_loss, scored)

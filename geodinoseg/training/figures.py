@@ -35,7 +35,7 @@ from geodinoseg.plots.preview import stretched
 LARGEST_PANEL = 8
 """Rows of a panel at most."""
 
-_BAR, _GAP, _GAP_LINE = "#4477aa", "#f8c9ad", "#ee7733"
+_BAR, _GAP, _GAP_LINE, _MODEST_LINE = "#4477aa", "#f8c9ad", "#ee7733", "#cfe2f3"
 _TILE_IN, _SPACE_IN, _EDGE_IN, _HEAD_IN, _LINE_IN, _FOOT_IN = 2.2, 0.08, 0.25, 0.4, 0.27, 0.55
 _TILE_PX = round(_TILE_IN * DPI)
 _COLUMNS = ("Image", "Labels", "Prediction", "Confidence")
@@ -78,7 +78,8 @@ def reliability_diagram(before: Reliability, after: Reliability, output_png: Pat
     axes[1, 0].set_ylabel("pixels", color=FAINT)
     handles = [
         Patch(facecolor=_BAR, label="fraction correct"),
-        Patch(facecolor=_GAP, hatch="///", edgecolor=_GAP_LINE, label="gap to confidence"),
+        Patch(facecolor=_GAP, hatch="///", edgecolor=_GAP_LINE, label="gap, overconfident"),
+        Patch(facecolor=_BAR, hatch="\\\\\\", edgecolor=_MODEST_LINE, label="gap, underconfident"),
     ]
     axes[0, 0].legend(handles=handles, frameon=False, labelcolor=INK, loc="upper left")
     return _saved(figure, output_png)
@@ -128,15 +129,13 @@ def _draw_bins(axes: Axes, title: str, bins: Reliability) -> None:
     accuracy, confidence = bins.accuracy[full], bins.confidence[full]
     style: dict[str, Any] = {"width": width, "align": "edge", "linewidth": 0.8}
     axes.bar(left[full], accuracy, color=_BAR, edgecolor="white", **style)
-    axes.bar(
-        left[full],
-        confidence - accuracy,
-        bottom=accuracy,
-        color=_GAP,
-        hatch="///",
-        edgecolor=_GAP_LINE,
-        **style,
-    )
+    over: dict[str, Any] = {"color": _GAP, "hatch": "///", "edgecolor": _GAP_LINE}
+    # Where the model is underconfident the gap lies within the bar, which stays visible.
+    under = {"fill": False, "hatch": "\\\\\\", "edgecolor": _MODEST_LINE}
+    for is_kind, look in ((confidence > accuracy, over), (confidence < accuracy, under)):
+        bottom = np.minimum(accuracy, confidence)[is_kind]
+        height = np.abs(confidence - accuracy)[is_kind]
+        axes.bar(left[full][is_kind], height, bottom=bottom, **look, **style)
     axes.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title(title, loc="left", color=INK, fontsize=11)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import ModelFolderError, OutputExistsError
+from geodinoseg.files.arguments import output_path
 from geodinoseg.files.atomic import check_output_folder
 from geodinoseg.model.config import is_model_folder, read_model_config
 
@@ -28,7 +31,7 @@ def check_training_output(output: str | os.PathLike[str], *, overwrite: bool, re
         OutputExistsError: one exists, and neither was given.
         OutputError: the folder cannot be written, or holds other things.
     """
-    path = Path(output)
+    path = output_path(output)
     checkpoint = checkpoint_path(path)
     if checkpoint.exists() and not (overwrite or resume):
         raise OutputExistsError(
@@ -36,6 +39,23 @@ def check_training_output(output: str | os.PathLike[str], *, overwrite: bool, re
             f"start over with --overwrite."
         )
     return check_output_folder(path, overwrite=overwrite or resume, is_ours=is_model_folder)
+
+
+@contextmanager
+def noted_interrupts(target: Path) -> Iterator[None]:
+    """Note on an interrupt before the first epoch what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not getattr(error, "__notes__", ()):
+            earlier = checkpoint_path(target)
+            error.add_note(
+                f"No epoch was finished; {earlier} of the earlier run is kept: continue with "
+                f"--resume."
+                if earlier.exists()
+                else "No epoch was finished, so nothing is kept; the same command starts over."
+            )
+        raise
 
 
 def training_facts(target: Path) -> dict[str, Any] | None:

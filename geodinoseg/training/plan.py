@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from geodinoseg.errors import ModelError
+from geodinoseg.files.arguments import listed
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import LabelsPath, check_is_there, is_folder, label_files
+from geodinoseg.labels.paths import GivenLabels, check_is_there, is_folder, label_files
 from geodinoseg.model.parameters import (
     DEFAULT_SIZE,
     HUB_NAMES,
@@ -21,16 +23,19 @@ from geodinoseg.model.parameters import (
     check_parameters,
     known_patch_px,
 )
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.legend_file import read_legend_file
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.training.data import TrainingData, read_training_data
 from geodinoseg.training.input_checks import warn_of_scenes
 from geodinoseg.training.output import check_training_output
-from geodinoseg.training.scenes import LabelPaths, ScenePaths, listed
+from geodinoseg.training.scenes import LabelPaths, ScenePaths
 from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
 from geodinoseg.training.unused import warn_of_unused
 
-_FROM_THE_DATA = ("num_classes", "bands", "components")
+logger = logging.getLogger(__name__)
+
+_FROM_THE_DATA = ("num_classes", "bands")
 _HALF_BYTES = 2
 _MB = 1_000_000
 
@@ -47,6 +52,9 @@ class TrainingPlan:
     """The heads of stage one."""
     cache_bytes: int
     """Size of the features of stage one, without those of validation crops."""
+    seconds: float | None = None
+    """About how long the network takes on the device, by a trial; at most the time limit. None if
+    the device has too little memory for the trial."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -72,6 +80,8 @@ class TrainingPlan:
             ],
             "cached crops": settings.crops_to_cache,
             "cached features, MB": round(self.cache_bytes / _MB),
+            "time limit, s": None if settings.minutes is None else 60 * settings.minutes,
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
         }
 
 
@@ -85,10 +95,13 @@ def plan_training(
     network: Mapping[str, Any] | None = None,
     bands: Sequence[int] | None = None,
     nodata: float | None = None,
+    device: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
 ) -> TrainingPlan:
-    """Check and read what `train_model` would, and stop there. Loads no weights.
+    """Check and read what `train_model` would, estimate the time, and stop there.
+
+    Loads no weights: the time comes from a trial of the same network on a few crops.
 
     Args:
         scenes: as for `train_model`.
@@ -99,6 +112,7 @@ def plan_training(
         network: arguments of `DinoV2Segmentor`.
         bands: bands to read.
         nodata: nodata value of the scenes.
+        device: as for `train_model`.
         overwrite: as for `train_model`.
         resume: as for `train_model`.
 
@@ -117,8 +131,10 @@ def plan_training(
         options=label_options or LabelOptions(),
         settings=settings,
         network=arguments,
+        device=device,
     )
     from geodinoseg.model.backbone import read_backbone_config  # noqa: PLC0415 (loads torch)
+    from geodinoseg.training.trial import training_seconds  # noqa: PLC0415 (loads torch)
 
     source = arguments.get("backbone") or HUB_NAMES[arguments.get("size") or DEFAULT_SIZE]
     config = read_backbone_config(source, revision=arguments.get("revision"))
@@ -129,8 +145,13 @@ def plan_training(
     of_crop = _HALF_BYTES * channels * patches + data.crop_px**2
     if "fused" in heads or arguments.get("fused_head"):
         of_crop += (_HALF_BYTES * len(data.bands) + 1) * data.crop_px**2
+    log_step(logger, "timing the network on a few crops.")
     return TrainingPlan(
-        data=data, settings=settings, heads=heads, cache_bytes=of_crop * settings.crops_to_cache
+        data=data,
+        settings=settings,
+        heads=heads,
+        cache_bytes=of_crop * settings.crops_to_cache,
+        seconds=training_seconds(data, settings, arguments, config, device=device),
     )
 
 
@@ -151,11 +172,12 @@ def read_inputs(
     """
     opened = [_opened_or_folder(scene, bands, nodata) for scene in listed(scenes)]
     has_chips = any(isinstance(scene, str) for scene in opened)
-    paths = listed(labels or [])
+    paths = [] if labels is None else listed(labels)
     _check_label_files([] if has_chips else paths, options)
     _check_network(network, settings)
     check_device_name(device)
     warn_of_unused(settings, network, options)
+    log_step(logger, "reading scenes and labels.")
     data = read_training_data(
         opened,
         paths,
@@ -166,23 +188,31 @@ def read_inputs(
         patch_px=known_patch_px(network.get("backbone")),
     )
     warn_of_scenes(data.splits, bands=bands, seed=settings.seed)
+    log_step(
+        logger,
+        "%d scenes, classes %s; %s labelled px to train on, %s to validate on.",
+        len(data.splits),
+        ", ".join(data.legend.names),
+        f"{sum(data.facts['training_pixels'].values()):,}",
+        f"{sum(data.facts['validation_pixels'].values()):,}",
+    )
     return data
 
 
 def _opened_or_folder(
     source: PathLike | Scene, bands: Sequence[int] | None, nodata: float | None
 ) -> Scene | str:
-    if isinstance(source, str | os.PathLike) and is_folder(source):
+    if not isinstance(source, Scene) and is_folder(source):
         return os.fspath(source)
     return open_scene(source, bands=bands, nodata=nodata)
 
 
-def _check_label_files(labels: Sequence[LabelsPath], options: LabelOptions) -> None:
+def _check_label_files(labels: Sequence[GivenLabels], options: LabelOptions) -> None:
     label_files(labels)
     if options.legend_file is not None:
         read_legend_file(os.fspath(options.legend_file))
-    if options.extent is not None:
-        check_is_there(os.fspath(options.extent))
+    if options.extent_file is not None:
+        check_is_there(options.extent_file)
 
 
 def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> None:
@@ -196,7 +226,7 @@ def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> No
             )
     check_parameters({n: v for n, v in network.items() if (n, v) != ("quantize", None)})
     if network.get("backbone") is not None:
-        check_backbone_source(network["backbone"])
+        check_backbone_source(network["backbone"], revision=network.get("revision"))
     patch_px = known_patch_px(network.get("backbone"))
     if patch_px is not None:
         settings.check_patch(patch_px)

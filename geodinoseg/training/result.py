@@ -17,6 +17,7 @@ from geodinoseg.files.atomic import atomic_folder
 from geodinoseg.model.folder import write_model
 from geodinoseg.model.heads import Detail
 from geodinoseg.model.segmentor import Segmentor
+from geodinoseg.progress import log_step
 from geodinoseg.training.history import write_history
 from geodinoseg.training.output import holds_other_model
 from geodinoseg.training.run import TrainingRun
@@ -37,6 +38,7 @@ def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]
     run.network.requires_grad_(requires_grad=False).eval()
 
     def predict(crop: Detail, fold: int) -> torch.Tensor:
+        run.epochs.progress.reported(1)
         if not run.scored_heads:
             whole: torch.Tensor = run.network(*crop)
             return whole
@@ -46,6 +48,7 @@ def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]
         )
         return logits
 
+    log_step(logger, "calibrating the confidence on validation crops.")
     report = validation_report(run.source, run.validation, predict)
     return _segmentor(run, report, finished=True), report
 

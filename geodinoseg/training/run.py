@@ -206,7 +206,7 @@ class TrainingRun:
         self._seed(_FINAL_SEED)
         epochs = len(self.record.epochs_of(kept))
         for epoch in range(epochs):
-            self.epochs.progress.begin_epoch(kept, epoch, epochs)
+            self.epochs.progress.begin_epoch(kept, epoch, epochs, is_final=True)
             stage.train_epoch(epoch)
 
     def _has_stage_two(self) -> bool:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError, SceneError
+from geodinoseg.files.arguments import listed, path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.chip_folder import ChipFolder, find_chips, joined
 from geodinoseg.labels.chip_source import open_chip_labels
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.open import open_label_set
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.labels.paths import LabelFiles, LabelsPath, is_folder, label_files
+from geodinoseg.labels.paths import (
+    GivenLabels,
+    LabelFiles,
+    is_folder,
+    label_files,
+    recorded_name,
+)
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.segmentation.band_units import needs_conversion, spread, units_of
 from geodinoseg.segmentation.input_checks import sampled_values
@@ -29,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 ScenePaths = PathLike | Scene | Sequence[PathLike | Scene]
 """One scene, or several of one kind; or folders of image chips."""
-LabelPaths = LabelsPath | Sequence[LabelsPath]
+LabelPaths = GivenLabels | Sequence[GivenLabels]
 """Labels of all scenes, or of each."""
 
 _WARN_RESOLUTION = 1.5
@@ -53,20 +59,21 @@ def open_labelled_scenes(
         names: of the label files, without their folders.
     """
     given = listed(scenes)
-    folders = [os.fspath(s) for s in given if isinstance(s, str | os.PathLike) and is_folder(s)]
+    folders = [os.fspath(scene) for scene in given if is_folder(scene)]
     if folders and len(folders) == len(given):
         return _open_chips(folders, labels, bands, nodata, options)
     if folders:
         raise LabelError(
             f"{folders[0]}: is a folder of chips, and other scenes are files; train on one kind."
         )
-    if not labels:
+    paths = [] if labels is None else listed(labels)
+    if not paths:
         raise LabelError("no labels were given; name their file with --labels.")
     opened = _open_scenes(given, bands, nodata, allow_external=False)
-    files = _label_files(labels, opened)
+    files = _label_files(paths, opened)
     found = open_label_set(files, [scene.geobox for scene in opened], options=options)
     placed = [source.on(scene) for source, scene in zip(found, opened, strict=True)]
-    return opened, placed, [_file_name(path) for path in dict.fromkeys(map(str, files))]
+    return opened, placed, [recorded_name(file) for file in dict.fromkeys(files)]
 
 
 def _open_chips(
@@ -82,24 +89,22 @@ def _open_chips(
     opened = _open_scenes(images, bands, nodata, allow_external=options.allow_external)
     found = open_chip_labels(chips, opened, options)
     kept = [(s, source.on(s)) for s, source in zip(opened, found, strict=True) if source]
-    return [s for s, _ in kept], [source for _, source in kept], [_file_name(chips.path)]
+    names = ", ".join(Path(folder).name for folder in chips.path.split(", "))
+    return [s for s, _ in kept], [source for _, source in kept], [names]
 
 
 def _chips(folders: Sequence[str], labels: LabelPaths | None) -> ChipFolder:
-    paths = listed(labels or [])
+    paths = [] if labels is None else listed(labels)
     if paths and len(paths) != len(folders):
         raise LabelError(
             f"{len(paths)} folders of label chips for {len(folders)} of images: give one for each "
             f"in the same order, or none where both lie in one folder."
         )
-    homes: list[str | None] = [os.fspath(path) for path in paths]
+    homes: list[str | None] = [
+        path_text(path, "labels", "a folder of label chips", error=LabelError) for path in paths
+    ]
     homes = homes or [None] * len(folders)
     return joined([find_chips(folder, home) for folder, home in zip(folders, homes, strict=True)])
-
-
-def listed(given: Any) -> list[Any]:
-    """One scene or label file, or several, as a list."""
-    return [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
 
 
 def _open_scenes(
@@ -162,8 +167,8 @@ def pixel_sizes_m(scenes: Sequence[Scene]) -> list[float]:
     return [size for size in sizes if size is not None]
 
 
-def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles]:
-    files = label_files(listed(labels))
+def _label_files(labels: Sequence[GivenLabels], scenes: Sequence[Scene]) -> list[LabelFiles]:
+    files = label_files(labels)
     if len(files) == 1:
         files *= len(scenes)
     if len(files) != len(scenes):
@@ -172,11 +177,3 @@ def _label_files(labels: LabelPaths, scenes: Sequence[Scene]) -> list[LabelFiles
             f"in the same order."
         )
     return files
-
-
-def _file_name(path: str) -> str:
-    """Names without their folders."""
-    return ", ".join(
-        f"{name}{separator}{Path(file).name}" if separator else Path(name).name
-        for name, separator, file in (part.partition("=") for part in path.split(", "))
-    )

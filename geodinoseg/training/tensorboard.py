@@ -1,4 +1,4 @@
-"""Scores of a training for TensorBoard, an extra: pip install geodinoseg[tensorboard]."""
+"""Scores of a training for TensorBoard, an extra."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geodinoseg.errors import ModelError
 from geodinoseg.legend import Legend
 from geodinoseg.training.history import EpochScore
 
-_NOT_INSTALLED = "TensorBoard is not installed: pip install geodinoseg[tensorboard]."
+_NOT_INSTALLED = "TensorBoard is not installed: pip install tensorboard."
 
 
 class EventLog:

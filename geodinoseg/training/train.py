@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from geodinoseg.files.arguments import output_path
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
-from geodinoseg.training.output import check_training_output
+from geodinoseg.training.output import check_training_output, noted_interrupts
 from geodinoseg.training.plan import read_inputs
 from geodinoseg.training.scenes import LabelPaths, ScenePaths
 from geodinoseg.training.settings import TrainingSettings
@@ -52,9 +53,10 @@ def train_model(
 
     Args:
         scenes: one or several rasters with the same kind of bands, or folders of image chips.
-        labels: polygons or a label raster, one for all scenes or one for each; `NAME=FILE` or a
-            folder for one file a class; for folders of chips those of the label chips, or None if
-            they are in the same folders.
+        labels: polygons (a vector file or a GeoDataFrame) or a label raster, one for all scenes or
+            one for each; `NAME=FILE`, a folder, or a dictionary of files or GeoDataFrames for one
+            a class; for folders of chips those of the label chips, or None if they are in the same
+            folders. The class column is `class_field` of `label_options`.
         output: the model folder to write.
         label_options: how the labels are read.
         settings: the recipe.
@@ -97,28 +99,30 @@ def train_model(
     budget = Budget(settings.minutes, clock)
     target = check_training_output(output, overwrite=overwrite, resume=resume)
     if tensorboard is not None:
+        output_path(tensorboard, "tensorboard")
         check_event_log()
-    data = read_inputs(
-        scenes,
-        labels,
-        bands=bands,
-        nodata=nodata,
-        options=label_options or LabelOptions(),
-        settings=settings,
-        network=network or {},
-        device=device,
-    )
-    from geodinoseg.training.engine import run_training  # noqa: PLC0415 (torch takes seconds to load)
+    with noted_interrupts(target):
+        data = read_inputs(
+            scenes,
+            labels,
+            bands=bands,
+            nodata=nodata,
+            options=label_options or LabelOptions(),
+            settings=settings,
+            network=network or {},
+            device=device,
+        )
+        from geodinoseg.training.engine import run_training  # noqa: PLC0415 (torch takes seconds to load)
 
-    return run_training(
-        data,
-        target,
-        settings=settings,
-        network=network or {},
-        device=device,
-        overwrite=overwrite,
-        resume=resume,
-        tensorboard=tensorboard,
-        budget=budget,
-        progress=progress,
-    )
+        return run_training(
+            data,
+            target,
+            settings=settings,
+            network=network or {},
+            device=device,
+            overwrite=overwrite,
+            resume=resume,
+            tensorboard=tensorboard,
+            budget=budget,
+            progress=progress,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,20 +12,25 @@ import pytest
 import rasterio
 from click.testing import CliRunner
 from rasterio.crs import CRS
-from rasters import ROTATED, write_raster
+from rasters import ROTATED, SmoothModel, write_raster
 
-from geodinoseg.batch.journal import JOURNAL, open_journal
 from geodinoseg.batch.scenes import ListedScene, OutputNames, find_scenes, planned_files
 from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cli import main
 from geodinoseg.errors import OutputError, SceneError
+from geodinoseg.files.journal import JOURNAL, open_journal
+from geodinoseg.model.folder import load_model
 from geodinoseg.polygons.polygonize import polygonize
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.polygons.stream import PolygonOptions
+from geodinoseg.polygons.style_map import style_map
+from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
+from geodinoseg.windows import Window
 
 SETTINGS = SegmentationSettings(tile_px=56, overlap_px=8)
+WHOLE = Window(col_off=0, row_off=0, width=70, height=90)
 NAMES = OutputNames(confidence="{stem}_confidence.tif", polygons=("{stem}.gpkg",))
 
 
@@ -97,6 +103,50 @@ def test_what_was_done_is_not_skipped_when_anything_is_another(run, folder, tmp_
     assert run() == ["done", "skipped", "skipped"]
     assert run(overwrite=True) == ["done"] * 3
     assert run() == ["skipped"] * 3
+
+
+def test_scenes_may_be_named_and_the_folder_a_string(run, folder, small_model, tmp_path):
+    mend(folder)
+    assert run() == ["done"] * 3
+    maps = str(tmp_path / "maps")
+    for scenes in (
+        str(folder),
+        [str(path) for path in folder.iterdir()],
+        list(find_scenes(folder)),
+    ):
+        found = segment_scenes(scenes, str(small_model), maps, names=NAMES, settings=SETTINGS)
+        assert [result.status for result in found] == ["skipped"] * 3
+    twice = segment_scenes(
+        [folder / "a.tif"] * 2, small_model, maps, names=NAMES, settings=SETTINGS
+    )
+    assert len(twice) == 1
+
+
+def test_a_loaded_model_is_known_by_its_fingerprint(folder, small_model, tmp_path):
+    model = load_model(small_model, device="cpu")
+
+    def statuses(model):
+        scenes = [folder / "a.tif", folder / "c.tif"]
+        found = segment_scenes(scenes, model, tmp_path / "maps", settings=SETTINGS)
+        return [result.status for result in found]
+
+    assert statuses(model) == ["done"] * 2
+    assert statuses(model) == ["skipped"] * 2
+    assert statuses(dataclasses.replace(model, temperature=2.0)) == ["failed"] * 2
+    (tmp_path / "alone").mkdir()
+    segment_scene(folder / "a.tif", small_model, tmp_path / "alone" / "a.tif", settings=SETTINGS)
+    pixels = [
+        open_class_raster(tmp_path / name / "a.tif").read(WHOLE) for name in ("maps", "alone")
+    ]
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_a_model_that_nothing_identifies_is_never_taken_for_the_same(folder, tmp_path):
+    model = SmoothModel(3, tile_px=56)
+    assert not hasattr(model, "fingerprint")
+    for expected in ("done", "failed"):
+        (found,) = segment_scenes(folder / "a.tif", model, tmp_path / "maps", settings=SETTINGS)
+        assert found.status == expected
 
 
 def test_polygons_of_a_batch_are_drawn_as_those_of_polygonize(run, folder, tmp_path):
@@ -172,6 +222,22 @@ def test_a_style_that_was_edited_is_not_replaced_with_what_is_lost(run, folder, 
         (maps / name).unlink()
     assert run()[0] == "failed"
     assert (maps / "a.qml").read_text() == "mine"
+
+
+def test_a_map_that_was_recoloured_is_skipped_and_belongs_to_the_batch(run, folder, tmp_path):
+    run()
+    maps = tmp_path / "maps"
+    (tmp_path / "new.txt").write_text("0 #0000ff\n")
+    before = (maps / "a.tif").read_bytes()
+    style_map(maps / "a.tif", tmp_path / "new.txt")
+    after = (maps / "a.tif").read_bytes()
+    assert after != before
+    assert run() == ["skipped", "failed", "skipped"]
+    assert (maps / "a.tif").read_bytes() == after
+    (maps / "a.gpkg").unlink()
+    assert run()[0] == "done"
+    with open_journal(maps), pytest.raises(OutputError, match="is writing it"):
+        style_map(maps / "a.tif", tmp_path / "new.txt")
 
 
 def test_a_map_whose_main_files_are_lost_is_made_again(run, folder, tmp_path):

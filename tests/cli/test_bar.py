@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-import unicodedata
 
 import click
 import pytest
 from commands import call
 from hypothesis import given, strategies as st
+from terminal import cells, drawn
 
 from geodinoseg.cli import bar
 from geodinoseg.cli.console import report_errors
@@ -32,31 +27,6 @@ MESSAGES = [
     ("segmenting", "名" * 70 + ", 0.52 Mpx/s"),
     ("tracing", "1,234,567 polygons"),
 ]
-
-
-def drawn(columns, script):
-    """What a Python program draws on a terminal of so many columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
-    program = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    content = b""
-    try:
-        while piece := os.read(ours, 65536):
-            content += piece
-    except OSError:  # Linux: the other end is closed
-        pass
-    os.close(ours)
-    program.communicate(timeout=60)
-    assert program.returncode == 0, content
-    return content.decode()
-
-
-def cells(text):
-    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -115,6 +85,27 @@ def test_a_warning_replaces_the_bar_rather_than_joining_it():
                 logging.getLogger("geodinoseg").warning("s.tif: is odd.")
     """
     assert "\r\x1b[KWarning: s.tif: is odd." in drawn(80, script)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_the_time_left_does_not_count_what_comes_before_the_first_progress(
+    is_terminal, monkeypatch, capsys
+):
+    """Loading the model and the first batch take a minute, each further tile a second."""
+    now = 0.0
+    monkeypatch.setattr(bar.time, "monotonic", lambda: now)
+    monkeypatch.setattr(bar, "_LINE_S", 0.0)
+    monkeypatch.setattr(bar, "_REDRAW_S", 0.0)
+    monkeypatch.setattr(bar.sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(bar, "_columns", lambda: 100)
+    with bar.progress_bar("segmenting") as progress:
+        now += 60
+        for tile in range(1, 101):
+            progress(tile / 100, "0.52 Mpx/s")
+            now += 1
+    times = re.findall(r"about (\d+) (s|min) left|  (\d\d):(\d\d):(\d\d)", capsys.readouterr().err)
+    first = times[0]
+    assert (first[2:] == ("00", "01", "38")) if is_terminal else (first[:2] == ("2", "min"))
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):

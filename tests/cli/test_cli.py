@@ -17,6 +17,7 @@ import pyogrio
 import pytest
 import rasterio
 from click.testing import CliRunner
+from coverages import write_class_raster
 from rasters import read_raster, write_raster
 from trainings import NAMES, color_channels, color_pixels, no_pictures
 
@@ -29,6 +30,9 @@ from geodinoseg.segmentation import runner
 from geodinoseg.training.finetuning import FineTuning
 
 NO_PROGRESS_LINE = ""
+NOTHING_KEPT = (
+    "No part of the map was finished, so nothing of it is kept; the same command starts over."
+)
 SITE_GRID = (
     'ENGCRS["site grid",EDATUM["unknown"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],'
     'LENGTHUNIT["metre",1]]'
@@ -163,13 +167,59 @@ def test_an_interrupt_is_one_line_and_code_130(monkeypatch, segment, tmp_path):
     assert files(tmp_path) == {"ortho.tif"}
 
 
-def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, tmp_path):
+def test_an_interrupt_amid_the_work_leaves_nothing(monkeypatch, segment, small_model, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("geodinoseg.segmentation.inference._to_class_rows", interrupted)
-    assert segment().exit_code == 130
+    result = segment()
+    assert (result.exit_code, result.stderr) == (130, f"Error: interrupted. {NOTHING_KEPT}\n")
     assert files(tmp_path) == {"ortho.tif"}
+    many = ["segment", tmp_path / "ortho.tif", "--model", small_model, "--output-dir"]
+    result = cli(*many, tmp_path / "maps", "--device", "cpu")
+    assert result.stderr == (
+        f"Error: interrupted. {NOTHING_KEPT} 0 of 1 scenes are done; run the same command again "
+        f"for the others.\n"
+    )
+
+
+def test_an_interrupt_while_the_model_is_loaded_says_what_is_kept(monkeypatch, segment, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("geodinoseg.segmentation.segment.assemble", interrupted)
+        assert "1 of 1 parts are done." in segment().stderr
+    monkeypatch.setattr(runner, "load_model", interrupted)
+    assert segment().stderr == (
+        "Error: interrupted. Run the same command again to resume: 1 parts of an earlier run are "
+        "done.\n"
+    )
+    assert segment(output="other.tif").stderr == f"Error: interrupted. {NOTHING_KEPT}\n"
+
+
+@pytest.mark.parametrize(
+    "place", ["training.train.read_inputs", "training.engine.build_context", "training.run.step"]
+)
+def test_an_interrupt_before_the_first_epoch_says_that_nothing_is_kept(
+    place, monkeypatch, workshop
+):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    step = "geodinoseg.training.head_stage.HeadStage.train_epoch"
+    monkeypatch.setattr(step if place.endswith("step") else f"geodinoseg.{place}", interrupted)
+    result = cli(*workshop.call("train"))
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == (
+        "Error: interrupted. No epoch was finished, so nothing is kept; the same command starts "
+        "over."
+    )
+    assert not list((workshop.folder / "out").iterdir())
+    workshop.output("new.model.checkpoint").write_text("of an earlier run")
+    result = cli(*workshop.call("train"), "--resume")
+    if place.endswith("read_inputs"):
+        assert "new.model.checkpoint of the earlier run is kept: continue with" in result.stderr
 
 
 def test_segment_writes_what_was_asked_for_and_says_so(segment, tmp_path):
@@ -572,6 +622,26 @@ def test_info_of_a_map_names_its_classes_and_its_making(segment, tmp_path):
     assert (facts["model"], facts["scene"]) == ("small.model", "ortho.tif")
 
 
+def test_segment_and_info_print_the_area_of_each_class(segment, tmp_path):
+    said = segment().stdout
+    told = cli("info", tmp_path / "map.tif")
+    table = told.stdout.partition("\nareas\n")[2].splitlines()
+    assert table[0].split() == ["class", "pixels", "area,", "m2", "fraction"]
+    assert [line.split()[0] for line in table[1:]] == list(NAMES)
+    assert "\n".join(["areas", *table]) in said
+    facts = json.loads(cli("info", tmp_path / "map.tif", "--json").stdout)["result"]
+    pixels = np.bincount(read_raster(tmp_path / "map.tif").ravel(), minlength=len(NAMES))
+    assert [area["pixels"] for area in facts["areas"]] == pixels[: len(NAMES)].tolist()
+
+
+def test_info_describes_a_map_with_a_value_that_is_no_class(tmp_path):
+    path = write_class_raster(tmp_path / "map.tif", np.array([[1, 9]], np.uint8))
+    result = cli("info", path)
+    assert result.exit_code == 0
+    assert "Areas are unknown" in result.stderr
+    assert "areas" not in result.stdout
+
+
 def test_info_of_a_map_by_others_lists_the_classes_that_occur(tmp_path):
     path = write_raster(
         tmp_path / "m.tif", np.array([[[3, 5, 5]]], np.uint8), photometric="palette"
@@ -755,8 +825,8 @@ def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_pa
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert errors.splitlines()[-1] == "Error: terminated; no unfinished file was left."
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1] == f"Error: terminated. {NOTHING_KEPT}"
     assert files(tmp_path) == {"s.tif"}
 
 

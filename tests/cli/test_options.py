@@ -27,6 +27,7 @@ from geodinoseg.cli.command import Command
 from geodinoseg.cluster import local
 from geodinoseg.errors import ClusterError
 from geodinoseg.evaluation.sampling.draw import SampleOptions, draw_sample
+from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.segmentation import segment as segmentation
 
 OTHERS = [command for command in COMMANDS if command != "train"]
@@ -119,9 +120,12 @@ OPTIONS = {
         "--overwrite": [],
         "--json": [],
     },
+    "style": {"--polygons": ["fields.fgb"], "--json": []},
     "info": {"--allow-external": [], "--json": []},
 }
 """A value of each option that should count."""
+for values in OPTIONS.values():
+    values |= {"--verbose": [], "--log-file": ["OUT/run.log"]}
 
 MODEL = ("--model", "small.model", "--device", "cpu")
 MAP = ("map.tif", "-o", "OUT/map.gpkg")
@@ -175,6 +179,7 @@ RUNS = {
         "a VRT": ["small.tif", "map.vrt", "-o", "OUT/map.png"],
         "there already": ["small.tif", "map.tif", "-o", "OUT/old.png"],
     },
+    "style": {"a map": ["styled.tif", "legend.csv"]},
     "info": {
         "a scene": ["small.tif"],
         "a map": ["map.tif"],
@@ -295,6 +300,8 @@ def write_maps(folder, channels):
     write_map(folder / "map.tif", ids, names)
     write_map(folder / "ground.tif", ids, {**names, 7: "background"})
     write_map(folder / "full.tif", channels, names)
+    write_map(folder / "styled.tif", ids, names)
+    write_polygons(folder / "styled.tif", folder / "fields.fgb")
     height, width = ids.shape
     (folder / "map.vrt").write_text(foreign_vrt("map.tif", width=width, height=height, bands=1))
     write_raster(folder / "sure.tif", np.full((1, height, width), 70, np.uint8), nodata=255)

@@ -228,6 +228,8 @@ REASONS = {
     "allow_external": "a permission",
     "overwrite": "a permission",
     "json_": "how it is told",
+    "verbose": "how it is told, see test_log",
+    "log_file": "how it is told, see test_log",
 }
 
 

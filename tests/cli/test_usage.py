@@ -33,6 +33,26 @@ def test_help_is_shown_whatever_else_is_given():
     assert cli("segment", "-o", "", "--help").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("segmnet", "Did you mean 'segment'?"),
+        ("segmentation", "Did you mean 'segment'?"),
+        ("TRAIN", "Did you mean 'train'?"),
+        ("melt", f"The commands are {', '.join(COMMANDS)}."),
+        ("train a.tif --lables b.gpkg", "'--labels'"),
+        ("segment a.tif --poligons b.gpkg", "'--polygons'"),
+        ("info a.tif --jsn", "Did you mean '--json'?"),
+        ("--versoin", "'--version'"),
+    ],
+)
+def test_what_is_mistyped_is_answered_with_what_is_meant(words, meant):
+    for more in ((), ("--json",)):
+        result = cli(*words.split(), *more)
+        assert result.exit_code == 2
+        assert re.search(f"Error: No such (command|option) '.*{re.escape(meant)}", result.stderr)
+
+
 # A line break of each kind, and a command to a terminal.
 HOSTILE = "first\nsecond\r\x85\u2028\x1b[31m"
 LINES = ("Error: ", "Warning: ", "Usage: ", "Try ", "the head alone was trained")

@@ -23,6 +23,7 @@ from geodinoseg.batch.segment_scenes import segment_scenes
 from geodinoseg.cluster.client import connect_workers
 from geodinoseg.cluster.local import local_workers
 from geodinoseg.errors import ClusterError, SchedulerError
+from geodinoseg.model.folder import load_model
 from geodinoseg.segmentation.segment import segment_scene
 from geodinoseg.segmentation.settings import SegmentationSettings
 
@@ -110,6 +111,20 @@ def test_a_model_folder_is_found_by_workers_and_gives_the_same_bytes(
     segment_scene("scene.tif", model, "first/map.tif", settings=settings)
     segment_scene("scene.tif", model, "second/map.tif", settings=settings, workers=two_workers)
     assert written(tmp_path / "first") == written(tmp_path / "second")
+
+
+def test_a_loaded_model_is_sent_to_workers_and_gives_the_same_bytes(
+    small_model, two_workers, tmp_path
+):
+    pixels = np.random.default_rng(0).integers(1, 250, (3, 600, 200)).astype(np.uint8)
+    scene = write_raster(tmp_path / "scene.tif", pixels, transform=ROTATED, nodata=0)
+    settings = SegmentationSettings(tile_px=84, overlap_px=10)
+    model = load_model(small_model, device="cpu")
+    for name, workers in (("alone", None), ("many", two_workers)):
+        (tmp_path / name).mkdir()
+        target = tmp_path / name / "map.tif"
+        segment_scene(scene, model, target, settings=settings, workers=workers)
+    assert written(tmp_path / "alone") == written(tmp_path / "many")
 
 
 def test_parts_that_are_there_are_not_computed_again(scene, alone, two_workers, tmp_path):
@@ -317,10 +332,76 @@ def test_many_scenes_go_to_the_same_workers_and_a_broken_one_stops_none(
         assert len(maps) == 1
 
 
+def test_a_model_that_cannot_be_unpacked_on_a_worker_is_said_in_one_line():
+    from geodinoseg.cluster.worker import _load
+
+    with pytest.raises(ClusterError, match=r"cannot be loaded here .*save it as a model folder"):
+        _load(b"no pickle")
+
+
+SCRIPT = """
+import sys
+import geodinoseg as gds
+
+{guard}
+def start():
+    with gds.local_workers(1, device="cpu"):
+        print("started")
+
+try:
+    start()
+except gds.GeodinosegError as error:
+    print("refused:", error)
+"""
+
+
+def run_script(path, guard):
+    path.write_text(SCRIPT.format(guard=guard))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, path],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "",
+        pytest.param(
+            "if __name__ == '__main__': pass  # and the call outside it", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_script_without_a_guard_is_told_so_in_one_line(guard, tmp_path):
+    done = run_script(tmp_path / "map.py", guard)
+    assert done.stdout.splitlines() == [
+        f"refused: {tmp_path / 'map.py'}: worker processes import the script that starts them; "
+        'put the call under if __name__ == "__main__":'
+    ]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_script_with_a_guard_of_another_kind_starts_its_workers(tmp_path):
+    guard = (
+        "import contextlib, multiprocessing\n"
+        "if multiprocessing.current_process().name != 'MainProcess':\n"
+        "    gds.local_workers = lambda *_, **__: contextlib.nullcontext()"
+    )
+    done = run_script(tmp_path / "map.py", guard)
+    assert "started" in done.stdout.splitlines()
+    assert "refused" not in done.stdout
+
+
 def test_without_dask_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     for workers in (local_workers(2), connect_workers("tcp://127.0.0.1:1")):
-        missing = pytest.raises(ClusterError, match=r'pip install "geodinoseg\[cluster\]"')
+        missing = pytest.raises(ClusterError, match=r"pip install dask distributed\.$")
         with missing, workers:
             pass
 

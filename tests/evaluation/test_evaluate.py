@@ -25,6 +25,7 @@ from geodinoseg.evaluation.compare import compare
 from geodinoseg.evaluation.evaluate import EvaluationOptions, evaluate_map
 from geodinoseg.evaluation.regions import read_regions
 from geodinoseg.labels.open import open_labels
+from geodinoseg.labels.paths import label_files, recorded_name
 from geodinoseg.legend import Legend
 from geodinoseg.progress import no_progress
 from geodinoseg.rasters.class_raster import open_class_raster
@@ -102,6 +103,32 @@ def test_the_matrix_is_that_of_scikit_learn(class_map, labels, pixels):
     found = evaluate_map(class_map, labels)
     assert found.legend.names == ("water", "field", "wood")
     assert_array_equal(found.accuracy.matrix, matrix_by_hand(pixels))
+
+
+def test_a_table_is_compared_as_a_file_with_its_rows(class_map, labels, tmp_path):
+    frame = geopandas.read_file(labels)
+    regions = frame.rename(columns={"class": "region"}).to_crs(4326)
+    regions.to_file(tmp_path / "regions.gpkg")
+    found, of_files = (
+        evaluate_map(class_map, reference, options=EvaluationOptions(regions=areas))
+        for reference, areas in ((frame, regions), (labels, tmp_path / "regions.gpkg"))
+    )
+    assert_array_equal(found.accuracy.matrix, of_files.accuracy.matrix)
+    assert found.table() == of_files.table()
+    assert found.labels == "labels (GeoDataFrame)"
+
+
+def test_the_very_table_of_the_training_is_recognized(class_map, labels, monkeypatch, caplog):
+    frame = geopandas.read_file(labels)
+    (recorded,) = map(recorded_name, label_files([frame]))
+    config = {"training": {"labels": [recorded]}}
+    monkeypatch.setattr(training_labels, "_model_folder", lambda _: "crops.model")
+    monkeypatch.setattr(training_labels, "read_model_config", lambda _: config)
+    evaluate_map(class_map, frame.iloc[:2])
+    assert "was trained on" not in caplog.text
+    evaluate_map(class_map, frame.copy())
+    assert "labels (GeoDataFrame): " in caplog.text
+    assert f"was trained on a file of the same name ({recorded})" in caplog.text
 
 
 def test_a_map_against_itself_is_right_to_its_borders(class_map):

@@ -18,7 +18,8 @@ from geodinoseg.errors import LabelError
 from geodinoseg.geobox import GeoBox
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.legend import PALETTE, Legend, LegendClass
+from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.legend.colors import PALETTE
 from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.qgis.styles import raster_qml, vector_qml
 from geodinoseg.rasters.class_raster import open_class_raster

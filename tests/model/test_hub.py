@@ -168,3 +168,30 @@ def test_a_name_that_can_be_none_is_refused_at_once(nobody, name):
     assert time.monotonic() - began < 1
     with pytest.raises(GeodinosegError):
         files_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "is_asked"),
+    [
+        ("facebook/dinov2-bse", None, True),
+        ("facebook/dinov2-base", None, True),
+        ("someone/else", None, True),
+        ("somebody/else", None, False),
+        ("somebody/else", "main", True),
+        ("sombody/dno", None, False),
+        ("dinov2-base", None, False),
+        ("dinov2-base", "main", False),
+        ("./somebody/else", "main", False),
+    ],
+)
+def test_only_what_cannot_be_a_mistyped_folder_is_a_name_on_the_hub(
+    name, revision, is_asked, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somebody" / "dino").mkdir(parents=True)
+    (tmp_path / "facebook").mkdir()
+    if is_asked:
+        check_backbone_source(name, revision=revision)
+        return
+    with pytest.raises(ModelError, match=f"^backbone {name}: no such folder; "):
+        check_backbone_source(name, revision=revision)

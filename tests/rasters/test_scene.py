@@ -211,7 +211,9 @@ def test_what_has_no_path_is_refused(tmp_path):
     path = write_raster(tmp_path / "s.tif", pixels_of("uint8"))
     with rasterio.open(path) as dataset, WarpedVRT(dataset, crs="EPSG:3857") as view:
         for source in (view, dataset.read(), None):
-            with pytest.raises(SceneError, match="is not a scene: give a path"):
+            with pytest.raises(
+                SceneError, match=r"^scene: expected a path, an open rasterio dataset"
+            ):
                 open_scene(source)
 
 

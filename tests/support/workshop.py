@@ -50,6 +50,7 @@ class Workshop:
             "evaluate": [class_raster, "--labels", labels],
             "sample": [class_raster, "-o", self.output("points.gpkg"), "--min-per-class", 5],
             "picture": [scene, class_raster, "-o", self.output("map.png")],
+            "style": [self.path("styled.tif"), self.path("legend.csv")],
             "info": [scene],
         }
         return [command, *words[command]]
@@ -70,7 +71,9 @@ def open_workshop(
     shutil.copy(field.labels, workshop.path("labels.gpkg"))
     # A map with a few mistakes in it.
     ids = np.roll(field.channels, 3, axis=1)
-    write_map(workshop.path("map.tif"), ids, dict(enumerate(NAMES)))
+    for name in ("map.tif", "styled.tif"):
+        write_map(workshop.path(name), ids, dict(enumerate(NAMES)))
+    workshop.path("legend.csv").write_text("id,name,color\n0,field,#112233\n")
     certainty = np.where(ids == field.channels, 90, 55).astype(np.uint8)
     write_raster(workshop.path("sure.tif"), certainty[None], nodata=255)
     points = workshop.path("points.gpkg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from numpy.testing import assert_array_equal
 
@@ -138,6 +139,22 @@ def test_reliability_is_drawn_the_same_each_time_and_of_nothing(tmp_path, count)
     first, second = (reliability_diagram(*bins, tmp_path / name) for name in ("a.png", "b.png"))
     assert first.read_bytes() == second.read_bytes()
     assert imread(first).std() > 0.01
+
+
+def test_a_gap_lies_over_the_bar_only_where_the_model_is_overconfident(tmp_path):
+    sure = np.full(1000, 0.75)
+    picked = np.arange(1000) < 500
+    over, under = (reliability(sure, right) for right in (picked, np.arange(1000) < 950))
+    figure = Figure()
+    for bins, axes in zip((over, under), figure.subplots(1, 2), strict=True):
+        training_figures._draw_bins(axes, "", bins)
+        bar, gap = axes.patches
+        assert bar.get_height() == pytest.approx(bins.accuracy[7])
+        ends = sorted((float(bins.accuracy[7]), 0.75))
+        assert [gap.get_y(), gap.get_y() + gap.get_height()] == pytest.approx(ends)
+        # The bar reaches up to the fraction correct, so a gap inside it must not cover it.
+        assert gap.get_fill() == (bins is over)
+    assert imread(reliability_diagram(over, under, tmp_path / "a.png")).std() > 0.01
 
 
 def test_pictures_are_png(tmp_path):

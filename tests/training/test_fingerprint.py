@@ -313,6 +313,17 @@ def test_a_label_that_moves_by_less_than_a_pixel_is_in_the_key(shift, given, pla
     assert fingerprint(given, labels=tmp_path / "labels.gpkg") != plain
 
 
+def test_the_content_of_a_table_of_labels_is_in_the_key(given):
+    frame = geopandas.read_file(given / "labels.gpkg")
+    plain = fingerprint(given, labels=frame)
+    assert fingerprint(given, labels=frame.copy()) == plain, "another table of the same labels"
+    moved, other, fewer = frame.copy(), frame.copy(), frame.drop(index=7)
+    moved.loc[11, "geometry"] = shapely.affinity.translate(frame.geometry[11], 0.7, 0)
+    other.loc[11, "class"] = next(n for n in frame["class"] if n != frame["class"][11])
+    keys = [fingerprint(given, labels=labels) for labels in (moved, other, fewer)]
+    assert len({plain, *keys}) == 4
+
+
 def test_a_training_is_not_taken_for_finished_with_another_backbone(given, tmp_path, monkeypatch):
     no_pictures(monkeypatch)
 

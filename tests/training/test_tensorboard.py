@@ -67,7 +67,7 @@ def test_without_tensorboard_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     for fails in (check_event_log, lambda: EventLog(tmp_path / "log")):
-        with pytest.raises(ModelError, match=r"pip install geodinoseg\[tensorboard\]\.$"):
+        with pytest.raises(ModelError, match=r"pip install tensorboard\.$"):
             fails()
     assert not (tmp_path / "log").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,13 @@ from geodinoseg.evaluation.evaluate import MapEvaluation
 from geodinoseg.evaluation.report.page import report_page
 from geodinoseg.evaluation.sampling.areas import Estimate
 from geodinoseg.evaluation.sampling.evaluate import SampleEvaluation
+from geodinoseg.files.arguments import output_path
 from geodinoseg.files.atomic import PathLike, atomic_file, check_output
 from geodinoseg.legend import Legend
+from geodinoseg.progress import log_step
 from geodinoseg.redaction import redact_name, redact_path
+
+_log = logging.getLogger(__name__)
 
 _SUFFIXES = (".html", ".json", ".csv")
 # Columns of the CSV; low and high are the ends of the 95% interval.
@@ -70,6 +75,7 @@ def write_report(
         SceneError: the map cannot be read for its picture.
         ValueError: no evaluation is given, or the two are of different maps.
     """
+    output_path(output)
     if by_labels is None and by_sample is None:
         raise ValueError("a report needs an evaluation by labels, by a sample, or both.")
     if by_labels and by_sample and not _is_same(by_labels.path, by_sample.path):
@@ -77,6 +83,7 @@ def write_report(
             f"{by_labels.path} and {by_sample.path} are different maps; write two reports."
         )
     target = check_output(output, overwrite=overwrite, suffixes=_SUFFIXES)
+    log_step(_log, "writing the report %s.", target)
     write = {".html": report_page, ".json": _json_text, ".csv": _csv_text}[target.suffix.lower()]
     text = write(by_labels, by_sample)
     with atomic_file(target) as path:

@@ -6,6 +6,7 @@ Cochran (1977), Sampling Techniques, eq. 5.25.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,8 +27,9 @@ from geodinoseg.evaluation.sampling.strata import (
     open_with_areas,
 )
 from geodinoseg.files.atomic import PathLike
-from geodinoseg.progress import Progress, no_progress, part_of
+from geodinoseg.progress import Progress, log_step, no_progress, part_of
 from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.redaction import redact_path
 
 Allocation = Literal["balanced", "proportional", "equal"]
 """How points are allocated to classes; see `allocate`."""
@@ -98,6 +100,7 @@ class SampleDesign:
         return format_table(lines)
 
 
+_log = logging.getLogger(__name__)
 _DEFAULTS = SampleOptions()
 
 
@@ -134,8 +137,10 @@ def draw_sample(
     raster = open_with_areas(class_raster)
     target = check_point_output(output, raster, overwrite=overwrite)
     expected = _expected_accuracy(raster, options)
+    log_step(_log, "counting the pixels of each class of %s.", redact_path(raster.path))
     strata = count_strata(raster, progress=part_of(progress, 0, _COUNTING))
     points = _points_by_class(strata, expected, options)
+    log_step(_log, "drawing %d points into %s.", int(points.sum()), target)
     drawing = part_of(progress, _COUNTING, 1.0)
     pixels = np.concatenate(draw_pixels(strata, points, seed=options.seed, progress=drawing))
     class_ids = np.repeat(raster.legend.class_ids, points)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,12 @@ from geodinoseg.evaluation.sampling.areas import AreaEstimates, Estimate, estima
 from geodinoseg.evaluation.sampling.draw import FEWEST_PER_CLASS
 from geodinoseg.evaluation.sampling.points import PointSample, Stratum, read_points
 from geodinoseg.evaluation.sampling.strata import hectares, open_with_areas, read_pixels
+from geodinoseg.files.arguments import path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.pixel_space import PixelSpace
-from geodinoseg.legend import PALETTE, Legend, LegendClass
+from geodinoseg.legend import Legend, LegendClass
+from geodinoseg.legend.colors import default_colors
+from geodinoseg.progress import log_step
 from geodinoseg.rasters.class_raster import ClassRaster
 
 _log = logging.getLogger(__name__)
@@ -106,7 +108,14 @@ def evaluate_sample(
             answer is not a class.
     """
     raster = open_with_areas(class_raster)
-    path = os.fspath(points)
+    path = path_text(
+        points,
+        "points",
+        "the path of the .gpkg that draw_sample wrote",
+        error=LabelError,
+        way_out="give the filled-in file itself, which also holds the classes of the map",
+    )
+    log_step(_log, "evaluating the sample %s.", path)
     sample = read_points(path)
     classes = _columns(path, raster.legend, sample.strata, further_classes)
     pixels = _pixels_of(path, sample, raster)
@@ -155,9 +164,10 @@ def _columns(
         if name in legend.names:
             _log.warning("%s: --further-class %s has no effect: the map has it.", path, name)
     new = [name for name in dict.fromkeys(further) if name not in legend.names]
+    colors = default_colors(new, taken=[entry.color for entry in legend])
     return tuple(known) + tuple(
-        LegendClass(class_id=first + index, name=name, color=PALETTE[-1 - index % len(PALETTE)])
-        for index, name in enumerate(new)
+        LegendClass(class_id=first + index, name=name, color=color)
+        for index, (name, color) in enumerate(zip(new, colors, strict=True))
     )
 
 

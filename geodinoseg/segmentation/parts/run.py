@@ -176,6 +176,11 @@ def recorded_batch_size(store: PartStore) -> int | None:
     return size if isinstance(size, int) and size > 0 else None
 
 
+def stored_parts(store: PartStore) -> int:
+    """Number of parts in a store, whole or not; 0 if no run has begun there."""
+    return 0 if _read_manifest(store) is None else _count_parts(store)
+
+
 @contextmanager
 def open_parts(
     store: PartStore,

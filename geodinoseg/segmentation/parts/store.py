@@ -13,6 +13,7 @@ from typing import IO, Protocol
 from typing_extensions import override
 
 from geodinoseg.errors import OutputError
+from geodinoseg.files.arguments import path_text
 from geodinoseg.files.atomic import (
     PathLike,
     atomic_file,
@@ -154,7 +155,7 @@ def part_store(output: Path, under: PathLike | None = None) -> PartStore:
     name = f"{output.name}.parts"
     if under is None:
         return FolderStore(output.parent / name)
-    place = os.fspath(under)
+    place = path_text(under, "parts", "a folder or an address", error=OutputError)
     if "://" not in place:
         return store_at(os.path.join(place, name))  # `Path` would normalize addresses
     address, mark, options = place.partition("?")

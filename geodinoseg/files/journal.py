@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from geodinoseg.files.locks import lock_output
 JOURNAL = "geodinoseg-journal.jsonl"
 _HEAD = {"format": "geodinoseg-journal", "format_version": 1}
 
+_GROUPS = ("files", "side_files")
 Status = Literal["started", "done", "failed"]
 """Of a map: begun, written, or failed."""
 
@@ -59,6 +60,29 @@ class Journal:
         whole = (name for name, facts in files if _is_whole(self.path.parent / name, facts))
         return frozenset(self._unfinished.get(output, ())) | frozenset(whole)
 
+    def whole_files(self, names: Collection[str]) -> list[tuple[str, str, str]]:
+        """Which of some files are as finished maps left them: map, group of files, name."""
+        return [
+            (output, group, name)
+            for output, last in self._last.items()
+            for group in _GROUPS
+            for name, facts in _files(last, group)
+            if last.get("status") == "done" and name in names
+            if _is_whole(self.path.parent / name, facts)
+        ]
+
+    def renew(self, files: Iterable[tuple[str, str, str]]) -> None:
+        """Record the present content of files that `whole_files` named before a change."""
+        changed: dict[str, dict[str, dict[str, Any]]] = {}
+        for output, group, name in files:
+            present = file_facts(self.path.parent / name)
+            changed.setdefault(output, {}).setdefault(group, {})[name] = present
+        for output, groups in changed.items():
+            last = dict(self._last[output])
+            for group, facts in groups.items():
+                last[group] = {**last[group], **facts}
+            self.add(output, "done", **{k: last[k] for k in last.keys() - {"output", "status"}})
+
     def _apply(self, record: Mapping[str, Any]) -> None:
         output = str(record.get("output"))
         if record.get("status") == "started" or "new" in record:
@@ -98,6 +122,29 @@ def open_journal(folder: Path) -> Iterator[Journal]:
         elif not text.endswith(b"\n"):
             _append_bytes(path, b"\n")
         yield Journal(path, _records(text))
+
+
+@contextmanager
+def changing(paths: Sequence[Path]) -> Iterator[None]:
+    """Change files of finished maps within the block; a batch in their folders knows them after it.
+
+    Otherwise the next run of the batch would take the changed maps for files of someone else.
+
+    Raises:
+        OutputError: the batch is running.
+    """
+    names = {path.name for path in paths}
+    with ExitStack() as stack:
+        folders = dict.fromkeys(path.parent for path in paths)
+        journals = [
+            stack.enter_context(open_journal(folder))
+            for folder in folders
+            if (folder / JOURNAL).is_file()
+        ]
+        whole = [journal.whole_files(names) for journal in journals]
+        yield
+        for journal, files in zip(journals, whole, strict=True):
+            journal.renew(files)
 
 
 def file_facts(path: Path) -> list[Any]:

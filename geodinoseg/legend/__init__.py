@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,29 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LegendError
+from geodinoseg.legend.colors import default_colors
 
 LARGEST_CLASS_ID = 65_534
 """The nodata value of a uint16 class raster is 65,535."""
 
-# Distinct on imagery and from each other, for colour-blind readers too (after Paul Tol's schemes).
-PALETTE = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-    "#ee7733",
-    "#332288",
-    "#44bb99",
-    "#ddaa33",
-    "#882255",
-    "#99ddff",
-    "#bbcc33",
-    "#ffaabb",
-    "#997700",
-    "#004488",
-)
 BACKGROUND = "background"
 """Name of the class of everything that has no other."""
 BACKGROUND_COLOR = "#d9d9d9"
@@ -123,6 +105,12 @@ class Legend:
         """The classes by their id."""
         return {entry.class_id: entry for entry in self.classes}
 
+    def recolored(self, colors: Mapping[int, str]) -> Legend:
+        """The same classes with other colours, by class id; ids without one keep theirs."""
+        return Legend(
+            tuple(replace(entry, color=colors.get(entry.class_id, entry.color)) for entry in self)
+        )
+
     def to_json(self) -> list[dict[str, Any]]:
         """The legend as JSON values, for `config.json` and the tags of a class raster."""
         return [
@@ -155,20 +143,24 @@ class Legend:
 
     @classmethod
     def of_names(cls, names: Mapping[int, str], colors: Mapping[int, str] | None = None) -> Legend:
-        """A legend from names and colours by class id; missing colours come from the palette.
+        """A legend from names and colours by class id; missing colours follow from the names.
 
-        A class 0 named background is grey. No colour of the palette equals a given one.
+        A class 0 named background is grey, other classes get `default_colors`, none of which equals
+        a given one.
         """
         chosen = dict(colors or {})
-        given = {color.lower() for color in chosen.values()}
-        palette = (color for color in _palette() if color not in given)
-        classes = []
-        for class_id, name in sorted(names.items()):
-            if class_id not in chosen and class_id == 0 and name == BACKGROUND:
-                chosen[class_id] = BACKGROUND_COLOR
-            color = chosen.get(class_id) or next(palette)
-            classes.append(LegendClass(class_id=class_id, name=name, color=color))
-        return cls(tuple(classes))
+        taken = {color.lower() for color in chosen.values()}
+        if names.get(0) == BACKGROUND and BACKGROUND_COLOR not in taken:
+            chosen.setdefault(0, BACKGROUND_COLOR)
+        missing = {number: names[number] for number in sorted(names) if not chosen.get(number)}
+        defaults = default_colors(list(missing.values()), taken=filter(None, chosen.values()))
+        chosen |= dict(zip(missing, defaults, strict=True))
+        return cls(
+            tuple(
+                LegendClass(class_id=number, name=names[number], color=chosen[number])
+                for number in sorted(names)
+            )
+        )
 
 
 def default_name(class_id: int) -> str:
@@ -179,16 +171,3 @@ def default_name(class_id: int) -> str:
 def folded_name(name: str) -> str:
     """A name in lower case with single spaces, to compare names that people have typed."""
     return " ".join(name.split()).casefold()
-
-
-def _palette() -> Iterator[str]:
-    """The colours of PALETTE, then further ones whose hues are a golden angle apart."""
-    yield from PALETTE
-    hue = 0.0
-    while True:
-        hue = (hue + 0.618034) % 1.0
-        red, green, blue = (
-            round(255 * (0.35 + 0.5 * abs(((hue + shift) % 1.0) * 2 - 1)))
-            for shift in (0.0, 1 / 3, 2 / 3)
-        )
-        yield f"#{red:02x}{green:02x}{blue:02x}"
