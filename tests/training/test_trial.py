@@ -14,25 +14,29 @@ from geodinoseg.training import trial
 from geodinoseg.training.plan import plan_training
 from geodinoseg.training.trial import Speeds, planned_seconds
 
-SPEEDS = Speeds(forward=1.0, head_step=0.1, tuning_step=5.0)
+STEPS = {"head": 0.1, "fused": 0.4}
 RECIPE = {"epochs": 3, "head_epochs": 2, "steps_per_epoch": 10, "batch_size": 4}
 
 
 @pytest.mark.parametrize(
     ("changes", "folds", "seconds"),
     [
-        # features, then epochs of the head, then those of stage two with validation, the report
-        ({"stage": "head"}, 1, (80 + 20) + 2 * 40 * 0.1 + 20),
-        ({"stage": "lora"}, 1, (80 + 20) + 2 * 40 * 0.1 + 3 * (40 * 5 + 20) + 20),
-        ({"stage": "full", "cached_crops": 30}, 1, (30 + 20) + 8 + 3 * 220 + 20),
+        # features, then both heads and the kept one on all labels, then stage two with validation,
+        # the report
+        ({"stage": "head"}, 1, (100 + 20) + 2 * 40 * (0.5 + 0.4) + 20),
+        ({"stage": "lora"}, 1, (100 + 20) + 2 * 40 * (0.5 + 0.4) + 3 * (40 * 5 + 20) + 20),
+        ({"stage": "full", "cached_crops": 32}, 1, (40 + 20) + 72 + 3 * 220 + 20),
         ({"stage": "lora", "head_epochs": 0}, 1, 3 * 220 + 20),
-        # a head for each fold, and one on all blocks
-        ({"stage": "lora"}, 5, (80 + 20) + 6 * 2 * 40 * 0.1 + 20),
+        # heads for each fold, and one on all labels
+        ({"stage": "lora"}, 5, (80 + 20) + 2 * 40 * (5 * 0.5 + 0.4) + 20),
+        ({"stage": "head", "validation_share": 0.0}, 0, (80 + 20) + 2 * 40 * 0.5 + 20),
     ],
 )
 def test_all_work_of_the_stages_is_counted(changes, folds, seconds):
     settings = quick(**(RECIPE | changes))
-    assert_allclose(planned_seconds(settings, folds, 20, SPEEDS), seconds)
+    tuning_step = 0.0 if settings.stage == "head" or folds > 1 else 5.0
+    speeds = Speeds(forward=1.0, head_steps=STEPS, tuning_step=tuning_step)
+    assert_allclose(planned_seconds(settings, folds, 20, speeds), seconds)
 
 
 @pytest.fixture
@@ -74,7 +78,9 @@ def test_the_trial_changes_no_random_numbers(color_field, without_weights):
 
 
 def test_a_dry_run_says_about_how_long_it_takes_and_from_what(workshop_words, monkeypatch):
-    monkeypatch.setattr(trial, "_measured", lambda *_: SPEEDS)
+    monkeypatch.setattr(
+        trial, "_measured", lambda *_: Speeds(forward=1.0, head_steps=STEPS, tuning_step=5.0)
+    )
     words, output = workshop_words
     text = cli(*words, "--dry-run").stdout
     assert "time  " in text
