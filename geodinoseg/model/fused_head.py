@@ -28,7 +28,7 @@ _LEAST_PROBABILITY = 1e-12
 
 
 class FusedHead(Head):
-    """The mean of the probabilities of two members, which share the convolutions at full size.
+    """The mean of the probabilities of two members.
 
     Works for any number of bands and any size of the input. Invalid pixels are masked in every
     layer, as pixels beyond the edge of a tile are.
@@ -38,9 +38,8 @@ class FusedHead(Head):
 
     def __init__(self, in_channels: int, num_classes: int, *, bands: int) -> None:
         super().__init__()
-        self.pixels = _Branch(bands, layers=3)
-        self.fine = _Member(in_channels, num_classes, dropout=0.0)
-        self.wide = _Member(in_channels, num_classes, dropout=_DROPOUT)
+        self.fine = _Member(in_channels, num_classes, bands=bands, dropout=0.0)
+        self.wide = _Member(in_channels, num_classes, bands=bands, dropout=_DROPOUT)
         self.context = _Context(bands, num_classes)
         # On CPUs the convolutions take half the time so.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -64,25 +63,30 @@ class FusedHead(Head):
         assert detail is not None
         mask = detail.valid[:, None].to(detail.pixels.dtype)
         pixels = (detail.pixels * mask).contiguous(memory_format=torch.channels_last)
-        maps = self.pixels(pixels, mask)
         return (
-            self.fine(features_BDhw, maps, size_px),
-            self.wide(features_BDhw, maps, size_px) + self.context(pixels, mask),
+            self.fine(features_BDhw, size_px, pixels, mask),
+            self.wide(features_BDhw, size_px, pixels, mask) + self.context(pixels, mask),
         )
 
 
 class _Member(nn.Module):
-    """The sum of logits of the features and of maps of the pixels."""
+    """The sum of logits of the features and of the pixels around."""
 
-    def __init__(self, in_channels: int, num_classes: int, *, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int, *, bands: int, dropout: float) -> None:
         super().__init__()
         self.tokens = LinearHead(in_channels, num_classes)
-        self.pixels = _Classifier(num_classes, dropout=dropout)
+        self.pixels = _Branch(bands, layers=3)
+        self.classify = _Classifier(num_classes, dropout=dropout)
 
     def forward(
-        self, features_BDhw: torch.Tensor, maps_BCHW: torch.Tensor, size_px: tuple[int, int]
+        self,
+        features_BDhw: torch.Tensor,
+        size_px: tuple[int, int],
+        pixels_BNHW: torch.Tensor,
+        mask_B1HW: torch.Tensor,
     ) -> torch.Tensor:
-        logits: torch.Tensor = self.pixels(maps_BCHW) + self.tokens(features_BDhw, size_px)
+        of_pixels = self.classify(self.pixels(pixels_BNHW, mask_B1HW))
+        logits: torch.Tensor = of_pixels + self.tokens(features_BDhw, size_px)
         return logits
 
 

@@ -60,6 +60,7 @@ CASES = {
     "sample": (["sample", MAP, "-o", "OUT.gpkg"], "draw_sample"),
     "picture": (["picture", SCENE, MAP, "-o", "OUT.png"], "plot_map"),
     "info": (["info", SCENE], "open_scene"),
+    "style": (["style", MAP, "legend.csv"], "style_map"),
 }
 """Command: its words, and the public function that does its work."""
 
@@ -168,7 +169,7 @@ def test_every_command_is_compared():
 
 def test_a_default_of_one_door_alone_is_found():
     settings = TrainingSettings(epochs=31)
-    assert differences(settings, None, "settings") == ["settings.epochs is 31, by default 30"]
+    assert differences(settings, None, "settings") == ["settings.epochs is 31, by default 15"]
     assert differences(True, False, "quantize") == ["quantize is True, by default False"]
     assert differences({"quantize": False}, None, "network") != []
     assert differences([], (), "polygons") == differences({}, None, "network") == []
@@ -192,7 +193,7 @@ def test_the_backbone_is_in_4_bit_on_a_gpu_alone(device, stage, given, expected,
         raise StoppedError(arguments["quantize"])
 
     class Data:
-        legend, bands = (1, 2), (1, 2, 3)
+        legend, bands, components = (1, 2), (1, 2, 3), None
 
     monkeypatch.setattr(context, "DinoV2Segmentor", built)
     with pytest.raises(StoppedError, match=str(expected)):

@@ -58,15 +58,17 @@ def test_the_result_is_the_mean_of_the_probabilities_of_its_members():
 def test_each_member_is_the_sum_of_its_parts():
     head, (features, size_px, detail) = fused(), inputs(32, 48)
     mask = torch.ones(1, 1, *size_px, dtype=torch.float64)
-    maps = head.pixels(detail.pixels, mask)
     fine, wide = head.members(features, size_px, detail)
-    assert_close(fine, head.fine.tokens(features, size_px) + head.fine.pixels(maps))
-    parts = head.wide.tokens(features, size_px) + head.wide.pixels(maps)
-    assert_close(wide, parts + head.context(detail.pixels, mask))
+    sums = [
+        part.tokens(features, size_px) + part.classify(part.pixels(detail.pixels, mask))
+        for part in (head.fine, head.wide)
+    ]
+    assert_close(fine, sums[0])
+    assert_close(wide, sums[1] + head.context(detail.pixels, mask))
 
 
 def test_folded_batch_norms_are_those_of_pytorch():
-    layer = fused().pixels.layers[0]
+    layer = fused().wide.pixels.layers[0]
     pixels = torch.randn(2, 3, 9, 11, dtype=torch.float64)
     mask = torch.ones(2, 1, 9, 11, dtype=torch.float64)
     assert_close(layer(pixels, mask), functional.gelu(layer.norm(layer.conv(pixels))))
@@ -102,8 +104,8 @@ def test_invalid_pixels_are_as_pixels_beyond_the_edge(value):
     pixels = torch.where(valid[:, None], detail.pixels, value)
     mask = valid[:, None].double()
     cut = mask[..., :48]
-    maps = head.pixels(pixels * mask, mask)
-    assert_close(maps[..., :48], head.pixels(pixels[..., :48], cut))
+    maps = head.wide.pixels(pixels * mask, mask)
+    assert_close(maps[..., :48], head.wide.pixels(pixels[..., :48], cut))
     assert not maps[..., 48:].any()
     whole, beside = head.context(pixels * mask, mask), head.context(pixels[..., :48], cut)
     # Bilinear interpolation at the edge has the neighbour's 0 in place of a repeated value.
@@ -154,14 +156,14 @@ def test_dropout_acts_in_training_only():
 
 def test_batch_norms_learn_their_statistics_in_training_only():
     head, given_ = fused(), inputs(24, 24, batch=2)
-    before = head.pixels.layers[0].norm.running_mean.clone()
+    before = head.wide.pixels.layers[0].norm.running_mean.clone()
     head(*given_)
-    assert torch.equal(head.pixels.layers[0].norm.running_mean, before)
+    assert torch.equal(head.wide.pixels.layers[0].norm.running_mean, before)
     head.train()
     head(*given_)
-    assert not torch.equal(head.pixels.layers[0].norm.running_mean, before)
+    assert not torch.equal(head.wide.pixels.layers[0].norm.running_mean, before)
 
 
 def test_few_weights_learn_much():
     count = sum(weight.numel() for weight in FusedHead(384, 4, bands=9).parameters())
-    assert count < 70_000
+    assert count < 85_000

@@ -185,7 +185,7 @@ def test_an_interrupt_leaves_the_best_so_far_as_a_model_that_is_not_finished(tra
     assert model.training["finished"] is False
     assert model.scores["mean_iou"] > 0
     (note,) = stop.value.__notes__
-    assert note.startswith("The best so far (epoch ")
+    assert note.startswith("The model so far (epoch ")
     assert note.endswith("a.model, unfinished; continue with --resume.")
     assert (tmp_path / "a.model.checkpoint").exists()
     with pytest.raises(OutputExistsError, match=r"an interrupted training is at .*checkpoint"):
@@ -196,7 +196,9 @@ def test_an_interrupt_leaves_the_best_so_far_as_a_model_that_is_not_finished(tra
 def test_an_interrupt_before_the_first_epoch_leaves_nothing(train, tmp_path):
     with pytest.raises(KeyboardInterrupt) as stop:
         train(progress=StopAt(2))
-    assert not getattr(stop.value, "__notes__", [])
+    assert stop.value.__notes__ == [
+        "No epoch was finished, so nothing is kept; the same command starts over."
+    ]
     assert not list(tmp_path.iterdir())
 
 
@@ -291,10 +293,10 @@ def test_a_checkpoint_gives_back_what_it_was_given(train, tmp_path):
 @pytest.mark.parametrize("stage", ["head", "lora"])
 def test_a_loss_that_is_no_number_leaves_the_best_so_far(stage, train, tmp_path, monkeypatch):
     module = geodinoseg.training.head_stage if stage == "head" else geodinoseg.training.finetuning
-    good, calls = module.segmentation_loss, iter(range(99))
+    good, calls = module.loss_of_members, iter(range(99))
     monkeypatch.setattr(
         module,
-        "segmentation_loss",
+        "loss_of_members",
         lambda logits, labels: good(logits, labels) * (float("nan") if next(calls) == 3 else 1),
     )
     with pytest.raises(ModelError, match="no longer finite") as fault:
@@ -375,10 +377,13 @@ def test_what_is_learnt_in_stage_two_goes_on_from_the_checkpoint(train, monkeypa
         return once(stage, epoch)
 
     monkeypatch.setattr(FineTuning, "train_epoch", counted)
-    calls = calls_of(train)
-    epochs.clear()
+
+    def stop_in_the_second(_, message):
+        if message.startswith("LoRA, epoch 2/2"):
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(calls - 2))
+        train(progress=stop_in_the_second)
     assert epochs == [0, 1]
     train(resume=True)
     assert epochs == [0, 1, 1]
