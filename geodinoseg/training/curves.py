@@ -32,7 +32,7 @@ _HEADROOM = 0.1
 
 
 def training_curves(history: PathLike | Sequence[Mapping[str, Any]], output_png: PathLike) -> Path:
-    """Draw loss and validation mean IoU by epoch, with the best epoch marked.
+    """Draw loss and validation mean IoU by epoch, with the last of each stage marked.
 
     If rows name their stage, stages are drawn one after the other on different backgrounds.
 
@@ -48,7 +48,7 @@ def training_curves(history: PathLike | Sequence[Mapping[str, Any]], output_png:
     _plot(loss_axes, stages, "train_loss", _TRAINING_COLOR, "training")
     _plot(loss_axes, stages, "val_loss", _VALIDATION_COLOR, "validation")
     _plot(iou_axes, stages, "mean_iou", _VALIDATION_COLOR, "validation")
-    _mark_best(iou_axes, loss_axes, stages)
+    _mark_ends(iou_axes, stages)
     for axes, title in ((loss_axes, "Loss"), (iou_axes, "Mean IoU, validation")):
         _dress(axes, title)
         if len(stages) > 1:
@@ -109,25 +109,21 @@ def _plot(axes: Axes, stages: Sequence[_Stage], name: str, color: str, label: st
         )
 
 
-def _mark_best(iou_axes: Axes, loss_axes: Axes, stages: Sequence[_Stage]) -> None:
-    """The epoch of the best score, the first of equals, as a line through both panels."""
-    known = [
-        (score, -at, -epoch, stage.name)
-        for stage in stages
-        for score, at, epoch in zip(
-            stage.columns["mean_iou"], stage.at, stage.columns["epoch"], strict=True
-        )
-        if not math.isnan(score)
-    ]
-    if not known:
-        iou_axes.set_yticks([])
-        _note(iou_axes, "no validation")
-        return
-    score, minus_at, minus_epoch, name = max(known)
-    for axes in (iou_axes, loss_axes):
-        axes.axvline(-minus_at, color=FAINT, linewidth=0.8, linestyle=":")
-    iou_axes.plot(-minus_at, score, "o", color=INK, markersize=6)
-    _note(iou_axes, f"best: {score:.3f} in epoch {-minus_epoch:g}{name and f' of {name}'}")
+def _mark_ends(axes: Axes, stages: Sequence[_Stage]) -> None:
+    """The last epoch of each stage, whose weights count, and its score."""
+    ends = []
+    for stage in stages:
+        scores = [
+            (at, score)
+            for at, score in zip(stage.at, stage.columns["mean_iou"], strict=True)
+            if not math.isnan(score)
+        ]
+        if scores:
+            axes.plot(*scores[-1], "o", color=INK, markersize=6)
+            ends.append(f"{stage.name} {scores[-1][1]:.3f}".strip())
+    if not ends:
+        axes.set_yticks([])
+    _note(axes, f"last epoch: {', '.join(ends)}" if ends else "no validation")
 
 
 def _show_stages(axes: Axes, stages: Sequence[_Stage]) -> None:

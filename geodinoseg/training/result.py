@@ -1,4 +1,4 @@
-"""From a run to a model folder: finished, or the best so far of an interrupted run."""
+"""From a run to a model folder: finished, or the one so far of an interrupted run."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
@@ -186,7 +187,9 @@ class TrainingRun:
         """Whether the kept head can be trained anew; in cross-validation it must be."""
         if self._is_crossed or not self.source.data.folds:
             return self._is_crossed
-        return self.epochs.budget.of_the_rest().has_room_for(self._head_s.get(self.kept, 0.0))
+        # After a resumption the time that it takes is unknown; a limit is then kept for sure.
+        needed_s = self._head_s.get(self.kept, math.inf)
+        return self.epochs.budget.of_the_rest().has_room_for(needed_s)
 
     def _train_on_all_labels(self) -> None:
         """Train the kept head anew, on held-out labels too; its scores are those of the first."""

@@ -45,11 +45,11 @@ def train_model(
 ) -> Segmentor:
     """Train a model on labelled scenes and write its folder.
 
-    Stage one trains the head on features of the frozen backbone, stage two continues with LoRA or
-    all weights; the better of the two on validation pixels is kept. After each epoch
-    `<output>.checkpoint` holds everything that is needed to resume; it is removed in the end. An
-    interrupt, or a loss that is no longer finite, leaves the best model so far, marked as
-    unfinished.
+    Stage one trains heads on features of the frozen backbone, stage two continues with LoRA or
+    all weights; a later stage is kept if its log loss on validation blocks is clearly lower. A kept
+    head is trained again on all labels. After each epoch `<output>.checkpoint` holds everything
+    that is needed to resume; it is removed in the end. An interrupt, or a loss that is no longer
+    finite, leaves the model so far, marked as unfinished.
 
     Args:
         scenes: one or several rasters with the same kind of bands, or folders of image chips.

@@ -29,6 +29,7 @@ TRIAL_TREES = 40
 """Of the forests that choose leaves and weights; the one that maps has more."""
 STAGES = {"head": "head only", "lora": "head + LoRA", "full": "head + every weight"}
 FOREST, UNET, COMMONEST = "random forest", "U-Net from scratch", "always the commonest class"
+CHOSEN = "linear or fused head, defaults of `geodinoseg train --stage head`"
 UNET_LONGER = "U-Net, 4 times the time"
 
 
@@ -65,9 +66,21 @@ class Recipe:
             seed=self.seed,
         )
 
+    def defaults(self) -> gds.TrainingSettings:
+        """Of `train_model`, for the heads alone; in a quick run with few steps."""
+        settings = gds.TrainingSettings(stage="head", seed=self.seed)
+        steps = min(settings.steps_per_epoch, self.steps_per_epoch)
+        epochs = min(settings.epochs, self.head_epochs)
+        return replace(settings, epochs=epochs, steps_per_epoch=steps)
+
     def network(self) -> dict[str, Any]:
         """Of `train_model`."""
-        return {"backbone": self.backbone, "quantize": False, "n_features": self.n_features}
+        return {
+            "backbone": self.backbone,
+            "quantize": False,
+            "n_features": self.n_features,
+            "linear_head": True,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +118,32 @@ class Bench:
             "parameters": parameters_of(segmentor.network),
             "validation": segmentor.scores.get("mean_iou_by_stage"),
             "kept": segmentor.training["kept"],
+        }
+        output = model.with_suffix(".tif")
+        facts |= spent | self.mapped(segmentor, output)
+        return facts | {"calibration": self._calibration(segmentor, output)}
+
+    def chosen(self) -> dict[str, Any]:
+        """The heads that `train` tries by default, on the scene as it is."""
+        model = self.work / "chosen.model"
+        network = {name: v for name, v in self.recipe.network().items() if name != "linear_head"}
+        with timed() as spent:
+            segmentor = gds.train_model(
+                self.dataset.train,
+                self.labels,
+                model,
+                label_options=self.options,
+                settings=self.recipe.defaults(),
+                network=network,
+                device="cpu",
+                overwrite=True,
+                progress=reports(self.say, "heads"),
+            )
+        facts = {
+            "parameters": parameters_of(segmentor.network),
+            "validation": segmentor.scores.get("log_loss_by_stage"),
+            "kept": segmentor.training["kept"],
+            "outcome": segmentor.training["outcome"],
         }
         output = model.with_suffix(".tif")
         facts |= spent | self.mapped(segmentor, output)

@@ -78,7 +78,7 @@ def train_through(
         for step, batch in enumerate(batches):
             network.train()
             network.backbone.eval()
-            values, labels = source.tensors(batch)
+            values, _, labels = source.tensors(batch)
             loss = segmentation_loss(network(values), labels)
             optimizer.step(loss, rate_factor(step, steps))
             if (step + 1) % settings.steps_per_epoch == 0:

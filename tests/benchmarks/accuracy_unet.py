@@ -97,7 +97,7 @@ class UNetModel:
         self.network = network
         self.legend, self.bands = source.data.legend, source.data.bands
         self.device = source.device
-        self.tile_px = source.settings.crop_px
+        self.tile_px = source.data.crop_px
         statistics = source.data.statistics
         self._mean = torch.tensor(statistics.mean, dtype=torch.float32)
         self._std = torch.tensor(statistics.std, dtype=torch.float32)
@@ -149,7 +149,7 @@ def train_unet(
         for step, crops in enumerate(batches, start=1):
             share = min((time.process_time() - began) / seconds, 1.0)
             network.train()
-            values, labels = source.tensors(crops)
+            values, _, labels = source.tensors(crops)
             loss = segmentation_loss(network(values), labels)
             losses.append(optimizer.step(loss, rate_share(share)))
             if share >= (validations + 1) / VALIDATIONS or share == 1.0:
@@ -180,7 +180,7 @@ def validated(network: nn.Module, source: CropSource, crops: ValidationCrops | N
     network.eval()
     matrix = np.zeros((source.classes, source.classes), dtype=np.int64)
     for batch in crops.batches() if crops is not None else ():
-        values, labels = source.tensors([crop for _, crop in batch])
+        values, _, labels = source.tensors([crop for _, crop in batch])
         predicted = network(values).argmax(dim=1)
         matrix += confusion_matrix(labels.numpy(), predicted.numpy(), source.classes)
     return Accuracy(matrix).mean_iou
