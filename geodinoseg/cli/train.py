@@ -287,5 +287,15 @@ def _summary(output: Path, segmentor: Any) -> list[str]:
     lines = [f"{output}: a model of {len(segmentor.legend)} classes ({names})"]
     if scores:
         lines.append(f"mean IoU {scores['mean_iou']:.3f} on {scores['on']}")
+        lines += _unjudged(segmentor)
     lines.append(f"next: geodinoseg segment SCENE --model {output} -o landcover.tif")
     return lines
+
+
+def _unjudged(segmentor: Any) -> list[str]:
+    """A line that names the classes of no held-out pixel, if there are any."""
+    rows = segmentor.scores["confusion_matrix"]
+    names = [n for n, row in zip(segmentor.legend.names, rows, strict=True) if not sum(row)]
+    if not names:
+        return []
+    return [f"no held-out pixel of {', '.join(names)}: how well these are mapped is unknown"]

@@ -16,6 +16,7 @@ from geodinoseg.files.locks import lock_output
 from geodinoseg.files.safe_xml import XmlError, parse_xml
 from geodinoseg.legend import Legend
 from geodinoseg.polygons.writer import GEOPACKAGE, VECTOR_FORMATS, format_of
+from geodinoseg.progress import log_step
 from geodinoseg.qgis.geopackage import is_locked, read_layer_styles, replace_layer_styles
 from geodinoseg.qgis.recolor import recolor_categories
 from geodinoseg.qgis.styles import qml_text, vector_qml
@@ -59,6 +60,7 @@ def style_map(
         ['landcover.tif', 'landcover.tif.aux.xml', 'landcover.qml', 'landcover.gpkg']
     """
     target = _local_file(class_raster)
+    log_step(_log, "recolouring %s with %s.", target, style)
     raster = describe_class_raster(RasterSource.of(target))
     legend = _recolored(class_raster, raster.legend, style, read_legend_file(os.fspath(style)))
     layers = _polygon_files(target, polygons)

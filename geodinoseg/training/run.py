@@ -17,6 +17,7 @@ import torch
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.heads import Head
+from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.budget import TimeSlice
 from geodinoseg.training.cached_crops import cache_crops
@@ -194,6 +195,7 @@ class TrainingRun:
     def _train_on_all_labels(self) -> None:
         """Train the kept head anew, on held-out labels too; its scores are those of the first."""
         kept = self.kept
+        log_step(logger, "training the kept head again on all labels.")
         self.scored_heads = self._fold_heads.get(kept, [copy.deepcopy(self.network.head)])
         crops = self._cached_crops().of_all_labels()
         self._seed(_NEW_HEAD_SEED)

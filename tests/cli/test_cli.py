@@ -12,6 +12,7 @@ import sys
 import time
 
 import click
+import geopandas
 import numpy as np
 import pyogrio
 import pytest
@@ -523,6 +524,22 @@ def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp
     assert following.startswith("next: geodinoseg segment SCENE --model ")
 
 
+def test_classes_that_no_held_out_pixel_judges_are_named(color_field, backbone, tmp_path):
+    frame = geopandas.read_file(color_field.labels)
+    # One polygon alone cannot be on both sides.
+    one = frame[frame["class"] == "water"].index[1:]
+    frame.drop(one).to_file(tmp_path / "labels.gpkg")
+    result = cli(
+        "train",
+        color_field.scene,
+        *("--labels", tmp_path / "labels.gpkg", "--class-field", "class", "--backbone", backbone),
+        *("--stage", "head", "--head", "linear", "--epochs", 1, "--steps-per-epoch", 1),
+        *("--batch-size", 1, "--crop", 56, "-o", tmp_path / "field.model"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "no held-out pixel of water: how well these are mapped is unknown" in result.stdout
+
+
 def train_arguments(color_field, backbone, output, *more):
     return [
         "train",
@@ -555,7 +572,7 @@ def test_train_says_beforehand_what_it_would_train(color_field, backbone, tmp_pa
     result = cli(*train_arguments(color_field, backbone, output, "--dry-run"))
     assert result.exit_code == 0, result.stderr
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines())
-    assert lines["stages"] == "head, lora"
+    assert lines["stages"] == "head, fused, lora"
     assert lines["cached crops"] == "8"
     assert lines["labelled pixels to train on"].startswith("field: ")
     (event,) = events(cli(*train_arguments(color_field, backbone, output, "--dry-run", "--json")))
@@ -590,7 +607,7 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
     result = cli(*arguments, "--resume")
     assert result.exit_code == 0, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["field.model"]
-    assert any("the head alone" in line for line in result.stderr.splitlines())
+    assert any("the linear head" in line for line in result.stderr.splitlines())
 
 
 def test_info_of_a_scene_says_where_it_lies_and_what_it_holds(scene):

@@ -23,9 +23,11 @@ STEPS = {
         "1 scenes, classes field, roof, water; ",
         "loading the backbone",
         r"computing features of \d+ validation crops and 2 training crops",
-        "head: up to 1 epochs",
-        r"epoch 1, head: loss \d\.\d+, mean IoU 0\.\d+ \(best 0\.\d+, epoch 1\)",
-        "head: ends after 1 of 1 epochs, all are done",
+        "head: 1 epochs",
+        r"epoch 1, head: loss \d\.\d+, mean IoU 0\.\d+\.",
+        "fused head: 1 epochs",
+        r"epoch 2, fused head: loss \d\.\d+, mean IoU 0\.\d+\.",
+        "training the kept head again on all labels",
         "calibrating",
         "writing the model .*new.model",
     ],
@@ -34,6 +36,7 @@ STEPS = {
     "sample": ["counting the pixels", r"drawing \d+ points"],
     "picture": ["drawing .*map.png"],
     "info": ["reading .*scene.tif"],
+    "style": ["recolouring .*map.tif with "],
 }
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \S.*")
 
