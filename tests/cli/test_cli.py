@@ -576,7 +576,7 @@ def test_train_says_beforehand_what_it_would_train(color_field, backbone, tmp_pa
     assert lines["cached crops"] == "8"
     assert lines["labelled pixels to train on"].startswith("field: ")
     (event,) = events(cli(*train_arguments(color_field, backbone, output, "--dry-run", "--json")))
-    assert event["result"]["epochs_of_each"] == [2, 2]
+    assert event["result"]["epochs_of_each"] == [2, 2, 2]
     assert not list(tmp_path.iterdir())
 
 

@@ -36,7 +36,7 @@ STEPS = {
     "sample": ["counting the pixels", r"drawing \d+ points"],
     "picture": ["drawing .*map.png"],
     "info": ["reading .*scene.tif"],
-    "style": ["recolouring .*map.tif with "],
+    "style": ["recolouring .*styled.tif with "],
 }
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|WARNING|ERROR) \S.*")
 
