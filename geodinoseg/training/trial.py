@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PretrainedConfig
 
@@ -21,6 +22,8 @@ from geodinoseg.model.heads import Detail
 from geodinoseg.training.batches import MOST_VALIDATION_PIECES
 from geodinoseg.training.budget import REPORTED_CROPS
 from geodinoseg.training.data import TrainingData
+from geodinoseg.training.feature_cache import CachedBatch
+from geodinoseg.training.head_stage import parts_of
 from geodinoseg.training.optimizer import loss_of_members
 from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
@@ -165,11 +168,14 @@ class _Trial:
 
     def head_step(self, head: StageName, crops: int) -> torch.Tensor:
         """A training step of a head on cached features."""
-        return self._step(head, self._cached[:crops])
+        batch = self._batch(self._cached[:crops])
+        if self._heads[head].sees_pixels:
+            batch = parts_of(batch, np.random.default_rng(0))
+        return self._step(head, batch)
 
     def tuning_step(self, head: StageName, crops: int) -> torch.Tensor:
         """A training step of the whole network."""
-        return self._step(head, self._features(crops))
+        return self._step(head, self._batch(self._features(crops)))
 
     def unfreeze(self, stage: StageName) -> None:
         """Add LoRA, or let all weights be trained."""
@@ -182,14 +188,16 @@ class _Trial:
         maps = self._backbone(self._values[:crops]).feature_maps
         return torch.cat(list(maps), dim=1)
 
-    def _step(self, head: StageName, features_BDhw: torch.Tensor) -> torch.Tensor:
-        labels_BHW = self._labels[: len(features_BDhw)]
-        values_BNHW = self._values[: len(features_BDhw)]
-        detail = Detail(values_BNHW, torch.ones_like(labels_BHW, dtype=torch.bool))
-        side = int(labels_BHW.shape[-1])
-        loss = loss_of_members(
-            self._heads[head].members(features_BDhw, (side, side), detail), labels_BHW
-        )
+    def _batch(self, features_BDhw: torch.Tensor) -> CachedBatch:
+        count = len(features_BDhw)
+        labels = self._labels[:count]
+        detail = Detail(self._values[:count], torch.ones_like(labels, dtype=torch.bool))
+        return CachedBatch(features_BDhw, detail, labels)
+
+    def _step(self, head: StageName, batch: CachedBatch) -> torch.Tensor:
+        side = int(batch.labels.shape[-1])
+        members = self._heads[head].members(batch.features, (side, side), batch.detail)
+        loss = loss_of_members(members, batch.labels)
         torch.autograd.backward(loss)
         return loss.detach()
 

@@ -16,11 +16,12 @@ from rasters import write_raster
 from safetensors.torch import load_file
 from trainings import LINEAR, ToldScorer, no_pictures, quick, tell_scores, write_few_squares
 
+from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.fused_head import FusedHead
-from geodinoseg.model.heads import LinearHead
+from geodinoseg.model.heads import Detail, LinearHead
 from geodinoseg.model.sample_dropout import DropoutSeed
 from geodinoseg.training.batches import ValidationCrops
 from geodinoseg.training.budget import Budget, TrainingProgress
@@ -28,8 +29,9 @@ from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.context import build_context
 from geodinoseg.training.data import read_training_data
+from geodinoseg.training.feature_cache import CachedBatch
 from geodinoseg.training.finetuning import FineTuning, logits_in_parts, warn_of_own_dropout
-from geodinoseg.training.head_stage import HeadStage
+from geodinoseg.training.head_stage import HeadStage, parts_of
 from geodinoseg.training.optimizer import loss_of_members
 from geodinoseg.training.plan import plan_training
 from geodinoseg.training.train import train_model
@@ -465,3 +467,23 @@ def test_other_numbers_of_bands_train_both_heads(bands, backbone, color_field, t
     )
     assert model.bands == tuple(range(1, bands + 1))
     assert all(np.isfinite(value) for value in model.scores["log_loss_by_stage"].values())
+
+
+@pytest.mark.parametrize(("patch_px", "side_px"), [(14, 84), (16, 80)])
+def test_parts_of_crops_hold_a_label_and_stay_on_the_patch_grid(patch_px, side_px):
+    patches, rng = 14, np.random.default_rng(0)
+    crop_px = patches * patch_px
+    rows, cols = torch.meshgrid(torch.arange(crop_px), torch.arange(crop_px), indexing="ij")
+    place = (rows * 1000 + cols).double()
+    labels = torch.full((40, crop_px, crop_px), IGNORE)
+    for index in range(39):
+        labels[index, rng.integers(crop_px), rng.integers(crop_px)] = 1
+    features = place[::patch_px, ::patch_px].expand(40, 2, -1, -1)
+    valid = torch.ones(40, crop_px, crop_px, dtype=torch.bool)
+    batch = CachedBatch(features, Detail(place.expand(40, 3, -1, -1), valid), labels)
+    found = parts_of(batch, rng)
+    assert found.labels.shape == found.detail.valid.shape == (40, side_px, side_px)
+    assert found.detail.pixels.shape == (40, 3, side_px, side_px)
+    assert torch.equal(found.detail.pixels[:, :2, ::patch_px, ::patch_px], found.features)
+    assert (found.labels == 1).flatten(1).any(dim=1)[:39].all()
+    assert parts_of(found, rng) is found, "small enough"
