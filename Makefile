@@ -59,6 +59,7 @@ benchmark: $(VENV)/.dev  ## Print the benchmark tables (about half an hour)
 	$(BIN)/python tests/benchmarks/engine.py
 	$(BIN)/python tests/benchmarks/parts.py
 	$(BIN)/python tests/benchmarks/polygons.py
+	$(BIN)/python tests/benchmarks/heads.py
 
 benchmark-accuracy: $(VENV)/.dev  ## Print how right the maps are, beside a forest and a U-Net (about an hour)
 	$(BIN)/python tests/benchmarks/accuracy.py -o accuracy
