@@ -60,6 +60,7 @@ def calls(color_field, small_model, backbone, tmp_path_factory):
     class_raster = write_map(
         folder / "map.tif", color_field.channels, dict(enumerate(("field", "roof", "water")))
     )
+    (folder / "legend.csv").write_text("id,name,color\n1,roof,#aa0000\n")
     scene, labels, out = color_field.scene, color_field.labels, folder / "out"
     train = {"scenes": scene, "labels": labels, "output": folder / "a.model"}
     segment = {"scene": scene, "model": small_model, "output": folder / "new.tif", "device": "cpu"}
@@ -85,6 +86,8 @@ def calls(color_field, small_model, backbone, tmp_path_factory):
         "polygonize": {"raster": class_raster},
         "write_polygons": {"raster": class_raster, "output": folder / "polygons.gpkg"},
         "open_class_raster": {"path": class_raster},
+        "measure_areas": {"class_raster": class_raster},
+        "style_map": {"class_raster": class_raster, "style": folder / "legend.csv"},
         "open_scene": {"scene": scene},
         "plan_segmentation": segment,
         "segment_scene": segment,

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from geodinoseg.errors import LabelError, OutputError, one_line
+from geodinoseg.errors import LabelError, OutputError, SceneError, one_line
+from geodinoseg.files.arguments import listed, output_path, path_text
 from geodinoseg.files.atomic import PathLike, atomic_file, check_folder_of
 from geodinoseg.files.journal import changing
 from geodinoseg.files.locks import lock_output
@@ -23,7 +24,7 @@ from geodinoseg.qgis.styles import qml_text, vector_qml
 from geodinoseg.rasters.class_raster import describe_class_raster
 from geodinoseg.rasters.class_style import ClassStyle
 from geodinoseg.rasters.legend_file import read_legend_file, read_text
-from geodinoseg.rasters.legend_sources import listed
+from geodinoseg.rasters.legend_sources import listed as in_words
 from geodinoseg.rasters.restyle import restyle_raster
 from geodinoseg.rasters.source import RasterSource
 
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 def style_map(
-    class_raster: PathLike, style: PathLike, *, polygons: Iterable[PathLike] = ()
+    class_raster: PathLike, style: PathLike, *, polygons: PathLike | Iterable[PathLike] = ()
 ) -> tuple[Path, ...]:
     """Give a finished map other colours; pixels, geometries and class names stay.
 
@@ -59,10 +60,13 @@ def style_map(
         >>> [path.name for path in gds.style_map("landcover.tif", "landcover.qml")]
         ['landcover.tif', 'landcover.tif.aux.xml', 'landcover.qml', 'landcover.gpkg']
     """
+    class_raster = path_text(class_raster, "class_raster", error=SceneError)
+    style = path_text(style, "style", error=LabelError)
+    polygons = [output_path(path, "polygons") for path in listed(polygons)]
     target = _local_file(class_raster)
     log_step(_log, "recolouring %s with %s.", target, style)
     raster = describe_class_raster(RasterSource.of(target))
-    legend = _recolored(class_raster, raster.legend, style, read_legend_file(os.fspath(style)))
+    legend = _recolored(class_raster, raster.legend, style, read_legend_file(style))
     layers = _polygon_files(target, polygons)
     beside = [target.with_name(f"{target.name}.aux.xml"), target.with_suffix(".qml")]
     styles = [path.with_suffix(".qml") for path in layers]
@@ -126,18 +130,18 @@ def _report(
     if not colors:
         raise LabelError(
             f"{style}: has no colour for a class of {path}, whose classes are "
-            f"{listed([f'{entry.class_id} ({entry.name})' for entry in legend])}."
+            f"{in_words([f'{entry.class_id} ({entry.name})' for entry in legend])}."
         )
     if strange:
-        _log.warning("%s: %s lacks %s, which is ignored.", style, path, listed(strange))
+        _log.warning("%s: %s lacks %s, which is ignored.", style, path, in_words(strange))
     missing = [entry.name for entry in legend if entry.class_id not in colors]
     if missing:
-        _log.warning("%s: has no colour for %s, which keeps its own.", style, listed(missing))
+        _log.warning("%s: has no colour for %s, which keeps its own.", style, in_words(missing))
     if renamed:
         _log.warning(
             "%s: has other names for class %s of %s; only colours are changed.",
             style,
-            listed(renamed),
+            in_words(renamed),
             path,
         )
 

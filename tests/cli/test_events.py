@@ -115,7 +115,7 @@ def test_dry_runs_end_with_the_plan(workshop):
     plan = done(*workshop.call("segment"), "--dry-run")["result"]
     assert plan["output_bytes"] == 260 * 300
     plan = done(*workshop.call("train"), "--dry-run")["result"]
-    assert (plan["epochs_of_each"], plan["stages"]) == ([1], ["head"])
+    assert (plan["epochs_of_each"], plan["stages"]) == ([1, 1], ["head", "fused"])
     assert not list((workshop.folder / "out").iterdir())
 
 

@@ -55,7 +55,7 @@ def test_what_is_mistyped_is_answered_with_what_is_meant(words, meant):
 
 # A line break of each kind, and a command to a terminal.
 HOSTILE = "first\nsecond\r\x85\u2028\x1b[31m"
-LINES = ("Error: ", "Warning: ", "Usage: ", "Try ", "the head alone was trained")
+LINES = ("Error: ", "Warning: ", "Usage: ", "Try ", "the fused head is ")
 
 
 def check_lines(result):

@@ -54,7 +54,7 @@ def test_alpha_that_is_left_out_masks_and_is_logged(transparent, tmp_path, caplo
     with caplog.at_level(logging.INFO, "geodinoseg"):
         segment_scene(path, IdentityModel(), tmp_path / "map.tif")
     assert_array_equal(read_raster(tmp_path / "map.tif"), np.where(alpha, pixels[0], 255))
-    lines = [r for r in caplog.records if "alpha" in r.getMessage()]
+    lines = [r for r in caplog.records if "is alpha: " in r.getMessage()]
     assert [line.levelname for line in lines] == ["INFO"]
     assert "band 4 is alpha: it marks missing pixels and is left out" in lines[0].getMessage()
     assert "alpha in band 4" in str(plan_segmentation(path, IdentityModel(), tmp_path / "m.tif"))
