@@ -110,8 +110,8 @@ def _plot(axes: Axes, stages: Sequence[_Stage], name: str, color: str, label: st
 
 
 def _mark_ends(axes: Axes, stages: Sequence[_Stage]) -> None:
-    """The last epoch of each stage, whose weights count, and its score."""
-    ends = []
+    """The last epoch of each stage, whose weights count, with its score."""
+    found = False
     for stage in stages:
         scores = [
             (at, score)
@@ -119,11 +119,13 @@ def _mark_ends(axes: Axes, stages: Sequence[_Stage]) -> None:
             if not math.isnan(score)
         ]
         if scores:
+            found = True
             axes.plot(*scores[-1], "o", color=INK, markersize=6)
-            ends.append(f"{stage.name} {scores[-1][1]:.3f}".strip())
-    if not ends:
+            text = f"{scores[-1][1]:.3f}"
+            axes.annotate(text, scores[-1], (-8, -14), textcoords="offset points", color=INK)
+    if not found:
         axes.set_yticks([])
-    _note(axes, f"last epoch: {', '.join(ends)}" if ends else "no validation")
+        _note(axes, "no validation")
 
 
 def _show_stages(axes: Axes, stages: Sequence[_Stage]) -> None:
