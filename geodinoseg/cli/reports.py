@@ -42,10 +42,7 @@ def _training_time(seconds: float | None, limit_s: float | None) -> str:
         return "unknown: the memory of the device is too small for a trial of the network"
     if limit_s is not None and seconds >= limit_s:
         return f"about {duration(limit_s)}, the limit of --minutes"
-    return (
-        f"about {duration(seconds)} for the network on this device, by a trial on a few crops; "
-        f"less if a stage ends early"
-    )
+    return f"about {duration(seconds)} for the network on this device, by a trial on a few crops"
 
 
 def report_plan(plan: Any, *, json_: bool) -> None:
