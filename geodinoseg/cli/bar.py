@@ -120,6 +120,7 @@ def _terminal_bar(label: str) -> Iterator[Progress]:
         file=cast("TextIO", IgnoreWriteErrors(sys.stderr)),
         item_show_func=lambda text: text,
     ) as bar:
+        BAR_IS_DRAWN.set()
 
         def draw(fraction: float, message: str) -> None:
             seconds = time_left.seconds(fraction)
@@ -130,7 +131,6 @@ def _terminal_bar(label: str) -> Iterator[Progress]:
             # click pads by characters, of which some take two cells.
             widest = _columns() - 1 - (_width(text) - len(text))
             bar.max_width = min(bar.max_width or 0, widest)
-            BAR_IS_DRAWN.set()
             bar.update(max(0, round(fraction * 1000) - bar.pos), text)
 
         try:

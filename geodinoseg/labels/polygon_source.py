@@ -273,6 +273,9 @@ def _warn_of_unknown(
     unknown = found.polygons[is_unknown]
     if not len(unknown) or not len(labelled):
         return
+    _log.info(
+        "%s: polygons without a class: %d; they are areas to ignore.", path, int(is_unknown.sum())
+    )
     tree = shapely.STRtree(labelled)
     above, below = tree.query(unknown, predicate="intersects")
     shared = shapely.intersection(unknown[above], labelled[below])

@@ -50,8 +50,7 @@ def cache_crops(
     """
     folds = max(source.data.folds, 1)
     wanted = source.settings.crops_to_cache if record.cached_crops is None else record.cached_crops
-    share = source.settings.validation_share * (source.data.folds == 1)
-    of_held_out = round(wanted * share / (1 - share))
+    of_held_out = source.settings.crops_of_held_out(source.data.folds)
     cacher = _Cacher(
         network=network,
         source=source,

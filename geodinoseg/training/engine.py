@@ -82,6 +82,7 @@ def _record(
                 f"{path}: belongs to another training: scenes, labels, backbone, settings, "
                 f"precision or version differ. Give the same ones, or start over with --overwrite."
             )
+        logger.info("%s: resuming after epoch %d.", target, len(record.history))
     else:
         record = TrainingRecord(fingerprint=context.fingerprint)
     if holds_other_model(target) and not overwrite:

@@ -78,7 +78,7 @@ class TrainingPlan:
                 settings.stage_one_epochs if stage in self.heads else settings.epochs
                 for stage in self.stages
             ],
-            "cached crops": settings.crops_to_cache,
+            "cached crops": settings.crops_to_cache + settings.crops_of_held_out(self.data.folds),
             "cached features, MB": round(self.cache_bytes / _MB),
             "time limit, s": None if settings.minutes is None else 60 * settings.minutes,
             "seconds": None if self.seconds is None else round(self.seconds, 1),
@@ -150,7 +150,7 @@ def plan_training(
         data=data,
         settings=settings,
         heads=heads,
-        cache_bytes=of_crop * settings.crops_to_cache,
+        cache_bytes=of_crop * (settings.crops_to_cache + settings.crops_of_held_out(data.folds)),
         seconds=training_seconds(data, settings, arguments, config, device=device),
     )
 

@@ -109,6 +109,11 @@ class TrainingSettings:
             self.cached_crops, self.stage_one_epochs * self.steps_per_epoch * self.batch_size
         )
 
+    def crops_of_held_out(self, folds: int) -> int:
+        """Crops of a fixed validation part to train on at last, in proportion to its labels."""
+        share = self.validation_share if folds == 1 else 0.0
+        return round(self.crops_to_cache * share / (1 - share))
+
     def stages(self, folds: int, heads: tuple[StageName, ...]) -> tuple[StageName, ...]:
         """The stages to train with so many folds: no second one if no fixed part validates it.
 

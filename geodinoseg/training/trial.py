@@ -81,9 +81,8 @@ def planned_seconds(
     of_epoch = settings.steps_per_epoch * settings.batch_size
     steps = list(speeds.head_steps.values())
     head_step = max(folds, 1) * sum(steps) + (steps[-1] if folds else 0)
-    # A fixed validation part is trained on at last, so it has training crops as well.
-    share = settings.validation_share if folds == 1 else 0.0
-    features = (settings.crops_to_cache / (1 - share) + validation_crops) * speeds.forward
+    crops = settings.crops_to_cache + settings.crops_of_held_out(folds) + validation_crops
+    features = crops * speeds.forward
     seconds = settings.stage_one_epochs * of_epoch * head_step
     if settings.stage_one_epochs:
         seconds += features

@@ -74,14 +74,15 @@ def test_numbers_are_left_out_whole(room, shown):
     assert bar.fitted("epoch 3/30, loss 0.5, mean IoU 0.8", room) == shown
 
 
-def test_a_warning_replaces_the_bar_rather_than_joining_it():
-    script = """if True:
+@pytest.mark.parametrize("progress", ['progress(0.3, "0.52 Mpx/s")', "pass"])
+def test_a_warning_replaces_the_bar_rather_than_joining_it(progress):
+    script = f"""if True:
         import click, logging
         from geodinoseg.cli import bar
         from geodinoseg.cli.console import report_errors
         with report_errors(click.Context(click.Command("x"))):
             with bar.progress_bar("segmenting") as progress:
-                progress(0.3, "0.52 Mpx/s")
+                {progress}
                 logging.getLogger("geodinoseg").warning("s.tif: is odd.")
     """
     assert "\r\x1b[KWarning: s.tif: is odd." in drawn(80, script)

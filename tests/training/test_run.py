@@ -382,8 +382,8 @@ def test_a_plan_says_what_would_be_trained_and_loads_no_weights(
     )
     facts = plan.to_json()
     assert facts["stages"] == ["head", "fused", "lora"]
-    assert facts["cached crops"] == 10
-    assert plan.cache_bytes == 10 * (2 * 2 * 32 * 16 + (1 + 2 * 3 + 1) * 56 * 56)
+    assert facts["cached crops"] == 12, "those of held-out labels, too"
+    assert plan.cache_bytes == 12 * (2 * 2 * 32 * 16 + (1 + 2 * 3 + 1) * 56 * 56)
     assert all(facts["labelled pixels to validate on"].values())
     few = plan_training(
         color_field.scene, few_labels, network={"backbone": backbone}, settings=quick(stage="lora")
