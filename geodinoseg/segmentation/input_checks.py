@@ -20,6 +20,7 @@ from geodinoseg.model.tile_model import TileModel
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.settings import SegmentationSettings
+from geodinoseg.segmentation.shifted_values import shifted_values
 from geodinoseg.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,10 @@ def warn_of_far_values(scene: Scene, model: TileModel) -> None:
     statistics: BandStatistics | None = getattr(model, "statistics", None)
     if statistics is None or len(statistics.low) != len(scene.bands):
         return
-    message = far_values(sampled_values(scene), statistics, dtype=str(scene.dtype))
+    values, dtype = sampled_values(scene), str(scene.dtype)
+    message = far_values(values, statistics, dtype=dtype)
+    if message is None and values.shape[1] >= _FEWEST_PIXELS:
+        message = shifted_values(values, statistics, dtype=dtype)
     if message is not None:
         logger.warning("%s: %s", scene.path, message)
 
