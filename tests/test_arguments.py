@@ -218,3 +218,43 @@ def test_the_class_field_has_one_place():
     assert places == {"LabelOptions"}
     for name in ("train_model", "plan_training", "evaluate_map"):
         assert "label_options" in inspect.signature(getattr(gds, name)).parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("train_model", "settings"),
+        ("train_model", "label_options"),
+        ("plan_training", "settings"),
+        ("plan_training", "label_options"),
+        ("segment_scene", "settings"),
+        ("plan_segmentation", "settings"),
+        ("segment_scenes", "settings"),
+        ("segment_scenes", "names"),
+        ("evaluate_map", "label_options"),
+    ],
+)
+@pytest.mark.parametrize("given", [{"seed": 1}, "seed=1", 3])
+def test_options_of_another_type_are_refused_in_one_sentence(name, parameter, given, calls):
+    with pytest.raises(gds.GeodinosegError, match=rf"^{parameter}: expected geodinoseg\.\w+, not "):
+        call(name, **{**calls[name], parameter: given})
+
+
+@pytest.mark.parametrize("name", ["train_model", "plan_training"])
+def test_a_network_that_is_no_dictionary_is_refused(name, calls):
+    with pytest.raises(gds.GeodinosegError, match=r'write it as \{"backbone": "FOLDER"\}'):
+        call(name, **{**calls[name], "network": "backbone"})
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, True])
+def test_a_number_of_workers_that_cannot_be_is_refused(count):
+    with (
+        pytest.raises(gds.GeodinosegError, match="give a whole number of at least 1"),
+        gds.local_workers(count),
+    ):
+        pass
+
+
+def test_short_names_are_appended_to_the_stem():
+    names = gds.OutputNames(confidence="_sure.tif", polygons=".gpkg")
+    assert (names.confidence, names.polygons) == ("{stem}_sure.tif", ("{stem}.gpkg",))

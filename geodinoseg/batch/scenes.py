@@ -185,7 +185,11 @@ def _is_raster(entry: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputNames:
-    """Names of a scene's outputs, in which `{stem}` is its name and `{parent}` its folder's."""
+    """Names of a scene's outputs, in which `{stem}` is its name and `{parent}` its folder's.
+
+    A name that begins with a dot or an underscore is appended to the stem: `.gpkg` is short for
+    `{stem}.gpkg`.
+    """
 
     class_raster: str = "{stem}.tif"
     confidence: str | None = None
@@ -193,8 +197,14 @@ class OutputNames:
     polygons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Take a single name of polygons, too."""
-        object.__setattr__(self, "polygons", tuple(listed(self.polygons)))
+        """Complete short names, and take a single name of polygons, too."""
+        for name in ("class_raster", "confidence", "probabilities"):
+            object.__setattr__(self, name, _completed(getattr(self, name)))
+        object.__setattr__(self, "polygons", tuple(map(_completed, listed(self.polygons))))
+
+
+def _completed(name: Any) -> Any:
+    return "{stem}" + name if isinstance(name, str) and name[:1] in {".", "_"} else name
 
 
 def planned_files(

@@ -22,7 +22,7 @@ from geodinoseg.batch.scenes import (
     planned_files,
 )
 from geodinoseg.errors import GeodinosegError, OutputExistsError, SchedulerError
-from geodinoseg.files.arguments import output_path
+from geodinoseg.files.arguments import options_of, output_path
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.files.journal import Journal, Status, file_facts, open_journal
 from geodinoseg.model.description import describe_model, model_fingerprint, model_source
@@ -111,10 +111,10 @@ def segment_scenes(
         >>> [result.status for result in gds.segment_scenes(["ortho.tif"], "crops.model", "maps")]
         ['done']
     """
-    settings = settings or SegmentationSettings()
+    settings = options_of(settings, SegmentationSettings, "settings")
     model, scenes = _checked_model(model, settings), listed_scenes(scenes)
     folder = output_path(folder, "folder")
-    maps = _check_batch(scenes, folder, names or OutputNames(), polygon_settings)
+    maps = _check_batch(scenes, folder, options_of(names, OutputNames, "names"), polygon_settings)
     if parts is not None:  # else each scene would fail
         part_store(folder / "map.tif", parts)
     results = []
@@ -157,10 +157,10 @@ def plan_scenes(
     Raises:
         GeodinosegError: as `segment_scenes`, before its first scene.
     """
-    settings = settings or SegmentationSettings()
+    settings = options_of(settings, SegmentationSettings, "settings")
     model, scenes = _checked_model(model, settings), listed_scenes(scenes)
     folder = output_path(folder, "folder")
-    maps = _check_batch(scenes, folder, names or OutputNames(), polygon_settings)
+    maps = _check_batch(scenes, folder, options_of(names, OutputNames, "names"), polygon_settings)
     from geodinoseg.segmentation.runner import loaded_model  # noqa: PLC0415 (torch)
     from geodinoseg.segmentation.trial import timed_plan  # noqa: PLC0415 (torch)
 

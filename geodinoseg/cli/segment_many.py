@@ -122,11 +122,8 @@ def _names(options: dict[str, Any]) -> Any:
 
 
 def _template(name: Path | str | None) -> Any:
-    """The template of a name; `.gpkg` is short for `{stem}.gpkg`, `_a.tif` for `{stem}_a.tif`."""
-    if name is None:
-        return None
-    text = str(name)
-    return "{stem}" + text if text[:1] in {".", "_"} else text
+    """The name as text; `OutputNames` completes short ones."""
+    return None if name is None else str(name)
 
 
 def _report_plans(plans: Iterator[tuple[Any, Any]], *, json_: bool) -> None:

@@ -49,9 +49,11 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[DaskWorkers]:
         device: as `segment_scene` will be given.
 
     Raises:
-        ClusterError: Dask is not installed, the script has no such guard, or the workers cannot be
-            started.
+        ClusterError: the count is invalid, Dask is not installed, the script has no such guard, or
+            the workers cannot be started.
     """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ClusterError(f"{count!r} local workers: give a whole number of at least 1.")
     _leave_import()
     dask = distributed()
     _check_guard()

@@ -21,7 +21,7 @@ from geodinoseg.evaluation.calibration import Reliability
 from geodinoseg.evaluation.compare import RegionEvaluation, check_class_count, compare
 from geodinoseg.evaluation.regions import Region, read_regions
 from geodinoseg.evaluation.training_labels import warn_of_training_labels
-from geodinoseg.files.arguments import listed, path_text
+from geodinoseg.files.arguments import listed, options_of, path_text
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.open import open_labels
 from geodinoseg.labels.options import LabelOptions
@@ -162,7 +162,7 @@ def evaluate_map(
         >>> 0 <= found.whole.accuracy.mean_iou <= 1
         True
     """
-    label_options = label_options or LabelOptions()
+    label_options = options_of(label_options, LabelOptions, "label_options")
     if label_options.extent is not None and label_options.unlabelled == "background":
         _log.warning("--unlabelled background has no effect: --extent says where it is background.")
     _check_areas(label_options, options)

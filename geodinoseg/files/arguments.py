@@ -9,9 +9,11 @@ import io
 import os
 from collections.abc import Iterator, KeysView, Sequence, Set as AbstractSet, ValuesView
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from geodinoseg.errors import GeodinosegError, OutputError
+
+OptionsT = TypeVar("OptionsT")
 
 _TABLES = {"GeoDataFrame", "GeoSeries"}
 _GRIDS = {"DataArray", "Dataset"}
@@ -77,6 +79,25 @@ def path_text(
 def output_path(given: Any, what: str = "output") -> Path:
     """The path of an output; OutputError if it is none."""
     return Path(path_text(given, what, error=OutputError))
+
+
+def options_of(given: Any, kind: type[OptionsT], what: str) -> OptionsT:
+    """An object of options, the default one for None.
+
+    Raises:
+        GeodinosegError: it is of another type, such as a dictionary.
+    """
+    if given is None:
+        return kind()
+    if isinstance(given, kind):
+        return given
+    raise wrong_argument(
+        given,
+        what,
+        f"geodinoseg.{kind.__name__}",
+        error=GeodinosegError,
+        way_out=f"give the values as arguments, {kind.__name__}(name=value)",
+    )
 
 
 def wrong_argument(

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from geodinoseg.errors import GeodinosegError, OutputError
+from geodinoseg.files.arguments import options_of
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.model.description import model_source
 from geodinoseg.model.tile_model import TileModel
@@ -43,7 +44,6 @@ from geodinoseg.version import __version__
 
 logger = logging.getLogger(__name__)
 
-_DEFAULTS = SegmentationSettings()
 
 _RASTER_FRACTION = 0.9
 """Fraction of the progress for the rasters if polygons follow."""
@@ -111,7 +111,8 @@ def segment_scene(
         >>> raster.confidence_path.name
         'landcover_confidence.tif'
     """
-    settings, model = settings or _DEFAULTS, model_source(model)
+    settings = options_of(settings, SegmentationSettings, "settings")
+    model = model_source(model)
     files = MapFiles.named(
         output,
         confidence=confidence,
@@ -166,7 +167,8 @@ def plan_segmentation(
         >>> plan.legend.names, plan.output_bytes
         (('field', 'roof', 'water'), 78000)
     """
-    settings, model = settings or _DEFAULTS, model_source(model)
+    settings = options_of(settings, SegmentationSettings, "settings")
+    model = model_source(model)
     files = MapFiles.named(
         output,
         confidence=confidence,

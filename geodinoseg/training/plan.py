@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodinoseg.errors import ModelError
-from geodinoseg.files.arguments import listed
+from geodinoseg.files.arguments import listed, options_of, wrong_argument
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.labels.paths import GivenLabels, check_is_there, is_folder, label_files
@@ -120,7 +120,9 @@ def plan_training(
         GeodinosegError: as `train_model`.
     """
     check_docstrings()
-    settings, arguments = settings or TrainingSettings(), dict(network or {})
+    settings = options_of(settings, TrainingSettings, "settings")
+    check_network_type(network)
+    arguments = dict(network or {})
     if output is not None:
         check_training_output(output, overwrite=overwrite, resume=resume)
     data = read_inputs(
@@ -128,7 +130,7 @@ def plan_training(
         labels,
         bands=bands,
         nodata=nodata,
-        options=label_options or LabelOptions(),
+        options=options_of(label_options, LabelOptions, "label_options"),
         settings=settings,
         network=arguments,
         device=device,
@@ -174,6 +176,7 @@ def read_inputs(
     has_chips = any(isinstance(scene, str) for scene in opened)
     paths = [] if labels is None else listed(labels)
     _check_label_files([] if has_chips else paths, options)
+    check_network_type(network)
     _check_network(network, settings)
     check_device_name(device)
     warn_of_unused(settings, network, options)
@@ -213,6 +216,18 @@ def _check_label_files(labels: Sequence[GivenLabels], options: LabelOptions) -> 
         read_legend_file(os.fspath(options.legend_file))
     if options.extent_file is not None:
         check_is_there(options.extent_file)
+
+
+def check_network_type(network: object) -> None:
+    """Refuse what is no dictionary, such as the name of a backbone."""
+    if network is not None and not isinstance(network, Mapping):
+        raise wrong_argument(
+            network,
+            "network",
+            "a dictionary of arguments of DinoV2Segmentor",
+            error=ModelError,
+            way_out='write it as {"backbone": "FOLDER"}',
+        )
 
 
 def _check_network(network: Mapping[str, Any], settings: TrainingSettings) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from geodinoseg.files.arguments import output_path
+from geodinoseg.files.arguments import options_of, output_path
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.progress import Progress, no_progress
@@ -60,9 +60,11 @@ def train_model(
         output: the model folder to write.
         label_options: how the labels are read.
         settings: the recipe.
-        network: arguments of `DinoV2Segmentor`, such as size, backbone or linear_head, if they
-            differ from its defaults; `num_classes` and `bands` follow from the data, `peft` from
-            the stage. `quantize` is None by default, which means 4 bit on a GPU only.
+        network: arguments of `DinoV2Segmentor`, such as size or backbone, if they differ from its
+            defaults. With neither linear_head nor fused_head, a linear and a fused head are tried;
+            `linear_head=True`, `linear_head=False` (CNN) or `fused_head=True` trains that one.
+            `num_classes` and `bands` follow from the data, `peft` from the stage. `quantize` is
+            None by default, which means 4 bit on a GPU only.
         bands: bands to read, from 1; all but alpha by default.
         nodata: nodata value of the scenes, which replaces the ones in the files.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -95,7 +97,7 @@ def train_model(
         ('field', 'roof', 'water')
     """
     check_docstrings()
-    settings = settings or TrainingSettings()
+    settings = options_of(settings, TrainingSettings, "settings")
     budget = Budget(settings.minutes, clock)
     target = check_training_output(output, overwrite=overwrite, resume=resume)
     if tensorboard is not None:
@@ -107,7 +109,7 @@ def train_model(
             labels,
             bands=bands,
             nodata=nodata,
-            options=label_options or LabelOptions(),
+            options=options_of(label_options, LabelOptions, "label_options"),
             settings=settings,
             network=network or {},
             device=device,
