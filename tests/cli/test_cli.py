@@ -828,6 +828,7 @@ def test_a_scene_error_of_the_library_is_a_scene_error_here(scene, monkeypatch, 
     assert segment().stderr == "Error: s.tif: rows 3 to 5 cannot be read.\n"
 
 
+@pytest.mark.slow
 def test_a_command_that_is_ended_from_outside_leaves_nothing(small_model, tmp_path):
     pixels = np.random.default_rng(0).integers(1, 255, (3, 3000, 3000)).astype(np.uint8)
     scene = write_raster(tmp_path / "s.tif", pixels)

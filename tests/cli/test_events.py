@@ -89,6 +89,7 @@ def test_a_segmentation_ends_with_what_info_says_of_its_map(workshop):
     assert [c["name"] for c in result["classes"]] == ["field", "roof", "water"]
 
 
+@pytest.mark.slow
 def test_a_training_ends_with_what_info_says_of_its_model(workshop):
     result = done(*workshop.call("train"))["result"]
     assert result == done("info", workshop.output("new.model"))["result"]

@@ -87,6 +87,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes_as_one_process(scene, alone, two_workers, tmp_path):
     told = []
     segment(

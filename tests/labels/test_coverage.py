@@ -142,6 +142,7 @@ def test_a_class_without_a_pixel_is_refused_to_learn_and_missed_in_an_evaluation
     assert found.accuracy.matrix[2].sum() == 1
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 1000), rows=st.integers(5, 70), cols=st.integers(5, 70))
 def test_pixels_that_are_touched_are_those_of_gdal_in_every_window(

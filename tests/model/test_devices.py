@@ -19,6 +19,7 @@ def sums(pixels, valid):
     return pixels.sum(dim=1) + valid
 
 
+@pytest.mark.slow
 @given(count=st.integers(1, 23), fits=st.integers(1, 23))
 def test_a_full_device_gets_smaller_pieces_and_the_result_is_that_of_the_whole(count, fits):
     pixels = torch.arange(count * 3, dtype=torch.float32).reshape(count, 3)

@@ -133,6 +133,7 @@ def test_a_mirrored_input_gives_a_mirrored_result(axis):
     )
 
 
+@pytest.mark.slow
 def test_no_pixel_beyond_the_reach_matters():
     head, (features, size_px, detail) = fused(), inputs(128, 128)
     detail.pixels.requires_grad_()

@@ -26,6 +26,7 @@ def fuzz(*arguments, timeout):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_damaged_rasters_are_refused_in_words_or_read_as_gdal_reads_them():
     fuzz("--count", 24, "--seed", 2, timeout=200)
 

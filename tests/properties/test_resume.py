@@ -338,6 +338,7 @@ def test_a_disk_without_room_for_features_is_one_clear_line(train, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_two_trainings_with_one_seed_give_the_same_folder(train, tmp_path):
     torch.manual_seed(11)
     train("a.model")

@@ -166,6 +166,7 @@ def test_train_takes_a_folder_of_class_files_for_several_scenes(field, backbone,
     assert [name for name, _ in model_legend(model).values()] == list(NAMES)
 
 
+@pytest.mark.slow
 def test_train_takes_an_export_of_chips(backbone, tmp_path):
     write_export(tmp_path / "export", count=12)
     model = tmp_path / "chips.model"

@@ -173,6 +173,7 @@ def other_backbones(given, folder):
         yield name, other
 
 
+@pytest.mark.slow
 def test_every_weight_of_the_backbone_is_in_the_key(given, plain, tmp_path):
     found = 0
     for name, other in other_backbones(given, tmp_path):

@@ -347,6 +347,7 @@ def test_every_crop_of_a_training_is_in_the_units_of_the_first(two_scenes, label
         assert_allclose(one.pixels[:, one.valid], other.pixels[:, other.valid], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_model_of_both_is_that_of_one_scene_twice(
     two_scenes, labels, backbone, tmp_path, monkeypatch
 ):
