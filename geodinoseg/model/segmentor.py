@@ -24,6 +24,8 @@ from geodinoseg.model.weights import add_weights
 
 # Sun glint or a broken detector should not leave the range of training.
 _LARGEST = 10.0
+_WHOLLY_VALID = 0.999
+"""Interpolated validity below this means that a missing pixel contributed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,26 +150,12 @@ class Segmentor:
         # Of the same area as a square pixel: the scale is the geometric mean of both axes.
         stretch = math.sqrt(self.aspect)
         factors = (self.scale / stretch, self.scale * stretch)
-        if self.network.head.sees_pixels:
-            return self._logits_with_detail(values_BNHW, valid_BHW, factors)
         own = [max(1, round(side * factor)) for side, factor in zip(size, factors, strict=True)]
         resampled = _resized(values_BNHW, own)
+        # As in training, a pixel to which a missing one contributes is missing, too.
+        valid_BHW = _resized(valid_BHW[:, None].float(), own)[:, 0] > _WHOLLY_VALID
         # The CNN head returns half precision, which CPUs cannot resample with antialias.
-        return _resized(self.network(resampled).float(), size)
-
-    def _logits_with_detail(
-        self, values_BNHW: torch.Tensor, valid_BHW: torch.Tensor, factors: tuple[float, float]
-    ) -> torch.Tensor:
-        """Features at the model's resolution, in whole patches, and pixels at the scene's."""
-        rows, cols = (int(side) for side in values_BNHW.shape[-2:])
-        own = [
-            max(1, round(side * factor / self.patch_px)) * self.patch_px
-            for side, factor in zip((rows, cols), factors, strict=True)
-        ]
-        features_BDhw = self.network.features(_resized(values_BNHW, own))
-        detail = self.network.detail(values_BNHW, valid_BHW)
-        logits: torch.Tensor = self.network.head(features_BDhw, (rows, cols), detail)
-        return logits
+        return _resized(self.network(resampled, valid_BHW).float(), size)
 
     @cached_property
     def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
