@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -30,6 +31,7 @@ _DEATHS_ALLOWED = 2  # the third names the chunk
 _SCRATCH_VARIABLE = "GEODINOSEG_WORKERS_FOLDER"
 """Tells a worker process where to say that it runs the script again; see `_leave_import`."""
 _WITHOUT_GUARD = "without-guard"
+_GUARD_TRIES, _GUARD_PAUSE_S = 20, 0.1
 _GUARD_WORDS = ("__name__", "current_process")
 """A script with neither of these cannot tell a worker process from its first run."""
 _GUARD_LINE = 'if __name__ == "__main__":'
@@ -92,12 +94,21 @@ def _start_cluster(dask: Any, count: int, device: str, scratch: Path) -> Any:
                 workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL
             )
     except (OSError, RuntimeError, TimeoutError) as error:
-        if (scratch / _WITHOUT_GUARD).exists():
+        if _says_no_guard(scratch):
             raise _guard_error(_script()) from None
         hint = "." if _script() is None else f"; in a script, put the call under {_GUARD_LINE}"
         raise ClusterError(
             f"local workers could not be started: {one_line(error)}{hint}"
         ) from error
+
+
+def _says_no_guard(scratch: Path) -> bool:
+    """Whether a worker process found no guard; the first failure may come before its word."""
+    for _ in range(_GUARD_TRIES):
+        if (scratch / _WITHOUT_GUARD).exists():
+            return True
+        time.sleep(_GUARD_PAUSE_S)
+    return False
 
 
 def _leave_import() -> None:

@@ -119,7 +119,7 @@ def test_a_training_may_be_stopped_again_and_again(train, tmp_path):
     calls, stops = calls_of(train), 0
     for _ in range(9):
         try:
-            train(resume=True, progress=StopAt(calls // 2 + 2))
+            train(resume=True, progress=StopAt(calls * 2 // 5 + 2))
         except KeyboardInterrupt:
             stops += 1
             continue
@@ -395,3 +395,24 @@ def test_facts_of_a_model_hold_nothing_that_a_second_run_would_not(train, tmp_pa
     facts = json.loads((tmp_path / "a.model" / "config.json").read_text())["training"]
     assert facts["finished"] is True
     assert not {"minutes", "cache_bytes", "seconds", "date"} & facts.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["head", "lora"])
+def test_both_heads_go_on_to_the_same_bytes(stage, train, tmp_path, monkeypatch):
+    monkeypatch.setattr(geodinoseg.training.epochs, "_CHECKPOINT_S", 0)
+    settings = quick(
+        stage=stage, epochs=2, steps_per_epoch=2, batch_size=2, cached_crops=6, learning_rate=0.002
+    )
+    whole = StopAt(None)
+    train("whole.model", settings=settings, network={}, progress=whole)
+    for call in range(2, whole.calls, 5):
+        with pytest.raises(KilledError):
+            train(
+                f"{call}.model",
+                settings=settings,
+                network={},
+                progress=StopAt(call, KilledError),
+            )
+        train(f"{call}.model", settings=settings, network={}, resume=True)
+        assert contents(tmp_path / f"{call}.model") == contents(tmp_path / "whole.model")
