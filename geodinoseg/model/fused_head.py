@@ -7,6 +7,9 @@ an eighth of the resolution. The mean of their probabilities is better than eith
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -51,10 +54,10 @@ class FusedHead(Head):
 
         The softmax of the result is that mean.
         """
-        members = self.members(features_BDhw, size_px, detail)
-        fine, wide = (_softmax(logits) for logits in members)
-        # Not logaddexp, whose rounding depends on the number of threads.
-        return torch.log(((fine + wide) / 2).clamp(min=_LEAST_PROBABILITY))
+        with _same_rounding(features_BDhw.device):
+            members = self.members(features_BDhw, size_px, detail)
+            fine, wide = (_softmax(logits) for logits in members)
+            return torch.log(((fine + wide) / 2).clamp(min=_LEAST_PROBABILITY))
 
     def members(
         self, features_BDhw: torch.Tensor, size_px: tuple[int, int], detail: Detail | None = None
@@ -177,6 +180,20 @@ def _moments(
     variance = (square - mean * mean).clamp(min=0)
     deviation = torch.sqrt(variance + _LEAST_VARIANCE)
     return torch.cat([mean, deviation], dim=1) * mask, mask
+
+
+@contextmanager
+def _same_rounding(device: torch.device) -> Iterator[None]:
+    """One thread on a CPU: the rounding of convolutions and logarithms depends on their number."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
