@@ -380,10 +380,11 @@ def run_script(path, guard):
 )
 def test_a_script_without_a_guard_is_told_so_in_one_line(guard, tmp_path):
     done = run_script(tmp_path / "map.py", guard)
-    assert done.stdout.splitlines() == [
-        f"refused: {tmp_path / 'map.py'}: worker processes import the script that starts them; "
-        'put the call under if __name__ == "__main__":'
-    ]
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("refused: ")
+    assert line.endswith('put the call under if __name__ == "__main__":')
+    if not guard:  # found in the script; elsewhere a worker may end before it can say so
+        assert f"{tmp_path / 'map.py'}: worker processes import the script" in line
     assert "Traceback" not in done.stderr
 
 
