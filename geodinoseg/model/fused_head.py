@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from geodinoseg.model.heads import Detail, Head, LinearHead, pointwise, upsampled
+from geodinoseg.model.heads import Detail, Head, LinearHead, pointwise, softmax, upsampled
 
 WIDTH = 32
 """Channels of all convolutions."""
@@ -56,7 +56,7 @@ class FusedHead(Head):
         """
         with _same_rounding(features_BDhw.device):
             members = self.members(features_BDhw, size_px, detail)
-            fine, wide = (_softmax(logits) for logits in members)
+            fine, wide = (softmax(logits) for logits in members)
             return torch.log(((fine + wide) / 2).clamp(min=_LEAST_PROBABILITY))
 
     def members(
@@ -194,11 +194,3 @@ def _same_rounding(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
-    """In float32 at least; over the last axis on a CPU (see `heads`)."""
-    logits_BCHW = logits_BCHW.to(torch.promote_types(logits_BCHW.dtype, torch.float32))
-    if logits_BCHW.device.type != "cpu":
-        return torch.softmax(logits_BCHW, dim=1)
-    return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()

@@ -166,3 +166,11 @@ def upsampled(maps_BChw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor
     return functional.interpolate(
         maps_BChw, size=size_px, mode="bilinear", align_corners=False, antialias=on_cpu
     )
+
+
+def softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
+    """Softmax over the classes, in float32 at least; on a CPU over the last axis."""
+    logits_BCHW = logits_BCHW.to(torch.promote_types(logits_BCHW.dtype, torch.float32))
+    if logits_BCHW.device.type != "cpu":
+        return torch.softmax(logits_BCHW, dim=1)
+    return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()

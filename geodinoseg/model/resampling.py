@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+WHOLLY_VALID = 0.999
+"""Interpolated validity below this means that a missing pixel contributed."""
 _SAME_SCALE = 0.95
 """Tiles with a scale between this and its inverse are not resampled; augmentation covers them."""
 

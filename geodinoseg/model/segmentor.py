@@ -19,13 +19,12 @@ from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.devices import autocast, pick_precision
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
+from geodinoseg.model.heads import softmax
+from geodinoseg.model.resampling import WHOLLY_VALID, resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.weights import add_weights
 
 # Sun glint or a broken detector should not leave the range of training.
 _LARGEST = 10.0
-_WHOLLY_VALID = 0.999
-"""Interpolated validity below this means that a missing pixel contributed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ class Segmentor:
         values = normalize(pixels, valid, mean_N, std_N)
         with autocast(self.device, self.compute_dtype):
             logits = self._logits(values, valid)
-        return _softmax(logits.float() / self.temperature)
+        return softmax(logits.float() / self.temperature)
 
     def _logits(self, values_BNHW: torch.Tensor, valid_BHW: torch.Tensor) -> torch.Tensor:
         if self.scale == self.aspect == 1.0:
@@ -153,7 +152,7 @@ class Segmentor:
         own = [max(1, round(side * factor)) for side, factor in zip(size, factors, strict=True)]
         resampled = _resized(values_BNHW, own)
         # As in training, a pixel to which a missing one contributes is missing, too.
-        valid_BHW = _resized(valid_BHW[:, None].float(), own)[:, 0] > _WHOLLY_VALID
+        valid_BHW = _resized(valid_BHW[:, None].float(), own)[:, 0] > WHOLLY_VALID
         # The CNN head returns half precision, which CPUs cannot resample with antialias.
         return _resized(self.network(resampled, valid_BHW).float(), size)
 
@@ -167,17 +166,6 @@ def _resized(maps_BCHW: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return functional.interpolate(
         maps_BCHW, size=list(size), mode="bilinear", align_corners=False, antialias=True
     )
-
-
-def _softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
-    """Softmax over the classes.
-
-    On a CPU the classes are moved to the last axis, where the number of threads changes no bit;
-    across the second it does (see `heads`).
-    """
-    if logits_BCHW.device.type != "cpu":
-        return torch.softmax(logits_BCHW, dim=1)
-    return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()
 
 
 def normalize(

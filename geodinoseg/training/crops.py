@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.model.resampling import WHOLLY_VALID
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.windows import Window
 
@@ -18,8 +19,6 @@ _RGB = 3
 """With no more bands than these there is none to drop."""
 _JITTER, _SPECTRAL_JITTER = 0.2, 0.1
 """Default gain and offset of up to three bands, and of more."""
-_WHOLLY_VALID = 0.999
-"""Interpolated validity below this means that a missing pixel contributed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +73,7 @@ def resized(crop: Crop, side: int) -> Crop:
 
     smooth = {"mode": "bilinear", "antialias": True}
     # A missing pixel contributes to its neighbours, so these count as missing too.
-    valid = interpolated(crop.valid[None], **smooth)[0] > _WHOLLY_VALID
+    valid = interpolated(crop.valid[None], **smooth)[0] > WHOLLY_VALID
     labels = interpolated(crop.labels[None], mode="nearest-exact")[0].astype(np.int64)
     # 0 in place of missing pixels: NaN would spread at any weight.
     return replace(
