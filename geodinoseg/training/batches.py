@@ -99,7 +99,7 @@ class CropSource:
         return to_device(torch.from_numpy(np.stack(arrays)), self.device)
 
 
-MOST_VALIDATION_PIECES = 1024
+_MOST_PIECES = 1024
 """Drawn at random from all labelled ones: 51 million pixels with crops of 224 px."""
 
 
@@ -128,7 +128,7 @@ class ValidationCrops:
         ]
         # Shuffled, so that the first of them represent all if time is short.
         order = np.random.default_rng((source.settings.seed, 1)).permutation(len(pieces))
-        self.pieces = [pieces[index] for index in order[:MOST_VALIDATION_PIECES].tolist()]
+        self.pieces = [pieces[index] for index in order[:_MOST_PIECES].tolist()]
         places = sorted({self._place(piece) for piece in pieces})
         self._block_of = {place: index for index, place in enumerate(places)}
 

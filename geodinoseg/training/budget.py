@@ -103,12 +103,14 @@ STAGE_WORDS: dict[StageName, str] = {
     "full": "all weights",
 }
 """In the progress and the log."""
-REPORTED_CROPS = 136
-"""Most crops that the report on the finished model predicts."""
+PANEL_CROPS = 8
+"""Most crops of the panel in the report on the finished model."""
+REPORTED_CROPS = 128 + PANEL_CROPS
+"""Most crops that the report predicts; those of the panel twice."""
 
 _FORWARD = 1.0
 """Work of one forward pass of the backbone on a crop."""
-_STEP_WORK: dict[StageName, float] = {"head": 0.05, "fused": 0.5, "lora": 3.0, "full": 3.0}
+STEP_WORK: dict[StageName, float] = {"head": 0.05, "fused": 0.5, "lora": 3.0, "full": 3.0}
 """Of a training step, per crop: the backward pass takes twice as long as the forward pass."""
 Phase = Literal["features", "head", "fused", "lora", "full", "final", "report"]
 _PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -168,7 +170,7 @@ class TrainingProgress:
         is_final is that of the kept head, on all labels.
         """
         self._begin("final" if is_final else stage)
-        self._step_work = self._settings.batch_size * _STEP_WORK[stage]
+        self._step_work = self._settings.batch_size * STEP_WORK[stage]
         of_what = f"{STAGE_WORDS[stage]} on all labels" if is_final else STAGE_WORDS[stage]
         self._where = f"{of_what}, epoch {epoch + 1}/{epochs}"
 
@@ -214,7 +216,7 @@ class TrainingProgress:
 
     def _epoch_work(self, stage: StageName) -> float:
         """Of one epoch of a stage with its validation; that of heads takes next to nothing."""
-        work = self._settings.steps_per_epoch * self._settings.batch_size * _STEP_WORK[stage]
+        work = self._settings.steps_per_epoch * self._settings.batch_size * STEP_WORK[stage]
         if stage in self._heads:
             return max(self._folds, 1) * work
         return work + _FORWARD * self._validation

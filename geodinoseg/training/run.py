@@ -19,7 +19,7 @@ from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
 from geodinoseg.model.heads import Head
 from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource, ValidationCrops
-from geodinoseg.training.budget import TimeSlice
+from geodinoseg.training.budget import STEP_WORK, TimeSlice
 from geodinoseg.training.cached_crops import cache_crops
 from geodinoseg.training.checkpoint import TrainingRecord
 from geodinoseg.training.choice import STAGE_TITLES, choose
@@ -166,7 +166,7 @@ class TrainingRun:
         """The time to train a head, which leaves some for the others and for the final one."""
         time_slice = self.epochs.budget.of_stage_one(is_last=self._ends_with_head)
         left = self.heads[self.heads.index(name) :]
-        works = [_HEAD_WORK[head] for head in left]
+        works = [STEP_WORK[head] for head in left]
         folds = max(self.source.data.folds, 1)
         return time_slice.first(folds * works[0] / (folds * sum(works) + max(works)))
 
@@ -276,7 +276,3 @@ class TrainingRun:
     def _seed(self, part: int) -> None:
         """Seed new weights and dropout of a part of the training."""
         torch.manual_seed(_PARTS * self.source.settings.seed + part)
-
-
-_HEAD_WORK: dict[StageName, float] = {"head": 1.0, "fused": 8.0}
-"""Of a step, relative to a linear head."""

@@ -19,13 +19,12 @@ from geodinoseg.model.backbone import blank_backbone, with_lora
 from geodinoseg.model.devices import autocast, is_out_of_memory, pick_device, pick_precision
 from geodinoseg.model.dinov2_segmentor import NETWORK_DEFAULTS, make_head
 from geodinoseg.model.heads import Detail
-from geodinoseg.training.batches import MOST_VALIDATION_PIECES
+from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.budget import REPORTED_CROPS
 from geodinoseg.training.data import TrainingData
 from geodinoseg.training.feature_cache import CachedBatch
 from geodinoseg.training.head_stage import parts_of
 from geodinoseg.training.optimizer import loss_of_members
-from geodinoseg.training.sampler import Sampler
 from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
 
 _CROPS_ON_CPU = 2
@@ -93,17 +92,8 @@ def planned_seconds(
 
 
 def _validation_crops(data: TrainingData, settings: TrainingSettings) -> int:
-    pieces = 0
-    for fold in range(data.folds):
-        sampler = Sampler(
-            data.splits,
-            crop_px=data.crop_px,
-            augmentation=settings.augmentation,
-            seed=settings.seed,
-            fold=fold,
-        )
-        pieces += len(sampler.validation_pieces())
-    return min(pieces, MOST_VALIDATION_PIECES)
+    source = CropSource(data, data.statistics, settings, torch.device("cpu"))
+    return len(ValidationCrops(source).pieces)
 
 
 def _measured(

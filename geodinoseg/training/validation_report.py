@@ -18,11 +18,11 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.legend import Legend
 from geodinoseg.model.heads import Detail
 from geodinoseg.training.batches import CropSource, ValidationCrops
+from geodinoseg.training.budget import PANEL_CROPS, REPORTED_CROPS
 from geodinoseg.training.crops import Crop
 
-_MOST_PIECES = 128
+_MOST_PIECES = REPORTED_CROPS - PANEL_CROPS
 _MOST_PIXELS = 200_000
-_PANEL_CROPS = 8
 
 Predict = Callable[[Detail, int], torch.Tensor]
 """Logits of a crop from a network that never saw the blocks of a fold."""
@@ -94,7 +94,7 @@ def validation_report(
         labels.append(crop.labels.reshape(-1)[chosen])
         # The number breaks ties, so that crops are never compared.
         entry = (len(known), -number, crop, piece.fold)
-        (heapq.heappush if len(most) < _PANEL_CROPS else heapq.heappushpop)(most, entry)
+        (heapq.heappush if len(most) < PANEL_CROPS else heapq.heappushpop)(most, entry)
     if not logits:
         return None
     pixels, truth = np.concatenate(logits), np.concatenate(labels)
