@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from geodinoseg.model.heads import Detail, Head, LinearHead, pointwise, softmax, upsampled
+from geodinoseg.model.heads import Detail, Head, LinearHead, at_least_float32, pointwise, upsampled
 
-WIDTH = 32
+WIDTH = 24
 """Channels of all convolutions."""
 REACH_PX = 35
 """Pixels further away than this change no logit, apart from those that the backbone sees."""
@@ -28,6 +29,9 @@ _LEAST_VARIANCE = 1e-4
 _DROPOUT = 0.1
 _LEAST_PROBABILITY = 1e-12
 """So that logarithms are finite."""
+
+Mask: TypeAlias = torch.Tensor | None
+"""(batch, 1, rows, columns), 1 where valid and 0 elsewhere; None if all is valid."""
 
 
 class FusedHead(Head):
@@ -56,7 +60,7 @@ class FusedHead(Head):
         """
         with _same_rounding(features_BDhw.device):
             members = self.members(features_BDhw, size_px, detail)
-            fine, wide = (softmax(logits) for logits in members)
+            fine, wide = (torch.softmax(at_least_float32(logits), dim=1) for logits in members)
             return torch.log(((fine + wide) / 2).clamp(min=_LEAST_PROBABILITY))
 
     def members(
@@ -64,8 +68,8 @@ class FusedHead(Head):
     ) -> tuple[torch.Tensor, ...]:
         """Logits of both members."""
         assert detail is not None
-        mask = detail.valid[:, None].to(detail.pixels.dtype)
-        pixels = (detail.pixels * mask).contiguous(memory_format=torch.channels_last)
+        mask = _mask_of(detail)
+        pixels = _masked(detail.pixels, mask).contiguous(memory_format=torch.channels_last)
         return (
             self.fine(features_BDhw, size_px, pixels, mask),
             self.wide(features_BDhw, size_px, pixels, mask) + self.context(pixels, mask),
@@ -86,7 +90,7 @@ class _Member(nn.Module):
         features_BDhw: torch.Tensor,
         size_px: tuple[int, int],
         pixels_BNHW: torch.Tensor,
-        mask_B1HW: torch.Tensor,
+        mask_B1HW: Mask,
     ) -> torch.Tensor:
         of_pixels = self.classify(self.pixels(pixels_BNHW, mask_B1HW))
         logits: torch.Tensor = of_pixels + self.tokens(features_BDhw, size_px)
@@ -103,16 +107,18 @@ class _Context(nn.Module):
         self.classify_cells = _Classifier(num_classes, dropout=_DROPOUT)
         self.classify_pairs = _Classifier(num_classes, dropout=_DROPOUT)
 
-    def forward(self, pixels_BNHW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels_BNHW: torch.Tensor, mask_B1HW: Mask) -> torch.Tensor:
         height, width = pixels_BNHW.shape[-2:]
         bottom, right = -height % _COARSEST_PX, -width % _COARSEST_PX
-        pixels, mask = (
-            functional.pad(maps, (0, right, 0, bottom)) for maps in (pixels_BNHW, mask_B1HW)
-        )
+        pixels, mask = pixels_BNHW, mask_B1HW
+        if bottom or right:
+            mask = torch.ones_like(pixels[:, :1]) if mask is None else mask
+            pixels, mask = (functional.pad(maps, (0, right, 0, bottom)) for maps in (pixels, mask))
         size_px = (height + bottom, width + right)
         moments, mask = _moments(pixels, mask)
         cells = self.cells(moments, mask)
-        pairs = self.pairs(functional.avg_pool2d(cells, 2), functional.max_pool2d(mask, 2))
+        of_pairs = None if mask is None else functional.max_pool2d(mask, 2)
+        pairs = self.pairs(functional.avg_pool2d(cells, 2), of_pairs)
         logits = upsampled(self.classify_cells(cells), size_px)
         logits = logits + upsampled(self.classify_pairs(pairs), size_px)
         return logits[..., :height, :width]
@@ -126,7 +132,7 @@ class _Branch(nn.Module):
         inputs = (in_channels, *(WIDTH for _ in range(layers - 1)))
         self.layers = nn.ModuleList(_MaskedConv(channels) for channels in inputs)
 
-    def forward(self, maps_BCHW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps_BCHW: torch.Tensor, mask_B1HW: Mask) -> torch.Tensor:
         for layer in self.layers:
             maps_BCHW = layer(maps_BCHW, mask_B1HW)
         return maps_BCHW
@@ -152,12 +158,12 @@ class _MaskedConv(nn.Module):
         self.conv = nn.Conv2d(in_channels, WIDTH, kernel_size=3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(WIDTH)
 
-    def forward(self, maps_BCHW: torch.Tensor, mask_B1HW: torch.Tensor) -> torch.Tensor:
+    def forward(self, maps_BCHW: torch.Tensor, mask_B1HW: Mask) -> torch.Tensor:
         if self.training:
             maps_BCHW = self.norm(self.conv(maps_BCHW))
         else:
             maps_BCHW = functional.conv2d(maps_BCHW, *self._folded(), padding=1)
-        return functional.gelu(maps_BCHW) * mask_B1HW
+        return _masked(functional.gelu(maps_BCHW), mask_B1HW)
 
     def _folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of a convolution that does the work of the batch norm too."""
@@ -168,18 +174,33 @@ class _MaskedConv(nn.Module):
         return self.conv.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
 
 
-def _moments(
-    pixels_BNHW: torch.Tensor, mask_B1HW: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _mask_of(detail: Detail) -> Mask:
+    """None on a CPU if all pixels are valid: to mask takes a tenth of the time of the head there.
+
+    A GPU would have to wait for the answer.
+    """
+    if detail.valid.device.type == "cpu" and bool(detail.valid.all()):
+        return None
+    return detail.valid[:, None].to(detail.pixels.dtype)
+
+
+def _masked(maps_BCHW: torch.Tensor, mask_B1HW: Mask) -> torch.Tensor:
+    return maps_BCHW if mask_B1HW is None else maps_BCHW * mask_B1HW
+
+
+def _moments(pixels_BNHW: torch.Tensor, mask_B1HW: Mask) -> tuple[torch.Tensor, Mask]:
     """Mean and deviation of the valid pixels of each cell (batch, 2 bands, ...), and its mask."""
-    share = functional.avg_pool2d(mask_B1HW, _CELL_PX)
-    mask = (share > 0).to(share.dtype)
-    share = share + (1 - mask)
-    mean = functional.avg_pool2d(pixels_BNHW, _CELL_PX) / share
-    square = functional.avg_pool2d(pixels_BNHW * pixels_BNHW, _CELL_PX) / share
+    mean = functional.avg_pool2d(pixels_BNHW, _CELL_PX)
+    square = functional.avg_pool2d(pixels_BNHW * pixels_BNHW, _CELL_PX)
+    mask = None
+    if mask_B1HW is not None:
+        share = functional.avg_pool2d(mask_B1HW, _CELL_PX)
+        mask = (share > 0).to(share.dtype)
+        share = share + (1 - mask)
+        mean, square = mean / share, square / share
     variance = (square - mean * mean).clamp(min=0)
     deviation = torch.sqrt(variance + _LEAST_VARIANCE)
-    return torch.cat([mean, deviation], dim=1) * mask, mask
+    return _masked(torch.cat([mean, deviation], dim=1), mask), mask
 
 
 @contextmanager

@@ -162,15 +162,20 @@ def upsampled(maps_BChw: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor
     """Bilinear. Upwards `antialias` changes the kernel alone, which takes no half precision."""
     on_cpu = maps_BChw.device.type == "cpu"
     if on_cpu:
-        maps_BChw = maps_BChw.to(torch.promote_types(maps_BChw.dtype, torch.float32))
+        maps_BChw = at_least_float32(maps_BChw)
     return functional.interpolate(
         maps_BChw, size=size_px, mode="bilinear", align_corners=False, antialias=on_cpu
     )
 
 
+def at_least_float32(maps: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32, all else as it is."""
+    return maps.to(torch.promote_types(maps.dtype, torch.float32))
+
+
 def softmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
     """Softmax over the classes, in float32 at least; on a CPU over the last axis."""
-    logits_BCHW = logits_BCHW.to(torch.promote_types(logits_BCHW.dtype, torch.float32))
+    logits_BCHW = at_least_float32(logits_BCHW)
     if logits_BCHW.device.type != "cpu":
         return torch.softmax(logits_BCHW, dim=1)
     return torch.softmax(logits_BCHW.movedim(1, -1), dim=-1).movedim(-1, 1).contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas
@@ -17,6 +17,7 @@ from scipy.ndimage import distance_transform_edt
 
 from geodinoseg import LabelOptions, Scene, open_scene
 from geodinoseg.labels.classes import IGNORE
+from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
 from geodinoseg.windows import Window
@@ -25,6 +26,19 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_data"
 BILINEAR = rasterio.enums.Resampling.bilinear
 BACKBONE = SAMPLES / "banepa.model" / "backbone"
+DIRECTIONS = (
+    ("lataseno", "north to south"),
+    ("lataseno", "south to north"),
+    ("lataseno", "east to west"),
+    ("lataseno", "west to east"),
+    ("deadwood", "east to west"),
+    ("deadwood", "west to east"),
+    ("banepa", "north to south"),
+    ("banepa", "south to north"),
+)
+"""Datasets, and from which side of them to which."""
+PATCH_PX = 10
+"""Side of the patches of a label raster that stand for polygons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +143,37 @@ def datasets(work: Path, deadwood_folder: Path | None) -> dict[str, Callable[[],
     return known
 
 
+def facing(name: str, direction: str, work: Path, deadwood_folder: Path | None) -> Dataset:
+    """A dataset of `DIRECTIONS`, with its sides swapped or split the other way."""
+    dataset = datasets(work, deadwood_folder)[name]()
+    if (name, direction) == ("lataseno", "east to west"):
+        dataset = _halves(dataset, work, east_first=True)
+    elif (name, direction) == ("lataseno", "west to east"):
+        dataset = _halves(dataset, work, east_first=False)
+    elif (name, direction) == ("deadwood", "west to east"):
+        # As many columns to train on as the other way round.
+        scene = deadwood_folder / "R70C21.tif"
+        dataset = replace(
+            dataset,
+            train=cut(scene, work / "deadwood_first.tif", cols=(0, 248)),
+            test=cut(scene, work / "deadwood_last.tif", cols=(264, 640)),
+        )
+    elif direction == "south to north":
+        dataset = replace(dataset, train=dataset.test, test=dataset.train)
+    return dataset
+
+
+def _halves(dataset: Dataset, work: Path, *, east_first: bool) -> Dataset:
+    """The eastern and the western half of the Lätäseno scene, 12 columns apart."""
+    scene = SAMPLES / "lataseno_s2.tif"
+    with rasterio.open(scene) as source:
+        width = source.width
+    west = cut(scene, work / "lataseno_west.tif", cols=(0, width // 2 - 6))
+    east = cut(scene, work / "lataseno_east.tif", cols=(width // 2 + 6, width))
+    first, last = (east, west) if east_first else (west, east)
+    return replace(dataset, train=first, test=last)
+
+
 def cut(
     scene: Path,
     output: Path,
@@ -190,8 +235,7 @@ def fewer_polygons(dataset: Dataset, share: float, output: Path, *, seed: int) -
     """
     scene = open_scene(dataset.train)
     labels = open_labels(dataset.labels, scene.geobox, options=dataset.options)
-    everything = Window(col_off=0, row_off=0, width=scene.width, height=scene.height)
-    channels = labels.read(everything)
+    channels = labels.read(_everything(scene))
     frame = _classed_polygons(dataset, scene)
     owners = rasterize(
         [(geometry, number) for number, geometry in enumerate(frame.geometry, start=1)],
@@ -202,12 +246,39 @@ def fewer_polygons(dataset: Dataset, share: float, output: Path, *, seed: int) -
     nearest = distance_transform_edt(owners == 0, return_distances=False, return_indices=True)
     owners = owners[tuple(nearest)]
     kept = _taken(frame[dataset.options.class_field].to_numpy(), share, seed=seed) + 1
-    known = np.isin(owners, kept) & (channels != IGNORE)
+    _write_known(np.isin(owners, kept), channels, scene, labels, output)
+    return len(kept)
+
+
+def fewer_labels(dataset: Dataset, share: float, output: Path, *, seed: int) -> int:
+    """As `fewer_polygons`; of a label raster, a share of its patches of 10 px of each class."""
+    if dataset.options.class_field is not None:
+        return fewer_polygons(dataset, share, output, seed=seed)
+    scene = open_scene(dataset.train)
+    labels = open_labels(dataset.labels, scene.geobox, options=dataset.options)
+    channels = labels.read(_everything(scene))
+    rows, cols = (np.arange(length) // PATCH_PX for length in channels.shape)
+    classes = len(labels.legend)
+    owners = (rows[:, None] * (cols[-1] + 1) + cols) * classes + channels
+    patches = np.unique(owners[channels != IGNORE])
+    kept = patches[_taken(patches % classes, share, seed=seed)]
+    _write_known(np.isin(owners, kept), channels, scene, labels, output)
+    return len(kept)
+
+
+def _everything(scene: Scene) -> Window:
+    return Window(col_off=0, row_off=0, width=scene.width, height=scene.height)
+
+
+def _write_known(
+    known: np.ndarray, channels: np.ndarray, scene: Scene, labels: Labels, output: Path
+) -> None:
+    """A label raster of the known pixels, (height, width)."""
+    known = known & (channels != IGNORE)
     class_ids = np.where(known, labels.legend.class_ids[channels], labels.legend.nodata)
     with class_raster_writer(output, scene.geobox, labels.legend) as writer:
         rows = class_ids.astype(labels.legend.dtype)
-        writer.write(ClassRows(window=everything, class_ids=rows))
-    return len(kept)
+        writer.write(ClassRows(window=_everything(scene), class_ids=rows))
 
 
 def _classed_polygons(dataset: Dataset, scene: Scene) -> geopandas.GeoDataFrame:

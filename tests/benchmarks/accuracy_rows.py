@@ -123,10 +123,12 @@ class Bench:
         facts |= spent | self.mapped(segmentor, output)
         return facts | {"calibration": self._calibration(segmentor, output)}
 
-    def chosen(self) -> dict[str, Any]:
-        """The heads that `train` tries by default, on the scene as it is."""
+    def chosen(self, *, is_linear: bool = False) -> dict[str, Any]:
+        """The heads that `train` tries by default, or the linear one, on the scene as it is."""
         model = self.work / "chosen.model"
-        network = {name: v for name, v in self.recipe.network().items() if name != "linear_head"}
+        network = self.recipe.network()
+        if not is_linear:
+            del network["linear_head"]
         with timed() as spent:
             segmentor = gds.train_model(
                 self.dataset.train,
@@ -178,9 +180,11 @@ class Bench:
         )
         return {"class": train_labels.legend.names[commonest]} | score(Accuracy(np.asarray(matrix)))
 
-    def unet(self, *, parameters: int, cpu_s: float) -> dict[str, Any]:
+    def unet(
+        self, *, parameters: int, cpu_s: float, settings: gds.TrainingSettings | None = None
+    ) -> dict[str, Any]:
         """A U-Net of a size, trained for so much CPU time, mapped by the same engine."""
-        settings = self.recipe.settings(self.dataset, "head")
+        settings = settings or self.recipe.settings(self.dataset, "head")
         with timed() as spent:
             data = read_training_data(
                 self.dataset.train,
