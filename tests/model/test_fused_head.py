@@ -112,6 +112,18 @@ def test_invalid_pixels_are_as_pixels_beyond_the_edge(value):
     assert_close(whole[..., :32], beside[..., :32])
 
 
+@pytest.mark.parametrize("size_px", [(48, 48), (37, 50)])
+def test_a_tile_without_missing_pixels_has_the_same_bytes_beside_one_with_some(size_px):
+    head, (features, _, detail) = (
+        fused(dtype=torch.float32),
+        inputs(*size_px, batch=2, dtype=torch.float32),
+    )
+    detail.valid[1, 5:9] = False
+    both = head(features, size_px, detail)
+    alone = head(features[:1], size_px, Detail(detail.pixels[:1], detail.valid[:1]))
+    assert torch.equal(both[:1], alone)
+
+
 def test_a_tile_without_a_valid_pixel_gives_finite_logits():
     features, size_px, detail = inputs(20, 20)
     nothing = Detail(detail.pixels, torch.zeros_like(detail.valid))
