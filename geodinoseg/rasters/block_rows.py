@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,20 +47,16 @@ class BlockRows:
         """
         self._sink = sink
         self._height, self._width, self._bands, self._dtype = height, width, bands, dtype
-        self._checksums: Checksums = {}
+        self.checksums: Checksums = {}
+        """Checksums of the blocks passed to the sink, by first row and first column."""
         self._panel = (0, 0)
         self._next_row = 0
         self._gathered = np.empty((bands, 0, 0), dtype=dtype)
 
     @property
-    def checksums(self) -> Mapping[tuple[int, int], int]:
-        """Checksums of the blocks passed to the sink, by first row and first column."""
-        return self._checksums
-
-    @property
     def missing_blocks(self) -> int:
         """Number of blocks not yet passed to the sink."""
-        return -(-self._height // BLOCK_PX) * -(-self._width // BLOCK_PX) - len(self._checksums)
+        return -(-self._height // BLOCK_PX) * -(-self._width // BLOCK_PX) - len(self.checksums)
 
     def write(self, window: Window, pixels: NDArray[Any]) -> None:
         """Add the next rows of a panel, or the first rows of another.
@@ -122,10 +118,10 @@ class BlockRows:
             col_off=self._panel[0], row_off=row, width=pixels.shape[2], height=pixels.shape[1]
         )
         checksums = block_checksums(window, pixels)
-        if not checksums.keys().isdisjoint(self._checksums):
+        if not checksums.keys().isdisjoint(self.checksums):
             raise GridError(f"{window} has already been written.")
         self._sink(window, pixels)
-        self._checksums |= checksums
+        self.checksums |= checksums
 
 
 def block_checksums(window: Window, pixels: NDArray[Any]) -> Checksums:

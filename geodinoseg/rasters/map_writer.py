@@ -219,7 +219,7 @@ def _class_layout(
     if confidence_path:
         own[CONFIDENCE_TAG] = Path(os.path.relpath(confidence_path, path.parent)).as_posix()
     # QGIS 3.22 would list all 65,536 entries of a uint16 colour table.
-    colors = {entry.class_id: entry.rgb for entry in legend.classes if legend.dtype == np.uint8}
+    colors = legend.rgb_by_id if legend.dtype == np.uint8 else {}
     return CogLayout(
         geobox=geobox,
         dtype=legend.dtype,

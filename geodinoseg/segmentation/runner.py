@@ -31,9 +31,8 @@ from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
 from geodinoseg.segmentation.settings import SegmentationSettings
-from geodinoseg.segmentation.tile_grid import Chunk, first_run, union_of_cores
+from geodinoseg.segmentation.tile_grid import Chunk, first_run
 from geodinoseg.version import __version__
-from geodinoseg.windows import windows_over
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +97,7 @@ class ChunkSegmenter:
 
     def _rows_of(self, run: Sequence[Chunk]) -> Generator[ClassRows, None, None]:
         """The class rows of consecutive chunks, split at the ends of the chunks."""
-        whole = union_of_cores(run)
-        for panel in windows_over(
-            height=whole.height, width=whole.width, rows=whole.height, cols=self._panel_px
-        ):
-            core = panel.shifted_by(rows=whole.row_off, cols=whole.col_off)
-            chunk = self._plan.grid.chunk_over(core, index=run[0].index)
+        for chunk in self._plan.grid.joined(run, cols=self._panel_px):
             with closing(self._class_rows(chunk)) as finished:
                 for rows in finished:
                     yield from _split_by_chunk(rows, run)
