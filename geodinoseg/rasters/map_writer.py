@@ -19,11 +19,11 @@ from geodinoseg.files.atomic import atomic_file
 from geodinoseg.files.safe_xml import parse_xml
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
-from geodinoseg.qgis.styles import raster_attribute_table
+from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
 from geodinoseg.rasters.block_rows import BlockRows
 from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG, MAP_TAG
 from geodinoseg.rasters.cog import CogLayout, cog_writer
-from geodinoseg.rasters.edited_style import write_style
+from geodinoseg.rasters.edited_style import replace_style
 from geodinoseg.rasters.sidecars import check_in_place, raster_sidecars
 from geodinoseg.version import __version__
 from geodinoseg.windows import Window
@@ -186,7 +186,7 @@ def class_raster_writer(
             yield ClassRasterWriter({name: rows[of] for name, of in targets.items()})
         _write_table(temporary[path], legend)
         for name, target in targets.items():
-            if write_style(temporary[target].parent, target, name, legend):
+            if _write_style(temporary[target].parent, target, name, legend):
                 kept.add(target.with_suffix(".qml"))
     for target in layouts:
         check_in_place(target, geobox)
@@ -262,6 +262,24 @@ def _map_tags(rows: Mapping[Path, BlockRows]) -> dict[str, str]:
 def _stale(sidecars: Sequence[Path], kept: AbstractSet[Path]) -> Iterator[Path]:
     """The old files that go, when it is known which of them are kept."""
     yield from (sidecar for sidecar in sidecars if sidecar not in kept)
+
+
+def _write_style(folder: Path, target: Path, name: LayerName, legend: Legend) -> bool:
+    """Write the `.qml` of a raster; True if the existing one was edited and stays instead."""
+    style = target.with_suffix(".qml")
+    fresh = _fresh_style(name, legend)
+    if style.is_file():
+        return replace_style(folder, target, name, legend, fresh=fresh)
+    if fresh:
+        (folder / style.name).write_text(fresh, encoding="utf-8")
+    return False
+
+
+def _fresh_style(name: LayerName, legend: Legend) -> str:
+    """The style of a raster; probabilities have none of ours."""
+    if name == "classes":
+        return raster_qml(legend)
+    return confidence_qml() if name == "confidence" else ""
 
 
 def _write_table(raster: Path, legend: Legend) -> None:

@@ -23,10 +23,10 @@ from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
 from geodinoseg.segmentation.band_units import in_training_units
 from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_batch_size
-from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input, warn_of_unused_overlap
+from geodinoseg.segmentation.input_checks import warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
-from geodinoseg.segmentation.missing_pixels import report_missing_pixels
+from geodinoseg.segmentation.missing_pixels import CollarWatch, report_missing_pixels
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
@@ -217,8 +217,7 @@ def plan_for_device(
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
     report_missing_pixels([plan.scene], bands_chosen=settings.bands is not None)
-    warn_of_input(plan.scene, fitted, settings)
-    warn_of_unused_overlap(plan, settings)
+    warn_of_input(plan, fitted, settings)
     return plan, fitted
 
 

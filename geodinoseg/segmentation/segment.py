@@ -22,7 +22,6 @@ from geodinoseg.rasters.block_rows import Checksums
 from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
 from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.job import (
     Job,
     Workers,
@@ -31,6 +30,7 @@ from geodinoseg.segmentation.job import (
     with_recorded_batch_size,
 )
 from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 _RASTER_FRACTION = 0.9
 """Fraction of the progress for the rasters if polygons follow."""
 _NETWORK_FRACTION, _ASSEMBLED_FRACTION = 0.95, 0.97
-"""Fractions of the progress when the last part is written and when all are assembled."""
+"""Fractions of the rasters' progress when the last part is written and when all are assembled."""
 
 
 def segment_scene(
@@ -123,16 +123,18 @@ def segment_scene(
     with _noted_interrupts(files.class_raster, parts):
         request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
         files, store = request.files, request.store
-        raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
+        rasters_end = _RASTER_FRACTION if files.polygons else 1.0
+        segmented, assembled = _NETWORK_FRACTION * rasters_end, _ASSEMBLED_FRACTION * rasters_end
         with enter_workers(workers) as entered, files.locked(), store.lock():
             settings = with_recorded_batch_size(settings, store, resume=resume)
             job = entered.prepare(request.scene, model, files, settings, device=device)
             with parts_of(job, store, resume=resume) as found:
-                segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
-                finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
+                segment_missing(job, found, progress=part_of(progress, 0, segmented))
+                finishing = part_of(progress, segmented, assembled)
                 assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
                 raster = open_class_raster(files.class_raster)
-                files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
+                if files.polygons:
+                    files.write_polygons(raster, progress=part_of(progress, rasters_end, 1.0))
     progress(1.0, "done")
     return raster
 

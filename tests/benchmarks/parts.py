@@ -29,7 +29,7 @@ from geodinoseg.progress import no_progress
 from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.segmentation import segment as segmentation
 from geodinoseg.segmentation.inference import class_rows
-from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress
 from geodinoseg.segmentation.settings import SegmentationSettings
