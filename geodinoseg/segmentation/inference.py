@@ -16,7 +16,7 @@ from geodinoseg.errors import DeviceMemoryError, ModelError
 from geodinoseg.model.devices import FittingBatches, is_out_of_memory, to_device
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.map_writer import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
+from geodinoseg.rasters.map_rows import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
 from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.stitcher import Stitcher, most_probable

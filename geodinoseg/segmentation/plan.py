@@ -12,8 +12,7 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.legend import Legend
 from geodinoseg.model.description import ModelDescription
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.map_writer import Layer, map_layers
+from geodinoseg.rasters.map_rows import BLOCK_PX, Layer, map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.memory import HostMemory

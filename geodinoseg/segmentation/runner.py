@@ -17,8 +17,7 @@ from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, log_step
-from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.map_writer import ClassRows
+from geodinoseg.rasters.map_rows import BLOCK_PX, ClassRows
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
 from geodinoseg.segmentation.band_units import in_training_units

@@ -18,9 +18,9 @@ from geodinoseg.model.description import model_source
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, log_step, no_progress, part_of
-from geodinoseg.rasters.block_rows import Checksums
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
+from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.map_rows import Checksums, LayerName
+from geodinoseg.rasters.map_writer import ClassRasterWriter, class_raster_writer
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.segmentation.job import (
     Job,
@@ -131,8 +131,8 @@ def segment_scene(
             with parts_of(job, store, resume=resume) as found:
                 segment_missing(job, found, progress=part_of(progress, 0, segmented))
                 finishing = part_of(progress, segmented, assembled)
-                assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
-                raster = open_class_raster(files.class_raster)
+                tags = _tags(job.plan, model)
+                raster = assemble(job, found, files, tags=tags, progress=finishing)
                 if files.polygons:
                     files.write_polygons(raster, progress=part_of(progress, rasters_end, 1.0))
     progress(1.0, "done")
@@ -261,7 +261,7 @@ def assemble(
     *,
     tags: dict[str, str],
     progress: Progress = no_progress,
-) -> None:
+) -> ClassRaster:
     """Assemble the parts into the rasters of the map, and read these back.
 
     Before a file appears at its path, its blocks are compared with the checksums computed with the
@@ -273,6 +273,9 @@ def assemble(
         files: outputs; recorded in the parts, so that a resumed run may replace its own polygons.
         tags: GDAL metadata of the rasters.
         progress: called with the fraction of parts done.
+
+    Returns:
+        The class raster in its place.
     """
     return_freed_memory()
     plan = job.plan
@@ -303,6 +306,7 @@ def assemble(
     if valid_px == 0:
         logger.warning("%s: holds no data; the whole map is nodata.", plan.scene.source.name)
     collar.warn()
+    return writer.raster
 
 
 def _check_same_blocks(

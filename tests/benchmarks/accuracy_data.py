@@ -18,7 +18,8 @@ from scipy.ndimage import distance_transform_edt
 from geodinoseg import LabelOptions, Scene, open_scene
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.open import open_labels
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window
 
 ROOT = Path(__file__).resolve().parents[2]

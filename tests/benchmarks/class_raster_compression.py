@@ -25,7 +25,8 @@ from rasterio.crs import CRS
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.rasters import cog
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import windows_over
 

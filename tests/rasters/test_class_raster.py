@@ -25,9 +25,9 @@ from geodinoseg.errors import GridError, OutputError, SceneError
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters import cog
-from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import BLOCK_PX, BlockRows, ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 

@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
-from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, Checksums
-from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
+from geodinoseg.rasters.map_rows import BLOCK_PX, BlockRows, Checksums, ClassRows, Layer, LayerName
 from geodinoseg.windows import Window
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import OutputError
-from geodinoseg.rasters.map_writer import Layer
+from geodinoseg.rasters.map_rows import Layer
 from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.parts.part_file import Part, PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.store import PartStore
