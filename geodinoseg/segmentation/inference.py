@@ -209,9 +209,12 @@ class TileProgress:
 
     def row_done(self, chunk: Chunk) -> None:
         """Count a tile row as done, including tiles without data."""
-        self._done += chunk.tile_cols[1] - chunk.tile_cols[0]
+        tiles = chunk.tile_cols[1] - chunk.tile_cols[0]
+        has_empty = self._in_row < tiles
+        self._done += tiles
         self._in_row = 0
-        self._report()
+        if has_empty:
+            self._report()
 
     def _report(self) -> None:
         done = self._done + self._in_row

@@ -57,7 +57,10 @@ def main() -> None:
         for level in (1, 3, 5, 6, 9):
             show(f"COG, level {level}", lambda n=level: write_cog(path, copy, n), copy)
         show("all of the writer", lambda: write_map(path, class_ids), path)
-        with mock.patch.object(cog, "_check_pixels"):
+        with (
+            mock.patch.object(cog, "_check_pixels"),
+            mock.patch.object(cog, "_check_overviews"),
+        ):
             show("without reading back", lambda: write_map(path, class_ids), path)
 
 

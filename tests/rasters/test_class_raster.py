@@ -116,6 +116,19 @@ def opened(path):
         yield dataset
 
 
+@pytest.mark.parametrize("place", ["rotated", "no CRS, rotated", "nowhere"])
+@pytest.mark.parametrize("largest", [254, 300])
+def test_the_raster_that_a_writer_describes_is_the_one_that_is_opened(tmp_path, place, largest):
+    legend = Legend.of_names({0: "bare", largest: "lake"}, {0: "#ABCDEF"})
+    path, whole = tmp_path / "map.tif", Window(col_off=0, row_off=0, width=5, height=3)
+    with class_raster_writer(
+        path, geobox_of(3, 5, place), legend, confidence_path=tmp_path / "sure.tif"
+    ) as writer:
+        percent = np.full((3, 5), 80, np.uint8)
+        writer.write(rows_of(whole, classes_of(3, 5, legend), confidence=percent))
+    assert writer.raster == open_class_raster(path)
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_size_and_place_gives_a_strictly_valid_cog_that_reads_as_written(

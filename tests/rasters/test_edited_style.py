@@ -38,6 +38,7 @@ def write_map(folder, legend=LEGEND):
         probabilities_path=folder / "all.tif",
     ) as writer:
         writer.write(ROWS)
+    assert writer.raster == open_class_raster(folder / "map.tif")  # in the colours of the style
     return folder / "map.tif"
 
 
