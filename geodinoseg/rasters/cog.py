@@ -27,7 +27,7 @@ from geodinoseg.errors import OutputError, one_line
 from geodinoseg.files.atomic import PathLike
 from geodinoseg.geobox import GeoBox, dataset_geobox, same_georeferencing
 from geodinoseg.rasters.map_rows import BLOCK_PX, BlockRows, block_checksums
-from geodinoseg.rasters.source import CACHE_BYTES, gdal_settings
+from geodinoseg.rasters.source import CACHE_BYTES, GDAL_SETTINGS
 from geodinoseg.windows import Window, windows_over
 
 # CPU ms per million pixels of a map of 8 classes, and bytes per pixel, measured by
@@ -131,7 +131,7 @@ def cog_writer(
 
 def _new_working_file(path: Path, layout: CogLayout) -> rasterio.io.DatasetWriter:
     box = layout.geobox
-    with gdal_settings(), warnings.catch_warnings():
+    with rasterio.Env(**GDAL_SETTINGS), warnings.catch_warnings():
         # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(
@@ -193,7 +193,7 @@ def _conversion_cache(layout: CogLayout) -> int:
 
 def _convert(working: Path, path: Path, cache_bytes: int) -> None:
     try:
-        with gdal_settings(cache_bytes=cache_bytes):
+        with rasterio.Env(**(GDAL_SETTINGS | {"GDAL_CACHEMAX": cache_bytes})):
             rasterio.shutil.copy(working, path, **COG_OPTIONS)
     except Exception as error:
         # This call alone raises GDAL's own errors, which have no public class in rasterio.
@@ -284,7 +284,7 @@ def _block_rows(dataset: rasterio.io.DatasetReader) -> Iterator[tuple[Window, ND
 @contextmanager
 def reopen(path: Path, **options: int) -> Iterator[rasterio.io.DatasetReader]:
     """Open a finished raster of ours, as `rasterio.open` with further options."""
-    with gdal_settings(), warnings.catch_warnings():
+    with rasterio.Env(**GDAL_SETTINGS), warnings.catch_warnings():
         # Rasters without georeferencing are supported.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, sharing=False, num_threads="ALL_CPUS", **options) as dataset:

@@ -27,7 +27,7 @@ from geodinoseg.legend import Legend
 from geodinoseg.rasters import cog
 from geodinoseg.rasters.map_rows import ClassRows
 from geodinoseg.rasters.map_writer import class_raster_writer
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.source import GDAL_SETTINGS
 from geodinoseg.windows import windows_over
 
 HEIGHT, WIDTH, CLASSES, ROWS = 6000, 8000, 8, 384
@@ -90,7 +90,7 @@ def show(label: str, work: Callable[[], None], path: Path) -> None:
 def write_working(path: Path, class_ids: NDArray[np.uint8], options: dict[str, object]) -> None:
     """Block rows into a tiled GeoTIFF, as the writer does it."""
     with (
-        gdal_settings(),
+        rasterio.Env(**GDAL_SETTINGS),
         rasterio.open(
             path,
             "w",
@@ -115,7 +115,7 @@ def write_working(path: Path, class_ids: NDArray[np.uint8], options: dict[str, o
 
 def write_cog(source: Path, path: Path, level: int) -> None:
     """The conversion, overviews included."""
-    with gdal_settings():
+    with rasterio.Env(**GDAL_SETTINGS):
         rasterio.shutil.copy(source, path, **{**cog.COG_OPTIONS, "level": level})
 
 

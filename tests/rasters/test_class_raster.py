@@ -28,7 +28,6 @@ from geodinoseg.rasters import cog
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.rasters.map_rows import BLOCK_PX, BlockRows, ClassRows
 from geodinoseg.rasters.map_writer import class_raster_writer
-from geodinoseg.rasters.source import gdal_settings
 from geodinoseg.windows import Window, windows_over
 
 AWKWARD = "Straße & Gleis <1>"
@@ -181,13 +180,13 @@ def test_ids_past_a_byte_make_a_uint16_raster_without_a_colour_table(tmp_path):
 
 
 def test_the_cache_of_a_conversion_holds_blocks_of_all_bands(tmp_path, monkeypatch):
-    found = []
+    found, env = [], rasterio.Env
 
-    def settings_of(**options):
-        found.append(options.get("cache_bytes", 0))
-        return gdal_settings(**options)
+    def env_of(**settings):
+        found.append(settings["GDAL_CACHEMAX"])
+        return env(**settings)
 
-    monkeypatch.setattr(cog, "gdal_settings", settings_of)
+    monkeypatch.setattr(rasterio, "Env", env_of)
     bands, height, width = 60, 40, 50
     layout = cog.CogLayout(
         geobox=geobox_of(height, width, "rotated"),
