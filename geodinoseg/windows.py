@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from geodinoseg.errors import GridError
 
@@ -20,6 +20,10 @@ class Window:
     """Number of columns, at least 1."""
     height: int
     """Number of rows, at least 1."""
+    col_end: int = field(init=False, repr=False, compare=False)
+    """First column past the window."""
+    row_end: int = field(init=False, repr=False, compare=False)
+    """First row past the window."""
 
     def __post_init__(self) -> None:
         """Raise GridError if the window contains no pixel or has a negative offset."""
@@ -28,16 +32,9 @@ class Window:
                 f"a window of {self.width} x {self.height} px at column {self.col_off}, "
                 f"row {self.row_off} is not a rectangle of pixels."
             )
-
-    @property
-    def col_end(self) -> int:
-        """First column past the window."""
-        return self.col_off + self.width
-
-    @property
-    def row_end(self) -> int:
-        """First row past the window."""
-        return self.row_off + self.height
+        # Stored, not computed: read in every loop over rows.
+        object.__setattr__(self, "col_end", self.col_off + self.width)
+        object.__setattr__(self, "row_end", self.row_off + self.height)
 
     @property
     def ranges(self) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -22,7 +22,8 @@ from rasterio.windows import Window as RioWindow, from_bounds
 
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window
 
 HERE = Path(__file__).resolve().parent

@@ -213,8 +213,9 @@ def remove_left_behind(folder: Path, prefix: str, *, target: Path | None = None)
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
     try:
-        remove_left_behind(target.parent, temporary_prefix(target), target=target)
-        folder, handle = _held_folder(target)
+        prefix = temporary_prefix(target)
+        remove_left_behind(target.parent, prefix, target=target)
+        folder, handle = _held_folder(target.parent, prefix)
         _unfinished.add(folder)
     except OSError as error:
         raise OutputError(f"{target}: cannot write there: {one_line(error)}.") from error
@@ -232,10 +233,10 @@ def _folder_beside(target: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def _held_folder(target: Path) -> tuple[Path, int]:
+def _held_folder(parent: Path, prefix: str) -> tuple[Path, int]:
     """A new folder, and a handle whose lock says that it is in use."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:

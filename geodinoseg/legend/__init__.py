@@ -92,6 +92,11 @@ class Legend:
         return ids
 
     @cached_property
+    def rgb_by_id(self) -> dict[int, tuple[int, int, int]]:
+        """Red, green and blue, 0 to 255, of each class id."""
+        return {entry.class_id: entry.rgb for entry in self.classes}
+
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """uint8 if every id is below 255, else uint16."""
         return np.dtype(np.uint8 if self.class_ids.max() < 255 else np.uint16)

@@ -171,9 +171,9 @@ def raster_attribute_table(legend: Legend, *, root: ET.Element | None = None) ->
         ET.SubElement(field, "Name").text = name
         ET.SubElement(field, "Type").text = str(kind)
         ET.SubElement(field, "Usage").text = str(usage)
-    for index, entry in enumerate(legend):
+    for index, entry in enumerate(legend.classes):
         row = ET.SubElement(table, "Row", index=str(index))
-        for value in (entry.class_id, entry.name, *entry.rgb, 255):
+        for value in (entry.class_id, entry.name, *legend.rgb_by_id[entry.class_id], 255):
             ET.SubElement(row, "F").text = str(value)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"

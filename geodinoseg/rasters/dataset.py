@@ -24,7 +24,6 @@ from geodinoseg.rasters.untrusted import (
     PLAIN_DRIVERS,
     check_local,
     check_opened,
-    check_sizes,
     external,
 )
 from geodinoseg.windows import Window
@@ -122,9 +121,7 @@ def _open_checked(source: RasterSource) -> rasterio.DatasetReader:
     drivers = _drivers(source)
     dataset = _open(source, drivers)
     try:
-        if drivers is not None:
-            check_opened(source.path, dataset)
-        check_sizes(source.path, dataset)
+        check_opened(source.path, dataset, trusted=source.trusted)
     except BaseException:
         dataset.close()
         raise

@@ -10,26 +10,26 @@ from rasterio.errors import RasterioError
 from geodinoseg.errors import LegendError
 from geodinoseg.files.edited_style import StyleFile, is_style
 from geodinoseg.legend import Legend
-from geodinoseg.qgis.styles import confidence_qml, raster_qml
+from geodinoseg.qgis.styles import raster_qml
 from geodinoseg.rasters.class_raster import CONTENT_TAG, LEGEND_TAG
 from geodinoseg.rasters.class_style import StyledClass, StyleError, read_raster_qml
 from geodinoseg.rasters.cog import reopen
 
 
-def write_style(folder: Path, target: Path, content: str, legend: Legend) -> bool:
-    """Write the `.qml` of a raster, unless the user edited the existing one and it still fits.
+def replace_style(folder: Path, target: Path, content: str, legend: Legend, *, fresh: str) -> bool:
+    """Replace the `.qml` of a raster, unless the user edited it and it still fits.
 
     Args:
         folder: where the new raster is written before it is moved to the target.
         target: the raster, whose old version is still there.
-        content: classes, confidence or probabilities; the last gets no style of ours.
+        content: classes, confidence or probabilities.
         legend: the classes.
+        fresh: the style to write; empty for none.
 
     Returns:
         Whether the existing file must stay.
     """
     style = StyleFile(target.with_suffix(".qml"))
-    fresh = _fresh_style(content, legend)
     text = style.text
     tags = _tags(target)
     old = _legend_in(tags)
@@ -44,12 +44,6 @@ def write_style(folder: Path, target: Path, content: str, legend: Legend) -> boo
     colors = {number: entry.color for number, entry in same.items() if entry.color}
     fresh = raster_qml(legend.recolored(colors))
     return style.replace_in(folder, fresh, fits=len(colors) == len(legend))
-
-
-def _fresh_style(content: str, legend: Legend) -> str:
-    if content == "classes":
-        return raster_qml(legend)
-    return confidence_qml() if content == "confidence" else ""
 
 
 def _same_classes(text: str, legend: Legend, old: Legend | None) -> dict[int, StyledClass]:

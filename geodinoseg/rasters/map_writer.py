@@ -1,4 +1,4 @@
-"""Rows of a map as the model produces them, and the writer of its rasters."""
+"""The writer of a map: its rasters, their tags, styles and attribute tables."""
 
 from __future__ import annotations
 
@@ -7,102 +7,48 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence, Set as AbstractSet
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.errors import GridError, OutputError
+from geodinoseg.errors import OutputError
 from geodinoseg.files.atomic import atomic_file
 from geodinoseg.files.safe_xml import parse_xml
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
-from geodinoseg.qgis.styles import raster_attribute_table
-from geodinoseg.rasters.block_rows import BlockRows
-from geodinoseg.rasters.class_raster import CONFIDENCE_TAG, CONTENT_TAG, LEGEND_TAG, MAP_TAG
+from geodinoseg.qgis.styles import confidence_qml, raster_attribute_table, raster_qml
+from geodinoseg.rasters.class_raster import (
+    CONFIDENCE_TAG,
+    CONTENT_TAG,
+    LEGEND_TAG,
+    MAP_TAG,
+    ClassRaster,
+)
+from geodinoseg.rasters.class_reader import PixelType
 from geodinoseg.rasters.cog import CogLayout, cog_writer
-from geodinoseg.rasters.edited_style import write_style
-from geodinoseg.rasters.sidecars import check_in_place, raster_sidecars
+from geodinoseg.rasters.edited_style import replace_style
+from geodinoseg.rasters.legend_sources import raster_style
+from geodinoseg.rasters.map_rows import (
+    PERCENT_NODATA,
+    PROBABILITY_STEPS,
+    BlockRows,
+    Checksums,
+    ClassRows,
+    LayerName,
+)
+from geodinoseg.rasters.sidecars import Header, check_in_place, raster_sidecars
+from geodinoseg.rasters.source import RasterSource
 from geodinoseg.version import __version__
 from geodinoseg.windows import Window
-
-LayerName = Literal["classes", "confidence", "probabilities"]
-"""Content of a raster of a map."""
-
-PERCENT_NODATA = 255
-"""Nodata value of the confidence and probability rasters."""
-PROBABILITY_STEPS = 250
-"""Stored value of a probability of 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassRows:
-    """Classes, confidence and probabilities of a window."""
-
-    window: Window
-    """Position in the raster."""
-    class_ids: NDArray[Any]
-    """(height, width) in the legend's dtype; the nodata value where there is no class."""
-    confidence: NDArray[np.uint8] | None = None
-    """(height, width) uint8, probability of the predicted class in percent; 255 is nodata."""
-    probabilities: NDArray[np.uint8] | None = None
-    """(classes, height, width) uint8, in 1/250; 255 is nodata."""
-
-    def __post_init__(self) -> None:
-        """Raise GridError if an array does not have the size of the window."""
-        size = (self.window.height, self.window.width)
-        for pixels in (self.class_ids, self.confidence, self.probabilities):
-            if pixels is not None and pixels.shape[-2:] != size:
-                raise GridError(f"rows of shape {pixels.shape} do not fit {self.window}.")
-
-    def cropped(self, window: Window) -> ClassRows:
-        """The rows inside a smaller window; views, not copies."""
-        moved = window.shifted_by(rows=-self.window.row_off, cols=-self.window.col_off)
-        inside = (..., *moved.slices)
-        return ClassRows(
-            window=window,
-            class_ids=self.class_ids[inside],
-            confidence=None if self.confidence is None else self.confidence[inside],
-            probabilities=None if self.probabilities is None else self.probabilities[inside],
-        )
-
-    def of_layer(self, name: LayerName) -> NDArray[Any]:
-        """The pixels (bands, height, width) of a layer."""
-        if name == "classes":
-            return self.class_ids[None]
-        pixels = self.confidence if name == "confidence" else self.probabilities
-        if pixels is None:
-            raise GridError(f"rows at {self.window} have no {name}.")
-        return pixels[None] if name == "confidence" else pixels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One raster of a map."""
-
-    name: LayerName
-    """Content."""
-    dtype: np.dtype[Any]
-    """Dtype of the pixels."""
-    bands: int
-    """Number of bands: 1, or one per class."""
-
-
-def map_layers(legend: Legend, *, confidence: bool, probabilities: bool) -> tuple[Layer, ...]:
-    """The rasters of a map, class raster first."""
-    layers = [Layer(name="classes", dtype=legend.dtype, bands=1)]
-    percent = np.dtype(np.uint8)
-    if confidence:
-        layers.append(Layer(name="confidence", dtype=percent, bands=1))
-    if probabilities:
-        layers.append(Layer(name="probabilities", dtype=percent, bands=len(legend)))
-    return tuple(layers)
 
 
 class ClassRasterWriter:
     """Writes the rows of a map; made by `class_raster_writer`."""
+
+    raster: ClassRaster
+    """The class raster, when the block has ended well: as `open_class_raster` would read it."""
 
     def __init__(self, rasters: Mapping[LayerName, BlockRows]) -> None:
         self._rasters = rasters
@@ -122,7 +68,7 @@ class ClassRasterWriter:
         """Write rows (bands, height, width) of a single layer, in the order of `write`."""
         self._rasters[name].write(window, pixels)
 
-    def checksums(self, name: LayerName) -> Mapping[tuple[int, int], int]:
+    def checksums(self, name: LayerName) -> Checksums:
         """Checksums of the blocks written of a layer, as `BlockRows.checksums`."""
         return self._rasters[name].checksums
 
@@ -155,18 +101,16 @@ def class_raster_writer(
         OutputError: a file cannot be written, two have one name, or pixels are missing at the end.
     """
     _check_distinct(path, confidence_path, probabilities_path)
+    was_styled = path.with_suffix(".qml").is_file()
     tags = {"TIFFTAG_SOFTWARE": f"geodinoseg {__version__}"} | dict(tags or {})
+    targets: dict[LayerName, Path] = {"classes": path}
     layouts = {path: _class_layout(path, geobox, legend, confidence_path, tags)}
     if confidence_path:
+        targets["confidence"] = confidence_path
         layouts[confidence_path] = _confidence_layout(geobox, tags)
     if probabilities_path:
+        targets["probabilities"] = probabilities_path
         layouts[probabilities_path] = _probability_layout(geobox, legend, tags)
-    named: tuple[tuple[LayerName, Path | None], ...] = (
-        ("classes", path),
-        ("confidence", confidence_path),
-        ("probabilities", probabilities_path),
-    )
-    targets = {name: target for name, target in named if target}
     kept: set[Path] = set()
     with ExitStack() as outputs:
         # Exited in reverse order: the class raster, which names the confidence raster, comes last.
@@ -179,17 +123,19 @@ def class_raster_writer(
         with ExitStack() as cogs:
             rows: dict[Path, BlockRows] = {}
             for target, layout in layouts.items():
-                writer = cog_writer(
+                cog = cog_writer(
                     temporary[target], layout, target=target, final_tags=lambda: _map_tags(rows)
                 )
-                rows[target] = cogs.enter_context(writer)
-            yield ClassRasterWriter({name: rows[of] for name, of in targets.items()})
+                rows[target] = cogs.enter_context(cog)
+            writer = ClassRasterWriter({name: rows[of] for name, of in targets.items()})
+            yield writer
         _write_table(temporary[path], legend)
         for name, target in targets.items():
-            if write_style(temporary[target].parent, target, name, legend):
+            if _write_style(temporary[target].parent, target, name, legend):
                 kept.add(target.with_suffix(".qml"))
-    for target in layouts:
-        check_in_place(target, geobox)
+    headers = {target: check_in_place(target, geobox) for target in layouts}
+    shown = _shown_legend(path, legend, was_styled=was_styled)
+    writer.raster = _described(path, shown, headers[path])
 
 
 def _check_distinct(*paths: Path | None) -> None:
@@ -219,7 +165,7 @@ def _class_layout(
     if confidence_path:
         own[CONFIDENCE_TAG] = Path(os.path.relpath(confidence_path, path.parent)).as_posix()
     # QGIS 3.22 would list all 65,536 entries of a uint16 colour table.
-    colors = {entry.class_id: entry.rgb for entry in legend.classes if legend.dtype == np.uint8}
+    colors = legend.rgb_by_id if legend.dtype == np.uint8 else {}
     return CogLayout(
         geobox=geobox,
         dtype=legend.dtype,
@@ -262,6 +208,48 @@ def _map_tags(rows: Mapping[Path, BlockRows]) -> dict[str, str]:
 def _stale(sidecars: Sequence[Path], kept: AbstractSet[Path]) -> Iterator[Path]:
     """The old files that go, when it is known which of them are kept."""
     yield from (sidecar for sidecar in sidecars if sidecar not in kept)
+
+
+def _write_style(folder: Path, target: Path, name: LayerName, legend: Legend) -> bool:
+    """Write the `.qml` of a raster; True if the existing one was edited and stays instead."""
+    style = target.with_suffix(".qml")
+    fresh = _fresh_style(name, legend)
+    if style.is_file():
+        return replace_style(folder, target, name, legend, fresh=fresh)
+    if fresh:
+        (folder / style.name).write_text(fresh, encoding="utf-8")
+    return False
+
+
+def _fresh_style(name: LayerName, legend: Legend) -> str:
+    """The style of a raster; probabilities have none of ours."""
+    if name == "classes":
+        return raster_qml(legend)
+    return confidence_qml() if name == "confidence" else ""
+
+
+def _shown_legend(path: Path, legend: Legend, *, was_styled: bool) -> Legend:
+    """The legend in the colours of the `.qml` beside the raster, which may be the user's."""
+    if was_styled:
+        return legend.recolored(raster_style(path).colors_by_id())
+    return legend.recolored({entry.class_id: entry.color.lower() for entry in legend.classes})
+
+
+def _described(path: Path, legend: Legend, header: Header) -> ClassRaster:
+    confidence = header.tags.get(CONFIDENCE_TAG)
+    nodata = legend.nodata
+    return ClassRaster(
+        source=RasterSource.of(path),
+        geobox=header.geobox,
+        legend=legend,
+        is_named=True,
+        pixel_type=PixelType(
+            stored=legend.dtype, stored_nodata=nodata, dtype=legend.dtype, nodata=nodata
+        ),
+        block_shape=header.block_shape,
+        confidence_path=None if confidence is None else path.parent / confidence,
+        tags=header.tags,
+    )
 
 
 def _write_table(raster: Path, legend: Legend) -> None:

@@ -24,7 +24,7 @@ from geodinoseg.qgis.styles import qml_text, raster_attribute_table, raster_qml
 from geodinoseg.rasters.class_raster import LEGEND_TAG, ClassRaster
 from geodinoseg.rasters.cog import reopen
 from geodinoseg.rasters.dataset import geobox_of
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.source import GDAL_SETTINGS
 from geodinoseg.rasters.tiff_colors import recolor_tiff
 
 _MARK = ("styledBy", "geodinoseg style")
@@ -88,7 +88,7 @@ def _add_table(path: Path, raster: ClassRaster, legend: Legend) -> None:
     if raster.nodata is not None:
         colors[raster.nodata] = (0, 0, 0, 0)
     try:
-        with gdal_settings(), rasterio.open(path, "r+") as dataset:
+        with rasterio.Env(**GDAL_SETTINGS), rasterio.open(path, "r+") as dataset:
             dataset.write_colormap(1, colors)
     except (RasterioError, OSError, ValueError) as error:
         _log.warning("%s: gets no colour table (%s).", raster.path, one_line(error))

@@ -58,6 +58,8 @@ class Scene:
     """Alpha band; None if there is none."""
     block_shape: tuple[int, int]
     """Rows and columns of a block of the file."""
+    file_dtypes: tuple[str, ...]
+    """Dtype of each band of the file, also of those that are not read."""
     nodata_override: float | None = None
     """Nodata value given instead of the one in the file."""
 
@@ -235,6 +237,7 @@ def _describe(
         validity=tuple(validity),
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],
+        file_dtypes=tuple(dataset.dtypes),
         nodata_override=nodata,
     )
 

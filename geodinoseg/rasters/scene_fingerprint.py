@@ -49,7 +49,7 @@ def scene_fingerprint(scene: Scene, files: Sequence[str] | None = None) -> dict[
         # Names distinguish the files of a mosaic; folders do not matter.
         facts["files"] = [[path.name, *_file_facts(path)] for path in local]
     if len(local) < max(len(files), 1):
-        facts["remote"] = _http_validators(scene.path) or _digest_of_blocks(scene)
+        facts["remote"] = _http_validators(scene.source.path) or _digest_of_blocks(scene)
     return facts
 
 
@@ -58,7 +58,7 @@ class SceneWatch:
 
     def __init__(self, scene: Scene) -> None:
         """Record the state of the files; reads no pixels."""
-        self._path = scene.path
+        self._path = scene.source.path
         self.files = scene_files(scene)
         self._local = _local(self.files)
         self._recorded = self._state()

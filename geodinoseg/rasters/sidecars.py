@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from rasterio.errors import RasterioError
@@ -61,15 +62,35 @@ def sidecar_exists(sidecar: Path, target: Path) -> OutputExistsError:
     )
 
 
-def check_in_place(path: Path, geobox: GeoBox) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a finished raster says of itself at its final name."""
+
+    geobox: GeoBox
+    """Georeferencing and size."""
+    block_shape: tuple[int, int]
+    """Rows and columns of a block."""
+    tags: dict[str, str]
+    """GDAL metadata of the file."""
+
+
+def check_in_place(path: Path, geobox: GeoBox) -> Header:
     """Check a finished raster at its final name: georeferencing, and no file of another beside it.
+
+    Returns:
+        Its header as read back.
 
     Raises:
         OutputError: readers would not see what was written.
     """
     try:
         with reopen(path) as dataset:
-            place, listed = dataset_geobox(dataset), dataset.files
+            listed = dataset.files
+            header = Header(
+                geobox=dataset_geobox(dataset),
+                block_shape=dataset.block_shapes[0],
+                tags=dataset.tags(),
+            )
     except (OSError, RasterioError) as error:
         raise OutputError(
             f"{path}: was written, but cannot be read back ({one_line(error)}); check the disk."
@@ -81,11 +102,12 @@ def check_in_place(path: Path, geobox: GeoBox) -> None:
             f"{path}: was written, but GDAL reads {foreign[0]} beside it as part of it, which was "
             f"not; remove that file and check the map."
         )
-    if not same_georeferencing(place, geobox):
+    if not same_georeferencing(header.geobox, geobox):
         raise OutputError(
             f"{path}: was written, but reads back with another georeferencing; a file beside it "
             f"overrides it, move that away."
         )
+    return header
 
 
 def _existing(path: Path, names: list[str], stems: list[str]) -> list[Path]:

@@ -15,7 +15,7 @@ from geodinoseg.redaction import redact_name, redact_path
 CACHE_BYTES = 64 << 20
 """Default size of GDAL's block cache."""
 
-_SETTINGS = {
+GDAL_SETTINGS = {
     # In bytes, since `Env` passes it on unchanged. Each source block is read once, in whole block
     # rows, so a larger cache has no use; a bounded one keeps peak memory independent of the height
     # of the scene.
@@ -27,6 +27,7 @@ _SETTINGS = {
     # Repeated here, since inner blocks inherit the settings of outer ones.
     "GDAL_DISABLE_READDIR_ON_OPEN": False,
 }
+"""Settings under which rasters are written, and read again: `rasterio.Env(**GDAL_SETTINGS)`."""
 _REMOTE = {
     # With threads, GDAL 3.10 fetches blocks ahead, ignores failures and decodes uninitialized
     # memory: wrong pixels without an error (tests/properties/test_remote.py). In one thread it
@@ -71,38 +72,6 @@ def _number(name: str) -> float:
         return float(os.environ.get(name, ours)) or ours
     except ValueError:
         return ours
-
-
-def gdal_settings(
-    *,
-    cache_bytes: int | None = None,
-    reading: bool = False,
-    remote: bool = False,
-    alone: bool = False,
-) -> rasterio.Env:
-    """The settings under which geodinoseg reads and writes rasters.
-
-    Args:
-        cache_bytes: size of GDAL's block cache; None for the default.
-        reading: whether a raster is read that may be damaged.
-        remote: whether it is read from a server; the user's environment variables take precedence.
-        alone: whether files beside the raster are ignored.
-
-    Returns:
-        A context manager, within which the settings apply to this thread.
-    """
-    settings: dict[str, object] = dict(_SETTINGS)
-    if remote:
-        settings |= {name: value for name, value in _REMOTE.items() if name not in os.environ}
-    if reading or remote:
-        # With threads, GDAL 3.10 returns pixels for some damage that it refuses in one thread
-        # (seed 7 of tests/support/fuzzing.py). The environment cannot override this.
-        settings["GDAL_NUM_THREADS"] = "1"
-    if alone:
-        settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
-    if cache_bytes is not None:
-        settings["GDAL_CACHEMAX"] = cache_bytes
-    return rasterio.Env(**settings)
 
 
 _REMOTE_HANDLERS = re.compile(r"/?vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]")
@@ -154,15 +123,24 @@ class RasterSource:
         return os.path.basename(self.path) if self.is_plain_path else redact_name(self.path)
 
     def settings(self, *, cache_bytes: int | None = None) -> rasterio.Env:
-        """GDAL's settings for reading it; see `gdal_settings`."""
-        return gdal_settings(
-            cache_bytes=cache_bytes,
-            reading=True,
-            remote=self.trusted or self.is_remote,
-            # Files beside a raster in an archive or on a server cannot be checked beforehand; on a
-            # server, listing the folder costs more than reading the raster.
-            alone=not self.trusted and not self.is_plain_path,
-        )
+        """GDAL's settings for reading it, which apply to this thread.
+
+        Args:
+            cache_bytes: size of GDAL's block cache; None for the default.
+        """
+        settings: dict[str, object] = dict(GDAL_SETTINGS)
+        if self.trusted or self.is_remote:  # the user's environment variables take precedence
+            settings |= {name: value for name, value in _REMOTE.items() if name not in os.environ}
+        # With threads, GDAL 3.10 returns pixels for some damage that it refuses in one thread
+        # (seed 7 of tests/support/fuzzing.py). The environment cannot override this.
+        settings["GDAL_NUM_THREADS"] = "1"
+        # Files beside a raster in an archive or on a server cannot be checked beforehand; on a
+        # server, listing the folder costs more than reading the raster.
+        if not self.trusted and not self.is_plain_path:
+            settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+        if cache_bytes is not None:
+            settings["GDAL_CACHEMAX"] = cache_bytes
+        return rasterio.Env(**settings)
 
     def __str__(self) -> str:
         """The path, for messages."""

@@ -82,8 +82,17 @@ def check_local(path: str) -> tuple[str, ...]:
         raise SceneError(f"{path}: cannot be read ({one_line(error)}); check the disk.") from error
 
 
-def check_opened(path: str, dataset: rasterio.DatasetReader) -> None:
-    """Check the header of a raster before any of its pixels or overviews are read."""
+def check_opened(path: str, dataset: rasterio.DatasetReader, *, trusted: bool = False) -> None:
+    """Check the header of a raster before any of its pixels or overviews are read.
+
+    A trusted raster may refer to other files, but must have plausible sizes, too.
+    """
+    if not trusted:
+        _check_references(path, dataset)
+    _check_sizes(path, dataset)
+
+
+def _check_references(path: str, dataset: rasterio.DatasetReader) -> None:
     for domain in ("OVERVIEWS", "GEOLOCATION"):
         named = METADATA_PATHS & {key.upper() for key in dataset.tags(ns=domain)}
         if named:
@@ -103,7 +112,7 @@ def _check_raw(path: str, name: str) -> None:
         raise external(path, "is not a plain raster, although a .hdr beside it describes one")
 
 
-def check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
+def _check_sizes(path: str, dataset: rasterio.DatasetReader) -> None:
     """Refuse implausible sizes, and blocks too large for memory, before any is allocated."""
     if max(dataset.width, dataset.height) > _LARGEST_SIDE_PX:
         raise SceneError(
@@ -181,7 +190,6 @@ class _Inspection:
                 source, driver=list(PLAIN_DRIVERS), sharing=False
             ) as opened:
                 check_opened(self._root, opened)
-                check_sizes(self._root, opened)
         except RasterioError as error:
             raise self._refusal(source, "is not a plain raster") from error
 

@@ -16,8 +16,8 @@ from geodinoseg.errors import DeviceMemoryError, ModelError
 from geodinoseg.model.devices import FittingBatches, is_out_of_memory, to_device
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
-from geodinoseg.rasters.map_writer import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
-from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.rasters.map_rows import PERCENT_NODATA, PROBABILITY_STEPS, ClassRows
+from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.plan import Plan
 from geodinoseg.segmentation.stitcher import Stitcher, most_probable
 from geodinoseg.segmentation.tile_grid import Chunk
@@ -209,9 +209,12 @@ class TileProgress:
 
     def row_done(self, chunk: Chunk) -> None:
         """Count a tile row as done, including tiles without data."""
-        self._done += chunk.tile_cols[1] - chunk.tile_cols[0]
+        tiles = chunk.tile_cols[1] - chunk.tile_cols[0]
+        has_empty = self._in_row < tiles
+        self._done += tiles
         self._in_row = 0
-        self._report()
+        if has_empty:
+            self._report()
 
     def _report(self) -> None:
         done = self._done + self._in_row

@@ -1,4 +1,4 @@
-"""Warnings about a scene: values far from the training data, and collars not marked as nodata.
+"""Warnings about a scene whose values, resolution or size differ from those of the training.
 
 They concern other units or scales; a brighter day or another landscape gives no warning.
 """
@@ -6,8 +6,7 @@ They concern other units or scales; a brighter day or another landscape gives no
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
@@ -43,14 +42,17 @@ _MOST_BANDS_TO_REORDER = 5
 _WARN_RESOLUTION = 1.5
 
 
-def warn_of_input(scene: Scene, model: TileModel, settings: SegmentationSettings) -> None:
+def warn_of_input(plan: Plan, model: TileModel, settings: SegmentationSettings) -> None:
     """Warn if dtype, resolution or values of a scene differ from those of a model's training.
 
+    Also if an overlap of tiles was given, and there is one tile.
+
     Args:
-        scene: with the bands in the model's order.
+        plan: its scene has the bands in the model's order.
         model: models without statistics or resolution are not compared.
         settings: a resolution in them replaces that of the scene.
     """
+    scene = plan.scene
     statistics: BandStatistics | None = getattr(model, "statistics", None)
     if statistics is not None and str(scene.dtype) != statistics.dtype:
         logger.warning(
@@ -62,10 +64,10 @@ def warn_of_input(scene: Scene, model: TileModel, settings: SegmentationSettings
         )
     _warn_of_resolution(scene, getattr(model, "pixel_size_m", None), settings)
     warn_of_far_values(scene, model)
+    _warn_of_unused_overlap(plan, settings)
 
 
-def warn_of_unused_overlap(plan: Plan, settings: SegmentationSettings) -> None:
-    """Warn if an overlap of tiles was given, and there is one tile."""
+def _warn_of_unused_overlap(plan: Plan, settings: SegmentationSettings) -> None:
     if settings.overlap_px and len(plan.grid) == 1:
         logger.warning(
             "%s: --overlap has no effect, because the scene lies within one tile of %d px.",
@@ -251,85 +253,3 @@ def _order_fits(
 
     first, *others = permutations(range(bands))
     return not fits(first) and any(fits(order) for order in others)
-
-
-_LARGEST_STEP_PX = 16
-"""Every 16th row and column finds any collar large enough to warn about."""
-_SAMPLED_PIXELS = 4096
-"""Of a small scene, more rows and columns."""
-_WARN_FRACTION = 0.02
-_COMMON_NODATA = -9999
-
-
-def collar_values(scene: Scene) -> tuple[int, ...]:
-    """Values v such that a pixel that is v in every band appears to be nodata if it is not marked.
-
-    They are 0, -9999, and for integers the maximum and (if signed) the minimum of the dtype; the
-    maximum only if the scene has no nodata value, as clouds may have it. Empty for a scene with
-    alpha or a mask, and for one or two bands, where such values are common.
-    """
-    if set(scene.validity) - {"nodata"} or len(scene.bands) < 3:
-        return ()
-    if scene.dtype.kind == "f":
-        return (0, _COMMON_NODATA)
-    limits = np.iinfo(scene.dtype)
-    most = () if scene.validity else (int(limits.max),)
-    values = (0, *most, int(limits.min), _COMMON_NODATA)
-    return tuple(dict.fromkeys(value for value in values if limits.min <= value <= limits.max))
-
-
-def is_considerable(pixels: float, of: float) -> bool:
-    """Whether too many pixels appear to be nodata for shade or glint to explain it."""
-    return pixels > 0 and pixels >= _WARN_FRACTION * of
-
-
-class CollarWatch:
-    """Counts pixels that have a value such as 0 in every band and are not marked as nodata."""
-
-    def __init__(self, scene: Scene) -> None:
-        self._path = scene.source.name
-        self._values = collar_values(scene)
-        given = dict.fromkeys(f"{number:g}" for number in scene.nodata if number is not None)
-        self._instead = f", instead of {' and '.join(given)}" if given else ""
-        self._step = max(
-            1, min(_LARGEST_STEP_PX, math.isqrt(scene.height * scene.width // _SAMPLED_PIXELS))
-        )
-        self._counts = dict.fromkeys(self._values, 0)
-        self._seen = 0
-
-    def count(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Count a sample of pixels (bands, height, width), those of the scene (height, width)."""
-        if not self._values:
-            return
-        step = (slice(None, None, self._step),) * 2
-        inside = valid[step]
-        sample = pixels[:, *step][:, inside]
-        self._seen += sample.shape[1]
-        for value in self._values:
-            self._counts[value] += int((sample == value).all(axis=0).sum())
-
-    def take_counts(self) -> dict[str, Any]:
-        """The counts since the last call, as plain JSON."""
-        counts = {"seen": self._seen, "counts": [self._counts[value] for value in self._values]}
-        self._seen, self._counts = 0, dict.fromkeys(self._values, 0)
-        return counts
-
-    def add(self, counts: Mapping[str, Any]) -> None:
-        """Add the counts of another instance for the same scene."""
-        self._seen += counts["seen"]
-        for value, count in zip(self._values, counts["counts"], strict=True):
-            self._counts[value] += count
-
-    def warn(self) -> None:
-        """Log a warning if a considerable fraction of the pixels appears to be nodata."""
-        for value, count in self._counts.items():
-            if is_considerable(count, self._seen):
-                logger.warning(
-                    "%s: %.0f%% of the pixels are %d in every band, and the file does not mark "
-                    "them as nodata; if they hold no data, run again with --nodata %d%s.",
-                    self._path,
-                    100 * count / self._seen,
-                    value,
-                    value,
-                    self._instead,
-                )

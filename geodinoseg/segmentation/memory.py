@@ -10,8 +10,7 @@ import ctypes
 from dataclasses import dataclass
 
 from geodinoseg.errors import GridError, SceneError
-from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.map_writer import Layer
+from geodinoseg.rasters.map_rows import BLOCK_PX, Layer
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.source import CACHE_BYTES
 from geodinoseg.segmentation.parts.part_file import PIECE_BYTES

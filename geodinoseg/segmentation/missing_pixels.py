@@ -1,16 +1,17 @@
-"""Messages about how scenes mark missing pixels, before a segmentation or a training."""
+"""Messages about how scenes mark missing pixels: nodata, alpha, and collars that are not marked."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import SceneError
-from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_files
 from geodinoseg.segmentation.input_checks import sampled_values
@@ -22,6 +23,13 @@ _GRADED_FRACTION = 0.1
 _OPAQUE = (255, 65_535)
 """Value of opaque alpha in 8 and in 16 bits; 0 is transparent."""
 _MOST_SOURCES = 50
+
+_LARGEST_STEP_PX = 16
+"""Every 16th row and column finds any collar large enough to warn about."""
+_SAMPLED_PIXELS = 4096
+"""Of a small scene, more rows and columns."""
+_WARN_FRACTION = 0.02
+_COMMON_NODATA = -9999
 
 _Note = tuple[int, str]
 """Level of a message, and the message without the name of the scene."""
@@ -48,6 +56,79 @@ def names_text(scenes: Sequence[Scene]) -> str:
     """The name of the first scene, and the number of further ones."""
     more = len(scenes) - 1
     return f"{scenes[0].source.name}{f' and {more} more scenes' if more else ''}"
+
+
+def collar_values(scene: Scene) -> tuple[int, ...]:
+    """Values v such that a pixel that is v in every band appears to be nodata if it is not marked.
+
+    They are 0, -9999, and for integers the maximum and (if signed) the minimum of the dtype; the
+    maximum only if the scene has no nodata value, as clouds may have it. Empty for a scene with
+    alpha or a mask, and for one or two bands, where such values are common.
+    """
+    if set(scene.validity) - {"nodata"} or len(scene.bands) < 3:
+        return ()
+    if scene.dtype.kind == "f":
+        return (0, _COMMON_NODATA)
+    limits = np.iinfo(scene.dtype)
+    most = () if scene.validity else (int(limits.max),)
+    values = (0, *most, int(limits.min), _COMMON_NODATA)
+    return tuple(dict.fromkeys(value for value in values if limits.min <= value <= limits.max))
+
+
+def is_considerable(pixels: float, of: float) -> bool:
+    """Whether too many pixels appear to be nodata for shade or glint to explain it."""
+    return pixels > 0 and pixels >= _WARN_FRACTION * of
+
+
+class CollarWatch:
+    """Counts pixels that have a value such as 0 in every band and are not marked as nodata."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._path = scene.source.name
+        self._values = collar_values(scene)
+        given = dict.fromkeys(f"{number:g}" for number in scene.nodata if number is not None)
+        self._instead = f", instead of {' and '.join(given)}" if given else ""
+        pixels = scene.geobox.height * scene.geobox.width
+        self._step = max(1, min(_LARGEST_STEP_PX, math.isqrt(pixels // _SAMPLED_PIXELS)))
+        self._counts = dict.fromkeys(self._values, 0)
+        self._seen = 0
+
+    def count(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Count a sample of pixels (bands, height, width), those of the scene (height, width)."""
+        if not self._values:
+            return
+        step = (slice(None, None, self._step),) * 2
+        inside = valid[step]
+        sample = pixels[:, *step][:, inside]
+        self._seen += sample.shape[1]
+        for value in self._values:
+            self._counts[value] += int((sample == value).all(axis=0).sum())
+
+    def take_counts(self) -> dict[str, Any]:
+        """The counts since the last call, as plain JSON."""
+        counts = {"seen": self._seen, "counts": [self._counts[value] for value in self._values]}
+        self._seen, self._counts = 0, dict.fromkeys(self._values, 0)
+        return counts
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add the counts of another instance for the same scene."""
+        self._seen += counts["seen"]
+        for value, count in zip(self._values, counts["counts"], strict=True):
+            self._counts[value] += count
+
+    def warn(self) -> None:
+        """Log a warning if a considerable fraction of the pixels appears to be nodata."""
+        for value, count in self._counts.items():
+            if is_considerable(count, self._seen):
+                logger.warning(
+                    "%s: %.0f%% of the pixels are %d in every band, and the file does not mark "
+                    "them as nodata; if they hold no data, run again with --nodata %d%s.",
+                    self._path,
+                    100 * count / self._seen,
+                    value,
+                    value,
+                    self._instead,
+                )
 
 
 def _notes(scene: Scene, *, bands_chosen: bool) -> Iterator[_Note]:
@@ -95,11 +176,9 @@ def _untagged_alpha(scene: Scene) -> _Note | None:
     Such a band holds only 0 and the maximum. A band that the scene does not read matters only if
     it is 0 somewhere.
     """
-    with open_dataset(scene.source) as dataset:
-        last, dtype = dataset.count, np.dtype(dataset.dtypes[-1])
-    if (
-        last in {1, 3, scene.alpha_band} or dtype.kind not in "ui"
-    ):  # one band is grey, three are RGB
+    last, dtype = len(scene.file_dtypes), np.dtype(scene.file_dtypes[-1])
+    # One band is grey, three are RGB.
+    if last in {1, 3, scene.alpha_band} or dtype.kind not in "ui":
         return None
     is_read = last in scene.bands
     values = set(np.unique(_sampled_band(scene, last)).tolist())
@@ -125,7 +204,7 @@ def _lost_nodata(scene: Scene) -> _Note | None:
 
     Opens up to 50 of the sources. For a scene without nodata, mask and alpha.
     """
-    if scene.validity or not scene.path.lower().endswith(".vrt"):
+    if scene.validity or not scene.source.path.lower().endswith(".vrt"):
         return None
     sources = [path for path in scene_files(scene) if not path.lower().endswith((".vrt", ".xml"))]
     for path in sources[:: -(-len(sources) // _MOST_SOURCES) or 1]:

@@ -111,11 +111,13 @@ class MapFiles:
         """
         for path in self.rasters:
             overwrite = path in self.replaceable
-            check_output(path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=[scene.path])
+            check_output(
+                path, overwrite=overwrite, suffixes=RASTER_SUFFIXES, inputs=[scene.source.path]
+            )
             check_sidecars(path, overwrite=overwrite)
         _check_distinct(self.rasters)
         _check_styles(self.class_raster, self.rasters[1:])
-        check_georeferencing(scene.geobox, scene.path)
+        check_georeferencing(scene.geobox, scene.source.path)
         for path in self.rasters:
             check_unlocked(path)
 

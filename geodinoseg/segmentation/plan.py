@@ -12,8 +12,7 @@ from geodinoseg.files.atomic import PathLike
 from geodinoseg.legend import Legend
 from geodinoseg.model.description import ModelDescription
 from geodinoseg.model.tile_model import TileModel
-from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.map_writer import Layer, map_layers
+from geodinoseg.rasters.map_rows import BLOCK_PX, Layer, map_layers
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.memory import HostMemory
@@ -256,9 +255,10 @@ def _overlap_px(
 
 def _chunk_rows(grid: TileGrid, panel_px: int) -> int:
     """Rows of a chunk, in whole block rows of the output so that no block is written twice."""
-    tiles_across = -(-min(panel_px, grid.width) // grid.stride_px)
+    stride_px = grid.stride_px
+    tiles_across = -(-min(panel_px, grid.width) // stride_px)
     tile_rows = min(max(_CHUNK_TILES // tiles_across, 1), _CHUNK_TILE_ROWS)
-    return -(-tile_rows * grid.stride_px // BLOCK_PX) * BLOCK_PX
+    return -(-tile_rows * stride_px // BLOCK_PX) * BLOCK_PX
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:

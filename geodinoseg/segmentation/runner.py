@@ -17,23 +17,21 @@ from geodinoseg.model.devices import FittingBatches, give_memory_back, is_out_of
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress, log_step
-from geodinoseg.rasters.block_rows import BLOCK_PX
-from geodinoseg.rasters.map_writer import ClassRows
+from geodinoseg.rasters.map_rows import BLOCK_PX, ClassRows
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.rasters.scene_fingerprint import SceneWatch, scene_fingerprint
 from geodinoseg.segmentation.band_units import in_training_units
 from geodinoseg.segmentation.inference import TileProgress, class_rows, fitting_batch_size
-from geodinoseg.segmentation.input_checks import CollarWatch, warn_of_input, warn_of_unused_overlap
+from geodinoseg.segmentation.input_checks import warn_of_input
 from geodinoseg.segmentation.job import Job, Workers
 from geodinoseg.segmentation.memory import return_freed_memory
-from geodinoseg.segmentation.missing_pixels import report_missing_pixels
+from geodinoseg.segmentation.missing_pixels import CollarWatch, report_missing_pixels
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
 from geodinoseg.segmentation.settings import SegmentationSettings
-from geodinoseg.segmentation.tile_grid import Chunk, first_run, union_of_cores
+from geodinoseg.segmentation.tile_grid import Chunk, first_run
 from geodinoseg.version import __version__
-from geodinoseg.windows import windows_over
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +96,7 @@ class ChunkSegmenter:
 
     def _rows_of(self, run: Sequence[Chunk]) -> Generator[ClassRows, None, None]:
         """The class rows of consecutive chunks, split at the ends of the chunks."""
-        whole = union_of_cores(run)
-        for panel in windows_over(
-            height=whole.height, width=whole.width, rows=whole.height, cols=self._panel_px
-        ):
-            core = panel.shifted_by(rows=whole.row_off, cols=whole.col_off)
-            chunk = self._plan.grid.chunk_over(core, index=run[0].index)
+        for chunk in self._plan.grid.joined(run, cols=self._panel_px):
             with closing(self._class_rows(chunk)) as finished:
                 for rows in finished:
                     yield from _split_by_chunk(rows, run)
@@ -223,8 +216,7 @@ def plan_for_device(
     if settings.batch_size is None and model.device.type == "cuda":
         plan = dataclasses.replace(plan, batch_size=fitting_batch_size(plan, fitted))
     report_missing_pixels([plan.scene], bands_chosen=settings.bands is not None)
-    warn_of_input(plan.scene, fitted, settings)
-    warn_of_unused_overlap(plan, settings)
+    warn_of_input(plan, fitted, settings)
     return plan, fitted
 
 

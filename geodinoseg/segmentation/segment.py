@@ -18,11 +18,10 @@ from geodinoseg.model.description import model_source
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.polygons.settings import PolygonSettings
 from geodinoseg.progress import Progress, log_step, no_progress, part_of
-from geodinoseg.rasters.block_rows import Checksums
-from geodinoseg.rasters.class_raster import ClassRaster, open_class_raster
-from geodinoseg.rasters.map_writer import ClassRasterWriter, LayerName, class_raster_writer
+from geodinoseg.rasters.class_raster import ClassRaster
+from geodinoseg.rasters.map_rows import Checksums, LayerName
+from geodinoseg.rasters.map_writer import ClassRasterWriter, class_raster_writer
 from geodinoseg.rasters.scene import Scene
-from geodinoseg.segmentation.input_checks import CollarWatch
 from geodinoseg.segmentation.job import (
     Job,
     Workers,
@@ -31,6 +30,7 @@ from geodinoseg.segmentation.job import (
     with_recorded_batch_size,
 )
 from geodinoseg.segmentation.memory import return_freed_memory
+from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 _RASTER_FRACTION = 0.9
 """Fraction of the progress for the rasters if polygons follow."""
 _NETWORK_FRACTION, _ASSEMBLED_FRACTION = 0.95, 0.97
-"""Fractions of the progress when the last part is written and when all are assembled."""
+"""Fractions of the rasters' progress when the last part is written and when all are assembled."""
 
 
 def segment_scene(
@@ -123,16 +123,18 @@ def segment_scene(
     with _noted_interrupts(files.class_raster, parts):
         request = check_request(scene, model, files, settings, parts=parts, overwrite=overwrite)
         files, store = request.files, request.store
-        raster_progress = part_of(progress, 0, _RASTER_FRACTION if files.polygons else 1.0)
+        rasters_end = _RASTER_FRACTION if files.polygons else 1.0
+        segmented, assembled = _NETWORK_FRACTION * rasters_end, _ASSEMBLED_FRACTION * rasters_end
         with enter_workers(workers) as entered, files.locked(), store.lock():
             settings = with_recorded_batch_size(settings, store, resume=resume)
             job = entered.prepare(request.scene, model, files, settings, device=device)
             with parts_of(job, store, resume=resume) as found:
-                segment_missing(job, found, progress=part_of(raster_progress, 0, _NETWORK_FRACTION))
-                finishing = part_of(raster_progress, _NETWORK_FRACTION, _ASSEMBLED_FRACTION)
-                assemble(job, found, files, tags=_tags(job.plan, model), progress=finishing)
-                raster = open_class_raster(files.class_raster)
-                files.write_polygons(raster, progress=part_of(progress, _RASTER_FRACTION, 1.0))
+                segment_missing(job, found, progress=part_of(progress, 0, segmented))
+                finishing = part_of(progress, segmented, assembled)
+                tags = _tags(job.plan, model)
+                raster = assemble(job, found, files, tags=tags, progress=finishing)
+                if files.polygons:
+                    files.write_polygons(raster, progress=part_of(progress, rasters_end, 1.0))
     progress(1.0, "done")
     return raster
 
@@ -259,7 +261,7 @@ def assemble(
     *,
     tags: dict[str, str],
     progress: Progress = no_progress,
-) -> None:
+) -> ClassRaster:
     """Assemble the parts into the rasters of the map, and read these back.
 
     Before a file appears at its path, its blocks are compared with the checksums computed with the
@@ -271,6 +273,9 @@ def assemble(
         files: outputs; recorded in the parts, so that a resumed run may replace its own polygons.
         tags: GDAL metadata of the rasters.
         progress: called with the fraction of parts done.
+
+    Returns:
+        The class raster in its place.
     """
     return_freed_memory()
     plan = job.plan
@@ -301,6 +306,7 @@ def assemble(
     if valid_px == 0:
         logger.warning("%s: holds no data; the whole map is nodata.", plan.scene.source.name)
     collar.warn()
+    return writer.raster
 
 
 def _check_same_blocks(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,10 +94,31 @@ class TileGrid:
         chunks: list[Chunk] = []
         for col in range(0, self.width, cols):
             for row in range(0, self.height, rows):
-                core = Window(col_off=col, row_off=row, width=cols, height=rows)
-                core = core.clipped_to(height=self.height, width=self.width)
+                core = Window(
+                    col_off=col,
+                    row_off=row,
+                    width=min(cols, self.width - col),
+                    height=min(rows, self.height - row),
+                )
                 chunks.append(self.chunk_over(core, index=len(chunks)))
         return tuple(chunks)
+
+    def joined(self, run: Sequence[Chunk], *, cols: int) -> list[Chunk]:
+        """Consecutive chunks of a panel as one, or as narrower ones with cores of at most cols px.
+
+        They have the index of the first chunk.
+        """
+        first, last = run[0].core, run[-1].core
+        cores = (
+            Window(
+                col_off=col,
+                row_off=first.row_off,
+                width=min(cols, first.col_end - col),
+                height=last.row_end - first.row_off,
+            )
+            for col in range(first.col_off, first.col_end, cols)
+        )
+        return [self.chunk_over(core, index=run[0].index) for core in cores]
 
     def chunk_over(self, core: Window, *, index: int) -> Chunk:
         """The chunk of a core: the tiles that intersect it, and the pixels they cover."""
@@ -169,9 +189,3 @@ def first_run(chunks: Sequence[Chunk]) -> list[Chunk]:
             break
         run.append(chunk)
     return run
-
-
-def union_of_cores(run: Sequence[Chunk]) -> Window:
-    """The window of consecutive chunks of a panel."""
-    first, last = run[0].core, run[-1].core
-    return dataclasses.replace(first, height=last.row_end - first.row_off)

@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.segmentation.input_checks import collar_values, is_considerable
-from geodinoseg.segmentation.missing_pixels import names_text, report_missing_pixels
+from geodinoseg.segmentation.missing_pixels import (
+    collar_values,
+    is_considerable,
+    names_text,
+    report_missing_pixels,
+)
 from geodinoseg.training.split.split import SplitScene
 
 logger = logging.getLogger(__name__)

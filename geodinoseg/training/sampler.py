@@ -14,13 +14,14 @@ from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from geodinoseg.errors import LabelError
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.prefetch import prefetch
 from geodinoseg.rasters.scene import Scene, SceneReader
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.source import GDAL_SETTINGS
 from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.split.crop_shape import crop_shape
@@ -63,7 +64,7 @@ class Sampler:
         self._seed = seed
         self._fold = fold
         self._readers: OrderedDict[int, tuple[SceneReader, ExitStack]] = OrderedDict()
-        self._settings = gdal_settings(cache_bytes=_CACHE_BYTES)
+        self._settings = rasterio.Env(**(GDAL_SETTINGS | {"GDAL_CACHEMAX": _CACHE_BYTES}))
         self._classes = _training_blocks(scenes, fold)
         self._block_labels = lru_cache(_CACHED_BLOCKS)(self._read_block)
 

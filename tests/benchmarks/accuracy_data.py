@@ -19,7 +19,8 @@ from geodinoseg import LabelOptions, Scene, open_scene
 from geodinoseg.labels.classes import IGNORE
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.open import open_labels
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window
 
 ROOT = Path(__file__).resolve().parents[2]

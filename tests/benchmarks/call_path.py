@@ -1,10 +1,12 @@
 """How many files of the package a segmentation enters, and how often it moves between them.
 
     python tests/benchmarks/call_path.py            the table, for one tile and for a small scene
+    python tests/benchmarks/call_path.py --moves    also the calls between each two files
 
 A reader who follows `segment_scene` to the class raster in a debugger sees this path. Counted with
 `sys.setprofile` in the calling thread: each call into a function of another file of the package is
-a move, and so is each return.
+a move, and so is each return. The map is a new one: an earlier run in another folder has done the
+imports, and nothing lies at the output.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class CallPath:
     def __init__(self) -> None:
         self.entered: Counter[str] = Counter()
         self.moves = 0
+        self.calls: Counter[tuple[str, str, str]] = Counter()
+        """Of functions of another file: the file that is left, the file and the function."""
         self._now = ""
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
@@ -56,8 +60,12 @@ class CallPath:
         elif event != "call":
             return
         if name.startswith(PACKAGE) and "<module>" not in frame.f_code.co_name:
-            self.entered[name.removeprefix(PACKAGE + "/")] += event == "call"
-            self.moves += self._now not in {name, ""}
+            name = name.removeprefix(PACKAGE + "/")
+            self.entered[name] += event == "call"
+            moved = self._now not in {name, ""}
+            self.moves += moved
+            if moved and event == "call":
+                self.calls[self._now, name, frame.f_code.co_qualname] += 1
             self._now = name
 
 
@@ -82,26 +90,35 @@ def write_scene(path: Path, side: int) -> Path:
     return path
 
 
+def print_path(path: CallPath, *, files: bool, moves: bool) -> None:
+    """List what was asked for below the row of the table."""
+    if files:
+        for name, calls in path.entered.most_common():
+            print(f"    {calls:5d}  {name}")
+    if moves:
+        for (left, entered, function), calls in path.calls.most_common():
+            print(f"    {calls:5d}  {left} -> {entered}: {function}")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", action="store_true", help="also list the files entered")
+    parser.add_argument("--moves", action="store_true", help="also list the calls between files")
     arguments = parser.parse_args()
     print("scene      files  moves")
-    with tempfile.TemporaryDirectory() as folder:
-        for side in (64, 160):
-            scene = write_scene(Path(folder, f"{side}.tif"), side)
-            output = Path(folder, f"map{side}.tif")
-            geodinoseg.segment_scene(scene, Constant(), output)  # imports are not counted
+    for side in (64, 160):
+        with tempfile.TemporaryDirectory() as folder:
+            scene = write_scene(Path(folder, "scene.tif"), side)
+            first, second = Path(folder, "first.tif"), Path(folder, "second.tif")
+            geodinoseg.segment_scene(scene, Constant(), first)  # imports are not counted
             path = call_path(
-                lambda scene=scene, output=output: geodinoseg.segment_scene(
-                    scene, Constant(), output, overwrite=True
+                lambda scene=scene, second=second: geodinoseg.segment_scene(
+                    scene, Constant(), second
                 )
             )
-            print(f"{side:4d} px    {len(path.entered):5d}  {path.moves:5d}")
-            if arguments.files:
-                for name, calls in path.entered.most_common():
-                    print(f"    {calls:5d}  {name}")
+        print(f"{side:4d} px    {len(path.entered):5d}  {path.moves:5d}")
+        print_path(path, files=arguments.files, moves=arguments.moves)
 
 
 if __name__ == "__main__":

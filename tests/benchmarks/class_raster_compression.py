@@ -25,8 +25,9 @@ from rasterio.crs import CRS
 from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.rasters import cog
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
+from geodinoseg.rasters.source import GDAL_SETTINGS
 from geodinoseg.windows import windows_over
 
 HEIGHT, WIDTH, CLASSES, ROWS = 6000, 8000, 8, 384
@@ -56,7 +57,10 @@ def main() -> None:
         for level in (1, 3, 5, 6, 9):
             show(f"COG, level {level}", lambda n=level: write_cog(path, copy, n), copy)
         show("all of the writer", lambda: write_map(path, class_ids), path)
-        with mock.patch.object(cog, "_check_pixels"):
+        with (
+            mock.patch.object(cog, "_check_pixels"),
+            mock.patch.object(cog, "_check_overviews"),
+        ):
             show("without reading back", lambda: write_map(path, class_ids), path)
 
 
@@ -86,7 +90,7 @@ def show(label: str, work: Callable[[], None], path: Path) -> None:
 def write_working(path: Path, class_ids: NDArray[np.uint8], options: dict[str, object]) -> None:
     """Block rows into a tiled GeoTIFF, as the writer does it."""
     with (
-        gdal_settings(),
+        rasterio.Env(**GDAL_SETTINGS),
         rasterio.open(
             path,
             "w",
@@ -111,7 +115,7 @@ def write_working(path: Path, class_ids: NDArray[np.uint8], options: dict[str, o
 
 def write_cog(source: Path, path: Path, level: int) -> None:
     """The conversion, overviews included."""
-    with gdal_settings():
+    with rasterio.Env(**GDAL_SETTINGS):
         rasterio.shutil.copy(source, path, **{**cog.COG_OPTIONS, "level": level})
 
 

@@ -29,11 +29,11 @@ from geodinoseg.progress import no_progress
 from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.segmentation import segment as segmentation
 from geodinoseg.segmentation.inference import class_rows
-from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress
 from geodinoseg.segmentation.settings import SegmentationSettings
-from geodinoseg.segmentation.tile_grid import first_run, union_of_cores
+from geodinoseg.segmentation.tile_grid import first_run
 
 TILE, OVERLAP = 512, 128
 
@@ -91,7 +91,7 @@ def without_parts(scene: Path, model, output: Path, settings: SegmentationSettin
     with class_raster_writer(output, plan.scene.geobox, plan.legend, tags=tags) as writer:
         while left:
             run = first_run(left)
-            chunk = plan.grid.chunk_over(union_of_cores(run), index=0)
+            (chunk,) = plan.grid.joined(run, cols=plan.grid.width)
             for rows in class_rows(plan, model, chunk, batches=batches, tiles=tiles, collar=collar):
                 writer.write(rows)
             del left[: len(run)]

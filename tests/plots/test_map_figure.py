@@ -32,7 +32,8 @@ from geodinoseg.plots.preview import (
 )
 from geodinoseg.plots.small_map import read_small_map
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.training.curves import training_curves
 from geodinoseg.windows import Window
 

@@ -32,7 +32,8 @@ from geodinoseg.polygons.polygonize import write_polygons
 from geodinoseg.polygons.style_map import style_map
 from geodinoseg.qgis.styles import raster_attribute_table, raster_qml, vector_qml
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window
 
 AWKWARD = 'Straße & Gleis <1> "color": "#123456"'

@@ -25,10 +25,9 @@ from geodinoseg.errors import GridError, OutputError, SceneError
 from geodinoseg.geobox import GeoBox, same_grid
 from geodinoseg.legend import Legend
 from geodinoseg.rasters import cog
-from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
-from geodinoseg.rasters.source import gdal_settings
+from geodinoseg.rasters.map_rows import BLOCK_PX, BlockRows, ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window, windows_over
 
 AWKWARD = "Straße & Gleis <1>"
@@ -116,6 +115,19 @@ def opened(path):
         yield dataset
 
 
+@pytest.mark.parametrize("place", ["rotated", "no CRS, rotated", "nowhere"])
+@pytest.mark.parametrize("largest", [254, 300])
+def test_the_raster_that_a_writer_describes_is_the_one_that_is_opened(tmp_path, place, largest):
+    legend = Legend.of_names({0: "bare", largest: "lake"}, {0: "#ABCDEF"})
+    path, whole = tmp_path / "map.tif", Window(col_off=0, row_off=0, width=5, height=3)
+    with class_raster_writer(
+        path, geobox_of(3, 5, place), legend, confidence_path=tmp_path / "sure.tif"
+    ) as writer:
+        percent = np.full((3, 5), 80, np.uint8)
+        writer.write(rows_of(whole, classes_of(3, 5, legend), confidence=percent))
+    assert writer.raster == open_class_raster(path)
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_size_and_place_gives_a_strictly_valid_cog_that_reads_as_written(
@@ -168,13 +180,13 @@ def test_ids_past_a_byte_make_a_uint16_raster_without_a_colour_table(tmp_path):
 
 
 def test_the_cache_of_a_conversion_holds_blocks_of_all_bands(tmp_path, monkeypatch):
-    found = []
+    found, env = [], rasterio.Env
 
-    def settings_of(**options):
-        found.append(options.get("cache_bytes", 0))
-        return gdal_settings(**options)
+    def env_of(**settings):
+        found.append(settings["GDAL_CACHEMAX"])
+        return env(**settings)
 
-    monkeypatch.setattr(cog, "gdal_settings", settings_of)
+    monkeypatch.setattr(rasterio, "Env", env_of)
     bands, height, width = 60, 40, 50
     layout = cog.CogLayout(
         geobox=geobox_of(height, width, "rotated"),

@@ -15,7 +15,8 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.legend import Legend
 from geodinoseg.qgis.styles import confidence_qml, raster_qml
 from geodinoseg.rasters.class_raster import open_class_raster
-from geodinoseg.rasters.map_writer import ClassRows, class_raster_writer
+from geodinoseg.rasters.map_rows import ClassRows
+from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window
 
 LEGEND = Legend.of_names({0: "background", 3: "Straße & Gleis <1>", 7: "water"})
@@ -37,6 +38,7 @@ def write_map(folder, legend=LEGEND):
         probabilities_path=folder / "all.tif",
     ) as writer:
         writer.write(ROWS)
+    assert writer.raster == open_class_raster(folder / "map.tif")  # in the colours of the style
     return folder / "map.tif"
 
 

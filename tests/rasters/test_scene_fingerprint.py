@@ -53,6 +53,7 @@ OTHER_SCENES = {
 NOT_IN_THE_HEADER = {
     "nodata_override": "its value is that of nodata",
     "source": "its path, which may change, and its content, which is looked at apart",
+    "file_dtypes": "those of the bands that are read are in dtype; the others only give a warning",
     "geobox": "its parts, see the test of a copy on another place",
 }
 

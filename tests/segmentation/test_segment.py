@@ -28,7 +28,7 @@ from geodinoseg.model.devices import FittingBatches
 from geodinoseg.model.folder import load_model
 from geodinoseg.progress import no_progress
 from geodinoseg.segmentation.inference import class_rows
-from geodinoseg.segmentation.input_checks import CollarWatch
+from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.plan import make_plan
 from geodinoseg.segmentation.runner import TileProgress
 from geodinoseg.segmentation.segment import segment_scene

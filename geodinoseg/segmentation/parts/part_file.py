@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError, OutputError
-from geodinoseg.rasters.block_rows import BLOCK_PX, BlockRows, Checksums
-from geodinoseg.rasters.map_writer import ClassRows, Layer, LayerName
-from geodinoseg.windows import Window, windows_over
+from geodinoseg.rasters.map_rows import BLOCK_PX, BlockRows, Checksums, ClassRows, Layer, LayerName
+from geodinoseg.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +69,8 @@ class PartWriter:
         self._pieces: list[list[Any]] = []
         self._remarks: dict[str, Any] = {}
         self._left_px = name.window.width * name.window.height
+        self.is_complete = False
+        """Whether all rows of the chunk were written."""
         self._valid_px = 0
         self._layers = layers
         self._rows: dict[LayerName, BlockRows] = {
@@ -84,11 +85,6 @@ class PartWriter:
         }
         self._put(_MAGIC)
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all rows of the chunk were written."""
-        return self._left_px == 0
-
     def write(self, rows: ClassRows) -> None:
         """Take rows of the chunk; see `ClassRasterWriter.write`."""
         if rows.window.intersection(self._name.window) != rows.window:
@@ -96,6 +92,7 @@ class PartWriter:
         for layer, block_rows in self._rows.items():
             block_rows.write(rows.window, rows.of_layer(layer))
         self._left_px -= rows.window.width * rows.window.height
+        self.is_complete = self._left_px == 0
         self._valid_px += int(np.count_nonzero(rows.class_ids != self._nodata))
 
     def remark(self, name: str, value: Any) -> None:
@@ -126,11 +123,12 @@ class PartWriter:
         """Write a block row, pixels (bands, height, width), in pieces of at most `PIECE_BYTES`."""
         block_bytes = layer.bands * BLOCK_PX**2 * layer.dtype.itemsize
         cols = max(PIECE_BYTES // block_bytes, 1) * BLOCK_PX
-        height, width = window.height, window.width
-        for piece in windows_over(height=height, width=width, rows=height, cols=cols):
-            deflated = zlib.compress(np.ascontiguousarray(pixels[:, *piece.slices]).data, _LEVEL)
-            place = piece.shifted_by(rows=window.row_off, cols=window.col_off)
-            self._pieces.append([layer.name, place.ranges, len(deflated)])
+        rows = (window.row_off, window.row_end)
+        for col in range(window.col_off, window.col_end, cols):
+            piece = pixels[:, :, col - window.col_off : col - window.col_off + cols]
+            deflated = zlib.compress(np.ascontiguousarray(piece).data, _LEVEL)
+            ranges = (rows, (col, col + piece.shape[2]))
+            self._pieces.append([layer.name, ranges, len(deflated)])
             self._put(deflated)
 
     def _put(self, data: bytes) -> None:
@@ -144,17 +142,10 @@ class Part:
     def __init__(self, file: IO[bytes], contents: Mapping[str, Any]) -> None:
         self._file = file
         self._contents = contents
-
-    @property
-    def valid_px(self) -> int:
+        self.valid_px: int = contents["valid_px"]
         """Pixels that have a class."""
-        return int(self._contents["valid_px"])
-
-    @property
-    def remarks(self) -> Mapping[str, Any]:
+        self.remarks: Mapping[str, Any] = contents["remarks"]
         """Small facts that were kept with it."""
-        remarks: Mapping[str, Any] = self._contents["remarks"]
-        return remarks
 
     def checksums(self, layer: LayerName) -> Checksums:
         """Of the blocks of a layer, when they were computed."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from geodinoseg.errors import OutputError
-from geodinoseg.rasters.map_writer import Layer
+from geodinoseg.rasters.map_rows import Layer
 from geodinoseg.redaction import redact_path
 from geodinoseg.segmentation.parts.part_file import Part, PartName, PartWriter, open_part
 from geodinoseg.segmentation.parts.store import PartStore
@@ -148,11 +148,7 @@ def check_parts(store: PartStore) -> None:
         OutputError: they cannot, or something else lies there.
     """
     store.check()
-    if store.exists() and _read_manifest(store) is None:
-        raise OutputError(
-            f"{store.place}: is not a geodinoseg parts folder, and parts would be stored there; "
-            f"move it away, or give the output another name."
-        )
+    _own_manifest(store)
 
 
 def interrupted_outputs(store: PartStore) -> frozenset[Path]:
@@ -207,9 +203,8 @@ def open_parts(
     Raises:
         OutputError: other files or another run's parts lie there, or nothing can be written.
     """
-    check_parts(store)
+    manifest = _own_manifest(store)
     parts = Parts(store, run.key, layers, nodata=nodata)
-    manifest = _read_manifest(store)
     if manifest is None or not resume or not manifest["run"]["model"]:
         store.begin(MANIFEST, _manifest(run, chunks))
     else:
@@ -273,6 +268,19 @@ def _read_manifest(store: PartStore) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return manifest if ours and named else None
+
+
+def _own_manifest(store: PartStore) -> dict[str, Any] | None:
+    """The manifest of a store that holds parts; None if nothing lies there, else OutputError."""
+    if not store.exists():
+        return None
+    manifest = _read_manifest(store)
+    if manifest is None:
+        raise OutputError(
+            f"{store.place}: is not a geodinoseg parts folder, and parts would be stored there; "
+            f"move it away, or give the output another name."
+        )
+    return manifest
 
 
 def _check_same(store: PartStore, manifest: Mapping[str, Any], run: Run) -> None:

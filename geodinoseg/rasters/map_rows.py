@@ -1,15 +1,20 @@
-"""Gathers rows of any height into whole block rows, so that each block is written once."""
+"""The rows of a map: its layers, rows as the model produces them, and whole block rows of them.
+
+A raster is written in block rows, so that each block is written once.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geodinoseg.errors import GridError
+from geodinoseg.legend import Legend
 from geodinoseg.windows import Window
 
 BLOCK_PX = 512
@@ -17,6 +22,78 @@ BLOCK_PX = 512
 
 Checksums = dict[tuple[int, int], int]
 """CRC-32 of the pixels of each block, all bands together, by its first row and first column."""
+
+LayerName = Literal["classes", "confidence", "probabilities"]
+"""Content of a raster of a map."""
+
+PERCENT_NODATA = 255
+"""Nodata value of the confidence and probability rasters."""
+PROBABILITY_STEPS = 250
+"""Stored value of a probability of 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRows:
+    """Classes, confidence and probabilities of a window."""
+
+    window: Window
+    """Position in the raster."""
+    class_ids: NDArray[Any]
+    """(height, width) in the legend's dtype; the nodata value where there is no class."""
+    confidence: NDArray[np.uint8] | None = None
+    """(height, width) uint8, probability of the predicted class in percent; 255 is nodata."""
+    probabilities: NDArray[np.uint8] | None = None
+    """(classes, height, width) uint8, in 1/250; 255 is nodata."""
+
+    def __post_init__(self) -> None:
+        """Raise GridError if an array does not have the size of the window."""
+        size = (self.window.height, self.window.width)
+        for pixels in (self.class_ids, self.confidence, self.probabilities):
+            if pixels is not None and pixels.shape[-2:] != size:
+                raise GridError(f"rows of shape {pixels.shape} do not fit {self.window}.")
+
+    def cropped(self, window: Window) -> ClassRows:
+        """The rows inside a smaller window; views, not copies."""
+        moved = window.shifted_by(rows=-self.window.row_off, cols=-self.window.col_off)
+        inside = (..., *moved.slices)
+        return ClassRows(
+            window=window,
+            class_ids=self.class_ids[inside],
+            confidence=None if self.confidence is None else self.confidence[inside],
+            probabilities=None if self.probabilities is None else self.probabilities[inside],
+        )
+
+    def of_layer(self, name: LayerName) -> NDArray[Any]:
+        """The pixels (bands, height, width) of a layer."""
+        if name == "classes":
+            return self.class_ids[None]
+        pixels = self.confidence if name == "confidence" else self.probabilities
+        if pixels is None:
+            raise GridError(f"rows at {self.window} have no {name}.")
+        return pixels[None] if name == "confidence" else pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One raster of a map."""
+
+    name: LayerName
+    """Content."""
+    dtype: np.dtype[Any]
+    """Dtype of the pixels."""
+    bands: int
+    """Number of bands: 1, or one per class."""
+
+
+def map_layers(legend: Legend, *, confidence: bool, probabilities: bool) -> tuple[Layer, ...]:
+    """The rasters of a map, class raster first."""
+    layers = [Layer(name="classes", dtype=legend.dtype, bands=1)]
+    percent = np.dtype(np.uint8)
+    if confidence:
+        layers.append(Layer(name="confidence", dtype=percent, bands=1))
+    if probabilities:
+        layers.append(Layer(name="probabilities", dtype=percent, bands=len(legend)))
+    return tuple(layers)
 
 
 class BlockRows:
@@ -47,20 +124,16 @@ class BlockRows:
         """
         self._sink = sink
         self._height, self._width, self._bands, self._dtype = height, width, bands, dtype
-        self._checksums: Checksums = {}
+        self.checksums: Checksums = {}
+        """Checksums of the blocks passed to the sink, by first row and first column."""
         self._panel = (0, 0)
         self._next_row = 0
         self._gathered = np.empty((bands, 0, 0), dtype=dtype)
 
     @property
-    def checksums(self) -> Mapping[tuple[int, int], int]:
-        """Checksums of the blocks passed to the sink, by first row and first column."""
-        return self._checksums
-
-    @property
     def missing_blocks(self) -> int:
         """Number of blocks not yet passed to the sink."""
-        return -(-self._height // BLOCK_PX) * -(-self._width // BLOCK_PX) - len(self._checksums)
+        return -(-self._height // BLOCK_PX) * -(-self._width // BLOCK_PX) - len(self.checksums)
 
     def write(self, window: Window, pixels: NDArray[Any]) -> None:
         """Add the next rows of a panel, or the first rows of another.
@@ -122,10 +195,10 @@ class BlockRows:
             col_off=self._panel[0], row_off=row, width=pixels.shape[2], height=pixels.shape[1]
         )
         checksums = block_checksums(window, pixels)
-        if not checksums.keys().isdisjoint(self._checksums):
+        if not checksums.keys().isdisjoint(self.checksums):
             raise GridError(f"{window} has already been written.")
         self._sink(window, pixels)
-        self._checksums |= checksums
+        self.checksums |= checksums
 
 
 def block_checksums(window: Window, pixels: NDArray[Any]) -> Checksums:
