@@ -36,8 +36,9 @@ demo: $(VENV)/.run  ## Segment the sample scene into demo/: rasters, polygons, a
 	@echo "Look at demo/landcover.png, or drag demo/landcover.tif and demo/polygons.gpkg into QGIS:"
 	@echo "classes are named and coloured. demo/confidence.tif says how sure the model is."
 
+# On all cores; each process starts with a stretch of the tests, so that fixtures are made once.
 test: $(VENV)/.dev  ## Run the tests, without those marked slow
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/.dev  ## Run the tests marked slow
 	$(BIN)/python -m pytest -m slow
