@@ -22,7 +22,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
-from geodinoseg.model.parameters import head_name
+from geodinoseg.model.parameters import NO_BACKBONE, head_name
 from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
@@ -251,8 +251,14 @@ def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:
         "tile, px": facts["tile_px"],
         "ground resolution, m": facts["pixel_size_m"],
         "head": facts["head"],
-        "backbone": facts["backbone"] or "in the model folder",
+        "backbone": _shown_backbone(facts["backbone"]),
     }
+
+
+def _shown_backbone(reference: Mapping[str, Any] | None) -> Mapping[str, Any] | str:
+    if reference is None:
+        return "in the model folder"
+    return NO_BACKBONE if reference["name"] == NO_BACKBONE else reference
 
 
 def _shown_place(facts: dict[str, Any]) -> dict[str, Any]:

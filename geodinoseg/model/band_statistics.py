@@ -80,18 +80,26 @@ class BandStatistics:
             units=units,
         )
 
-    def with_rgb(self, mean: Sequence[float], std: Sequence[float]) -> BandStatistics:
+    def with_rgb(
+        self, mean: Sequence[float], std: Sequence[float], *, bands: Sequence[int] | None = None
+    ) -> BandStatistics:
         """The same, with the RGB mean and standard deviation of a published backbone's training.
 
         Those are for 8-bit RGB, as fractions of 255; other pixels keep their own statistics.
+
+        Args:
+            mean: of red, green and blue.
+            std: of red, green and blue.
+            bands: positions of red, green and blue; by default of the only three bands.
         """
-        if self.dtype != "uint8" or len(self.mean) != 3:
+        if bands is None and len(self.mean) == len(mean):
+            bands = range(len(mean))
+        if self.dtype != "uint8" or bands is None:
             return self
-        return dataclasses.replace(
-            self,
-            mean=tuple(255 * value for value in mean),
-            std=tuple(255 * value for value in std),
-        )
+        means, stds = list(self.mean), list(self.std)
+        for band, its_mean, its_std in zip(bands, mean, std, strict=True):
+            means[band], stds[band] = 255 * its_mean, 255 * its_std
+        return dataclasses.replace(self, mean=tuple(means), std=tuple(stds))
 
 
 def measure_statistics(

@@ -58,6 +58,8 @@ def _input(segmentor: Segmentor) -> str:
 def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
     network = segmentor.network
     settings = network.settings
+    if not network.has_backbone:
+        return {"backbone": "none", "head": _HEADS[head_name(settings)]}
     named = "in the folder `backbone`" if network.source_is_folder else network.source
     facts: dict[str, Any] = {
         "backbone": f"{named}, patches of {network.patch_px} px",

@@ -3,7 +3,8 @@
 farmland.model/
   config.json         legend, statistics, bands, tile, resolution, network, training, scores
   model.safetensors   head with its batch norm statistics, LoRA, patch embedding
-  backbone/           as transformers saves it; absent if config.json names it on the hub
+  backbone/           as transformers saves it; absent if config.json names it on the hub, or says
+                      that there is none
   README.md           the model card
 """
 
@@ -35,6 +36,7 @@ from geodinoseg.model.config import (
 from geodinoseg.model.description import model_folder
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.parameters import NO_BACKBONE
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.model.untrusted_backbone import check_backbone_weights
 from geodinoseg.model.weights import (
@@ -154,7 +156,12 @@ def load_model(folder: PathLike, *, device: str = "auto", precision: str = "auto
 
 
 def _reference(network: DinoV2Segmentor) -> dict[str, str | None] | None:
-    """Name and revision of the backbone on the hub; None if it has to be in the folder."""
+    """Name and revision of the backbone on the hub; None if it has to be in the folder.
+
+    The name is `none` without a backbone.
+    """
+    if not network.has_backbone:
+        return {"name": NO_BACKBONE, "revision": None}
     if network.backbone_differs_from_source or network.source_is_folder:
         return None
     # A training loop of the user's own may have trained the backbone without setting the flag.

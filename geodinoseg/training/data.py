@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.errors import LabelError
+from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
@@ -19,6 +19,8 @@ from geodinoseg.model.band_statistics import (
     measure_statistics,
     principal_components,
 )
+from geodinoseg.rasters.band_names import red_green_blue
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import redact_name
 from geodinoseg.segmentation.band_units import units_of
 from geodinoseg.training.scenes import (
@@ -58,6 +60,8 @@ class TrainingData:
     components: NDArray[np.float32]
     """(components, bands), the principal components of the same pixels; see
     `principal_components`."""
+    rgb: tuple[int, int, int] | None
+    """Positions of red, green and blue, from 0, if the backbone sees these bands alone."""
     crop_px: int
     """Side of a training crop."""
     facts: dict[str, Any]
@@ -97,6 +101,7 @@ def read_training_data(
     opened, found, label_names = open_labelled_scenes(
         scenes, labels, bands=bands, nodata=nodata, options=options
     )
+    rgb = _red_green_blue(opened[0]) if settings.band_projection == "rgb" else None
     crop_px = settings.crop_px or default_crop_px(
         [scene.geobox for scene in opened], patch_px=patch_px
     )
@@ -117,9 +122,33 @@ def read_training_data(
         legend=found[0].legend,
         statistics=statistics,
         components=components,
+        rgb=rgb,
         crop_px=crop_px,
-        facts=_facts(label_names, splits) | ({} if nodata is None else {"nodata": nodata}),
+        facts=_facts(label_names, splits)
+        | ({} if nodata is None else {"nodata": nodata})
+        | ({} if rgb is None else {"rgb_bands": [opened[0].bands[band] for band in rgb]}),
     )
+
+
+def _red_green_blue(scene: Scene) -> tuple[int, int, int]:
+    """Positions of these bands of a scene; SceneError if they are unknown."""
+    found = red_green_blue(scene)
+    if found is None:
+        raise SceneError(
+            f"{scene.path}: which bands are red, green and blue is unknown (their descriptions, "
+            f"wavelengths, names of a known sensor's bands and colour interpretation do not tell "
+            f"all three); set them, such as gdal_edit.py -colorinterp_3 red, or give "
+            f"--band-projection pca."
+        )
+    positions, source = found
+    red, green, blue = (scene.bands[at] for at in positions)
+    logger.info(
+        "%s: the backbone sees bands %d (red), %d (green) and %d (blue), known by their %s.",
+        scene.source.name,
+        *(red, green, blue),
+        source,
+    )
+    return positions
 
 
 def _check_classes(

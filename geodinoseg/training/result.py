@@ -128,6 +128,8 @@ def _training_facts(run: TrainingRun, *, finished: bool) -> dict[str, Any]:
     last = run.record.last_of(run.kept)
     assert last is not None
     recipe = asdict(run.source.settings)
+    if not run.network.has_backbone:
+        del recipe["band_projection"]
     return {
         **run.source.data.facts,
         "kept": run.kept,
