@@ -38,7 +38,9 @@ def _classes(segmentor: Segmentor) -> str:
 
 
 def _input(segmentor: Segmentor) -> str:
-    bands = ", ".join(str(band) for band in segmentor.bands)
+    names = segmentor.band_names or ("",) * len(segmentor.bands)
+    described = zip(segmentor.bands, names, strict=True)
+    bands = ", ".join(f"{band} ({name})" if name else f"{band}" for band, name in described)
     resolution = (
         "unknown ground resolution"
         if segmentor.pixel_size_m is None

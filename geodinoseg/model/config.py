@@ -40,6 +40,7 @@ _LARGEST = {
     "lora_alpha": 1_000_000,
 }
 _LARGEST_BAND = 65_535
+_LONGEST_NAME = 1_000
 _LARGEST_TILE_PX = 65_536
 _LARGEST_NUMBER = 1e38
 _LEAST_TEMPERATURE = 0.01
@@ -150,6 +151,7 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     bands = len(config["bands"])
     lengths = {len(statistics[name]) for name in ("mean", "std", "low", "high")}
     lengths |= {len(statistics[name]) for name in _UNITS if name in statistics}
+    lengths |= {len(config["band_names"])} - {0} if "band_names" in config else set()
     if network["num_classes"] != len(legend) or lengths != {bands}:
         raise ValueError("legend, bands, statistics and network do not fit each other")
 
@@ -245,6 +247,10 @@ _TOP: dict[str, _Check] = {
 }
 # Absent from the folders of older versions.
 _OPTIONAL: dict[str, _Check] = {
+    "band_names": lambda value: (
+        isinstance(value, list)
+        and all(type(name) is str and len(name) < _LONGEST_NAME for name in value)
+    ),
     "temperature": lambda value: (
         _is_number(value) and _LEAST_TEMPERATURE <= value <= 1 / _LEAST_TEMPERATURE
     ),

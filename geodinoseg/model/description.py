@@ -34,6 +34,8 @@ class ModelDescription:
     """Side of a token of the backbone; None where only the hub knows it."""
     trained_tile_px: int
     """Side of the tiles that it was trained on, in pixels of its own ground resolution."""
+    band_names: tuple[str, ...]
+    """Descriptions of the bands in the training scenes; empty if these have none."""
     pixel_size_m: float | None
     """Ground resolution of the training scenes, metres; None where they had no CRS."""
     scale: float = 1.0
@@ -92,6 +94,7 @@ def describe_model(folder: str | Path) -> ModelDescription:
     return ModelDescription(
         legend=Legend.from_json(config["legend"]),
         bands=tuple(config["bands"]),
+        band_names=tuple(config.get("band_names", ())),
         patch_px=_patch_px(Path(folder), config["backbone"]),
         trained_tile_px=config["tile_px"],
         pixel_size_m=config["pixel_size_m"],

@@ -281,11 +281,13 @@ class DinoV2Segmentor(nn.Module):
         rgb: tuple[int, int, int] | None,
     ) -> Any:
         """The backbone for these bands, with LoRA if asked for, and frozen accordingly."""
+        self._is_widened = False
+        if not self.has_backbone:
+            return loaded
         if rgb is not None:
             components = self._selection(rgb, loaded)
         in_order = rgb is None or rgb == tuple(range(self.bands))
-        is_own = self.bands == loaded.config.num_channels and in_order
-        self._is_widened = self.has_backbone and not is_own
+        self._is_widened = self.bands != loaded.config.num_channels or not in_order
         if self._is_widened:
             widen_patch_embedding(loaded, self.bands, components)
         prepared: Any = loaded

@@ -27,6 +27,7 @@ from geodinoseg.windows import Window
 Validity = Literal["nodata", "mask", "alpha"]
 
 _MOST_LISTED = 4
+_LONGEST_NAME = 200
 _CACHE_OF_ROWS_BYTES = 16 << 20
 
 
@@ -58,6 +59,8 @@ class Scene:
     """Alpha band; None if there is none."""
     block_shape: tuple[int, int]
     """Rows and columns of a block of the file."""
+    names: tuple[str, ...] = ()
+    """Description of each band of the file, empty for one without."""
     nodata_override: float | None = None
     """Nodata value given instead of the one in the file."""
 
@@ -235,6 +238,7 @@ def _describe(
         validity=tuple(validity),
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],
+        names=tuple((name or "").strip()[:_LONGEST_NAME] for name in dataset.descriptions),
         nodata_override=nodata,
     )
 

@@ -147,9 +147,10 @@ def far_values(
 ) -> str | None:
     """Why the values of a scene do not fit a model, and what to do; None if they fit.
 
-    A band does not fit if its median lies outside the training range by more than that range. All
-    bands do not fit if each has its median outside and varies less than a sixth of the range, or
-    if none is an eighth as bright as in training.
+    A band does not fit if its median lies outside the training range by more than that range, or if
+    it has one value, outside the training range. All bands do not fit if each has its median
+    outside and varies less than a sixth of the range, or if none is an eighth as bright as in
+    training.
 
     Args:
         values: (bands, pixels) of the scene.
@@ -204,10 +205,11 @@ def _is_far(
     far = (middle < low - _FAR * length) | (middle > high + _FAR * length)
     # Water is darker than land in one or two bands; another scale affects all.
     outside = (middle < low) | (middle > high)
+    flat = outside & (dark == bright)
     squeezed = (outside & (bright - dark < _SQUEEZED * length))[known].all()
     measured = known & (low >= 0) & (high > 0)
     dim = measured.any() and (bright[measured] < _DIM * high[measured]).all()
-    return np.asarray(known & (far | bool(squeezed or dim)))
+    return np.asarray(known & (far | flat | bool(squeezed or dim)))
 
 
 def _bands_text(far: NDArray[np.bool_]) -> str:

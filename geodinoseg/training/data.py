@@ -23,6 +23,7 @@ from geodinoseg.rasters.band_names import red_green_blue
 from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import redact_name
 from geodinoseg.segmentation.band_units import units_of
+from geodinoseg.segmentation.missing_pixels import empty_bands
 from geodinoseg.training.scenes import (
     LabelPaths,
     ScenePaths,
@@ -71,6 +72,13 @@ class TrainingData:
     def bands(self) -> tuple[int, ...]:
         """Bands that are read, from 1."""
         return self.splits[0].scene.bands
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Descriptions of these bands; empty unless each has one."""
+        scene = self.splits[0].scene
+        names = tuple(scene.names[band - 1] for band in scene.bands)
+        return names if all(names) else ()
 
     @property
     def pixel_size_m(self) -> float | None:
@@ -186,6 +194,9 @@ def _check_data_under_labels(found: Sequence[Labels], splits: Sequence[SplitScen
     for labels, split in zip(found, splits, strict=True):
         drawn = replace(labels, scene=None).class_blocks(split.block_px).any(axis=(0, 1))
         if drawn.sum() > split.counts.any(axis=(0, 1)).sum():
+            empty = empty_bands(split.scene)
+            if empty:
+                raise SceneError(f"{split.scene.path}: {empty}.")
             raise LabelError(
                 f"{split.scene.path}: holds no data where {labels.path} has labels of "
                 f"{', '.join(np.array(labels.legend.names)[drawn])}; label what it shows, or "
@@ -225,10 +236,27 @@ def _statistics(
 
     scene = scenes[0].scene
     taken = list(samples())
-    measured = measure_statistics(taken, dtype=str(scene.dtype), what=scene.path)
+    measured = measure_statistics(taken, dtype=str(scene.dtype), what=scene.path, bands=scene.bands)
+    _warn_of_constant_bands(scene, measured)
     components = principal_components(taken, measured)
     units = units_of(scene)
     return (replace(measured, units=units) if units.has_tags else measured), components
+
+
+def _warn_of_constant_bands(scene: Scene, measured: BandStatistics) -> None:
+    is_constant = [low == high for low, high in zip(measured.low, measured.high, strict=True)]
+    constant, others = (
+        ",".join(str(b) for b, same in zip(scene.bands, is_constant, strict=True) if same == side)
+        for side in (True, False)
+    )
+    if constant:
+        logger.warning(
+            "%s: the model does not use band %s, which has one value in all labelled training "
+            "blocks; leave it out with --bands %s.",
+            scene.source.name,
+            constant,
+            others,
+        )
 
 
 def _statistics_blocks(
