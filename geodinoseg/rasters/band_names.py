@@ -64,7 +64,7 @@ def red_green_blue(scene: Scene) -> tuple[tuple[int, int, int], str] | None:
         sensor = _sensor(scene.source.name, dataset, list(every.values()))
     bands = [every[number] for number in scene.bands]
     sources: dict[str, Callable[[], list[list[int]]]] = {
-        "names": lambda: _positions(bands, lambda band, color: color in band.names),
+        "names": lambda: _positions(bands, _has_name),
         "words of names": lambda: _positions(bands, _has_word),
         "wavelengths": lambda: _by_wavelength(bands),
         "names of sensor bands": lambda: _by_sensor(bands, sensor),
@@ -107,6 +107,10 @@ def _wavelength_nm(matches: Iterable[re.Match[str] | None]) -> float | None:
 def _positions(bands: Sequence[_Band], is_color: Callable[[_Band, str], bool]) -> list[list[int]]:
     """For each colour the positions of its bands."""
     return [[at for at, band in enumerate(bands) if is_color(band, color)] for color in _COLORS]
+
+
+def _has_name(band: _Band, color: str) -> bool:
+    return color in band.names or color[0] in band.names
 
 
 def _has_word(band: _Band, color: str) -> bool:

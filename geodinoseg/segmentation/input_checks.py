@@ -128,18 +128,28 @@ def sampled_values(scene: Scene, *, seed: int = 0) -> NDArray[np.float64]:
 
     There are none if nothing valid can be read. The seed determines the positions of the windows.
     """
-    sampled = [np.zeros((len(scene.bands), 0), dtype=np.float64)]
+    nothing = np.zeros((len(scene.bands), 0), dtype=np.float64)
+    samples = (pixels[:, valid].astype(np.float64) for pixels, valid in _samples(scene, seed))
+    return np.concatenate([nothing, *samples], axis=1)
+
+
+def has_valid_pixels(scene: Scene) -> bool:
+    """Whether the windows of `sampled_values` hold any, reading no more of them than needed."""
+    return any(valid.any() for _, valid in _samples(scene, 0))
+
+
+def _samples(scene: Scene, seed: int) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """The windows that can be read, as the reader of the scene returns them."""
     try:
         with scene.reader() as reader:
             for window in _windows(scene, np.random.default_rng(seed)):
                 try:
-                    pixels, valid = reader.read(window)
+                    read = reader.read(window)
                 except SceneError:
                     continue
-                sampled.append(pixels[:, valid].astype(np.float64))
+                yield read
     except SceneError:
         pass
-    return np.concatenate(sampled, axis=1)
 
 
 def far_values(

@@ -13,7 +13,7 @@ from geodinoseg.errors import SceneError
 from geodinoseg.rasters.dataset import open_dataset
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_files
-from geodinoseg.segmentation.input_checks import sampled_values
+from geodinoseg.segmentation.input_checks import has_valid_pixels, sampled_values
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def empty_bands(scene: Scene) -> str | None:
 
     For bands of floating point, where a pixel is missing if it is missing in one band.
     """
-    if scene.dtype.kind != "f" or sampled_values(scene).size:
+    if scene.dtype.kind != "f" or has_valid_pixels(scene):
         return None
     empty = [
         band
