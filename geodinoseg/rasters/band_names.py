@@ -64,10 +64,10 @@ def red_green_blue(scene: Scene) -> tuple[tuple[int, int, int], str] | None:
         sensor = _sensor(scene.source.name, dataset, list(every.values()))
     bands = [every[number] for number in scene.bands]
     sources: dict[str, Callable[[], list[list[int]]]] = {
-        "names": lambda: _positions(bands, _has_name),
-        "words of names": lambda: _positions(bands, _has_word),
-        "wavelengths": lambda: _by_wavelength(bands),
-        "names of sensor bands": lambda: _by_sensor(bands, sensor),
+        "their names": lambda: _positions(bands, _has_name),
+        "words of their names": lambda: _positions(bands, _has_word),
+        "their wavelengths": lambda: _by_wavelength(bands),
+        "the sensor and their names": lambda: _by_sensor(bands, sensor),
         "colour interpretation": lambda: [
             [at for at, band in enumerate(bands) if band.interpretation == color]
             for color in _INTERPRETED

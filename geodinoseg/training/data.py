@@ -151,7 +151,7 @@ def _red_green_blue(scene: Scene) -> tuple[int, int, int]:
     positions, source = found
     red, green, blue = (scene.bands[at] for at in positions)
     logger.info(
-        "%s: the backbone sees bands %d (red), %d (green) and %d (blue), known by their %s.",
+        "%s: the backbone sees bands %d (red), %d (green) and %d (blue), known by %s.",
         scene.source.name,
         *(red, green, blue),
         source,
