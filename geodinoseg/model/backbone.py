@@ -37,6 +37,7 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "dinov2_with_registers": Dinov2WithRegistersBackbone,
     "dinov3_vit": DINOv3ViTBackbone,
 }
+_RGB = 3
 _IMAGENET_RGB = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Mean and standard deviation of RGB in DINOv2's training."""
 
@@ -246,6 +247,25 @@ def widen_patch_embedding(
         holder.projection = new
         holder.num_channels = bands
     backbone.config.num_channels = bands
+
+
+def rgb_selection(
+    backbone: PreTrainedModel, rgb: tuple[int, int, int], bands: int
+) -> NDArray[np.float32]:
+    """(3, bands), as the components of `widen_patch_embedding`: 1 where a channel is a band.
+
+    Raises:
+        ModelError: the positions are not of three bands, or the backbone takes others.
+    """
+    own = int(backbone.config.num_channels)
+    if len(rgb) != _RGB or len({*rgb} & {*range(bands)}) != _RGB:
+        raise ModelError(f"rgb={rgb}: give three different positions below {bands}.")
+    if own != _RGB:
+        raise ModelError(
+            f"the backbone takes {own} bands, not red, green and blue; give another --backbone, or "
+            f"--band-projection pca."
+        )
+    return np.eye(bands, dtype=np.float32)[list(rgb)]
 
 
 def _widened(filters_Dohw: torch.Tensor, bands: int) -> torch.Tensor:

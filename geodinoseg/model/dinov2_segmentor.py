@@ -21,6 +21,7 @@ from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import (
     load_backbone,
     patch_embedding,
+    rgb_selection,
     widen_patch_embedding,
     with_lora,
 )
@@ -40,8 +41,6 @@ from geodinoseg.model.parameters import (
 )
 from geodinoseg.model.pickling import portable_state, prepare_process
 from geodinoseg.model.quantization import is_quantized, quantized_layers
-
-_RGB = 3
 
 
 class DinoV2Segmentor(nn.Module):
@@ -285,7 +284,7 @@ class DinoV2Segmentor(nn.Module):
         if not self.has_backbone:
             return loaded
         if rgb is not None:
-            components = self._selection(rgb, loaded)
+            components = rgb_selection(loaded, rgb, self.bands)
         in_order = rgb is None or rgb == tuple(range(self.bands))
         self._is_widened = self.bands != loaded.config.num_channels or not in_order
         if self._is_widened:
@@ -300,18 +299,6 @@ class DinoV2Segmentor(nn.Module):
             # backbone is frozen.
             patch_embedding(loaded).requires_grad_(requires_grad=True)
         return prepared
-
-    def _selection(self, rgb: tuple[int, int, int], backbone: PreTrainedModel) -> Any:
-        """(3, bands) float32, 1 where a channel of the backbone is a band."""
-        if len({*rgb} & {*range(self.bands)}) != len(rgb) or len(rgb) != _RGB:
-            raise ModelError(f"rgb={rgb}: give three different positions below {self.bands}.")
-        own = backbone.config.num_channels
-        if own != _RGB:
-            raise ModelError(
-                f"backbone {self.source}: takes {own} bands, not red, green and blue; give "
-                f"another one, or --band-projection pca."
-            )
-        return np.eye(self.bands, dtype=np.float32)[list(rgb)]
 
     def _in_lora(self, backbone: PreTrainedModel) -> Any:
         names = ("r", "lora_alpha", "lora_dropout")
