@@ -22,7 +22,7 @@ from geodinoseg.geobox import GeoBox
 from geodinoseg.model.band_statistics import BandStatistics
 from geodinoseg.model.band_units import BandUnits
 from geodinoseg.model.config import read_model_config
-from geodinoseg.model.parameters import head_name
+from geodinoseg.model.parameters import NO_BACKBONE, head_name
 from geodinoseg.progress import Progress, log_step, no_progress
 from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
@@ -137,6 +137,7 @@ def _describe_scene(scene: Scene, found: RasterKind) -> dict[str, Any]:
         "path": redact_path(scene.path),
         **_place(scene.geobox),
         "bands": list(scene.bands),
+        "band_names": _band_names(scene),
         "dtype": str(scene.dtype),
         "nodata": list(scene.nodata),
         **_units(BandUnits.of(scene.scales, scene.offsets)),
@@ -167,6 +168,7 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "path": str(folder),
         "classes": config["legend"],
         "bands": config["bands"],
+        "band_names": config.get("band_names") or None,
         "dtype": config["statistics"]["dtype"],
         **_units(BandStatistics.from_json(config["statistics"]).units),
         "tile_px": config["tile_px"],
@@ -176,6 +178,16 @@ def _describe_model(folder: Path) -> dict[str, Any]:
         "scores": config["scores"],
         "training": config["training"],
     }
+
+
+def _band_names(scene: Scene) -> list[str] | None:
+    names = [scene.names[band - 1] for band in scene.bands]
+    return names if any(names) else None
+
+
+def _shown_names(facts: dict[str, Any]) -> dict[str, Any]:
+    names = facts["band_names"]
+    return {} if names is None else {"described as": [name or "none" for name in names]}
 
 
 def _units(units: BandUnits | None) -> dict[str, Any]:
@@ -217,6 +229,7 @@ def _shown_scene(facts: dict[str, Any]) -> dict[str, Any]:
         "path": facts["path"],
         **_shown_place(facts),
         "bands": facts["bands"],
+        **_shown_names(facts),
         "dtype": facts["dtype"],
         "nodata": facts["nodata"],
         **_shown_units(facts),
@@ -246,13 +259,20 @@ def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:
         "path": facts["path"],
         "classes": _shown_classes(facts),
         "bands": facts["bands"],
+        **_shown_names(facts),
         "dtype": facts["dtype"],
         **_shown_units(facts),
         "tile, px": facts["tile_px"],
         "ground resolution, m": facts["pixel_size_m"],
         "head": facts["head"],
-        "backbone": facts["backbone"] or "in the model folder",
+        "backbone": _shown_backbone(facts["backbone"]),
     }
+
+
+def _shown_backbone(reference: Mapping[str, Any] | None) -> Mapping[str, Any] | str:
+    if reference is None:
+        return "in the model folder"
+    return NO_BACKBONE if reference["name"] == NO_BACKBONE else reference
 
 
 def _shown_place(facts: dict[str, Any]) -> dict[str, Any]:

@@ -70,8 +70,9 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 )
 @click.option(
     "--backbone",
-    metavar="NAME|FOLDER",
-    help="Backbone to use instead of --size: a name on the hub, or a folder.",
+    metavar="NAME|FOLDER|none",
+    help="Backbone to use instead of --size: a name on the hub, a folder, or none: the fused head "
+    "alone, a baseline in seconds.",
 )
 @click.option(
     "--head",
@@ -93,10 +94,8 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 @click.option(
     "--stage",
     type=click.Choice(["head", "lora", "full"]),
-    default=_DEFAULTS.stage,
-    show_default=True,
     help="What to train after the head: nothing (head), LoRA, or all weights (full). The better "
-    "model is kept.",
+    "model is kept. [default: lora; head without a backbone]",
 )
 @click.option(
     "--epochs",
@@ -157,11 +156,12 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
 )
 @click.option(
     "--band-projection",
-    type=click.Choice(["pca", "widen"]),
+    type=click.Choice(["pca", "rgb", "widen"]),
     default=_DEFAULTS.band_projection,
     show_default=True,
     help="What the backbone sees of other than three bands: principal components of the training "
-    "pixels, or all bands through filters that are spread over them.",
+    "pixels (pca), the bands that the file calls red, green and blue (rgb), or all through filters "
+    "that are spread over them (widen).",
 )
 @click.option("--learning-rate", type=_RATE, help="Learning rate of the head. [default: 0.001]")
 @click.option(

@@ -23,7 +23,8 @@ from transformers import (
 from geodinoseg.errors import ModelError, one_line
 from geodinoseg.model.hub import CONFIG_FILE, RGB_FILE, backbone_folder
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
-from geodinoseg.model.parameters import HUB_NAMES
+from geodinoseg.model.no_backbone import NoBackbone, NoBackboneConfig
+from geodinoseg.model.parameters import HUB_NAMES, NO_BACKBONE
 from geodinoseg.model.quantization import quantization_options, quiet_libraries
 from geodinoseg.model.sample_dropout import use_sample_dropout
 from geodinoseg.model.untrusted_backbone import plain_backbone_values
@@ -36,12 +37,15 @@ _CLASSES: dict[str, type[PreTrainedModel]] = {
     "dinov2_with_registers": Dinov2WithRegistersBackbone,
     "dinov3_vit": DINOv3ViTBackbone,
 }
+_RGB = 3
 _IMAGENET_RGB = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Mean and standard deviation of RGB in DINOv2's training."""
 
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a backbone of a kind that we know, from a hub name or a folder."""
+    if source == NO_BACKBONE:
+        return NoBackboneConfig()
     return _read_config(source, backbone_folder(source, revision=revision, weights=False))
 
 
@@ -55,10 +59,12 @@ def pretrained_rgb(
 ) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of RGB in [0, 1] that a published backbone was trained with.
 
-    None without a `preprocessor_config.json`, for instance for a backbone built from a
-    configuration. For the published sizes they are constants, so that they do not depend on the
+    None without a backbone or a `preprocessor_config.json`, for instance for a backbone built from
+    a configuration. For the published sizes they are constants, so that they do not depend on the
     content of the hub's cache.
     """
+    if source == NO_BACKBONE:
+        return None
     path = backbone_folder(source, revision=revision, weights=False) / RGB_FILE
     if not path.is_file():
         return _IMAGENET_RGB if str(source) in HUB_NAMES.values() else None
@@ -87,6 +93,8 @@ def load_backbone(
     quantize holds the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic); if
     that is unavailable, one warning is logged and full precision used.
     """
+    if source == NO_BACKBONE:
+        return NoBackbone(NoBackboneConfig())
     folder = backbone_folder(source, revision=revision)
     config = _read_config(source, folder)
     _choose_layers(config, source, n_features)
@@ -98,6 +106,8 @@ def blank_backbone(
     config: PretrainedConfig, *, n_features: int, bands: int, device: torch.device
 ) -> PreTrainedModel:
     """A backbone whose weights are all zero, for a trial of its speed."""
+    if isinstance(config, NoBackboneConfig):
+        return NoBackbone(config)
     config = copy.deepcopy(config)
     _choose_layers(config, config.model_type, n_features)
     config.num_channels = bands
@@ -237,6 +247,25 @@ def widen_patch_embedding(
         holder.projection = new
         holder.num_channels = bands
     backbone.config.num_channels = bands
+
+
+def rgb_selection(
+    backbone: PreTrainedModel, rgb: tuple[int, int, int], bands: int
+) -> NDArray[np.float32]:
+    """(3, bands), as the components of `widen_patch_embedding`: 1 where a channel is a band.
+
+    Raises:
+        ModelError: the positions are not of three bands, or the backbone takes others.
+    """
+    own = int(backbone.config.num_channels)
+    if len(rgb) != _RGB or len({*rgb} & {*range(bands)}) != _RGB:
+        raise ModelError(f"rgb={rgb}: give three different positions below {bands}.")
+    if own != _RGB:
+        raise ModelError(
+            f"the backbone takes {own} bands, not red, green and blue; give another --backbone, or "
+            f"--band-projection pca."
+        )
+    return np.eye(bands, dtype=np.float32)[list(rgb)]
 
 
 def _widened(filters_Dohw: torch.Tensor, bands: int) -> torch.Tensor:

@@ -15,6 +15,9 @@ from geodinoseg.errors import SceneError
 from geodinoseg.model.band_units import BandUnits
 
 _BY_BAND = ("mean", "std", "low", "high")
+_LARGEST, _LEAST_RANGE = 1e37, 1e-35
+"""Beyond them a value, or the range of a band, has no place among numbers of 32 bits."""
+_NEGLIGIBLE = 1e30
 _LEAST_VARIANCE = 1e-6
 """Of a component, as a fraction of the largest: below it is rounding."""
 
@@ -23,7 +26,7 @@ _LEAST_VARIANCE = 1e-6
 class BandStatistics:
     """Distribution of the bands of the training scenes.
 
-    The network takes pixels as (value - mean) / std.
+    The network takes pixels as (value - mean) / divisor.
     """
 
     mean: tuple[float, ...]
@@ -38,6 +41,12 @@ class BandStatistics:
     """Type of the training scenes' pixels, such as uint8."""
     units: BandUnits | None = None
     """Scale and offset of the bands of the training scenes; None if these have no tags."""
+
+    @property
+    def divisors(self) -> tuple[float, ...]:
+        """Per band, std; a number that leaves nothing of a band that was constant in training."""
+        ranges = zip(self.low, self.high, self.std, strict=True)
+        return tuple(std if high > low else _NEGLIGIBLE for low, high, std in ranges)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `config.json` holds them."""
@@ -80,22 +89,34 @@ class BandStatistics:
             units=units,
         )
 
-    def with_rgb(self, mean: Sequence[float], std: Sequence[float]) -> BandStatistics:
+    def with_rgb(
+        self, mean: Sequence[float], std: Sequence[float], *, bands: Sequence[int] | None = None
+    ) -> BandStatistics:
         """The same, with the RGB mean and standard deviation of a published backbone's training.
 
         Those are for 8-bit RGB, as fractions of 255; other pixels keep their own statistics.
+
+        Args:
+            mean: of red, green and blue.
+            std: of red, green and blue.
+            bands: positions of red, green and blue; by default of the only three bands.
         """
-        if self.dtype != "uint8" or len(self.mean) != 3:
+        if bands is None and len(self.mean) == len(mean):
+            bands = range(len(mean))
+        if self.dtype != "uint8" or bands is None:
             return self
-        return dataclasses.replace(
-            self,
-            mean=tuple(255 * value for value in mean),
-            std=tuple(255 * value for value in std),
-        )
+        means, stds = list(self.mean), list(self.std)
+        for band, its_mean, its_std in zip(bands, mean, std, strict=True):
+            means[band], stds[band] = 255 * its_mean, 255 * its_std
+        return dataclasses.replace(self, mean=tuple(means), std=tuple(stds))
 
 
 def measure_statistics(
-    samples: Iterable[tuple[NDArray[Any], NDArray[np.bool_]]], *, dtype: str, what: str
+    samples: Iterable[tuple[NDArray[Any], NDArray[np.bool_]]],
+    *,
+    dtype: str,
+    what: str,
+    bands: Sequence[int] | None = None,
 ) -> BandStatistics:
     """Statistics of the valid pixels of samples of a scene.
 
@@ -106,7 +127,11 @@ def measure_statistics(
     Args:
         samples: pixels (bands, height, width) and valid (height, width), as a scene reads them.
         dtype: type of the pixels, for the record.
-        what: what is measured, for the message when there is nothing to measure.
+        what: what is measured, for messages.
+        bands: numbers of the bands, for messages; from 1 by default.
+
+    Raises:
+        SceneError: there is nothing to measure, or numbers of 32 bits cannot hold it.
     """
     values = _valid_values(samples)
     if values.size == 0:
@@ -120,6 +145,7 @@ def measure_statistics(
     high = np.where(rare, values.max(axis=1), high)
     # Not by the standard deviation: that of many times 0.1 is not 0 but 1e-17.
     varies = high > low
+    _check_range(low, high, what, bands or range(1, len(low) + 1))
     if not varies.any():
         raise SceneError(
             f"{what}: every labelled pixel has the same value, so there is nothing to learn; give "
@@ -133,6 +159,20 @@ def measure_statistics(
         high=tuple(high.tolist()),
         dtype=dtype,
     )
+
+
+def _check_range(
+    low: NDArray[np.float64], high: NDArray[np.float64], what: str, bands: Sequence[int]
+) -> None:
+    beyond = np.maximum(np.abs(low), np.abs(high)) > _LARGEST
+    beyond |= (high > low) & (high / 2 - low / 2 < _LEAST_RANGE / 2)
+    if beyond.any():
+        first = int(np.flatnonzero(beyond)[0])
+        raise SceneError(
+            f"{what}: band {bands[first]} holds values from {low[first]:.4g} to {high[first]:.4g}, "
+            f"which the network cannot compute with; rescale it, leave it out with --bands, or "
+            f"give the right --nodata."
+        )
 
 
 def principal_components(

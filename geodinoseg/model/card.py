@@ -38,7 +38,9 @@ def _classes(segmentor: Segmentor) -> str:
 
 
 def _input(segmentor: Segmentor) -> str:
-    bands = ", ".join(str(band) for band in segmentor.bands)
+    names = segmentor.band_names or ("",) * len(segmentor.bands)
+    described = zip(segmentor.bands, names, strict=True)
+    bands = ", ".join(f"{band} ({name})" if name else f"{band}" for band, name in described)
     resolution = (
         "unknown ground resolution"
         if segmentor.pixel_size_m is None
@@ -58,6 +60,8 @@ def _input(segmentor: Segmentor) -> str:
 def _network_facts(segmentor: Segmentor) -> dict[str, Any]:
     network = segmentor.network
     settings = network.settings
+    if not network.has_backbone:
+        return {"backbone": "none", "head": _HEADS[head_name(settings)]}
     named = "in the folder `backbone`" if network.source_is_folder else network.source
     facts: dict[str, Any] = {
         "backbone": f"{named}, patches of {network.patch_px} px",

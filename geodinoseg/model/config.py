@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from geodinoseg.errors import LegendError, ModelFolderError, one_line
+from geodinoseg.errors import LegendError, ModelError, ModelFolderError, one_line
 from geodinoseg.legend import Legend
 from geodinoseg.model.json_object import OtherJsonError, WrongJsonError, read_json_object
+from geodinoseg.model.parameters import NO_BACKBONE, check_parameters
 from geodinoseg.version import __version__
 
 FORMAT = "geodinoseg-model"
@@ -39,6 +40,7 @@ _LARGEST = {
     "lora_alpha": 1_000_000,
 }
 _LARGEST_BAND = 65_535
+_LONGEST_NAME = 1_000
 _LARGEST_TILE_PX = 65_536
 _LARGEST_NUMBER = 1e38
 _LEAST_TEMPERATURE = 0.01
@@ -74,7 +76,7 @@ def read_model_config(folder: str | Path) -> dict[str, Any]:
     _check_kind(place, config)
     try:
         _check_keys(config)
-    except (ValueError, LegendError) as error:
+    except (ValueError, LegendError, ModelError) as error:
         raise ModelFolderError(
             f"{place}: {CONFIG} is incomplete or damaged; copy the folder again, or train anew "
             f"({one_line(error)[:200]})."
@@ -142,12 +144,14 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     _check_known(network, "network: ", _NETWORK | _FUSED)
     if config["backbone"] is not None:
         _check_each(config["backbone"], "backbone: ", _REFERENCE)
+        check_parameters({**network, "backbone": config["backbone"]["name"]})
     if WEIGHTS not in config["sha256"]:
         raise ValueError(f"sha256 of {WEIGHTS} is missing")
     legend = Legend.from_json(config["legend"])
     bands = len(config["bands"])
     lengths = {len(statistics[name]) for name in ("mean", "std", "low", "high")}
     lengths |= {len(statistics[name]) for name in _UNITS if name in statistics}
+    lengths |= {len(config["band_names"])} - {0} if "band_names" in config else set()
     if network["num_classes"] != len(legend) or lengths != {bands}:
         raise ValueError("legend, bands, statistics and network do not fit each other")
 
@@ -214,8 +218,10 @@ def _checksums(value: Any) -> bool:
 
 
 def _hub_name(value: Any) -> bool:
-    """`owner/name` and no path, which could lead anywhere."""
-    return type(value) is str and _HUB_NAME.fullmatch(value) is not None and ".." not in value
+    """`owner/name` and no path, which could lead anywhere; or `none`."""
+    if type(value) is not str:
+        return False
+    return value == NO_BACKBONE or (_HUB_NAME.fullmatch(value) is not None and ".." not in value)
 
 
 def _revision(value: Any) -> bool:
@@ -241,6 +247,10 @@ _TOP: dict[str, _Check] = {
 }
 # Absent from the folders of older versions.
 _OPTIONAL: dict[str, _Check] = {
+    "band_names": lambda value: (
+        isinstance(value, list)
+        and all(type(name) is str and len(name) < _LONGEST_NAME for name in value)
+    ),
     "temperature": lambda value: (
         _is_number(value) and _LEAST_TEMPERATURE <= value <= 1 / _LEAST_TEMPERATURE
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from geodinoseg.files.arguments import path_text, wrong_argument
 from geodinoseg.legend import Legend
 from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
+from geodinoseg.model.parameters import NO_BACKBONE, known_patch_px
 from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.tile_model import TileModel
 
@@ -32,6 +34,8 @@ class ModelDescription:
     """Side of a token of the backbone; None where only the hub knows it."""
     trained_tile_px: int
     """Side of the tiles that it was trained on, in pixels of its own ground resolution."""
+    band_names: tuple[str, ...]
+    """Descriptions of the bands in the training scenes; empty if these have none."""
     pixel_size_m: float | None
     """Ground resolution of the training scenes, metres; None where they had no CRS."""
     scale: float = 1.0
@@ -90,7 +94,8 @@ def describe_model(folder: str | Path) -> ModelDescription:
     return ModelDescription(
         legend=Legend.from_json(config["legend"]),
         bands=tuple(config["bands"]),
-        patch_px=_patch_px(Path(folder) / BACKBONE / CONFIG),
+        band_names=tuple(config.get("band_names", ())),
+        patch_px=_patch_px(Path(folder), config["backbone"]),
         trained_tile_px=config["tile_px"],
         pixel_size_m=config["pixel_size_m"],
     )
@@ -117,10 +122,12 @@ def _digest_of_config(folder: Path) -> str:
         ) from error
 
 
-def _patch_px(path: Path) -> int | None:
+def _patch_px(folder: Path, reference: Mapping[str, Any] | None) -> int | None:
     """The patch that a backbone's config.json names; loading the model says what is wrong there."""
+    if reference is not None and reference["name"] == NO_BACKBONE:
+        return known_patch_px(NO_BACKBONE)
     try:
-        patch_px = read_json_object(path).get("patch_size")
+        patch_px = read_json_object(folder / BACKBONE / CONFIG).get("patch_size")
     except WrongJsonError:
         return None
     return patch_px if isinstance(patch_px, int) and 0 < patch_px < 1 << 16 else None

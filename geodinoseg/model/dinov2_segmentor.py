@@ -21,6 +21,7 @@ from geodinoseg.errors import ModelError
 from geodinoseg.model.backbone import (
     load_backbone,
     patch_embedding,
+    rgb_selection,
     widen_patch_embedding,
     with_lora,
 )
@@ -32,6 +33,7 @@ from geodinoseg.model.parameters import (
     DEFAULT_CHANNELS,
     DEFAULT_SIZE,
     HUB_NAMES,
+    NO_BACKBONE,
     Activation,
     Size,
     check_backbone_source,
@@ -61,13 +63,16 @@ class DinoV2Segmentor(nn.Module):
         r: rank of LoRA.
         lora_alpha: LoRA's updates are scaled by lora_alpha / sqrt(r).
         lora_dropout: dropout in front of LoRA while training.
-        backbone: in place of size, a name on the hub or a folder.
+        backbone: in place of size, a name on the hub or a folder; or `none`, for the fused head
+            alone, without features. There is nothing to quantize or to adapt then.
         bands: bands of the input.
         revision: branch, tag or commit of the backbone on the hub.
         fused_head: use the fused head, which sees the bands at every pixel as well, in place of
             the linear or CNN head.
         components: (components, bands) float: what the backbone sees of the bands if it has
             another number of them; its filters are widened without.
+        rgb: positions of red, green and blue among the bands, from 0: in place of components, the
+            backbone sees these bands, the head all.
 
     Raises:
         ModelError: a value is invalid, or the backbone cannot be loaded.
@@ -94,8 +99,12 @@ class DinoV2Segmentor(nn.Module):
         revision: str | None = None,
         fused_head: bool = False,
         components: NDArray[np.float32] | None = None,
+        rgb: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.has_backbone = backbone != NO_BACKBONE
+        if not self.has_backbone:
+            quantize = peft = False
         self.settings: dict[str, Any] = {
             "n_block": n_block,
             "channels": channels,
@@ -113,19 +122,19 @@ class DinoV2Segmentor(nn.Module):
         }
         if fused_head:
             self.settings |= {"fused_head": True}
-        check_parameters(self.settings | {"bands": bands})
+        check_parameters(self.settings | {"bands": bands, "backbone": backbone})
         self.bands = bands
         source = HUB_NAMES[size] if backbone is None else backbone
         check_backbone_source(source)
-        self.source_is_folder = Path(source).is_dir()
+        self.source_is_folder = self.has_backbone and Path(source).is_dir()
         self.source = str(Path(source).resolve() if self.source_is_folder else source)
         loaded = load_backbone(source, n_features=n_features, quantize=quantize, revision=revision)
         # The commit, so that a saved model finds these weights again when the branch has moved on.
-        self.revision = published_commit(source, revision)
-        self.patch_px = int(patch_embedding(loaded).kernel_size[0])
+        self.revision = published_commit(source, revision) if self.has_backbone else None
+        self.patch_px = int(loaded.config.patch_size)
         # Set after training or merging: then the weights must be saved, not referred to.
         self.backbone_differs_from_source = False
-        self.backbone: Any = self._prepared(loaded, components)
+        self.backbone: Any = self._prepared(loaded, components, rgb)
         self._in_channels = int(loaded.config.hidden_size) * n_features
         self.head = self._new_head()
 
@@ -264,9 +273,20 @@ class DinoV2Segmentor(nn.Module):
             bands=self.bands,
         )
 
-    def _prepared(self, loaded: PreTrainedModel, components: NDArray[np.float32] | None) -> Any:
+    def _prepared(
+        self,
+        loaded: PreTrainedModel,
+        components: NDArray[np.float32] | None,
+        rgb: tuple[int, int, int] | None,
+    ) -> Any:
         """The backbone for these bands, with LoRA if asked for, and frozen accordingly."""
-        self._is_widened = self.bands != loaded.config.num_channels
+        self._is_widened = False
+        if not self.has_backbone:
+            return loaded
+        if rgb is not None:
+            components = rgb_selection(loaded, rgb, self.bands)
+        in_order = rgb is None or rgb == tuple(range(self.bands))
+        self._is_widened = self.bands != loaded.config.num_channels or not in_order
         if self._is_widened:
             widen_patch_embedding(loaded, self.bands, components)
         prepared: Any = loaded

@@ -3,7 +3,8 @@
 farmland.model/
   config.json         legend, statistics, bands, tile, resolution, network, training, scores
   model.safetensors   head with its batch norm statistics, LoRA, patch embedding
-  backbone/           as transformers saves it; absent if config.json names it on the hub
+  backbone/           as transformers saves it; absent if config.json names it on the hub, or says
+                      that there is none
   README.md           the model card
 """
 
@@ -35,6 +36,7 @@ from geodinoseg.model.config import (
 from geodinoseg.model.description import model_folder
 from geodinoseg.model.devices import pick_device
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
+from geodinoseg.model.parameters import NO_BACKBONE
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.model.untrusted_backbone import check_backbone_weights
 from geodinoseg.model.weights import (
@@ -94,6 +96,7 @@ def write_model(segmentor: Segmentor, folder: Path) -> None:
         "geodinoseg_version": __version__,
         "legend": segmentor.legend.to_json(),
         "bands": list(segmentor.bands),
+        "band_names": list(segmentor.band_names),
         "statistics": segmentor.statistics.to_json(),
         "tile_px": segmentor.trained_tile_px,
         "pixel_size_m": segmentor.pixel_size_m,
@@ -144,6 +147,7 @@ def load_model(folder: PathLike, *, device: str = "auto", precision: str = "auto
         legend=Legend.from_json(config["legend"]),
         statistics=BandStatistics.from_json(config["statistics"]),
         bands=tuple(config["bands"]),
+        band_names=tuple(config.get("band_names", ())),
         trained_tile_px=config["tile_px"],
         pixel_size_m=config["pixel_size_m"],
         temperature=float(config.get("temperature", 1.0)),
@@ -154,7 +158,12 @@ def load_model(folder: PathLike, *, device: str = "auto", precision: str = "auto
 
 
 def _reference(network: DinoV2Segmentor) -> dict[str, str | None] | None:
-    """Name and revision of the backbone on the hub; None if it has to be in the folder."""
+    """Name and revision of the backbone on the hub; None if it has to be in the folder.
+
+    The name is `none` without a backbone.
+    """
+    if not network.has_backbone:
+        return {"name": NO_BACKBONE, "revision": None}
     if network.backbone_differs_from_source or network.source_is_folder:
         return None
     # A training loop of the user's own may have trained the backbone without setting the flag.

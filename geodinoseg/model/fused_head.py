@@ -37,7 +37,8 @@ Mask: TypeAlias = torch.Tensor | None
 class FusedHead(Head):
     """The mean of the probabilities of two members.
 
-    Works for any number of bands and any size of the input. Invalid pixels are masked in every
+    Works for any number of bands and any size of the input, and without features (0 channels), of
+    the pixels alone. Invalid pixels are masked in every
     layer, as pixels beyond the edge of a tile are.
     """
 
@@ -77,11 +78,11 @@ class FusedHead(Head):
 
 
 class _Member(nn.Module):
-    """The sum of logits of the features and of the pixels around."""
+    """The sum of logits of the features, if there are any, and of the pixels around."""
 
     def __init__(self, in_channels: int, num_classes: int, *, bands: int, dropout: float) -> None:
         super().__init__()
-        self.tokens = LinearHead(in_channels, num_classes)
+        self.tokens = LinearHead(in_channels, num_classes) if in_channels else None
         self.pixels = _Branch(bands, layers=3)
         self.classify = _Classifier(num_classes, dropout=dropout)
 
@@ -92,9 +93,8 @@ class _Member(nn.Module):
         pixels_BNHW: torch.Tensor,
         mask_B1HW: Mask,
     ) -> torch.Tensor:
-        of_pixels = self.classify(self.pixels(pixels_BNHW, mask_B1HW))
-        logits: torch.Tensor = of_pixels + self.tokens(features_BDhw, size_px)
-        return logits
+        logits: torch.Tensor = self.classify(self.pixels(pixels_BNHW, mask_B1HW))
+        return logits if self.tokens is None else logits + self.tokens(features_BDhw, size_px)
 
 
 class _Context(nn.Module):

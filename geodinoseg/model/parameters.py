@@ -21,6 +21,9 @@ HeadName = Literal["linear", "cnn", "fused"]
 HUB_NAMES = {size: f"facebook/dinov2-{size}" for size in get_args(Size)}
 """The published backbone of each size."""
 
+NO_BACKBONE = "none"
+"""In place of a name or folder: the fused head alone, without features."""
+
 DEFAULT_SIZE: Size = "base"
 DEFAULT_BLOCKS, DEFAULT_CHANNELS = 4, 512
 """Of the CNN head."""
@@ -31,7 +34,10 @@ PATCH_PX = 14
 _COUNTS = ("n_block", "channels", "k_size", "n_features", "num_classes", "r", "lora_alpha", "bands")
 _SWITCHES = ("linear_head", "quantize", "peft", "fused_head")
 _CHOICES = {"size": get_args(Size), "activation": get_args(Activation)}
-PARAMETERS = (*_COUNTS, *_SWITCHES, *_CHOICES, "lora_dropout", "backbone", "revision", "components")
+PARAMETERS = (
+    *(*_COUNTS, *_SWITCHES, *_CHOICES),
+    *("lora_dropout", "backbone", "revision", "components", "rgb"),
+)
 """Names of all arguments of `DinoV2Segmentor`."""
 
 
@@ -63,6 +69,11 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             f"k_size={parameters['k_size']}: give an odd number, so that the shape is kept."
         )
     _check_head(parameters)
+    if parameters.get("backbone") == NO_BACKBONE and not parameters.get("fused_head"):
+        raise ModelError(
+            "backbone='none': only the fused head works without features; leave out --head, or "
+            "give fused_head=True, or another backbone."
+        )
     dropout = parameters.get("lora_dropout", 0)
     is_number = isinstance(dropout, int | float) and not isinstance(dropout, bool)
     if not is_number or not 0 <= dropout < 1:
@@ -112,14 +123,17 @@ def check_docstrings() -> None:
 def check_backbone_source(source: str | Path, *, revision: str | None = None) -> None:
     """Refuse a folder that does not exist, rather than look for it on the hub.
 
-    Only `owner/name` can be a name on the hub. It is a path all the same if a folder `owner`
-    exists here, or one that is spelled alike and holds a folder like `name`; not if a revision is
-    given, which folders do not have, or if the owner is that of the published backbones.
+    `none` means no backbone. Else only `owner/name` can be a name on the hub. It is a path all the
+    same if a folder `owner` exists here, or one that is spelled alike and holds a folder like
+    `name`; not if a revision is given, which folders do not have, or if the owner is that of the
+    published backbones.
 
     Raises:
         ModelError: the source is a path (by its form, or because it exists) but not a folder, or
             it is not a valid name on the hub.
     """
+    if source == NO_BACKBONE:
+        return
     if not isinstance(source, str | Path):
         raise wrong_argument(
             source,
@@ -185,9 +199,14 @@ def _folders_in(folder: str) -> list[str]:
 
 
 def known_patch_px(backbone: str | Path | None) -> int | None:
-    """Patch size of the published backbones (for None) or of a folder; None if unknown."""
+    """Patch size of the published backbones (for None) or of a folder; None if unknown.
+
+    1 without a backbone.
+    """
     if backbone is None:
         return PATCH_PX
+    if backbone == NO_BACKBONE:
+        return 1
     try:
         patch_px = read_json_object(Path(backbone) / "config.json").get("patch_size")
     except WrongJsonError:

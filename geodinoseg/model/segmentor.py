@@ -46,6 +46,8 @@ class Segmentor:
     """Side of the tiles that it was trained on, in pixels of its own ground resolution."""
     pixel_size_m: float | None = None
     """Ground resolution of the training scenes, metres; None if they had no CRS."""
+    band_names: tuple[str, ...] = ()
+    """Descriptions of the bands in the training scenes; empty if these have none."""
     scale: float = 1.0
     """Pixels of its own per pixel of the scene; see `at_pixel_size`."""
     aspect: float = 1.0
@@ -159,7 +161,7 @@ class Segmentor:
     @cached_property
     def _statistics_on_device(self) -> tuple[torch.Tensor, torch.Tensor]:
         mean = torch.tensor(self.statistics.mean, dtype=torch.float32, device=self.device)
-        return mean, torch.tensor(self.statistics.std, dtype=torch.float32, device=self.device)
+        return mean, torch.tensor(self.statistics.divisors, dtype=torch.float32, device=self.device)
 
 
 def _resized(maps_BCHW: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

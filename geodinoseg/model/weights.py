@@ -26,8 +26,9 @@ def save_weights(network: DinoV2Segmentor, path: Path) -> None:
     """Head with its batch norm statistics, LoRA and patch embedding, as one safetensors file."""
     parts = {
         "head": network.head.state_dict(),
-        "patch_embedding": patch_embedding(network.base_backbone).state_dict(),
     }
+    if network.has_backbone:
+        parts["patch_embedding"] = patch_embedding(network.base_backbone).state_dict()
     if network.settings["peft"]:
         parts["lora"] = _lora_of(network)
     tensors = {
@@ -134,8 +135,10 @@ def check_fit(
 
 def load_weights(network: DinoV2Segmentor, stored: Tensors) -> None:
     """Load stored tensors into a network; ValueError if they are those of another network."""
-    embedding = patch_embedding(network.base_backbone)
-    for what, module in (("head", network.head), ("patch_embedding", embedding)):
+    modules: dict[str, nn.Module] = {"head": network.head}
+    if network.has_backbone:
+        modules["patch_embedding"] = patch_embedding(network.base_backbone)
+    for what, module in modules.items():
         tensors = _part(stored, what)
         _check_same_shapes(module.state_dict(), tensors, what)
         module.load_state_dict(tensors)

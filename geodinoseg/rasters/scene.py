@@ -27,6 +27,7 @@ from geodinoseg.windows import Window
 Validity = Literal["nodata", "mask", "alpha"]
 
 _MOST_LISTED = 4
+_LONGEST_NAME = 200
 _CACHE_OF_ROWS_BYTES = 16 << 20
 
 
@@ -60,6 +61,8 @@ class Scene:
     """Rows and columns of a block of the file."""
     file_dtypes: tuple[str, ...]
     """Dtype of each band of the file, also of those that are not read."""
+    names: tuple[str, ...] = ()
+    """Description of each band of the file, empty for one without."""
     nodata_override: float | None = None
     """Nodata value given instead of the one in the file."""
 
@@ -238,6 +241,7 @@ def _describe(
         alpha_band=alpha_band,
         block_shape=dataset.block_shapes[chosen[0] - 1],
         file_dtypes=tuple(dataset.dtypes),
+        names=tuple((name or "").strip()[:_LONGEST_NAME] for name in dataset.descriptions),
         nodata_override=nodata,
     )
 

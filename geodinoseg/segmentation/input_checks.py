@@ -130,18 +130,28 @@ def sampled_values(scene: Scene, *, seed: int = 0) -> NDArray[np.float64]:
 
     There are none if nothing valid can be read. The seed determines the positions of the windows.
     """
-    sampled = [np.zeros((len(scene.bands), 0), dtype=np.float64)]
+    nothing = np.zeros((len(scene.bands), 0), dtype=np.float64)
+    samples = (pixels[:, valid].astype(np.float64) for pixels, valid in _samples(scene, seed))
+    return np.concatenate([nothing, *samples], axis=1)
+
+
+def has_valid_pixels(scene: Scene) -> bool:
+    """Whether the windows of `sampled_values` hold any, reading no more of them than needed."""
+    return any(valid.any() for _, valid in _samples(scene, 0))
+
+
+def _samples(scene: Scene, seed: int) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """The windows that can be read, as the reader of the scene returns them."""
     try:
         with scene.reader() as reader:
             for window in _windows(scene, np.random.default_rng(seed)):
                 try:
-                    pixels, valid = reader.read(window)
+                    read = reader.read(window)
                 except SceneError:
                     continue
-                sampled.append(pixels[:, valid].astype(np.float64))
+                yield read
     except SceneError:
         pass
-    return np.concatenate(sampled, axis=1)
 
 
 def far_values(
@@ -149,9 +159,10 @@ def far_values(
 ) -> str | None:
     """Why the values of a scene do not fit a model, and what to do; None if they fit.
 
-    A band does not fit if its median lies outside the training range by more than that range. All
-    bands do not fit if each has its median outside and varies less than a sixth of the range, or
-    if none is an eighth as bright as in training.
+    A band does not fit if its median lies outside the training range by more than that range, or if
+    it has one value, outside the training range. All bands do not fit if each has its median
+    outside and varies less than a sixth of the range, or if none is an eighth as bright as in
+    training.
 
     Args:
         values: (bands, pixels) of the scene.
@@ -206,10 +217,11 @@ def _is_far(
     far = (middle < low - _FAR * length) | (middle > high + _FAR * length)
     # Water is darker than land in one or two bands; another scale affects all.
     outside = (middle < low) | (middle > high)
+    flat = outside & (dark == bright)
     squeezed = (outside & (bright - dark < _SQUEEZED * length))[known].all()
     measured = known & (low >= 0) & (high > 0)
     dim = measured.any() and (bright[measured] < _DIM * high[measured]).all()
-    return np.asarray(known & (far | bool(squeezed or dim)))
+    return np.asarray(known & (far | flat | bool(squeezed or dim)))
 
 
 def _bands_text(far: NDArray[np.bool_]) -> str:

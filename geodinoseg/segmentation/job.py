@@ -17,6 +17,7 @@ from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.model.tile_model import TileModel
 from geodinoseg.progress import Progress
 from geodinoseg.rasters.scene import Scene
+from geodinoseg.segmentation.band_order import check_band_order
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import (
     Parts,
@@ -86,6 +87,7 @@ def check_request(
         check_docstrings()
     described = describe_model(model) if isinstance(model, str | Path) else model
     opened = open_for_model(scene, described, settings)
+    check_band_order(opened, described, settings)
     store = part_store(files.class_raster, parts)
     if parts is not None:  # before its content is read
         check_parts(store)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from geodinoseg.errors import SceneError
 from geodinoseg.rasters.scene import Scene, open_scene
 from geodinoseg.rasters.scene_fingerprint import scene_files
-from geodinoseg.segmentation.input_checks import sampled_values
+from geodinoseg.segmentation.input_checks import has_valid_pixels, sampled_values
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class CollarWatch:
 
 
 def _notes(scene: Scene, *, bands_chosen: bool) -> Iterator[_Note]:
-    checks = [_unusable_nodata, _left_out_alpha, _lost_nodata]
+    checks = [_unusable_nodata, _left_out_alpha, _lost_nodata, _empty_bands]
     if not bands_chosen:
         checks.append(_untagged_alpha)
     for check in checks:
@@ -226,6 +226,36 @@ def _mark_of_missing(path: str, scene: Scene) -> str | None:
     if "nodata" in source.validity:
         return f"nodata {next(value for value in source.nodata if value is not None):g}"
     return "a mask" if "mask" in source.validity else None
+
+
+def _empty_bands(scene: Scene) -> _Note | None:
+    text = empty_bands(scene)
+    return None if text is None else (logging.WARNING, f"{text}.")
+
+
+def empty_bands(scene: Scene) -> str | None:
+    """Which bands hold no data wherever sampled, and what follows; None if all or none do.
+
+    For bands of floating point, where a pixel is missing if it is missing in one band.
+    """
+    if scene.dtype.kind != "f" or has_valid_pixels(scene):
+        return None
+    empty = [
+        band
+        for band, nodata in zip(scene.bands, scene.nodata, strict=True)
+        if not _has_data(_sampled_band(scene, band), nodata)
+    ]
+    if len(empty) in {0, len(scene.bands)}:
+        return None
+    return (
+        f"band {', '.join(map(str, empty))} holds no data (NaN, infinity or nodata), and a pixel "
+        f"without data in one band counts as missing; choose bands that hold data with --bands"
+    )
+
+
+def _has_data(values: NDArray[np.float64], nodata: float | None) -> bool:
+    is_data = np.isfinite(values)
+    return bool((is_data & (values != nodata) if nodata else is_data).any())
 
 
 def _is_graded(scene: Scene, band: int) -> bool:

@@ -50,7 +50,7 @@ class CropSource:
         self.device = device
         self.dtype = pick_precision("auto", device)
         self._mean_N = torch.tensor(statistics.mean, dtype=torch.float32, device=device)
-        self._std_N = torch.tensor(statistics.std, dtype=torch.float32, device=device)
+        self._std_N = torch.tensor(statistics.divisors, dtype=torch.float32, device=device)
 
     @property
     def classes(self) -> int:

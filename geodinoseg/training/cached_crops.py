@@ -61,7 +61,9 @@ def cache_crops(
     )
     log_step(
         logger,
-        "computing features of %d validation crops and %d training crops with the frozen backbone.",
+        "computing features of %d validation crops and %d training crops with the frozen backbone."
+        if network.has_backbone
+        else "reading %d validation crops and %d training crops.",
         len(validation.pieces),
         wanted + of_held_out,
     )

@@ -102,7 +102,7 @@ def build_network(
 ) -> DinoV2Segmentor:
     """The network for stage one: a new head on a frozen backbone."""
     chosen = {**arguments, "peft": False}
-    if settings.stage == "full":
+    if settings.last_stage == "full":
         chosen["quantize"] = False  # quantized weights cannot be trained
     elif chosen.get("quantize") is None:
         # It saves memory on a GPU; on a CPU it only costs time and accuracy.
@@ -112,6 +112,7 @@ def build_network(
         num_classes=len(data.legend),
         bands=len(data.bands),
         components=data.components if settings.band_projection == "pca" else None,
+        rgb=data.rgb,
     )
     settings.check_patch(network.patch_px)
     network.backbone.requires_grad_(requires_grad=False)
@@ -130,7 +131,7 @@ def _statistics(
     network: DinoV2Segmentor, data: TrainingData, settings: TrainingSettings
 ) -> BandStatistics:
     """Those of a published backbone if it is kept, the scenes' own otherwise."""
-    if settings.stage == "full" and settings.stage_one_epochs == 0:
+    if settings.last_stage == "full" and settings.stage_one_epochs == 0:
         return data.statistics
     rgb = pretrained_rgb(network.source, revision=network.revision)
-    return data.statistics if rgb is None else data.statistics.with_rgb(*rgb)
+    return data.statistics if rgb is None else data.statistics.with_rgb(*rgb, bands=data.rgb)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geodinoseg.errors import LabelError
+from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.options import LabelOptions
 from geodinoseg.legend import Legend
@@ -19,8 +19,11 @@ from geodinoseg.model.band_statistics import (
     measure_statistics,
     principal_components,
 )
+from geodinoseg.rasters.band_names import red_green_blue
+from geodinoseg.rasters.scene import Scene
 from geodinoseg.redaction import redact_name
 from geodinoseg.segmentation.band_units import units_of
+from geodinoseg.segmentation.missing_pixels import empty_bands
 from geodinoseg.training.scenes import (
     LabelPaths,
     ScenePaths,
@@ -58,6 +61,8 @@ class TrainingData:
     components: NDArray[np.float32]
     """(components, bands), the principal components of the same pixels; see
     `principal_components`."""
+    rgb: tuple[int, int, int] | None
+    """Positions of red, green and blue, from 0, if the backbone sees these bands alone."""
     crop_px: int
     """Side of a training crop."""
     facts: dict[str, Any]
@@ -67,6 +72,13 @@ class TrainingData:
     def bands(self) -> tuple[int, ...]:
         """Bands that are read, from 1."""
         return self.splits[0].scene.bands
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Descriptions of these bands; empty unless each has one."""
+        scene = self.splits[0].scene
+        names = tuple(scene.names[band - 1] for band in scene.bands)
+        return names if all(names) else ()
 
     @property
     def pixel_size_m(self) -> float | None:
@@ -97,6 +109,7 @@ def read_training_data(
     opened, found, label_names = open_labelled_scenes(
         scenes, labels, bands=bands, nodata=nodata, options=options
     )
+    rgb = _red_green_blue(opened[0]) if settings.band_projection == "rgb" else None
     crop_px = settings.crop_px or default_crop_px(
         [scene.geobox for scene in opened], patch_px=patch_px
     )
@@ -117,9 +130,33 @@ def read_training_data(
         legend=found[0].legend,
         statistics=statistics,
         components=components,
+        rgb=rgb,
         crop_px=crop_px,
-        facts=_facts(label_names, splits) | ({} if nodata is None else {"nodata": nodata}),
+        facts=_facts(label_names, splits)
+        | ({} if nodata is None else {"nodata": nodata})
+        | ({} if rgb is None else {"rgb_bands": [opened[0].bands[band] for band in rgb]}),
     )
+
+
+def _red_green_blue(scene: Scene) -> tuple[int, int, int]:
+    """Positions of these bands of a scene; SceneError if they are unknown."""
+    found = red_green_blue(scene)
+    if found is None:
+        raise SceneError(
+            f"{scene.path}: which bands are red, green and blue is unknown (their descriptions, "
+            f"wavelengths, names of a known sensor's bands and colour interpretation do not tell "
+            f"all three); set them, such as gdal_edit.py -colorinterp_3 red, or give "
+            f"--band-projection pca."
+        )
+    positions, source = found
+    red, green, blue = (scene.bands[at] for at in positions)
+    logger.info(
+        "%s: the backbone sees bands %d (red), %d (green) and %d (blue), known by %s.",
+        scene.source.name,
+        *(red, green, blue),
+        source,
+    )
+    return positions
 
 
 def _check_classes(
@@ -157,6 +194,9 @@ def _check_data_under_labels(found: Sequence[Labels], splits: Sequence[SplitScen
     for labels, split in zip(found, splits, strict=True):
         drawn = replace(labels, scene=None).class_blocks(split.block_px).any(axis=(0, 1))
         if drawn.sum() > split.counts.any(axis=(0, 1)).sum():
+            empty = empty_bands(split.scene)
+            if empty:
+                raise SceneError(f"{split.scene.path}: {empty}.")
             raise LabelError(
                 f"{split.scene.path}: holds no data where {labels.path} has labels of "
                 f"{', '.join(np.array(labels.legend.names)[drawn])}; label what it shows, or "
@@ -196,10 +236,27 @@ def _statistics(
 
     scene = scenes[0].scene
     taken = list(samples())
-    measured = measure_statistics(taken, dtype=str(scene.dtype), what=scene.path)
+    measured = measure_statistics(taken, dtype=str(scene.dtype), what=scene.path, bands=scene.bands)
+    _warn_of_constant_bands(scene, measured)
     components = principal_components(taken, measured)
     units = units_of(scene)
     return (replace(measured, units=units) if units.has_tags else measured), components
+
+
+def _warn_of_constant_bands(scene: Scene, measured: BandStatistics) -> None:
+    is_constant = [low == high for low, high in zip(measured.low, measured.high, strict=True)]
+    constant, others = (
+        ",".join(str(b) for b, same in zip(scene.bands, is_constant, strict=True) if same == side)
+        for side in (True, False)
+    )
+    if constant:
+        logger.warning(
+            "%s: the model does not use band %s, which has one value in all labelled training "
+            "blocks; leave it out with --bands %s.",
+            scene.source.name,
+            constant,
+            others,
+        )
 
 
 def _statistics_blocks(

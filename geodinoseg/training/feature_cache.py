@@ -115,7 +115,11 @@ def new_cache(
     if needed <= source.settings.cache_bytes:
         made: dict[str, Any] = {name: np.empty(*of) for name, of in arrays.items()}
     else:
-        made = {name: _on_disk(*of, folder=folder) for name, of in arrays.items()}
+        # There is no file of nothing, which features without a backbone are.
+        made = {
+            name: np.empty(*of) if 0 in of[0] else _on_disk(*of, folder=folder)
+            for name, of in arrays.items()
+        }
     return FeatureCache(**made)
 
 

@@ -58,7 +58,7 @@ class FineTuning:
     ) -> None:
         """Take a network on its device; validation_s are seconds per validation, if known."""
         settings = source.settings
-        self.name: StageName = settings.stage
+        self.name: StageName = settings.last_stage
         self.validation_s = validation_s
         self._network = network
         self._source = source
@@ -67,7 +67,7 @@ class FineTuning:
         self._progress = progress
         self._step_s = 0.0
         warn_of_own_dropout(network, settings)
-        rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.stage]
+        rate = settings.backbone_learning_rate or BACKBONE_RATES[settings.last_stage]
         # A head that stage one trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
         head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate

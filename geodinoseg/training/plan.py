@@ -30,12 +30,17 @@ from geodinoseg.training.data import TrainingData, read_training_data
 from geodinoseg.training.input_checks import warn_of_scenes
 from geodinoseg.training.output import check_training_output
 from geodinoseg.training.scenes import LabelPaths, ScenePaths
-from geodinoseg.training.settings import StageName, TrainingSettings, heads_to_try
+from geodinoseg.training.settings import (
+    StageName,
+    TrainingSettings,
+    completed,
+    heads_to_try,
+)
 from geodinoseg.training.unused import warn_of_unused
 
 logger = logging.getLogger(__name__)
 
-_FROM_THE_DATA = ("num_classes", "bands")
+_FROM_THE_DATA = ("num_classes", "bands", "components", "rgb")
 _HALF_BYTES = 2
 _MB = 1_000_000
 
@@ -122,7 +127,7 @@ def plan_training(
     check_docstrings()
     settings = options_of(settings, TrainingSettings, "settings")
     check_network_type(network)
-    arguments = dict(network or {})
+    settings, arguments = completed(settings, network or {})
     if output is not None:
         check_training_output(output, overwrite=overwrite, resume=resume)
     data = read_inputs(

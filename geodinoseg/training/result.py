@@ -110,6 +110,7 @@ def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: b
         legend=run.source.data.legend,
         statistics=run.source.statistics,
         bands=run.source.data.bands,
+        band_names=run.source.data.band_names,
         trained_tile_px=_tile_px(run),
         pixel_size_m=run.source.data.pixel_size_m,
         temperature=1.0 if report is None else report.temperature,
@@ -128,6 +129,8 @@ def _training_facts(run: TrainingRun, *, finished: bool) -> dict[str, Any]:
     last = run.record.last_of(run.kept)
     assert last is not None
     recipe = asdict(run.source.settings)
+    if not run.network.has_backbone:
+        del recipe["band_projection"]
     return {
         **run.source.data.facts,
         "kept": run.kept,

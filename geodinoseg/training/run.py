@@ -123,7 +123,9 @@ class TrainingRun:
     def _has_stage_one(self) -> bool:
         """Whether heads are trained first, and stage two has not begun."""
         settings = self.source.settings
-        has_tuned = settings.stage != "head" and self.record.last_of(settings.stage) is not None
+        has_tuned = (
+            settings.last_stage != "head" and self.record.last_of(settings.last_stage) is not None
+        )
         return bool(settings.stage_one_epochs) and not has_tuned
 
     @property
@@ -217,18 +219,18 @@ class TrainingRun:
     def _has_stage_two(self) -> bool:
         """Whether stage two is tried; warns if it was requested and is not."""
         settings = self.source.settings
-        if settings.stage == "head":
+        if settings.last_stage == "head":
             return False
         if self._ends_with_head:
             logger.warning(
                 "too few labelled places for a fixed validation part, so %s is not tried and the "
                 "head alone is trained; label more places.",
-                STAGE_TITLES[settings.stage],
+                STAGE_TITLES[settings.last_stage],
             )
             return False
         if not self.epochs.budget.of_the_rest().has_room_for(2 * self.record.validation_s):
             logger.warning(
-                "no time is left for %s; give more --minutes.", STAGE_TITLES[settings.stage]
+                "no time is left for %s; give more --minutes.", STAGE_TITLES[settings.last_stage]
             )
             return not settings.stage_one_epochs
         return True
@@ -267,7 +269,7 @@ class TrainingRun:
         """Add LoRA, or let all weights be trained."""
         self._seed(_STAGE_TWO_SEED)
         self._is_tuned = True
-        if self.source.settings.stage == "lora":
+        if self.source.settings.last_stage == "lora":
             self.network.add_lora()
             return
         self.network.backbone.requires_grad_(requires_grad=True)

@@ -27,6 +27,7 @@ from geodinoseg.labels.paths import (
     recorded_name,
 )
 from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.segmentation.band_order import bands_by_name
 from geodinoseg.segmentation.band_units import needs_conversion, spread, units_of
 from geodinoseg.segmentation.input_checks import sampled_values
 from geodinoseg.training.split.split import SplitScene
@@ -128,6 +129,7 @@ def _open_scenes(
                 f"{len(first.bands)} of {first.dtype}; scenes of one training must be of one kind, "
                 f"choose their bands with --bands."
             )
+    _check_order(first, opened[1:])
     sizes = pixel_sizes_m(opened)
     if sizes and max(sizes) > _WARN_RESOLUTION * min(sizes):
         logger.warning(
@@ -138,6 +140,20 @@ def _open_scenes(
             np.median(sizes),
         )
     return opened
+
+
+def _check_order(first: Scene, others: Sequence[Scene]) -> None:
+    """Refuse a scene whose bands have the descriptions of the first one's, in another order."""
+    for scene in others:
+        if scene.names == first.names:
+            continue
+        found = bands_by_name(scene, [first.names[band - 1] for band in first.bands])
+        if found not in {None, scene.bands}:
+            raise SceneError(
+                f"{scene.path}: its bands are described in another order than those of "
+                f"{first.source.name}; reorder them with gdal_translate "
+                f"{' '.join(f'-b {band}' for band in found or ())}, or correct the descriptions."
+            )
 
 
 def in_units_of_first(splits: Sequence[SplitScene]) -> tuple[SplitScene, ...]:

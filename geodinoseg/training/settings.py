@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from geodinoseg.errors import ModelError
+from geodinoseg.model.parameters import NO_BACKBONE
 
 LastStage = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
@@ -15,9 +16,9 @@ LastStage = Literal["head", "lora", "full"]
 StageName = Literal["head", "fused", "lora", "full"]
 """What is trained: the head; the fused head, if that is tried beside the linear one; and so on."""
 
-BandProjection = Literal["pca", "widen"]
-"""Principal components of the training pixels, or every band through the filters of one of the
-backbone's own."""
+BandProjection = Literal["pca", "rgb", "widen"]
+"""Principal components of the training pixels; the bands that are red, green and blue; or every
+band through the filters of one of the backbone's own."""
 
 LARGEST_VALIDATION_SHARE = 0.5
 """A larger fraction of the labels would leave less to learn from than to check with."""
@@ -58,9 +59,9 @@ class Augmentation:
 class TrainingSettings:
     """The recipe of a training."""
 
-    stage: LastStage = "lora"
-    """How far training goes. The head always comes first, on a frozen backbone; the better of the
-    stages is kept."""
+    stage: LastStage | None = None
+    """How far training goes; LoRA by default, or the head without a backbone. The head always comes
+    first, on a frozen backbone; the better of the stages is kept."""
     epochs: int = 15
     """Of each stage; each ends with a validation."""
     head_epochs: int | None = None
@@ -91,11 +92,16 @@ class TrainingSettings:
     validation_share: float = 0.2
     """Fraction of each class's labelled pixels kept for validation, 0 to 0.5."""
     band_projection: BandProjection = "pca"
-    """What the backbone sees of the bands if they are not as many as its own."""
+    """What the backbone sees of the bands; only `rgb` matters if they are as many as its own."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How crops are varied."""
     seed: int = 0
     """Of crops, jitter and new weights; the same seed gives the same model on one machine."""
+
+    @property
+    def last_stage(self) -> LastStage:
+        """How far training goes."""
+        return "lora" if self.stage is None else self.stage
 
     @property
     def stage_one_epochs(self) -> int:
@@ -122,7 +128,7 @@ class TrainingSettings:
         first = heads if self.stage_one_epochs else ()
         # Without validation nothing would show that it falls below the frozen backbone.
         can_tell = folds == 1 or self.validation_share == 0 or not first
-        return (*first, self.stage) if self.stage != "head" and can_tell else first
+        return (*first, self.last_stage) if self.last_stage != "head" and can_tell else first
 
     def __post_init__(self) -> None:
         """Refuse invalid values.
@@ -130,7 +136,7 @@ class TrainingSettings:
         Raises:
             ModelError: a value is out of range.
         """
-        if self.stage not in get_args(LastStage):
+        if self.last_stage not in get_args(LastStage):
             raise ModelError(f"stage={self.stage!r}: give one of {', '.join(get_args(LastStage))}.")
         if self.band_projection not in get_args(BandProjection):
             raise ModelError(
@@ -175,6 +181,30 @@ class TrainingSettings:
                 f"accumulate={self.accumulate!r}: give a divisor of the batch size, "
                 f"{self.batch_size}."
             )
+
+
+def completed(
+    settings: TrainingSettings, network: Mapping[str, Any]
+) -> tuple[TrainingSettings, dict[str, Any]]:
+    """Settings and arguments of `DinoV2Segmentor` with the defaults that depend on the backbone.
+
+    Raises:
+        ModelError: a setting of the backbone was given, and there is none.
+    """
+    if network.get("backbone") != NO_BACKBONE:
+        return replace(settings, stage=settings.last_stage), dict(network)
+    if settings.stage not in {None, "head"}:
+        raise ModelError(
+            f"backbone='none' with stage={settings.stage!r}: without a backbone there is nothing "
+            f"to train after the head; leave out --stage, or give a backbone."
+        )
+    if settings.band_projection != TrainingSettings.band_projection:
+        raise ModelError(
+            f"backbone='none' with band_projection={settings.band_projection!r}: without a "
+            f"backbone there is nothing that sees a projection; leave out --band-projection."
+        )
+    head = {} if network.get("linear_head") is not None else {"fused_head": True}
+    return replace(settings, stage="head"), {**head, **network}
 
 
 def heads_to_try(network: Mapping[str, Any]) -> tuple[StageName, ...]:

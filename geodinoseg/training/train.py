@@ -17,9 +17,9 @@ from geodinoseg.model.parameters import check_docstrings
 from geodinoseg.progress import Progress, no_progress
 from geodinoseg.training.budget import Budget, Clock
 from geodinoseg.training.output import check_training_output, noted_interrupts
-from geodinoseg.training.plan import read_inputs
+from geodinoseg.training.plan import check_network_type, read_inputs
 from geodinoseg.training.scenes import LabelPaths, ScenePaths
-from geodinoseg.training.settings import TrainingSettings
+from geodinoseg.training.settings import TrainingSettings, completed
 from geodinoseg.training.tensorboard import check_event_log
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def train_model(
     """
     check_docstrings()
     settings = options_of(settings, TrainingSettings, "settings")
+    check_network_type(network)
+    settings, arguments = completed(settings, network or {})
     budget = Budget(settings.minutes, clock)
     target = check_training_output(output, overwrite=overwrite, resume=resume)
     if tensorboard is not None:
@@ -111,7 +113,7 @@ def train_model(
             nodata=nodata,
             options=options_of(label_options, LabelOptions, "label_options"),
             settings=settings,
-            network=network or {},
+            network=arguments,
             device=device,
         )
         from geodinoseg.training.engine import run_training  # noqa: PLC0415 (torch takes seconds to load)
@@ -120,7 +122,7 @@ def train_model(
             data,
             target,
             settings=settings,
-            network=network or {},
+            network=arguments,
             device=device,
             overwrite=overwrite,
             resume=resume,

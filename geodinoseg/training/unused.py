@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from geodinoseg.labels.options import LabelOptions
+from geodinoseg.model.parameters import NO_BACKBONE
 from geodinoseg.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ _OF_CNN_HEAD = {
     "k_size": "k_size",
     "activation": "activation",
 }
+_OF_BACKBONE = {"n_features": "--n-features", "quantize": "--quantize", "revision": "revision"}
 _OF_LORA = ("r", "lora_alpha", "lora_dropout")
 
 
@@ -41,6 +43,7 @@ def warn_of_unused(
     for option, reason in [
         *_unused_settings(settings),
         *_unused_of_network(network, settings),
+        *_unused_without_backbone(network),
         *_unused_of_labels(options),
     ]:
         logger.warning("%s has no effect: %s.", option, reason)
@@ -50,7 +53,7 @@ def _unused_settings(settings: TrainingSettings) -> Iterator[tuple[str, str]]:
     given = {
         name for name, default in vars(_DEFAULTS).items() if getattr(settings, name) != default
     }
-    if settings.stage == "head":
+    if settings.last_stage == "head":
         for name in filter(given.__contains__, _OF_STAGE_TWO):
             yield _OF_STAGE_TWO[name], "with --stage head there is no stage two"
         if settings.head_epochs is not None and "epochs" in given:
@@ -70,15 +73,23 @@ def _unused_of_network(
             yield _OF_CNN_HEAD[name], "it applies to the CNN head only; give --head cnn"
     if backbone is not None and "size" in given:
         yield "--size", f"--backbone {backbone} is used"
-    if backbone is not None and "revision" in given and os.path.isdir(backbone):
+    is_folder = backbone not in {None, NO_BACKBONE} and os.path.isdir(backbone)
+    if is_folder and "revision" in given:
         yield "revision", "the backbone is a folder, which has no revisions"
-    if settings.stage != "lora":
+    if settings.last_stage != "lora":
         for name in filter(given.__contains__, _OF_LORA):
-            yield name, f"with --stage {settings.stage} there is no LoRA"
-    if settings.stage == "full" and given.get("quantize"):
+            yield name, f"with --stage {settings.last_stage} there is no LoRA"
+    if settings.last_stage == "full" and given.get("quantize"):
         yield "--quantize", "--stage full trains every weight, and 4-bit weights cannot be trained"
     if "peft" in given:
         yield "peft", "it is determined by --stage"
+
+
+def _unused_without_backbone(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if network.get("backbone") == NO_BACKBONE:
+        for name, option in _OF_BACKBONE.items():
+            if network.get(name) is not None:
+                yield option, "there is no backbone"
 
 
 def _unused_of_labels(options: LabelOptions) -> Iterator[tuple[str, str]]:

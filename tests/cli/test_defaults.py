@@ -193,7 +193,7 @@ def test_the_backbone_is_in_4_bit_on_a_gpu_alone(device, stage, given, expected,
         raise StoppedError(arguments["quantize"])
 
     class Data:
-        legend, bands, components = (1, 2), (1, 2, 3), None
+        legend, bands, components, rgb = (1, 2), (1, 2, 3), None, None
 
     monkeypatch.setattr(context, "DinoV2Segmentor", built)
     with pytest.raises(StoppedError, match=str(expected)):

@@ -117,7 +117,7 @@ CHANGES = {
     "legend_file": [(("--legend", "legend.csv"), {})],
     "bands": [(("--bands", "3,2,1"), {})],
     "nodata": [(("--nodata", "0"), {})],
-    "backbone": [((), {"backbone": "others"})],
+    "backbone": [((), {"backbone": "others"}), (("--backbone", "none"), {"backbone": None})],
     "head": [(CNN, {}), (("--head", "linear"), {}), (("--head", "fused"), {})],
     "n_features": [(("--n-features", "2"), {})],
     "quantize": [(("--quantize",), {})],
@@ -211,6 +211,18 @@ NO_EFFECT = [
         ("--stage", "full", "--head-epochs", "0", "--quantize"),
         {},
         "--quantize has no effect: --stage full",
+    ),
+    (
+        "n_features",
+        ("--backbone", "none", "--n-features", "2"),
+        {"backbone": None},
+        "--n-features has no effect: there is no backbone",
+    ),
+    (
+        "quantize",
+        ("--backbone", "none", "--quantize"),
+        {"backbone": None},
+        "--quantize has no effect: there is no backbone",
     ),
     ("resume", ("--resume",), {}, "there is no interrupted training; starting a new one"),
 ]

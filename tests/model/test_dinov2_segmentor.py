@@ -50,6 +50,7 @@ def test_names_order_and_defaults_are_the_methods():
         "revision": None,
         "fused_head": False,
         "components": None,
+        "rgb": None,
     }
 
 

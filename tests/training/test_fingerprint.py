@@ -138,6 +138,7 @@ NOT_GIVEN = {
     "peft": "follows from the stage",
     "num_classes": "follows from the legend",
     "components": "follow from the scenes",
+    "rgb": "follows from the scenes",
     "bands": "follow from the scenes",
     "revision": "of a hub's name; the commit it stands for is in the key",
     "backbone": "see the test of its weights",

@@ -50,12 +50,12 @@ def read(scene, labels, *, bands=None, nodata=None, **changes):
 
 
 def lines(caplog):
-    """What was warned of, apart from the names of classes."""
+    """What was warned of, apart from the names of classes and constant bands."""
     rooms = ("geodinoseg.segmentation", "geodinoseg.training")
     records = [r for r in caplog.records if r.name.startswith(rooms)]
     found = [r.getMessage() for r in records if r.levelno == logging.WARNING]
     caplog.clear()
-    return found
+    return [line for line in found if "which has one value" not in line]
 
 
 @pytest.mark.parametrize("value", [0, 255])
