@@ -157,6 +157,7 @@ def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
         "confidence": str(raster.confidence_path) if raster.confidence_path else None,
         "model": raster.tags.get("GEODINOSEG_MODEL"),
         "scene": raster.tags.get("GEODINOSEG_SCENE"),
+        "seams": None if raster.seams is None else raster.seams.to_json(),
     }
 
 
@@ -237,7 +238,31 @@ def _shown_class_raster(facts: dict[str, Any]) -> dict[str, Any]:
         "confidence": facts["confidence"],
         "made with": facts["model"],
         "made from": facts["scene"],
+        **_shown_seams(facts["seams"]),
     }
+
+
+def _shown_seams(seams: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if seams is None else {"tiles": seams_line(seams)}
+
+
+def seams_line(seams: Mapping[str, Any]) -> str:
+    """How much of its tiles a map shows, by the JSON values of its `Seams`."""
+    if seams["disagreement"] is None:
+        return "no pixel lies in several"
+    changes, straight = seams["changes"], seams["straight"]
+    text = f"disagree on {seams['disagreement']:.1%} of their overlap"
+    if changes["p_value"] is None:
+        return text
+    return (
+        f"{text}; the class changes at {_rates(changes)}, along a straight line at "
+        f"{_rates(straight)}"
+    )
+
+
+def _rates(rates: Mapping[str, Any]) -> str:
+    here, elsewhere = rates["rate_at_joins"] or 0, rates["rate_elsewhere"] or 0
+    return f"{here:.2%} of the joins and {elsewhere:.2%} elsewhere (p = {rates['p_value']:.2g})"
 
 
 def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:

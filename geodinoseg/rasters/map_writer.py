@@ -49,11 +49,13 @@ class ClassRows:
     """(height, width) uint8, probability of the predicted class in percent; 255 is nodata."""
     probabilities: NDArray[np.uint8] | None = None
     """(classes, height, width) uint8, in 1/250; 255 is nodata."""
+    disagrees: NDArray[np.bool_] | None = None
+    """(height, width), True where tiles differ in their most probable class; in no raster."""
 
     def __post_init__(self) -> None:
         """Raise GridError if an array does not have the size of the window."""
         size = (self.window.height, self.window.width)
-        for pixels in (self.class_ids, self.confidence, self.probabilities):
+        for pixels in (self.class_ids, self.confidence, self.probabilities, self.disagrees):
             if pixels is not None and pixels.shape[-2:] != size:
                 raise GridError(f"rows of shape {pixels.shape} do not fit {self.window}.")
 
@@ -66,6 +68,7 @@ class ClassRows:
             class_ids=self.class_ids[inside],
             confidence=None if self.confidence is None else self.confidence[inside],
             probabilities=None if self.probabilities is None else self.probabilities[inside],
+            disagrees=None if self.disagrees is None else self.disagrees[inside],
         )
 
     def of_layer(self, name: LayerName) -> NDArray[Any]:
@@ -104,8 +107,10 @@ def map_layers(legend: Legend, *, confidence: bool, probabilities: bool) -> tupl
 class ClassRasterWriter:
     """Writes the rows of a map; made by `class_raster_writer`."""
 
-    def __init__(self, rasters: Mapping[LayerName, BlockRows]) -> None:
+    def __init__(self, rasters: Mapping[LayerName, BlockRows], final_tags: dict[str, str]) -> None:
         self._rasters = rasters
+        self.final_tags = final_tags
+        """GDAL metadata of all files that is only known when all pixels are written."""
 
     def write(self, rows: ClassRows) -> None:
         """Write the next rows of a column panel, or the first rows of another.
@@ -178,12 +183,16 @@ def class_raster_writer(
         }
         with ExitStack() as cogs:
             rows: dict[Path, BlockRows] = {}
+            final_tags: dict[str, str] = {}
             for target, layout in layouts.items():
                 writer = cog_writer(
-                    temporary[target], layout, target=target, final_tags=lambda: _map_tags(rows)
+                    temporary[target],
+                    layout,
+                    target=target,
+                    final_tags=lambda: _map_tags(rows) | final_tags,
                 )
                 rows[target] = cogs.enter_context(writer)
-            yield ClassRasterWriter({name: rows[of] for name, of in targets.items()})
+            yield ClassRasterWriter({name: rows[of] for name, of in targets.items()}, final_tags)
         _write_table(temporary[path], legend)
         for name, target in targets.items():
             if write_style(temporary[target].parent, target, name, legend):
