@@ -28,6 +28,7 @@ from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.rasters.raster_kind import RasterKind, kind_of
 from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.seams import Seams
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact_path
 
@@ -243,26 +244,7 @@ def _shown_class_raster(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shown_seams(seams: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {} if seams is None else {"tiles": seams_line(seams)}
-
-
-def seams_line(seams: Mapping[str, Any]) -> str:
-    """How much of its tiles a map shows, by the JSON values of its `Seams`."""
-    if seams["disagreement"] is None:
-        return "no pixel lies in several"
-    changes, straight = seams["changes"], seams["straight"]
-    text = f"disagree on {seams['disagreement']:.1%} of their overlap"
-    if changes["p_value"] is None:
-        return text
-    return (
-        f"{text}; the class changes at {_rates(changes)}, along a straight line at "
-        f"{_rates(straight)}"
-    )
-
-
-def _rates(rates: Mapping[str, Any]) -> str:
-    here, elsewhere = rates["rate_at_joins"] or 0, rates["rate_elsewhere"] or 0
-    return f"{here:.2%} of the joins and {elsewhere:.2%} elsewhere (p = {rates['p_value']:.2g})"
+    return {} if seams is None else {"tiles": str(Seams.of_json(seams))}
 
 
 def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def segment(scenes: tuple[str, ...], **options: Any) -> None:
 
 def _segment_one(scene: str, options: dict[str, Any]) -> None:
     import geodinoseg as gds
-    from geodinoseg.cli.info import area_lines, describe, seams_line
+    from geodinoseg.cli.info import area_lines, describe
 
     source = gds.open_scene(scene, allow_external=options["allow_external"])
     arguments = {
@@ -197,7 +197,7 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
     outputs = [options["output"], options["confidence"], options["probabilities"]]
     outputs = [*filter(None, outputs), *options["polygons"]]
     facts = describe(raster.path)
-    details = [*area_lines(facts), f"tiles  {seams_line(facts['seams'])}"]
+    details = [*area_lines(facts), f"tiles {raster.seams}"]
     lines = _summary(raster, outputs, details)
     report_done(options["json_"], outputs, lines, result=facts)
 

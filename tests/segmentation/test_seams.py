@@ -252,6 +252,30 @@ def test_the_numbers_are_in_the_map(tmp_path):
     assert json.loads(json.dumps(again.to_json()))["changes"]["p_value"] == again.changes.p_value
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"changes": 3, "straight": 4}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "3", '{"changes": 3, "straight": 4}', "[" * 100_000]
+)
 def test_a_tag_that_is_none_of_ours_says_nothing(text):
     assert Seams.of_tags({SEAMS_TAG: text}) is None
+
+
+RATES = {
+    "at_joins": 9,
+    "changed_at_joins": 3,
+    "elsewhere": 90,
+    "changed_elsewhere": 4,
+    "p_value": 0.5,
+}
+FACTS = {"overlap_px": 20, "disagreeing_px": 2, "changes": RATES, "straight": RATES}
+
+
+@pytest.mark.parametrize("value", [None, "3", -1, 1.5, 10**400, [], {}, float("nan")])
+def test_impossible_numbers_in_a_tag_say_nothing(value):
+    assert str(Seams.of_tags({SEAMS_TAG: json.dumps(FACTS)})).startswith("disagree on 10.0% of")
+    for facts in (
+        FACTS | {"overlap_px": value},
+        FACTS | {"changes": value},
+        FACTS | {"straight": RATES | {"at_joins": value}},
+        FACTS | {"changes": RATES | {"p_value": -1 if value is None else value}},
+    ):
+        assert Seams.of_tags({SEAMS_TAG: json.dumps(facts)}) is None
