@@ -1,8 +1,8 @@
 """How much a map shows its tiles, by tile size and overlap, and what that costs.
 
-    python tests/benchmarks/seams.py                     the table of docs/seams.md, ten minutes
+    python tests/benchmarks/seams.py                     the tables of docs/seams.md, twenty minutes
     python tests/benchmarks/seams.py --only linear       one of the models
-    python tests/benchmarks/seams.py --experiments       what else was tried, fifteen minutes
+    python tests/benchmarks/seams.py --experiments       what else was tried, six minutes
 
 On one thread of a CPU. Prints rows of Markdown: share of the overlap on which tiles disagree, pieces
 of straight borders at joins and elsewhere with the p value, mean IoU and CPU seconds. Land and labels
@@ -80,7 +80,7 @@ def shown(seams: Sequence[Seams]) -> list[str]:
             sum(one.elsewhere for one in found),
             digits=2,
         ),
-        f"{p_value:.2g}",
+        f"{p_value:.2g}" if found else "-",
     ]
 
 
