@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 _ON_FIXED_PART = "validation blocks apart from the training windows"
 _SMALLEST_TILE_PX = 518
-"""As large as the images that DINOv2 was last trained on. Tiles that see more disagree less, and show
-fewer seams: see docs/seams.md."""
+"""As large as the images that DINOv2 was last trained on. Tiles that see more disagree less; see
+docs/seams.md."""
 _NOT_RECORDED = ("cache_bytes", "minutes")
 
 

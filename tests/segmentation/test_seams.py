@@ -12,6 +12,8 @@ from hypothesis import given, settings, strategies as st
 from numpy.testing import assert_allclose
 from rasters import ConstantModel, FixedModel, IdentityModel, SmoothModel, write_raster
 
+from geodinoseg.evaluation.evaluate import evaluate_map
+from geodinoseg.evaluation.report.write import write_report
 from geodinoseg.rasters.class_raster import open_class_raster
 from geodinoseg.rasters.seams import SEAMS_TAG, JoinRates, Seams
 from geodinoseg.segmentation.plan import make_plan
@@ -250,6 +252,16 @@ def test_the_numbers_are_in_the_map(tmp_path):
     assert again == raster.seams
     assert again.to_json()["disagreement"] == again.disagreeing_px / again.overlap_px
     assert json.loads(json.dumps(again.to_json()))["changes"]["p_value"] == again.changes.p_value
+
+
+def test_the_report_on_a_map_says_what_its_tiles_show(tmp_path):
+    scene = write_raster(tmp_path / "s.tif", checkered(3))
+    raster = segment_scene(scene, StubbornModel(), tmp_path / "map.tif", settings=SETTINGS)
+    labels = segment_scene(scene, IdentityModel(3), tmp_path / "labels.tif", settings=SETTINGS)
+    found = evaluate_map(raster, labels.path)
+    text = write_report(tmp_path / "report.html", found).read_text("utf-8")
+    assert str(raster.seams).startswith("disagree on 100.0% of their overlap; classes change at ")
+    assert f"The map was computed in tiles, which {raster.seams}." in text
 
 
 @pytest.mark.parametrize(
