@@ -28,6 +28,7 @@ from geodinoseg.rasters.class_raster import ClassRaster, describe_class_raster
 from geodinoseg.rasters.legend_sources import listed
 from geodinoseg.rasters.raster_kind import RasterKind, kind_of
 from geodinoseg.rasters.scene import Scene, open_scene
+from geodinoseg.rasters.seams import Seams
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.redaction import redact_path
 
@@ -158,6 +159,7 @@ def _describe_class_raster(raster: ClassRaster) -> dict[str, Any]:
         "confidence": str(raster.confidence_path) if raster.confidence_path else None,
         "model": raster.tags.get("GEODINOSEG_MODEL"),
         "scene": raster.tags.get("GEODINOSEG_SCENE"),
+        "seams": None if raster.seams is None else raster.seams.to_json(),
     }
 
 
@@ -250,7 +252,12 @@ def _shown_class_raster(facts: dict[str, Any]) -> dict[str, Any]:
         "confidence": facts["confidence"],
         "made with": facts["model"],
         "made from": facts["scene"],
+        **_shown_seams(facts["seams"]),
     }
+
+
+def _shown_seams(seams: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if seams is None else {"tiles": str(Seams.of_json(seams))}
 
 
 def _shown_model(facts: dict[str, Any]) -> dict[str, Any]:

@@ -197,7 +197,8 @@ def _segment_one(scene: str, options: dict[str, Any]) -> None:
     outputs = [options["output"], options["confidence"], options["probabilities"]]
     outputs = [*filter(None, outputs), *options["polygons"]]
     facts = describe(raster.path)
-    lines = _summary(raster, outputs, area_lines(facts))
+    details = [*area_lines(facts), f"tiles {raster.seams}"]
+    lines = _summary(raster, outputs, details)
     report_done(options["json_"], outputs, lines, result=facts)
 
 
@@ -241,10 +242,10 @@ def _settings(options: dict[str, Any]) -> Any:
     )
 
 
-def _summary(raster: Any, outputs: list[Path], areas: list[str]) -> list[str]:
+def _summary(raster: Any, outputs: list[Path], details: list[str]) -> list[str]:
     first = (
         f"{raster.path}: {raster.width} x {raster.height} px, {len(raster.legend)} classes "
         f"({', '.join(raster.legend.names)})"
     )
     others = [str(path) for path in outputs[1:]]
-    return [first, *others, *areas, "Drag the files into QGIS to view them."]
+    return [first, *others, *details, "Drag the files into QGIS to view them."]

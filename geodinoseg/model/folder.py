@@ -133,7 +133,7 @@ def load_model(folder: PathLike, *, device: str = "auto", precision: str = "auto
         >>> import geodinoseg as gds
         >>> model = gds.load_model("crops.model", device="cpu")
         >>> model.bands, model.tile_px
-        ((1, 2, 3), 224)
+        ((1, 2, 3), 518)
     """
     place = model_folder(folder)
     where = pick_device(device)

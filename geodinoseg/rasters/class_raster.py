@@ -39,6 +39,7 @@ from geodinoseg.rasters.legend_sources import (
     with_legend_file,
 )
 from geodinoseg.rasters.mosaic_legend import shared_tag
+from geodinoseg.rasters.seams import Seams
 from geodinoseg.rasters.source import RasterSource
 from geodinoseg.windows import Window
 
@@ -99,6 +100,11 @@ class ClassRaster:
     def nodata(self) -> int | None:
         """Nodata value of the pixels as read; None if every pixel has a class."""
         return self.pixel_type.nodata
+
+    @property
+    def seams(self) -> Seams | None:
+        """How much the map shows the tiles that it was computed in; None if it does not say."""
+        return Seams.of_tags(self.tags)
 
     @contextmanager
     def reader(self, *, cache_bytes: int | None = None) -> Iterator[ClassReader]:

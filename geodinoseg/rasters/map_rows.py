@@ -44,11 +44,13 @@ class ClassRows:
     """(height, width) uint8, probability of the predicted class in percent; 255 is nodata."""
     probabilities: NDArray[np.uint8] | None = None
     """(classes, height, width) uint8, in 1/250; 255 is nodata."""
+    disagrees: NDArray[np.bool_] | None = None
+    """(height, width), True where tiles differ in their most probable class; in no raster."""
 
     def __post_init__(self) -> None:
         """Raise GridError if an array does not have the size of the window."""
         size = (self.window.height, self.window.width)
-        for pixels in (self.class_ids, self.confidence, self.probabilities):
+        for pixels in (self.class_ids, self.confidence, self.probabilities, self.disagrees):
             if pixels is not None and pixels.shape[-2:] != size:
                 raise GridError(f"rows of shape {pixels.shape} do not fit {self.window}.")
 
@@ -61,6 +63,7 @@ class ClassRows:
             class_ids=self.class_ids[inside],
             confidence=None if self.confidence is None else self.confidence[inside],
             probabilities=None if self.probabilities is None else self.probabilities[inside],
+            disagrees=None if self.disagrees is None else self.disagrees[inside],
         )
 
     def of_layer(self, name: LayerName) -> NDArray[Any]:

@@ -50,8 +50,10 @@ class ClassRasterWriter:
     raster: ClassRaster
     """The class raster, when the block has ended well: as `open_class_raster` would read it."""
 
-    def __init__(self, rasters: Mapping[LayerName, BlockRows]) -> None:
+    def __init__(self, rasters: Mapping[LayerName, BlockRows], final_tags: dict[str, str]) -> None:
         self._rasters = rasters
+        self.final_tags = final_tags
+        """GDAL metadata of all files that is only known when all pixels are written."""
 
     def write(self, rows: ClassRows) -> None:
         """Write the next rows of a column panel, or the first rows of another.
@@ -122,12 +124,16 @@ def class_raster_writer(
         }
         with ExitStack() as cogs:
             rows: dict[Path, BlockRows] = {}
+            final_tags: dict[str, str] = {}
             for target, layout in layouts.items():
                 cog = cog_writer(
-                    temporary[target], layout, target=target, final_tags=lambda: _map_tags(rows)
+                    temporary[target],
+                    layout,
+                    target=target,
+                    final_tags=lambda: _map_tags(rows) | final_tags,
                 )
                 rows[target] = cogs.enter_context(cog)
-            writer = ClassRasterWriter({name: rows[of] for name, of in targets.items()})
+            writer = ClassRasterWriter({name: rows[of] for name, of in targets.items()}, final_tags)
             yield writer
         _write_table(temporary[path], legend)
         for name, target in targets.items():

@@ -126,6 +126,7 @@ def _probabilities(
 def _to_class_rows(
     window: Window,
     probabilities_CHW: torch.Tensor,
+    disagrees_HW: torch.Tensor,
     *,
     tile_row: TileRow,
     plan: Plan,
@@ -148,7 +149,11 @@ def _to_class_rows(
         probabilities = _quantized(probabilities_CHW, PROBABILITY_STEPS)
         probabilities[:, invalid] = PERCENT_NODATA
     return ClassRows(
-        window=window, class_ids=class_ids, confidence=confidence, probabilities=probabilities
+        window=window,
+        class_ids=class_ids,
+        confidence=confidence,
+        probabilities=probabilities,
+        disagrees=disagrees_HW.cpu().numpy(),
     )
 
 

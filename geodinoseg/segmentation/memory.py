@@ -85,11 +85,12 @@ class HostMemory:
     def _column_bytes(self, halo_px: int) -> int:
         tile_px, overlap_px = self.grid.tile_px, self.grid.overlap_px
         read_rows = self.read_rows(halo_px)
-        sums = 4 * self.classes * (tile_px + overlap_px)  # and a copy of the rows kept
+        # Probabilities and the tiles' common class, and a copy of the rows kept.
+        sums = (4 * self.classes + 2) * (tile_px + overlap_px)
         # The rolling buffer, the window read into it, and its copies as tile rows.
         rows = tile_px + read_rows + (tile_px + read_rows) + _TILE_ROWS_HELD * tile_px
-        # Predicted channel and probability, confidence, validity, a comparison.
-        decided = tile_px * (4 + 4 + 8 + 2 + 2)
+        # Predicted channel and probability, confidence, validity, a comparison, disagreement.
+        decided = tile_px * (4 + 4 + 8 + 2 + 2 + 2)
         map_bytes = sum(layer.bands * layer.dtype.itemsize for layer in self.layers)
         # Class rows, and block rows gathered for the part.
         return sums + rows * self._pixel_bytes + decided + map_bytes * (tile_px + BLOCK_PX)

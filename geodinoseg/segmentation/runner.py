@@ -29,6 +29,7 @@ from geodinoseg.segmentation.missing_pixels import CollarWatch, report_missing_p
 from geodinoseg.segmentation.outputs import MapFiles
 from geodinoseg.segmentation.parts.run import Parts, Run
 from geodinoseg.segmentation.plan import Plan, make_plan
+from geodinoseg.segmentation.seams import OverlapCounts
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.segmentation.tile_grid import Chunk, first_run
 from geodinoseg.version import __version__
@@ -87,10 +88,14 @@ class ChunkSegmenter:
     def _write_together(self, run: Sequence[Chunk], parts: Parts) -> Iterator[Chunk]:
         with closing(self._rows_of(run)) as rows:
             for chunk in run:
+                overlap = OverlapCounts(self._plan.grid)
                 with parts.write(chunk) as part:
                     while not part.is_complete:
-                        part.write(next(rows))
+                        finished = next(rows)
+                        part.write(finished)
+                        overlap.count(finished, nodata=self._plan.legend.nodata)
                     part.remark("collar", self._collar.take_counts())
+                    part.remark("overlap", overlap.to_json())
                     self._watch.check()
                 yield chunk
 

@@ -32,6 +32,7 @@ from geodinoseg.segmentation.job import (
 from geodinoseg.segmentation.memory import return_freed_memory
 from geodinoseg.segmentation.missing_pixels import CollarWatch
 from geodinoseg.segmentation.outputs import MapFiles
+from geodinoseg.segmentation.parts.part_file import Part
 from geodinoseg.segmentation.parts.run import (
     Parts,
     open_parts,
@@ -39,6 +40,12 @@ from geodinoseg.segmentation.parts.run import (
 )
 from geodinoseg.segmentation.parts.store import PartStore, part_store
 from geodinoseg.segmentation.plan import Plan, plan_facts
+from geodinoseg.segmentation.seams import (
+    JoinCounts,
+    OverlapCounts,
+    measured_seams,
+    warn_of_seams,
+)
 from geodinoseg.segmentation.settings import SegmentationSettings
 from geodinoseg.version import __version__
 
@@ -281,6 +288,8 @@ def assemble(
     plan = job.plan
     log_step(logger, "assembling %d parts into %s.", len(plan.chunks), files.class_raster)
     collar, valid_px = CollarWatch(plan.scene), 0
+    overlap = OverlapCounts(plan.grid)
+    joins = JoinCounts(plan.grid, nodata=plan.legend.nodata, dtype=plan.legend.dtype)
     with (
         parts.committing(files.paths),
         class_raster_writer(
@@ -295,18 +304,28 @@ def assemble(
         for done, chunk in enumerate(plan.chunks):
             progress(done / len(plan.chunks), "assembling the parts")
             with parts.read(chunk) as part:
-                for name, window, pixels in part.pieces():
-                    writer.write_layer(name, window, pixels)
+                _copy_pixels(part, writer, joins)
                 for layer in plan.layers:
                     _check_same_blocks(writer, layer.name, part.checksums(layer.name), files)
                 collar.add(part.remarks["collar"])
+                overlap.add(part.remarks["overlap"])
                 valid_px += part.valid_px
+        seams = measured_seams(overlap, joins)
+        writer.final_tags |= seams.to_tags()
         progress(1.0, "building overviews")
     log_step(logger, "%s is complete.", files.class_raster)
     if valid_px == 0:
         logger.warning("%s: holds no data; the whole map is nodata.", plan.scene.source.name)
     collar.warn()
+    warn_of_seams(plan.scene.source.name, seams, plan.grid)
     return writer.raster
+
+
+def _copy_pixels(part: Part, writer: ClassRasterWriter, joins: JoinCounts) -> None:
+    for name, window, pixels in part.pieces():
+        writer.write_layer(name, window, pixels)
+        if name == "classes":
+            joins.add(window, pixels[0])
 
 
 def _check_same_blocks(

@@ -28,7 +28,9 @@ from geodinoseg.version import __version__
 logger = logging.getLogger(__name__)
 
 _ON_FIXED_PART = "validation blocks apart from the training windows"
-_SMALLEST_TILE_PX = 224
+_SMALLEST_TILE_PX = 518
+"""As large as the images that DINOv2 was last trained on. Tiles that see more disagree less; see
+docs/seams.md."""
 _NOT_RECORDED = ("cache_bytes", "minutes")
 
 
@@ -120,7 +122,7 @@ def _segmentor(run: TrainingRun, report: ValidationReport | None, *, finished: b
 
 
 def _tile_px(run: TrainingRun) -> int:
-    """Side of the model's tiles: small crops are for training, and larger tiles show more."""
+    """Side of the model's tiles: larger than training crops, since tiles need surroundings."""
     patch_px = run.network.patch_px
     return max(run.source.data.crop_px, _SMALLEST_TILE_PX // patch_px * patch_px)
 

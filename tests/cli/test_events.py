@@ -87,6 +87,8 @@ def test_a_segmentation_ends_with_what_info_says_of_its_map(workshop):
     assert result == done("info", output)["result"]
     assert (result["kind"], result["width_px"], result["height_px"]) == ("class_raster", 300, 260)
     assert [c["name"] for c in result["classes"]] == ["field", "roof", "water"]
+    assert 0 <= result["seams"]["disagreement"] <= 1
+    assert 0 < result["seams"]["straight"]["p_value"] <= 1
 
 
 @pytest.mark.slow

@@ -88,6 +88,7 @@ def test_a_widened_patch_embedding_is_trained_in_stage_two_alone(
     epochs = {"epochs": 2, "head_epochs": 2 if stage == "head" else 0}
     model = train(scene, settings=quick(stage=stage, **epochs))
     assert model.bands == (1, 2, 3, 4)
+    assert model.trained_tile_px == 518  # more than a crop, so that tiles see their surroundings
     derived = DinoV2Segmentor(
         backbone=backbone,
         bands=4,
