@@ -62,7 +62,7 @@ def train(backbone, color_field, tmp_path):
     ):
         return train_model(
             scene or color_field.scene,
-            labels or color_field.labels,
+            labels or color_field.many_labels,
             tmp_path / output,
             settings=settings,
             network={"backbone": backbone, "quantize": False, **network},
@@ -102,16 +102,59 @@ def test_wherever_a_training_stops_going_on_gives_the_same_bytes(
         assert not (tmp_path / f"{call}.model.checkpoint").exists()
 
 
+class StopAfter:
+    """A progress that stops the work in the first step after an epoch of a stage, all of its folds.
+
+    The stage of a message is what comes before the first comma.
+    """
+
+    def __init__(self, number):
+        self.number, self.ended, self.epochs = number, 0, []
+
+    def __call__(self, _, message):
+        where = message.split(", loss")[0]
+        if ", epoch " not in where or "on all labels" in where:
+            return
+        if self.epochs and self.epochs[-1] != where:
+            self.ended += 1
+            if self.ended == self.number:
+                raise KilledError
+        if not self.epochs or self.epochs[-1] != where:
+            self.epochs.append(where)
+
+
 @pytest.mark.slow
-def test_a_cross_validation_goes_on_to_the_same_bytes(train, tmp_path):
-    labels = write_few_squares(tmp_path / "few.gpkg")
-    whole = StopAt(None)
-    train("whole.model", labels=labels, progress=whole)
-    for call in (whole.calls // 2, whole.calls - 2):
-        with pytest.raises(KeyboardInterrupt):
-            train(f"{call}.model", labels=labels, progress=StopAt(call))
-        train(f"{call}.model", labels=labels, resume=True)
-        assert contents(tmp_path / f"{call}.model") == contents(tmp_path / "whole.model")
+@pytest.mark.parametrize("kept", ["head", "further", "lora"])
+@pytest.mark.parametrize("are_few", [False, True], ids=["fixed part", "folds"])
+def test_a_training_goes_on_to_the_same_bytes_after_each_epoch_of_each_stage(
+    are_few, kept, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(geodinoseg.training.epochs, "_CHECKPOINT_S", 0)
+    monkeypatch.setattr(geodinoseg.training.choice, "compared", preferring(kept))
+    options = {"labels": write_few_squares(tmp_path / "few.gpkg") if are_few else None}
+    options["settings"] = replace(SETTINGS, epochs=6 if are_few else 2)
+    whole = StopAfter(None)
+    assert train("whole.model", progress=whole, **options).training["kept"] == kept
+    assert len(whole.epochs) == 6, "two of each stage"
+    for number in range(1, 6):
+        with pytest.raises(KilledError):
+            train(f"{number}.model", progress=StopAfter(number), **options)
+        train(f"{number}.model", resume=True, **options)
+        assert contents(tmp_path / f"{number}.model") == contents(tmp_path / "whole.model")
+
+
+def preferring(kept):
+    """A comparison whose outcome is known: each stage is better than the one before up to a last."""
+    order = ["head", "further", "lora"]
+
+    def compare(new, old):
+        found = compared(new, old)
+        calls.append(found)
+        is_better = len(calls) <= order.index(kept)
+        return replace(found, gain=1.0 if is_better else -1.0, standard_error=0.0)
+
+    calls = []
+    return compare
 
 
 @pytest.mark.slow
