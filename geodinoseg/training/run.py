@@ -202,8 +202,7 @@ class TrainingRun:
         began_s = self.epochs.budget.used_s
         self.seed("further")
         self.epochs.run(stage, epochs)
-        used_s = self.epochs.budget.used_s - began_s
-        self._head_s["further"] = self._head_s.get(head, math.inf) + used_s
+        self._head_s["further"] = self.epochs.budget.used_s - began_s
 
     def cached_crops(self) -> CachedCrops:
         """The crops of stage one; their features are computed once. The backbone is frozen."""
@@ -222,7 +221,8 @@ class TrainingRun:
 
     def seconds_of(self, stage: StageName) -> float:
         """Seconds that the training of a head took; infinite if an earlier run did it."""
-        return self._head_s.get(stage, math.inf)
+        stages = dict.fromkeys([self.kept_head, stage])
+        return sum(self._head_s.get(stage, math.inf) for stage in stages)
 
     def _has_stage_two(self) -> bool:
         """Whether stage two is tried; warns if it was requested and is not."""
@@ -256,8 +256,8 @@ class TrainingRun:
         if self.is_crossed:  # What is kept has to be trained on all labels.
             time_slice = time_slice.first(1 / 2)
         else:
-            head_s = self._head_s.get("further", self._head_s.get(self.kept_head, 0.0))
-            time_slice = time_slice.ending_before(head_s)
+            of_head = (self.kept_head, "further")
+            time_slice = time_slice.ending_before(sum(self._head_s.get(n, 0.0) for n in of_head))
         stage = FineTuning(
             self.network,
             self.source,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ import geodinoseg.training.checkpoint
 import geodinoseg.training.epochs
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
+import geodinoseg.training.run
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
 from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.training.checkpoint import TrainingRecord
@@ -124,13 +126,14 @@ class StopAfter:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", ["head", "further", "lora"])
-@pytest.mark.parametrize("are_few", [False, True], ids=["fixed part", "folds"])
+@pytest.mark.parametrize(
+    ("are_few", "kept"), [(False, "further"), (False, "lora"), (True, "further"), (True, "lora")]
+)
 def test_a_training_goes_on_to_the_same_bytes_after_each_epoch_of_each_stage(
     are_few, kept, train, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(geodinoseg.training.epochs, "_CHECKPOINT_S", 0)
-    monkeypatch.setattr(geodinoseg.training.choice, "compared", preferring(kept))
+    monkeypatch.setattr(geodinoseg.training.run, "choose", keeping(kept))
     options = {"labels": write_few_squares(tmp_path / "few.gpkg") if are_few else None}
     options["settings"] = replace(SETTINGS, epochs=6 if are_few else 2)
     whole = StopAfter(None)
@@ -143,18 +146,9 @@ def test_a_training_goes_on_to_the_same_bytes_after_each_epoch_of_each_stage(
         assert contents(tmp_path / f"{number}.model") == contents(tmp_path / "whole.model")
 
 
-def preferring(kept):
-    """A comparison whose outcome is known: each stage is better than the one before up to a last."""
-    order = ["head", "further", "lora"]
-
-    def compare(new, old):
-        found = compared(new, old)
-        calls.append(found)
-        is_better = len(calls) <= order.index(kept)
-        return replace(found, gain=1.0 if is_better else -1.0, standard_error=0.0)
-
-    calls = []
-    return compare
+def keeping(stage):
+    """A choice whose outcome is known."""
+    return lambda scores: (next((s for s in scores if s.stage == stage), scores[0]), "as told")
 
 
 @pytest.mark.slow
