@@ -256,7 +256,7 @@ class TrainingRun:
         if self.is_crossed:  # What is kept has to be trained on all labels.
             time_slice = time_slice.first(1 / 2)
         else:
-            of_head = (self.kept_head, "further")
+            of_head: tuple[StageName, ...] = (self.kept_head, "further")
             time_slice = time_slice.ending_before(sum(self._head_s.get(n, 0.0) for n in of_head))
         stage = FineTuning(
             self.network,

@@ -114,7 +114,7 @@ class StopAfter:
         self.number, self.ended, self.epochs = number, 0, []
 
     def __call__(self, _, message):
-        where = message.split(", loss")[0]
+        where = message.split(", loss")[0].split(", mean IoU")[0]
         if ", epoch " not in where or "on all labels" in where:
             return
         if self.epochs and self.epochs[-1] != where:
