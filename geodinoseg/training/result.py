@@ -29,6 +29,7 @@ from geodinoseg.version import __version__
 logger = logging.getLogger(__name__)
 
 _ON_FIXED_PART = "validation blocks apart from the training windows"
+_ON_FOLDS = "blocks held out in turn (cross-validation, {} folds)"
 _SMALLEST_TILE_PX = 224
 _NOT_RECORDED = ("cache_bytes", "minutes")
 
@@ -148,7 +149,7 @@ def _scores(run: TrainingRun, report: ValidationReport | None) -> dict[str, Any]
     if last is None or last.accuracy is None:
         return {}
     folds = run.source.data.folds
-    on = f"cross-validation, {folds} folds" if folds > 1 else _ON_FIXED_PART
+    on = _ON_FOLDS.format(folds) if folds > 1 else _ON_FIXED_PART
     of_stages = [run.record.last_of(stage) for stage in get_args(StageName)]
     scores = [score for score in of_stages if score is not None]
     found = {} if report is None else report.to_json()

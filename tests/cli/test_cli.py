@@ -519,7 +519,7 @@ def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp
     assert first.endswith("field.model: a model of 2 classes (field, roof)")
     assert result.stderr.splitlines()[-1] == "the head alone was trained"
     assert re.fullmatch(
-        r"mean IoU 0\.\d{3} on validation blocks apart from the training windows", score
+        r"mean IoU 0\.\d{3} on blocks held out in turn \(cross-validation, 3 folds\)", score
     )
     assert following.startswith("next: geodinoseg segment SCENE --model ")
 

@@ -341,7 +341,7 @@ def test_few_places_are_cross_validated_with_all_candidates_in_each_fold(
     seen = tell_scores(monkeypatch, FineTuning, [lora])
     model = train(labels=few_labels, settings=quick(stage="lora", epochs=3))
     assert model.training["kept"] == ("lora" if lora > 0.6 else "head")
-    assert model.scores["on"] == "cross-validation, 3 folds"
+    assert model.scores["on"] == "blocks held out in turn (cross-validation, 3 folds)"
     stored = load_file(tmp_path / "a.model" / "model.safetensors")
     assert any("lora_B" in name and weight.any() for name, weight in stored.items()) == (lora > 0.6)
     assert not torch.equal(stored["head.classify.weight"], seen[0]), "trained on all labels"
