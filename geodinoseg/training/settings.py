@@ -90,7 +90,7 @@ class TrainingSettings:
     weight_decay: float = 0.05
     """Of matrices and kernels; biases, norms and layer scales have none."""
     validation_share: float = 0.2
-    """Fraction of each class's labelled pixels kept for validation, 0 to 0.5. If that leaves too few
+    """Fraction of each class's labelled pixels kept for validation, 0 to 0.5. If that are too few
     blocks to judge by, each is held out once (cross-validation)."""
     band_projection: BandProjection = "pca"
     """What the backbone sees of the bands if they are not as many as its own."""
