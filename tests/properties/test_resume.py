@@ -243,7 +243,7 @@ def test_a_finished_model_stays_until_the_new_one_is_whole(train, tmp_path, smal
     old = save_model(load_model(small_model, device="cpu"), tmp_path / "a.model")
     before = contents(old)
     with pytest.raises(KeyboardInterrupt) as stop:
-        train(overwrite=True, progress=StopAt(14))
+        train(overwrite=True, progress=StopAt(20))
     assert contents(old) == before
     assert "is kept at" in stop.value.__notes__[0]
     with pytest.raises(OutputExistsError, match="a model of another training is there"):
@@ -277,7 +277,7 @@ def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, colo
         train(progress=StopAt(14, KilledError), settings=quick(stage="head", epochs=1))
     assert not (tmp_path / "a.model.checkpoint").exists(), "killed before the first checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(14))
+        train(progress=StopAt(20))
     pixels = color_pixels(color_field.channels, seed=9)
     other = {
         "settings": {"settings": quick(stage="head")},
@@ -300,7 +300,7 @@ def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, colo
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(damage, train, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(14))
+        train(progress=StopAt(20))
     checkpoint = tmp_path / "a.model.checkpoint"
     whole = checkpoint.read_bytes()
     if damage == "plain tensors":
@@ -317,7 +317,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(damage, train, tmp_path):
 
 def test_a_checkpoint_gives_back_what_it_was_given(train, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(18))
+        train(progress=StopAt(23))
     path = tmp_path / "a.model.checkpoint"
     record = geodinoseg.training.checkpoint.read_record(path)
     assert record.history
