@@ -150,14 +150,20 @@ class ValidationCrops:
         side = self._source.data.splits[piece.scene].block_px
         return piece.scene, piece.window.row_off // side, piece.window.col_off // side
 
-    def batches(self, *, most: int | None = None) -> Iterator[list[tuple[HeldOutPiece, Crop]]]:
-        """Labelled crops with their pieces, read ahead in a thread; of at most so many pieces."""
+    def batches(
+        self, *, most: int | None = None, fold: int | None = None
+    ) -> Iterator[list[tuple[HeldOutPiece, Crop]]]:
+        """Labelled crops with their pieces, read ahead in a thread.
+
+        Of at most so many pieces; only of one fold, if it is given.
+        """
         size = self._source.settings.batch_size
+        pieces = [p for p in self.pieces[:most] if fold is None or p.fold == fold]
 
         def read() -> Generator[list[tuple[HeldOutPiece, Crop]], None, None]:
             batch = []
             with self._source.sampler(self._source.training_fold) as sampler:
-                for piece in self.pieces[:most]:
+                for piece in pieces:
                     crop = sampler.validation_crop(piece.scene, piece.window)
                     if (crop.labels != IGNORE).any():
                         batch.append((piece, crop))

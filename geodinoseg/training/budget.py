@@ -99,6 +99,7 @@ class TimeSlice:
 STAGE_WORDS: dict[StageName, str] = {
     "head": "head",
     "fused": "fused head",
+    "further": "further steps of the head",
     "lora": "LoRA",
     "full": "all weights",
 }
@@ -111,8 +112,9 @@ REPORTED_CROPS = 128 + PANEL_CROPS
 _FORWARD = 1.0
 """Work of one forward pass of the backbone on a crop."""
 STEP_WORK: dict[StageName, float] = {"head": 0.05, "fused": 0.5, "lora": 3.0, "full": 3.0}
-"""Of a training step, per crop: the backward pass takes twice as long as the forward pass."""
-Phase = Literal["features", "head", "fused", "lora", "full", "final", "report"]
+"""Of a training step, per crop: the backward pass takes twice as long as the forward pass. Further
+steps are those of a head."""
+Phase = Literal["features", "head", "fused", "further", "lora", "full", "final", "report"]
 _PHASES: tuple[Phase, ...] = get_args(Phase)
 """Of a training, in order; final is the kept head on all labels."""
 
@@ -142,6 +144,7 @@ class TrainingProgress:
         self._phase: Phase = "features"
         self._step_work = 0.0
         self._heads, self._folds = tuple(heads), folds
+        self._work: dict[StageName, float] = STEP_WORK | {"further": STEP_WORK[self._heads[-1]]}
         self._validation = 0
         self._left: dict[Phase, float] = dict.fromkeys(_PHASES, 0.0)
         self._left["features"] = _FORWARD * settings.crops_to_cache
@@ -153,6 +156,12 @@ class TrainingProgress:
         self._left["features"] += _FORWARD * crops
         self._left["report"] = _FORWARD * min(crops, REPORTED_CROPS)
         self._expect_epochs()
+
+    def expect_further_steps(self, head: StageName) -> None:
+        """Account for the steps of the head that goes on."""
+        self._work["further"] = STEP_WORK[head]
+        epochs = self._settings.epochs_to_choose("further", self._folds)
+        self._left["further"] = epochs * self._epoch_work("further")
 
     def caching(self, crops: int) -> None:
         """Count crops whose features were computed."""
@@ -170,7 +179,7 @@ class TrainingProgress:
         is_final is that of the kept head, on all labels.
         """
         self._begin("final" if is_final else stage)
-        self._step_work = self._settings.batch_size * STEP_WORK[stage]
+        self._step_work = self._settings.batch_size * self._work[stage]
         of_what = f"{STAGE_WORDS[stage]} on all labels" if is_final else STAGE_WORDS[stage]
         self._where = f"{of_what}, epoch {epoch + 1}/{epochs}"
 
@@ -208,18 +217,19 @@ class TrainingProgress:
     def _expect_epochs(self) -> None:
         settings = self._settings
         for stage in settings.stages(self._folds, self._heads):
-            is_head = stage in self._heads
-            epochs = settings.stage_one_epochs if is_head else settings.epochs
+            epochs = settings.epochs_to_choose(stage, self._folds)
             self._left[stage] = epochs * self._epoch_work(stage)
-            if is_head and self._folds:
-                self._left["final"] = self._left[stage] / self._folds
+            if stage in self._heads and self._folds:
+                self._left["final"] = settings.stage_one_epochs * self._steps_work(stage)
 
     def _epoch_work(self, stage: StageName) -> float:
         """Of one epoch of a stage with its validation; that of heads takes next to nothing."""
-        work = self._settings.steps_per_epoch * self._settings.batch_size * STEP_WORK[stage]
-        if stage in self._heads:
-            return max(self._folds, 1) * work
-        return work + _FORWARD * self._validation
+        work = max(self._folds, 1) * self._steps_work(stage)
+        is_head = stage in (*self._heads, "further")
+        return work if is_head else work + _FORWARD * self._validation
+
+    def _steps_work(self, stage: StageName) -> float:
+        return self._settings.steps_per_epoch * self._settings.batch_size * self._work[stage]
 
     def _add(self, work: float, message: str) -> None:
         self._count(work)

@@ -28,7 +28,8 @@ from geodinoseg.training.sampler import Sampler, read_ahead
 logger = logging.getLogger(__name__)
 
 _FEWEST_OF_FOLD = 32
-"""Crops that show nothing of a fold; if there are fewer by chance, more are drawn for the fold."""
+"""Crops that show nothing of a fold, and no fewer than an equal part of all; if there are fewer by
+chance, more are drawn for the fold."""
 
 
 def cache_crops(
@@ -56,7 +57,7 @@ def cache_crops(
         source=source,
         folder=folder,
         sees_pixels=sees_pixels,
-        room=len(validation.pieces) + wanted + of_held_out + folds * _FEWEST_OF_FOLD * (folds > 1),
+        room=len(validation.pieces) + wanted + of_held_out + folds * _fewest_of_fold(wanted, folds),
         progress=progress,
     )
     log_step(
@@ -143,9 +144,10 @@ class _Cacher:
             if crop.window is not None and not splits[crop.scene].touches(crop.window, fold)
         ]
         first = len(self.cache)
-        if len(unseen) < min(_FEWEST_OF_FOLD, len(training)):
+        fewest = _fewest_of_fold(len(training), self.source.data.folds)
+        if len(unseen) < fewest:
             sampler = self.source.sampler(fold)
-            self._append(self._training_batches(sampler, _FEWEST_OF_FOLD - len(unseen)))
+            self._append(self._training_batches(sampler, fewest - len(unseen)))
         return np.array([*unseen, *range(first, len(self.cache))], dtype=np.int64)
 
     def _training_batches(self, sampler: Sampler, count: int) -> Iterator[list[Crop]]:
@@ -171,3 +173,8 @@ class _Cacher:
             if time_slice is not None and not time_slice.has_room_for(0):
                 break
         return added
+
+
+def _fewest_of_fold(crops: int, folds: int) -> int:
+    """Of so many training crops, how many each fold needs at least; none without folds."""
+    return max(min(_FEWEST_OF_FOLD, crops), crops // folds) if folds > 1 else 0

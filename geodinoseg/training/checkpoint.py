@@ -34,7 +34,7 @@ from geodinoseg.training.split.split import SplitScene
 from geodinoseg.version import __version__
 
 _KEY = "geodinoseg"
-_VERSION = 2
+_VERSION = 3
 _FACTS = (
     "fingerprint",
     "is_stage_over",
@@ -54,7 +54,7 @@ class TrainingRecord:
     history: list[EpochScore] = field(default_factory=list)
     """Of all stages."""
     weights: dict[str, Tensors] = field(default_factory=dict)
-    """Of each stage, after its last epoch; and of the final head in cross-validation."""
+    """Of each stage, after its last epoch, for each fold; see `numbered`."""
     optimizer: Tensors = field(default_factory=dict)
     """State of the optimizer of the current stage."""
     random: Tensors = field(default_factory=dict)

@@ -36,9 +36,14 @@ class Comparison:
     blocks: int
 
     @property
+    def margin(self) -> float:
+        """What is left of the gain beyond one standard error."""
+        return self.gain - self.standard_error
+
+    @property
     def is_clear(self) -> bool:
         """Whether the new model is better by more than one standard error."""
-        return self.gain > self.standard_error
+        return self.margin > 0
 
 
 def compared(new: BlockLosses, old: BlockLosses) -> Comparison:

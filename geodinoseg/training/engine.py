@@ -13,6 +13,7 @@ from geodinoseg.model.devices import pick_device
 from geodinoseg.model.folder import load_model
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.progress import Progress, log_step
+from geodinoseg.training.all_labels import train_on_all_labels
 from geodinoseg.training.budget import Budget
 from geodinoseg.training.checkpoint import TrainingRecord, read_record
 from geodinoseg.training.context import TrainingContext, build_context, own_random_numbers
@@ -55,6 +56,7 @@ def run_training(
         run = context.run(record, budget, checkpoint_path(target), progress, on_epoch)
         with best_so_far_kept(run, target):
             run.fit()
+            train_on_all_labels(run)
             model, report = trained_model(run)
             log_step(logger, "writing the model %s.", target)
             with atomic_folder(target) as folder:

@@ -1,4 +1,7 @@
-"""Stage two: LoRA, or every weight, at a small learning rate from where stage one ended."""
+"""Stage two: LoRA, or every weight, at a small learning rate from where stage one ended.
+
+One network; in cross-validation its trained weights are those of one fold after the other.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,13 @@ from geodinoseg.training.head_stage import HEAD_RATE
 from geodinoseg.training.optimizer import (
     Optimizer,
     Scorer,
+    copied,
     head_tensors,
     loss_of_members,
+    numbered,
+    of_number,
     rate_factor,
+    restore,
 )
 from geodinoseg.training.sampler import read_ahead
 from geodinoseg.training.settings import StageName, TrainingSettings
@@ -44,7 +51,10 @@ _OWN_DROPOUT = (
 
 
 class FineTuning:
-    """Trains the parameters of a network that require a gradient, on crops read along the way."""
+    """Trains the parameters of a network that require a gradient, on crops read along the way.
+
+    With folds for each, from the same weights and its own head; all are scored together.
+    """
 
     def __init__(
         self,
@@ -52,11 +62,26 @@ class FineTuning:
         source: CropSource,
         validation: ValidationCrops,
         *,
+        folds: Sequence[int | None],
+        heads: Sequence[Tensors] = (),
+        epochs: int,
         time_slice: TimeSlice,
         progress: TrainingProgress,
         validation_s: float = 0.0,
     ) -> None:
-        """Take a network on its device; validation_s are seconds per validation, if known."""
+        """Take a network on its device.
+
+        Args:
+            network: to train.
+            source: of crops.
+            validation: what to score on.
+            folds: those that training crops show nothing of, one after the other; None is none.
+            heads: weights of the head that each fold starts from; by default the network's.
+            epochs: over which the learning rate falls.
+            time_slice: the time that there is.
+            progress: is told about each step.
+            validation_s: seconds per validation, if known.
+        """
         settings = source.settings
         self.name: StageName = settings.last_stage
         self.validation_s = validation_s
@@ -71,12 +96,22 @@ class FineTuning:
         # A head that stage one trained is past its large steps.
         is_new = settings.stage_one_epochs == 0
         head_rate = (settings.learning_rate or HEAD_RATE) if is_new else rate
-        self._optimizer = Optimizer(
-            [(network.head, head_rate), (network.backbone, rate)],
-            weight_decay=settings.weight_decay,
-            device=source.device,
-            dtype=source.dtype,
-        )
+        self._epochs, self._fold_numbers = epochs, tuple(folds)
+        self._live = trained_tensors(network)
+        self._weights = [self._live]
+        if len(folds) > 1:
+            self._weights = [copied(self._live) for _ in folds]
+        for weights, head in zip(self._weights, heads, strict=False):
+            restore({name: weights[name] for name in head}, head)
+        self._optimizers = [
+            Optimizer(
+                [(network.head, head_rate), (network.backbone, rate)],
+                weight_decay=settings.weight_decay,
+                device=source.device,
+                dtype=source.dtype,
+            )
+            for _ in folds
+        ]
 
     def has_time(self) -> bool:
         """Whether a step and its validation end in time, the report on the model included."""
@@ -84,27 +119,34 @@ class FineTuning:
 
     def train_epoch(self, epoch: int) -> float:
         """Train for an epoch, from 0, or for as many steps as time allows, at least one."""
-        settings, budget = self._source.settings, self._time_slice.budget
         self._network.train()
         losses: list[float] = []
+        for number in range(len(self._weights)):
+            restore(self._live, self._weights[number])
+            self._train_fold(number, epoch, losses)
+            restore(self._weights[number], self._live)
+        return float(np.mean(losses))
+
+    def _train_fold(self, number: int, epoch: int, losses: list[float]) -> None:
+        settings, budget = self._source.settings, self._time_slice.budget
         # Other crops than those of stage one.
         first = -(-settings.crops_to_cache // settings.batch_size)
         first += epoch * settings.steps_per_epoch
         steps = range(first, first + settings.steps_per_epoch)
         batches = read_ahead(
-            self._source.sampler(self._source.training_fold),
+            self._source.sampler(self._fold_numbers[number]),
             steps=steps,
             batch_size=settings.batch_size,
         )
         with closing(batches):
             for step, crops in enumerate(batches):
                 began_s = budget.used_s
-                losses.append(self._step(crops, epoch * settings.steps_per_epoch + step))
+                done = epoch * settings.steps_per_epoch + step
+                losses.append(self._step(crops, done, self._optimizers[number]))
                 self._step_s = max(self._step_s, budget.used_s - began_s)
                 self._progress.step(losses)
                 if not self.has_time():
                     break
-        return float(np.mean(losses))
 
     @torch.no_grad()
     def validate(self) -> Scorer:
@@ -112,29 +154,32 @@ class FineTuning:
         began_s = self._time_slice.budget.used_s
         self._network.eval()
         scorer = Scorer(self._source.classes, self._validation.blocks)
-        for batch in self._validation.batches():
-            values, valid, labels = self._source.tensors([crop for _, crop in batch])
-            with self._source.autocast():
-                logits = self._network(values, valid)
-            blocks = [self._validation.block_of(piece) for piece, _ in batch]
-            scorer.add(logits.float(), labels, blocks)
-            self._progress.validated(len(batch))
+        for fold, weights in enumerate(self._weights):
+            restore(self._live, weights)
+            for batch in self._validation.batches(fold=fold):
+                values, valid, labels = self._source.tensors([crop for _, crop in batch])
+                with self._source.autocast():
+                    logits = self._network(values, valid)
+                blocks = [self._validation.block_of(piece) for piece, _ in batch]
+                scorer.add(logits.float(), labels, blocks)
+                self._progress.validated(len(batch))
         self.validation_s = self._time_slice.budget.used_s - began_s
         return scorer
 
     def tensors(self) -> Tensors:
-        """Trained weights and the head's batch norm statistics, not copied."""
-        return trained_tensors(self._network)
+        """Trained weights and the head's batch norm statistics of all folds, not copied."""
+        return numbered(self._weights)
 
     def optimizer_state(self) -> Tensors:
-        """State of AdamW."""
-        return self._optimizer.state()
+        """State of AdamW of all folds."""
+        return numbered([optimizer.state() for optimizer in self._optimizers])
 
     def load_optimizer_state(self, state: Tensors) -> None:
         """Restore what `optimizer_state` returned."""
-        self._optimizer.load_state(state)
+        for number, optimizer in enumerate(self._optimizers):
+            optimizer.load_state(of_number(state, number))
 
-    def _step(self, crops: Sequence[Crop], step: int) -> float:
+    def _step(self, crops: Sequence[Crop], step: int, optimizer: Optimizer) -> float:
         settings = self._source.settings
         values, valid, labels = self._source.tensors(crops)
         detail = self._network.detail(values, valid)
@@ -142,8 +187,8 @@ class FineTuning:
         with self._source.autocast():
             members = logits_in_parts(self._network, detail, settings.accumulate, seed=seed)
         loss = loss_of_members(members, labels)
-        steps = settings.epochs * settings.steps_per_epoch
-        loss_value = self._optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
+        steps = self._epochs * settings.steps_per_epoch
+        loss_value = optimizer.step(loss, rate_factor(step, steps, self._time_slice.fraction))
         seed_dropout(self._network, None)
         return loss_value
 

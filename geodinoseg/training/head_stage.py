@@ -26,6 +26,8 @@ from geodinoseg.training.optimizer import (
     Scorer,
     head_tensors,
     loss_of_members,
+    numbered,
+    of_number,
     rate_factor,
 )
 from geodinoseg.training.settings import StageName
@@ -55,12 +57,19 @@ class HeadStage:
         source: CropSource,
         crops: CachedCrops,
         *,
+        epochs: int,
+        first_epoch: int = 0,
         time_slice: TimeSlice,
         progress: TrainingProgress,
         kept_s: float = 0.0,
     ) -> None:
-        """Take a head, or with folds copies of it; leaves kept_s seconds of the time slice."""
+        """Take a head, or with folds copies of it; leaves kept_s seconds of the time slice.
+
+        The learning rate falls over so many epochs. first_epoch are those that the head had in
+        another stage: crops come in another order.
+        """
         self.name = name
+        self._epochs, self._first_epoch = epochs, first_epoch
         self._source = source
         self._crops = crops
         self._time_slice = time_slice
@@ -95,7 +104,7 @@ class HeadStage:
         losses: list[float] = []
         for number, fold in enumerate(self._folds):
             fold.head.train()
-            rng = np.random.default_rng((self._source.settings.seed, 4, epoch, number))
+            rng = self._rng(4, epoch, number)
             for step, indices in enumerate(self._batches(fold, epoch, number)):
                 loss = self._loss(fold, indices, rng)
                 losses.append(fold.optimizer.step(loss, self._rate_factor(epoch, step)))
@@ -120,26 +129,16 @@ class HeadStage:
 
     def tensors(self) -> Tensors:
         """Weights of all heads, not copied."""
-        return {
-            name: tensor
-            for number, fold in enumerate(self._folds)
-            for name, tensor in head_tensors(fold.head, f"{number}").items()
-        }
+        return numbered([head_tensors(fold.head) for fold in self._folds])
 
     def optimizer_state(self) -> Tensors:
         """State of the optimizers of all heads."""
-        return {
-            f"{number}.{name}": tensor
-            for number, fold in enumerate(self._folds)
-            for name, tensor in fold.optimizer.state().items()
-        }
+        return numbered([fold.optimizer.state() for fold in self._folds])
 
     def load_optimizer_state(self, state: Tensors) -> None:
         """Restore what `optimizer_state` returned."""
         for number, fold in enumerate(self._folds):
-            prefix = f"{number}."
-            own = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-            fold.optimizer.load_state(own)
+            fold.optimizer.load_state(of_number(state, number))
 
     def _new_optimizer(self, head: nn.Module) -> Optimizer:
         settings = self._source.settings
@@ -153,18 +152,20 @@ class HeadStage:
     def _batches(self, fold: FoldHead, epoch: int, number: int) -> NDArray[np.int64]:
         """(steps, batch) crops in a random order that follows from seed, epoch and fold."""
         settings = self._source.settings
-        rng = np.random.default_rng((settings.seed, 2, epoch, number))
+        rng = self._rng(2, epoch, number)
         wanted = settings.steps_per_epoch * settings.batch_size
         rounds = -(-wanted // len(fold.training))
         order = np.concatenate([rng.permutation(fold.training) for _ in range(rounds)])
         return order[:wanted].reshape(settings.steps_per_epoch, settings.batch_size)
 
+    def _rng(self, purpose: int, epoch: int, number: int) -> np.random.Generator:
+        seed = self._source.settings.seed
+        return np.random.default_rng((seed, purpose, self._first_epoch + epoch, number))
+
     def _rate_factor(self, epoch: int, step: int) -> float:
-        settings = self._source.settings
-        steps = settings.stage_one_epochs * settings.steps_per_epoch
-        return rate_factor(
-            epoch * settings.steps_per_epoch + step, steps, self._time_slice.fraction
-        )
+        of_epoch = self._source.settings.steps_per_epoch
+        done, steps = epoch * of_epoch + step, self._epochs * of_epoch
+        return rate_factor(done, steps, self._time_slice.fraction)
 
     def _loss(
         self, fold: FoldHead, indices: NDArray[np.int64], rng: np.random.Generator

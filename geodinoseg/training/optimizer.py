@@ -107,10 +107,23 @@ def rate_factor(step: int, steps: int, time_fraction: float = 0.0) -> float:
     return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
 
 
-def head_tensors(head: nn.Module, prefix: str = "head") -> Tensors:
+def head_tensors(head: nn.Module) -> Tensors:
     """Weights of a head and its batch norm statistics, by name; not copied."""
     named = [*head.named_parameters(), *head.named_buffers()]
-    return {f"{prefix}.{name}": tensor for name, tensor in named}
+    return {f"head.{name}": tensor for name, tensor in named}
+
+
+def numbered(groups: Sequence[Tensors]) -> Tensors:
+    """Tensors of several folds in one dictionary, `0.name` for those of the first; not copied."""
+    return {
+        f"{i}.{name}": tensor for i, group in enumerate(groups) for name, tensor in group.items()
+    }
+
+
+def of_number(tensors: Tensors, number: int) -> Tensors:
+    """The tensors of one fold out of `numbered`."""
+    prefix = f"{number}."
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def copied(tensors: Tensors) -> Tensors:

@@ -62,7 +62,7 @@ class TrainingPlan:
     the device has too little memory for the trial."""
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def stages(self) -> tuple[StageName, ...]:
         """What is trained, in order."""
         return self.settings.stages(self.data.folds, self.heads)
 
@@ -80,8 +80,7 @@ class TrainingPlan:
             "stages": list(self.stages),
             "crops, px": self.data.crop_px,
             "epochs of each": [
-                settings.stage_one_epochs if stage in self.heads else settings.epochs
-                for stage in self.stages
+                settings.epochs_to_choose(stage, self.data.folds) for stage in self.stages
             ],
             "cached crops": settings.crops_to_cache + settings.crops_of_held_out(self.data.folds),
             "cached features, MB": round(self.cache_bytes / _MB),
@@ -257,4 +256,4 @@ def _validation(folds: int) -> str:
         return "none"
     if folds == 1:
         return "blocks apart from the training windows"
-    return f"leave-one-block-out cross-validation, {folds} folds"
+    return f"cross-validation, {folds} folds"

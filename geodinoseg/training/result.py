@@ -19,6 +19,7 @@ from geodinoseg.model.heads import Detail
 from geodinoseg.model.segmentor import Segmentor
 from geodinoseg.progress import log_step
 from geodinoseg.training.history import write_history
+from geodinoseg.training.optimizer import copied, of_number, restore
 from geodinoseg.training.output import holds_other_model
 from geodinoseg.training.run import TrainingRun
 from geodinoseg.training.settings import StageName
@@ -28,6 +29,7 @@ from geodinoseg.version import __version__
 logger = logging.getLogger(__name__)
 
 _ON_FIXED_PART = "validation blocks apart from the training windows"
+_ON_FOLDS = "blocks held out in turn (cross-validation, {} folds)"
 _SMALLEST_TILE_PX = 518
 """As large as the images that DINOv2 was last trained on. Tiles that see more disagree less; see
 docs/seams.md."""
@@ -37,21 +39,22 @@ _NOT_RECORDED = ("cache_bytes", "minutes")
 def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]:
     """The finished model, calibrated, and its validation report."""
     logger.info("%s", run.outcome)
-    run.network.requires_grad_(requires_grad=False).eval()
+    network = run.network.requires_grad_(requires_grad=False).eval()
+    # Those of the first training: the final one has seen the held-out labels.
+    scored = run.record.weights[run.kept]
+    names = of_number(scored, 0)
+    live = {n: t for n, t in network.state_dict().items() if n in names}
+    final = copied(live)
 
     def predict(crop: Detail, fold: int) -> torch.Tensor:
         run.epochs.progress.reported(1)
-        if not run.scored_heads:
-            whole: torch.Tensor = run.network(*crop)
-            return whole
-        side_px = (int(crop.valid.shape[-2]), int(crop.valid.shape[-1]))
-        logits: torch.Tensor = run.scored_heads[fold].eval()(
-            run.network.features(crop.pixels), side_px, crop
-        )
+        restore(live, of_number(scored, fold))
+        logits: torch.Tensor = network(*crop)
         return logits
 
     log_step(logger, "calibrating the confidence on validation crops.")
     report = validation_report(run.source, run.validation, predict)
+    restore(live, final)
     return _segmentor(run, report, finished=True), report
 
 
@@ -151,7 +154,7 @@ def _scores(run: TrainingRun, report: ValidationReport | None) -> dict[str, Any]
     if last is None or last.accuracy is None:
         return {}
     folds = run.source.data.folds
-    on = f"leave-one-block-out cross-validation, {folds} folds" if folds > 1 else _ON_FIXED_PART
+    on = _ON_FOLDS.format(folds) if folds > 1 else _ON_FIXED_PART
     of_stages = [run.record.last_of(stage) for stage in get_args(StageName)]
     scores = [score for score in of_stages if score is not None]
     found = {} if report is None else report.to_json()

@@ -1,12 +1,11 @@
 """One training, stage by stage: heads on a frozen backbone, then LoRA or all weights.
 
-The best stage on validation blocks is kept. A training can be interrupted after any epoch and
-resumed.
+The best stage on validation blocks is kept; `all_labels` then trains it again. A training can be
+interrupted after any epoch and resumed.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable
@@ -16,8 +15,6 @@ from typing import get_args
 import torch
 
 from geodinoseg.model.dinov2_segmentor import DinoV2Segmentor
-from geodinoseg.model.heads import Head
-from geodinoseg.progress import log_step
 from geodinoseg.training.batches import CropSource, ValidationCrops
 from geodinoseg.training.budget import STEP_WORK, TimeSlice
 from geodinoseg.training.cached_crops import cache_crops
@@ -28,16 +25,13 @@ from geodinoseg.training.feature_cache import CachedCrops
 from geodinoseg.training.finetuning import FineTuning, trained_tensors
 from geodinoseg.training.head_stage import HeadStage
 from geodinoseg.training.history import EpochScore
-from geodinoseg.training.optimizer import head_tensors, restore
+from geodinoseg.training.optimizer import head_tensors, of_number, restore
 from geodinoseg.training.settings import StageName
 
 logger = logging.getLogger(__name__)
 
-_PARTS = 6
-"""Parts of a training with their own seeds: new weights, head, final head, stage two, weights of
-the fused head, fused head."""
-_SEEDS: dict[StageName, int] = {"head": 1, "fused": 5}
-_FINAL_SEED, _STAGE_TWO_SEED, _NEW_HEAD_SEED = 2, 3, 4
+_PARTS = ("new weights", "head", "final", "stage two", "new head", "fused", "further")
+"""Of a training, each with its own seed."""
 
 
 @dataclass(kw_only=True)
@@ -55,10 +49,6 @@ class TrainingRun:
     network: DinoV2Segmentor
     """Made by `build`; after `fit` with the weights to keep."""
     validation: ValidationCrops = field(init=False)
-    scored_heads: list[Head] = field(init=False, default_factory=list)
-    """After `fit`, the heads that were scored, one for each fold, if a head is kept: the network
-    has one that was trained on all labels."""
-    _fold_heads: dict[StageName, list[Head]] = field(init=False, default_factory=dict)
     _crops: CachedCrops | None = field(init=False, default=None)
     _head_s: dict[StageName, float] = field(init=False, default_factory=dict)
     """Seconds that the training of each head took in this run."""
@@ -73,10 +63,10 @@ class TrainingRun:
             for name in self.heads:
                 self._train_head(name)
         if self._has_stage_two():
+            if "further" in self._stages:
+                self._train_further()
             self._fine_tune()
         self.load_kept()
-        if self.kept in self.heads and self._has_time_for_all_labels():
-            self._train_on_all_labels()
 
     @property
     def record(self) -> TrainingRecord:
@@ -96,24 +86,41 @@ class TrainingRun:
     def load_kept(self) -> None:
         """Put the weights to keep into the network."""
         kept = self.kept
-        if kept in self.heads:
-            if self._is_tuned:
-                # As without stage two: exactly the backbone of the source.
-                self.network = self.build()
-                self._is_tuned = False
-            self._use_head(kept)
-            restore(head_tensors(self.network.head, "0"), self.record.weights[kept])
+        if self.is_head(kept):
+            self._freeze()
+            self._load_head(kept)
             return
         if not self._is_tuned:
-            self._use_head(self._kept_head)
-            self._unfreeze()
-        restore(trained_tensors(self.network), self.record.weights[kept])
+            self._use_head(self.kept_head)
+            self.unfreeze()
+        restore(trained_tensors(self.network), of_number(self.record.weights[kept], 0))
+
+    def begin_anew(self) -> None:
+        """Give the network the frozen backbone of the source, and an untrained head."""
+        self._freeze()
+        self._use_head(self.kept_head)
+        self.seed("new head")
+        self.network.replace_head(fused="fused_head" in self.network.settings)
+
+    def _freeze(self) -> None:
+        if self._is_tuned:
+            # As without stage two: exactly the backbone of the source.
+            self.network = self.build()
+            self._is_tuned = False
 
     @property
-    def _kept_head(self) -> StageName:
+    def kept_head(self) -> StageName:
         """The head that stage two starts from."""
         scores = [score for score in self._scores() if score.stage in self.heads]
         return choose(scores)[0].stage if scores else self.heads[-1]
+
+    def is_head(self, stage: StageName) -> bool:
+        """Whether a stage trains a head on the frozen backbone."""
+        return stage in (*self.heads, "further")
+
+    def _load_head(self, stage: StageName) -> None:
+        self._use_head(self.kept_head)
+        restore(head_tensors(self.network.head), of_number(self.record.weights[stage], 0))
 
     def _scores(self) -> list[EpochScore]:
         last = [self.record.last_of(stage) for stage in get_args(StageName)]
@@ -129,50 +136,78 @@ class TrainingRun:
         return bool(settings.stage_one_epochs) and not has_tuned
 
     @property
-    def _is_crossed(self) -> bool:
+    def is_crossed(self) -> bool:
         """Whether it is cross-validated."""
         return self.source.data.folds > 1
 
     @property
+    def _stages(self) -> tuple[StageName, ...]:
+        return self.source.settings.stages(self.source.data.folds, self.heads)
+
+    @property
     def _ends_with_head(self) -> bool:
         """Whether no stage two follows stage one."""
-        stages = self.source.settings.stages(self.source.data.folds, self.heads)
-        return stages[-1] in self.heads
+        return self._stages[-1] in self.heads
 
     def _train_head(self, name: StageName) -> None:
-        is_over = self.record.is_over(name)
-        if is_over and not self._is_crossed:
+        if self.record.is_over(name):
             return
-        crops = self._cached_crops()
+        crops = self.cached_crops()
         self._use_head(name)
-        is_last = self._ends_with_head
+        epochs = self._epochs_of(name)
         stage = HeadStage(
             name,
             self.network.head,
             self.source,
             crops,
+            epochs=epochs,
             time_slice=self._time_of_head(name),
             progress=self.epochs.progress,
-            kept_s=self.record.validation_s if is_last else 0.0,
+            kept_s=self.record.validation_s if self._ends_with_head else 0.0,
         )
         began_s = self.epochs.budget.used_s
-        if not is_over:
-            self._seed(_SEEDS[name])
-            self.epochs.run(stage, self.source.settings.stage_one_epochs)
+        self.seed(name)
+        self.epochs.run(stage, epochs)
         self._head_s[name] = self.epochs.budget.used_s - began_s
-        if self._is_crossed:
-            restore(stage.tensors(), self.record.weights[name])
-            self._fold_heads[name] = stage.heads
+
+    def _epochs_of(self, stage: StageName) -> int:
+        return self.source.settings.epochs_to_choose(stage, self.source.data.folds)
 
     def _time_of_head(self, name: StageName) -> TimeSlice:
         """The time to train a head, which leaves some for the others and for the final one."""
         time_slice = self.epochs.budget.of_stage_one(is_last=self._ends_with_head)
         left = self.heads[self.heads.index(name) :]
         works = [STEP_WORK[head] for head in left]
-        folds = max(self.source.data.folds, 1)
-        return time_slice.first(folds * works[0] / (folds * sum(works) + max(works)))
+        return time_slice.first(works[0] / (sum(works) + max(works)))
 
-    def _cached_crops(self) -> CachedCrops:
+    def _train_further(self) -> None:
+        """Train the kept head for as many further steps as stage two takes."""
+        if self.record.is_over("further"):
+            return
+        head, epochs = self.kept_head, self._epochs_of("further")
+        crops = self.cached_crops()
+        self._load_head(head)
+        self.epochs.progress.expect_further_steps(head)
+        # In proportion to the work: further steps, stage two, and the kept head on all labels.
+        work, of_stage_two = STEP_WORK[head], STEP_WORK[self.source.settings.last_stage]
+        stage = HeadStage(
+            "further",
+            self.network.head,
+            self.source,
+            crops,
+            epochs=epochs,
+            first_epoch=self._epochs_of(head),
+            time_slice=self.epochs.budget.of_the_rest().first(work / (3 * work + of_stage_two)),
+            progress=self.epochs.progress,
+        )
+        restore(stage.tensors(), self.record.weights[head])
+        began_s = self.epochs.budget.used_s
+        self.seed("further")
+        self.epochs.run(stage, epochs)
+        self._head_s["further"] = self.epochs.budget.used_s - began_s
+
+    def cached_crops(self) -> CachedCrops:
+        """The crops of stage one; their features are computed once. The backbone is frozen."""
         if self._crops is None:
             self._crops = cache_crops(
                 self.network,
@@ -186,35 +221,10 @@ class TrainingRun:
             )
         return self._crops
 
-    def _has_time_for_all_labels(self) -> bool:
-        """Whether the kept head can be trained anew; in cross-validation it must be."""
-        if self._is_crossed or not self.source.data.folds:
-            return self._is_crossed
-        # After a resumption the time that it takes is unknown; a limit is then kept for sure.
-        needed_s = self._head_s.get(self.kept, math.inf)
-        return self.epochs.budget.of_the_rest().has_room_for(needed_s)
-
-    def _train_on_all_labels(self) -> None:
-        """Train the kept head anew, on held-out labels too; its scores are those of the first."""
-        kept = self.kept
-        log_step(logger, "training the kept head again on all labels.")
-        self.scored_heads = self._fold_heads.get(kept, [copy.deepcopy(self.network.head)])
-        crops = self._cached_crops().of_all_labels()
-        self._seed(_NEW_HEAD_SEED)
-        self.network.replace_head(fused="fused_head" in self.network.settings)
-        stage = HeadStage(
-            kept,
-            self.network.head,
-            self.source,
-            crops,
-            time_slice=self.epochs.budget.of_the_rest(),
-            progress=self.epochs.progress,
-        )
-        self._seed(_FINAL_SEED)
-        epochs = len(self.record.epochs_of(kept))
-        for epoch in range(epochs):
-            self.epochs.progress.begin_epoch(kept, epoch, epochs, is_final=True)
-            stage.train_epoch(epoch)
+    def seconds_of(self, stage: StageName) -> float:
+        """Seconds that the training of a head took; infinite if an earlier run did it."""
+        stages = dict.fromkeys([self.kept_head, stage])
+        return sum(self._head_s.get(stage, math.inf) for stage in stages)
 
     def _has_stage_two(self) -> bool:
         """Whether stage two is tried; warns if it was requested and is not."""
@@ -223,7 +233,7 @@ class TrainingRun:
             return False
         if self._ends_with_head:
             logger.warning(
-                "too few labelled places for a fixed validation part, so %s is not tried and the "
+                "too few labelled places to keep any for validation, so %s is not tried and the "
                 "head alone is trained; label more places.",
                 STAGE_TITLES[settings.last_stage],
             )
@@ -236,45 +246,52 @@ class TrainingRun:
         return True
 
     def _fine_tune(self) -> None:
-        settings = self.source.settings
-        if self._is_crossed:
-            self.validation.keep(0)
-        if self._has_stage_one:
-            self.load_kept()
+        heads = self.record.weights.get(self.kept_head, {})
+        folds = self.source.data.folds
+        self._freeze()
+        self._use_head(self.kept_head)
+        if heads:
+            self._load_head(self.kept_head)
+        self.unfreeze()
+        epochs = self._epochs_of(self.source.settings.last_stage)
+        time_slice = self.epochs.budget.of_the_rest()
+        if self.is_crossed:  # What is kept has to be trained on all labels.
+            time_slice = time_slice.first(1 / 2)
         else:
-            self._use_head(self._kept_head)
-        self._unfreeze()
-        if settings.gradient_checkpointing:
-            self.network.enable_gradient_checkpointing()
+            of_head: tuple[StageName, ...] = (self.kept_head, "further")
+            time_slice = time_slice.ending_before(sum(self._head_s.get(n, 0.0) for n in of_head))
         stage = FineTuning(
             self.network,
             self.source,
             self.validation,
-            time_slice=self.epochs.budget.of_the_rest().ending_before(
-                self._head_s.get(self._kept_head, 0.0)
-            ),
+            folds=range(folds) if folds else [None],
+            heads=[of_number(heads, fold) for fold in range(folds)],
+            epochs=epochs,
+            time_slice=time_slice,
             progress=self.epochs.progress,
             validation_s=self.record.validation_s,
         )
-        self.epochs.run(stage, settings.epochs)
+        self.epochs.run(stage, epochs)
 
     def _use_head(self, name: StageName) -> None:
         """Make the network have this head of stage one, untrained if it had the other."""
         wanted = name == "fused"
         if len(self.heads) > 1 and wanted != ("fused_head" in self.network.settings):
-            self._seed(_NEW_HEAD_SEED)
+            self.seed("new head")
             self.network.replace_head(fused=wanted)
 
-    def _unfreeze(self) -> None:
+    def unfreeze(self) -> None:
         """Add LoRA, or let all weights be trained."""
-        self._seed(_STAGE_TWO_SEED)
+        self.seed("stage two")
         self._is_tuned = True
         if self.source.settings.last_stage == "lora":
             self.network.add_lora()
-            return
-        self.network.backbone.requires_grad_(requires_grad=True)
-        self.network.backbone_differs_from_source = True
+        else:
+            self.network.backbone.requires_grad_(requires_grad=True)
+            self.network.backbone_differs_from_source = True
+        if self.source.settings.gradient_checkpointing:
+            self.network.enable_gradient_checkpointing()
 
-    def _seed(self, part: int) -> None:
+    def seed(self, part: str) -> None:
         """Seed new weights and dropout of a part of the training."""
-        torch.manual_seed(_PARTS * self.source.settings.seed + part)
+        torch.manual_seed(len(_PARTS) * self.source.settings.seed + _PARTS.index(part))

@@ -13,8 +13,9 @@ from geodinoseg.model.parameters import NO_BACKBONE
 LastStage = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
 
-StageName = Literal["head", "fused", "lora", "full"]
-"""What is trained: the head; the fused head, if that is tried beside the linear one; and so on."""
+StageName = Literal["head", "fused", "further", "lora", "full"]
+"""What is trained: the head; the fused head, if that is tried beside the linear one; the better one
+for as many further steps as stage two takes, which stage two must beat; and stage two."""
 
 BandProjection = Literal["pca", "rgb", "widen"]
 """Principal components of the training pixels; the bands that are red, green and blue; or every
@@ -90,7 +91,8 @@ class TrainingSettings:
     weight_decay: float = 0.05
     """Of matrices and kernels; biases, norms and layer scales have none."""
     validation_share: float = 0.2
-    """Fraction of each class's labelled pixels kept for validation, 0 to 0.5."""
+    """Fraction of each class's labelled pixels kept for validation, 0 to 0.5. If that are too few
+    blocks to judge by, each is held out once (cross-validation)."""
     band_projection: BandProjection = "pca"
     """What the backbone sees of the bands; only `rgb` matters if they are as many as its own."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -115,20 +117,35 @@ class TrainingSettings:
             self.cached_crops, self.stage_one_epochs * self.steps_per_epoch * self.batch_size
         )
 
+    def epochs_to_choose(self, stage: StageName, folds: int) -> int:
+        """Epochs of a stage before one is kept.
+
+        In cross-validation, which trains each stage once for each fold, the folds share them; what
+        is kept is trained on all labels for all of them.
+        """
+        return -(-self.epochs_of(stage) // max(folds, 1))
+
+    def epochs_of(self, stage: StageName) -> int:
+        """Epochs of a stage on all labels: as many further ones of a head as of stage two."""
+        return self.stage_one_epochs if stage in {"head", "fused"} else self.epochs
+
     def crops_of_held_out(self, folds: int) -> int:
         """Crops of a fixed validation part to train on at last, in proportion to its labels."""
         share = self.validation_share if folds == 1 else 0.0
         return round(self.crops_to_cache * share / (1 - share))
 
     def stages(self, folds: int, heads: tuple[StageName, ...]) -> tuple[StageName, ...]:
-        """The stages to train with so many folds: no second one if no fixed part validates it.
+        """The stages to train with so many folds: no second one if nothing can validate it.
 
         heads are those of stage one, see `heads_to_try`.
         """
         first = heads if self.stage_one_epochs else ()
         # Without validation nothing would show that it falls below the frozen backbone.
-        can_tell = folds == 1 or self.validation_share == 0 or not first
-        return (*first, self.last_stage) if self.last_stage != "head" and can_tell else first
+        can_tell = folds > 0 or self.validation_share == 0 or not first
+        if self.last_stage == "head" or not can_tell:
+            return first
+        rival: tuple[StageName, ...] = ("further",) if first and folds else ()
+        return (*first, *rival, self.last_stage)
 
     def __post_init__(self) -> None:
         """Refuse invalid values.

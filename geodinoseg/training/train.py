@@ -46,10 +46,11 @@ def train_model(
     """Train a model on labelled scenes and write its folder.
 
     Stage one trains heads on features of the frozen backbone, stage two continues with LoRA or
-    all weights; a later stage is kept if its log loss on validation blocks is clearly lower. A kept
-    head is trained again on all labels. After each epoch `<output>.checkpoint` holds everything
-    that is needed to resume; it is removed in the end. An interrupt, or a loss that is no longer
-    finite, leaves the model so far, marked as unfinished.
+    all weights; a later stage is kept if its log loss on validation blocks is clearly lower, that
+    of stage two also lower than the head's after as many further steps. A kept head is trained
+    again on all labels, after a cross-validation also stage two. After each epoch
+    `<output>.checkpoint` holds everything that is needed to resume; it is removed in the end. An
+    interrupt, or a loss that is no longer finite, leaves the model so far, marked as unfinished.
 
     Args:
         scenes: one or several rasters with the same kind of bands, or folders of image chips.

@@ -73,21 +73,26 @@ def planned_seconds(
 
     Args:
         settings: the recipe.
-        folds: of the validation; each trains a head, and one more follows on all labels.
+        folds: of the validation; they share the epochs, and a head on all labels follows.
         validation_crops: crops that are scored after each epoch.
         speeds: of the network.
     """
     of_epoch = settings.steps_per_epoch * settings.batch_size
     steps = list(speeds.head_steps.values())
-    head_step = max(folds, 1) * sum(steps) + (steps[-1] if folds else 0)
+    shared = {stage: settings.epochs_to_choose(stage, folds) for stage in ("head", "lora")}
+    of_heads = shared["head"] * max(folds, 1) * sum(steps)
+    if folds:
+        of_heads += settings.stage_one_epochs * steps[-1]
     crops = settings.crops_to_cache + settings.crops_of_held_out(folds) + validation_crops
     features = crops * speeds.forward
-    seconds = settings.stage_one_epochs * of_epoch * head_step
+    seconds = of_epoch * of_heads
     if settings.stage_one_epochs:
         seconds += features
+        if speeds.tuning_step and folds:
+            seconds += shared["lora"] * folds * of_epoch * steps[-1]
     if speeds.tuning_step:
-        tuning = of_epoch * speeds.tuning_step + validation_crops * speeds.forward
-        seconds += settings.epochs * tuning
+        tuning = max(folds, 1) * of_epoch * speeds.tuning_step + validation_crops * speeds.forward
+        seconds += shared["lora"] * tuning
     return seconds + min(validation_crops, REPORTED_CROPS) * speeds.forward
 
 

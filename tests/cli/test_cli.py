@@ -519,7 +519,7 @@ def test_train_says_what_it_wrote_and_what_comes_next(color_field, backbone, tmp
     assert first.endswith("field.model: a model of 2 classes (field, roof)")
     assert result.stderr.splitlines()[-1] == "the head alone was trained"
     assert re.fullmatch(
-        r"mean IoU 0\.\d{3} on validation blocks apart from the training windows", score
+        r"mean IoU 0\.\d{3} on blocks held out in turn \(cross-validation, 3 folds\)", score
     )
     assert following.startswith("next: geodinoseg segment SCENE --model ")
 
@@ -572,11 +572,11 @@ def test_train_says_beforehand_what_it_would_train(color_field, backbone, tmp_pa
     result = cli(*train_arguments(color_field, backbone, output, "--dry-run"))
     assert result.exit_code == 0, result.stderr
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in result.stdout.splitlines())
-    assert lines["stages"] == "head, fused, lora"
-    assert lines["cached crops"] == "10"
+    assert lines["stages"] == "head, fused, further, lora"
+    assert lines["cached crops"] == "8"
     assert lines["labelled pixels to train on"].startswith("field: ")
     (event,) = events(cli(*train_arguments(color_field, backbone, output, "--dry-run", "--json")))
-    assert event["result"]["epochs_of_each"] == [2, 2, 2]
+    assert event["result"]["epochs_of_each"] == [1, 1, 1, 1], "three folds share two"
     assert not list(tmp_path.iterdir())
 
 

@@ -129,7 +129,7 @@ CHANGES = {
     "cached_crops": [(("--cached-crops", "2"), {})],
     "crop_px": [(("--crop", "42"), {})],
     "learning_rate": [(("--learning-rate", "0.1"), {})],
-    "validation_share": [(("--validation-share", "0.4"), {})],
+    "validation_share": [(("--validation-share", "0"), {})],
     "seed": [(("--seed", "7"), {})],
 }
 """Option: what makes another model than without it."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ import geodinoseg.training.checkpoint
 import geodinoseg.training.epochs
 import geodinoseg.training.finetuning
 import geodinoseg.training.head_stage
+import geodinoseg.training.run
 from geodinoseg.errors import ModelError, ModelFolderError, OutputError, OutputExistsError
 from geodinoseg.model.folder import load_model, save_model
 from geodinoseg.training.checkpoint import TrainingRecord
@@ -62,7 +64,7 @@ def train(backbone, color_field, tmp_path):
     ):
         return train_model(
             scene or color_field.scene,
-            labels or color_field.labels,
+            labels or color_field.many_labels,
             tmp_path / output,
             settings=settings,
             network={"backbone": backbone, "quantize": False, **network},
@@ -102,16 +104,51 @@ def test_wherever_a_training_stops_going_on_gives_the_same_bytes(
         assert not (tmp_path / f"{call}.model.checkpoint").exists()
 
 
+class StopAfter:
+    """A progress that stops the work in the first step after an epoch of a stage, all of its folds.
+
+    The stage of a message is what comes before the first comma.
+    """
+
+    def __init__(self, number):
+        self.number, self.ended, self.epochs = number, 0, []
+
+    def __call__(self, _, message):
+        where = message.split(", loss")[0].split(", mean IoU")[0]
+        if ", epoch " not in where or "on all labels" in where:
+            return
+        if self.epochs and self.epochs[-1] != where:
+            self.ended += 1
+            if self.ended == self.number:
+                raise KilledError
+        if not self.epochs or self.epochs[-1] != where:
+            self.epochs.append(where)
+
+
 @pytest.mark.slow
-def test_a_cross_validation_goes_on_to_the_same_bytes(train, tmp_path):
-    labels = write_few_squares(tmp_path / "few.gpkg")
-    whole = StopAt(None)
-    train("whole.model", labels=labels, progress=whole)
-    for call in (whole.calls // 2, whole.calls - 2):
-        with pytest.raises(KeyboardInterrupt):
-            train(f"{call}.model", labels=labels, progress=StopAt(call))
-        train(f"{call}.model", labels=labels, resume=True)
-        assert contents(tmp_path / f"{call}.model") == contents(tmp_path / "whole.model")
+@pytest.mark.parametrize(
+    ("are_few", "kept"), [(False, "further"), (False, "lora"), (True, "further"), (True, "lora")]
+)
+def test_a_training_goes_on_to_the_same_bytes_after_each_epoch_of_each_stage(
+    are_few, kept, train, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(geodinoseg.training.epochs, "_CHECKPOINT_S", 0)
+    monkeypatch.setattr(geodinoseg.training.run, "choose", keeping(kept))
+    options = {"labels": write_few_squares(tmp_path / "few.gpkg") if are_few else None}
+    options["settings"] = replace(SETTINGS, epochs=6 if are_few else 2)
+    whole = StopAfter(None)
+    assert train("whole.model", progress=whole, **options).training["kept"] == kept
+    assert len(whole.epochs) == 6, "two of each stage"
+    for number in range(1, 6):
+        with pytest.raises(KilledError):
+            train(f"{number}.model", progress=StopAfter(number), **options)
+        train(f"{number}.model", resume=True, **options)
+        assert contents(tmp_path / f"{number}.model") == contents(tmp_path / "whole.model")
+
+
+def keeping(stage):
+    """A choice whose outcome is known."""
+    return lambda scores: (next((s for s in scores if s.stage == stage), scores[0]), "as told")
 
 
 @pytest.mark.slow
@@ -206,7 +243,7 @@ def test_a_finished_model_stays_until_the_new_one_is_whole(train, tmp_path, smal
     old = save_model(load_model(small_model, device="cpu"), tmp_path / "a.model")
     before = contents(old)
     with pytest.raises(KeyboardInterrupt) as stop:
-        train(overwrite=True, progress=StopAt(14))
+        train(overwrite=True, progress=StopAt(20))
     assert contents(old) == before
     assert "is kept at" in stop.value.__notes__[0]
     with pytest.raises(OutputExistsError, match="a model of another training is there"):
@@ -240,7 +277,7 @@ def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, colo
         train(progress=StopAt(14, KilledError), settings=quick(stage="head", epochs=1))
     assert not (tmp_path / "a.model.checkpoint").exists(), "killed before the first checkpoint"
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(14))
+        train(progress=StopAt(20))
     pixels = color_pixels(color_field.channels, seed=9)
     other = {
         "settings": {"settings": quick(stage="head")},
@@ -263,7 +300,7 @@ def test_a_checkpoint_of_another_training_is_refused(what, train, tmp_path, colo
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(damage, train, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(14))
+        train(progress=StopAt(20))
     checkpoint = tmp_path / "a.model.checkpoint"
     whole = checkpoint.read_bytes()
     if damage == "plain tensors":
@@ -280,7 +317,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(damage, train, tmp_path):
 
 def test_a_checkpoint_gives_back_what_it_was_given(train, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(progress=StopAt(18))
+        train(progress=StopAt(23))
     path = tmp_path / "a.model.checkpoint"
     record = geodinoseg.training.checkpoint.read_record(path)
     assert record.history

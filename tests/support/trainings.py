@@ -33,6 +33,9 @@ class ColorField:
 
     scene: Path
     labels: Path
+    """Polygons for a cross-validation."""
+    many_labels: Path
+    """Smaller ones in more places: enough to hold some out for good, with crops of 28 px."""
     channels: np.ndarray
     """(height, width), the class of every pixel as an index of NAMES."""
 
@@ -67,7 +70,8 @@ def write_color_field(folder: Path) -> ColorField:
     channels = color_channels()
     scene = write_raster(folder / "scene.tif", color_pixels(channels))
     labels = write_squares(folder / "labels.gpkg", channels, count=60)
-    return ColorField(scene=scene, labels=labels, channels=channels)
+    many = write_squares(folder / "many.gpkg", channels, count=120, side=8)
+    return ColorField(scene=scene, labels=labels, many_labels=many, channels=channels)
 
 
 def write_squares(
@@ -131,7 +135,7 @@ def quick(**changes: object) -> TrainingSettings:
         "epochs": 2,
         "steps_per_epoch": 8,
         "batch_size": 4,
-        "crop_px": CROP_PX,
+        "crop_px": 28,
         "learning_rate": 0.02,
         "backbone_learning_rate": 1e-3,
     }

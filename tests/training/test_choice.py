@@ -101,3 +101,40 @@ def test_without_validation_the_last_stage_is_kept():
 
 def test_a_single_stage_is_said_to_be_all_there_was():
     assert choose([score("head", [0.5])])[1] == "the head alone was trained"
+
+
+@pytest.mark.parametrize(
+    ("further", "lora", "kept"),
+    [
+        ([0.5, 0.6], [0.3, 0.4], "lora"),  # clearly better than both
+        ([0.3, 0.4], [0.3, 0.4], "further"),  # no better than as many steps of the head
+        ([0.3, 0.4], [0.2, 0.5], "further"),  # better in one block alone
+        ([0.9, 1.0], [0.7, 0.8], "head"),  # better than the further steps, which were harmful
+        ([0.9, 1.0], [0.4, 0.5], "lora"),
+        ([0.5, 0.6], [0.5, 0.6], "head"),
+    ],
+)
+def test_stage_two_must_beat_the_head_before_and_after_as_many_further_steps(further, lora, kept):
+    scores = [score("head", [0.5, 0.6]), score("further", further), score("lora", lora)]
+    chosen, reason = choose(scores)
+    assert chosen.stage == kept
+    assert reason.startswith("the head with as many further steps is ")
+    assert ("LoRA is kept" in reason) == (kept == "lora")
+
+
+def test_the_sentence_names_the_stronger_rival_with_its_numbers():
+    scores = [
+        score("head", [0.9, 0.9]),
+        score("fused", [0.5, 0.6]),
+        score("further", [0.48, 0.56]),
+        score("lora", [0.505, 0.605]),
+    ]
+    chosen, reason = choose(scores)
+    assert chosen.stage == "further"
+    assert reason == (
+        "the fused head is kept: log loss 0.550 on 2 validation blocks, the linear head 0.900 "
+        "(gain +0.350, standard error 0.034); the fused head with as many further steps is kept: "
+        "log loss 0.520 on 2 validation blocks, the fused head 0.550 (gain +0.030, standard error "
+        "0.007); LoRA is not kept: log loss 0.555 on 2 validation blocks, the fused head with as "
+        "many further steps 0.520 (gain -0.035, standard error 0.007)"
+    )

@@ -13,7 +13,8 @@ from geodinoseg.training.budget import Budget, TrainingProgress
 SETTINGS = {"epochs": 30, "steps_per_epoch": 20, "batch_size": 8, "cached_crops": 512}
 CROPS = 64
 HEADS = ("head", "fused")
-WORK = {"head": 0.05, "fused": 0.5, "lora": 3.0}
+STAGES = (*HEADS, "further", "lora")
+WORK = {"head": 0.05, "fused": 0.5, "further": 0.5, "lora": 3.0}
 
 
 class Training:
@@ -39,7 +40,7 @@ class Training:
     def run(self, stage, *, until_s=math.inf, heads=1, step_s=None, is_final=False):
         """A stage, as long as there is time."""
         step_s = step_s or 8 * WORK[stage]
-        epochs = self.settings.epochs
+        epochs = self.settings.epochs // heads
         for epoch in range(epochs):
             if self.now >= until_s:
                 break
@@ -48,7 +49,7 @@ class Training:
                 if self.now < until_s:
                     self.now += step_s
                     self.progress.step([0.5])
-            if stage not in HEADS:
+            if stage == "lora":
                 self.now += CROPS
                 self.progress.validated(CROPS)
 
@@ -72,7 +73,7 @@ class Training:
 def test_the_bar_rises_steadily_whichever_stage_is_kept(kept):
     training = Training(stage="lora")
     training.cache()
-    for stage in (*HEADS, "lora"):
+    for stage in STAGES:
         training.run(stage)
     if kept == "fused":
         training.run("fused", is_final=True)
@@ -82,7 +83,7 @@ def test_the_bar_rises_steadily_whichever_stage_is_kept(kept):
 def test_the_time_left_is_right_from_the_first_to_the_last_epoch():
     training = Training(stage="lora")
     training.cache()
-    for stage in (*HEADS, "lora"):
+    for stage in STAGES:
         training.run(stage)
     training.run("fused", is_final=True)
     training.report()
@@ -96,7 +97,7 @@ def test_with_a_time_limit_the_bar_keeps_to_it(minutes):
     """More work than there is time for: the bar is the clock, whatever is done."""
     training = Training(stage="lora", minutes=minutes)
     training.cache()
-    for stage in HEADS:
+    for stage in (*HEADS, "further"):
         training.run(stage, until_s=20 * minutes)
     training.run("lora", until_s=56 * minutes, step_s=90)
     fractions = training.report()
@@ -106,12 +107,15 @@ def test_with_a_time_limit_the_bar_keeps_to_it(minutes):
         assert fraction == pytest.approx(min(now / (60 * minutes), 0.99), abs=0.06)
 
 
-def test_a_stage_two_that_few_places_do_not_allow_is_not_waited_for():
-    training = Training(stage="lora", folds=5)
+@pytest.mark.parametrize("kept", ["fused", "lora"])
+def test_in_cross_validation_the_folds_share_the_epochs(kept):
+    training = Training(stage="lora", folds=3)
     training.cache()
-    for stage in HEADS:
-        training.run(stage, heads=5)
+    for stage in STAGES:
+        training.run(stage, heads=3)
     training.run("fused", is_final=True)
+    if kept == "lora":
+        training.run("lora", is_final=True)
     training.check(training.report())
 
 
@@ -123,3 +127,15 @@ def test_a_resumed_training_begins_where_it_was():
     training.progress.step([0.5])
     half, final = 15 * (20 * 8 * 3.0 + CROPS), 30 * 20 * 8 * 0.5
     assert training.told[0][1] == pytest.approx(half / (2 * half + final + CROPS), abs=0.01)
+
+
+def test_further_steps_of_the_cheaper_head_take_less():
+    training = Training(stage="lora")
+    training.cache()
+    for stage in HEADS:
+        training.run(stage)
+    training.progress.expect_further_steps("head")
+    for stage, step_s in (("further", 8 * WORK["head"]), ("lora", None)):
+        training.run(stage, step_s=step_s)
+    training.run("head", is_final=True)
+    training.check(training.report())

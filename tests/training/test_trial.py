@@ -21,20 +21,22 @@ RECIPE = {"epochs": 3, "head_epochs": 2, "steps_per_epoch": 10, "batch_size": 4}
 @pytest.mark.parametrize(
     ("changes", "folds", "seconds"),
     [
-        # features, then both heads and the kept one on all labels, then stage two with validation,
-        # the report
+        # features, then both heads and the kept one on all labels, then as many further steps of a
+        # head as stage two takes, and stage two with validation, the report
         ({"stage": "head"}, 1, (100 + 20) + 2 * 40 * (0.5 + 0.4) + 20),
-        ({"stage": "lora"}, 1, (100 + 20) + 2 * 40 * (0.5 + 0.4) + 3 * (40 * 5 + 20) + 20),
-        ({"stage": "full", "cached_crops": 32}, 1, (40 + 20) + 72 + 3 * 220 + 20),
+        ({"stage": "lora"}, 1, (100 + 20) + 2 * 40 * 0.9 + 3 * 40 * 0.4 + 3 * 220 + 20),
+        ({"stage": "full", "cached_crops": 32}, 1, (40 + 20) + 72 + 48 + 3 * 220 + 20),
         ({"stage": "lora", "head_epochs": 0}, 1, 3 * 220 + 20),
-        # heads for each fold, and one on all labels
-        ({"stage": "lora"}, 5, (80 + 20) + 2 * 40 * (5 * 0.5 + 0.4) + 20),
+        # heads for each fold, which share the epochs, and one on all labels; then further steps and
+        # stage two for each fold
+        ({"stage": "head"}, 2, (80 + 20) + 40 * 2 * 0.5 + 2 * 40 * 0.4 + 20),
+        ({"stage": "lora"}, 2, 100 + 72 + 2 * 2 * 40 * 0.4 + 2 * (2 * 40 * 5 + 20) + 20),
         ({"stage": "head", "validation_share": 0.0}, 0, (80 + 20) + 2 * 40 * 0.5 + 20),
     ],
 )
 def test_all_work_of_the_stages_is_counted(changes, folds, seconds):
     settings = quick(**(RECIPE | changes))
-    tuning_step = 0.0 if settings.stage == "head" or folds > 1 else 5.0
+    tuning_step = 0.0 if settings.stage == "head" else 5.0
     speeds = Speeds(forward=1.0, head_steps=STEPS, tuning_step=tuning_step)
     assert_allclose(planned_seconds(settings, folds, 20, speeds), seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,10 @@ from geodinoseg.model.band_units import BandUnits
 from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.training.split.blocks import Blocks, find_blocks
 from geodinoseg.training.split.crop_shape import crop_shape
-from geodinoseg.training.split.folds import folds_of_groups, held_out_groups, renumbered
-from geodinoseg.training.split.groups import group_blocks, sum_by_group
+from geodinoseg.training.split.held_out import NEITHER, NEVER, crossed_part, fixed_part, several
 from geodinoseg.windows import Window
 
-NEVER, NEITHER = -1, -2
-"""In `SplitScene.folds`: trained on in every fold; in neither part, a buffer."""
-
 _NO_FOLD = np.iinfo(np.int16).min
-_FEWEST_GROUPS = 10
-"""For a fixed validation part; a split of fewer is far from the requested fraction."""
-_MOST_FOLDS = 8
-_FEWEST_FOLDS = 2
 _WARN_CUT = 0.1
 """Fraction of the labelled area in polygons that lie on both sides."""
 
@@ -106,6 +99,8 @@ class Split:
     folds: int
     """0 where nothing is held out; 1 with one fixed validation part, fold 0; more for
     cross-validation, where every fold is held out once."""
+    cut: float
+    """Fraction of the labelled area in polygons that lie on both sides."""
     warnings: tuple[str, ...] = ()
     """Why its scores are optimistic, a line each."""
 
@@ -120,17 +115,19 @@ def split_scenes(
 ) -> Split:
     """Cut scenes into blocks and hold some out: for good, or each once in cross-validation.
 
-    Blocks are two crops a side, or one where few of those have labels. With 10 groups of labelled
-    blocks or more, a fixed part holds about `fraction` of each class, over all scenes together.
-    With fewer, or where a class that occurs in several groups cannot be on both sides, groups are
-    sorted into at most 8 folds. A group that alone holds a class is never held out.
+    Blocks are two crops a side, or one where few of those have labels. If there are so many groups
+    of labelled blocks that 8 are held out (40 for a fifth), a fixed part holds about `fraction` of
+    each class, over all scenes together. With fewer, or where a class that occurs in several groups
+    cannot be on both sides, groups are sorted into at most 3 folds. A group that alone holds a
+    class is never held out.
 
     No tile shows land of both parts: blocks are never smaller than a crop, a last block narrower
     than a crop goes with its neighbour, and a block that shows land of another scene's held-out
     block is in neither part. Only a scene smaller than two crops is cut into smaller blocks, with
     a warning, where nothing else can be held out. Labels of one polygon stay on one side where
-    that leaves enough groups to choose from; a label raster has no polygons. A warning tells the
-    fraction of the labelled area in polygons that are cut all the same, if it exceeds a tenth.
+    that leaves enough groups to choose from; a label raster has no polygons. Of a fixed part and
+    folds, the one that cuts fewer polygons is taken if the other cuts more than a tenth of the
+    labelled area; a warning tells the fraction if that is unavoidable.
 
     Args:
         scenes: with the same classes and bands.
@@ -148,13 +145,20 @@ def split_scenes(
     if fraction == 0:
         return _split(large, double, coarse, _never(large))
     small = find_blocks(scenes, labels, finest, blocks_px=single, crops_px=single)
-    folds = _fixed(large, fraction, seed, in_both=_several(small))
-    if folds is not None:
-        return _split(large, double, coarse, folds)
-    for choose in (_fixed_part, _crossed_part):
-        folds = choose(small, fraction, seed)
+    fixed = partial(fixed_part, fraction=fraction, seed=seed, in_both=several(small, fraction))
+    found = []
+    for blocks, sides, counts, choose in (
+        (large, double, coarse, fixed),
+        (small, single, finest, fixed),
+        (small, single, finest, partial(crossed_part, seed=seed)),
+    ):
+        folds = choose(blocks)
         if folds is not None:
-            return _split(small, single, finest, folds)
+            found.append(_split(blocks, sides, counts, folds))
+            if found[-1].cut <= _WARN_CUT:
+                break
+    if found:
+        return min(found, key=lambda split: split.cut)
     smaller = _smaller_blocks(scenes, labels, crops_px=single, fraction=fraction, seed=seed)
     return smaller or _split(small, single, finest, _never(small))
 
@@ -187,9 +191,10 @@ def _smaller_blocks(
         counts = [source.class_blocks(px) for source, px in zip(labels, sides, strict=True)]
         blocks = find_blocks(scenes, labels, counts, blocks_px=sides, crops_px=crops_px)
         tried.append((blocks, sides, counts))
-    for choose in (_fixed_part, _crossed_part):
+    fixed = partial(fixed_part, fraction=fraction, seed=seed)
+    for choose in (fixed, partial(crossed_part, seed=seed)):
         for blocks, sides, counts in tried:
-            folds = choose(blocks, fraction, seed)
+            folds = choose(blocks)
             if folds is not None:
                 first = is_small.index(True)
                 text = (
@@ -229,79 +234,9 @@ def _split(
     return Split(
         scenes=tuple(split),
         folds=int(folds.max(initial=NEVER)) + 1,
+        cut=cut,
         warnings=(text,) if cut > _WARN_CUT else (),
     )
-
-
-def _fixed_part(blocks: Blocks, fraction: float, seed: int) -> NDArray[np.int64] | None:
-    return _fixed(blocks, fraction, seed, in_both=_several(blocks))
-
-
-def _several(blocks: Blocks) -> NDArray[np.bool_]:
-    """(classes,), True for classes that occur in several groups."""
-    counts = sum_by_group(blocks.counts, group_blocks(blocks, fewest=_FEWEST_GROUPS))
-    return np.asarray((counts > 0).sum(axis=0) > 1)
-
-
-def _fixed(
-    blocks: Blocks, fraction: float, seed: int, *, in_both: NDArray[np.bool_]
-) -> NDArray[np.int64] | None:
-    """(blocks,) fold 0 where held out for good; None where that does not serve every class.
-
-    in_both is (classes,), True for classes that must train and validate.
-    """
-    groups = group_blocks(blocks, fewest=_FEWEST_GROUPS)
-    counts = sum_by_group(blocks.counts, groups)
-    if len(counts) < _FEWEST_GROUPS:
-        return None
-    chosen = held_out_groups(counts, fraction=fraction, seed=seed)
-    folds = np.where((groups >= 0) & chosen[groups], 0, NEVER)
-    # Training land that shows held-out land.
-    other = blocks.shared_land[folds[blocks.shared_land[:, 0]] == 0, 1]
-    folds[other[folds[other] != 0]] = NEITHER
-    training = blocks.counts[folds == NEVER].any(axis=0)
-    validation = blocks.counts[folds == 0].any(axis=0)
-    serves = (training | ~counts.any(axis=0)) & (validation | ~in_both)
-    return folds if serves.all() and validation.any() else None
-
-
-def _crossed_part(blocks: Blocks, _: float, seed: int) -> NDArray[np.int64] | None:
-    """(blocks,) the fold in which each is held out; None where fewer than two can be."""
-    groups = group_blocks(blocks, fewest=_MOST_FOLDS // 2)
-    by_group = folds_of_groups(sum_by_group(blocks.counts, groups), most=_MOST_FOLDS, seed=seed)
-    folds = np.where(groups >= 0, by_group[groups] if len(by_group) else NEVER, NEVER)
-    folds = _apart(blocks, folds)
-    used = folds != NEITHER
-    everywhere = blocks.counts[used].sum(axis=0)
-    for fold in range(int(folds.max(initial=NEVER)) + 1):
-        left = everywhere - blocks.counts[folds == fold].sum(axis=0)
-        if ((left == 0) & (everywhere > 0)).any():
-            folds[folds == fold] = NEVER
-    folds = renumbered(folds)
-    return folds if folds.max(initial=NEVER) + 1 >= _FEWEST_FOLDS else None
-
-
-def _apart(blocks: Blocks, folds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Folds such that no land is in two: blocks that share most with others leave, one by one.
-
-    Unlabelled blocks that show land of one fold go with it, and into neither part if of several.
-    """
-    folds = folds.copy()
-    labelled = blocks.is_labelled
-    pairs = blocks.shared_land
-    between = pairs[labelled[pairs[:, 1]]]
-    while True:
-        first, second = folds[between.T]
-        clash = between[(first != second) & (first != NEITHER) & (second != NEITHER)]
-        if not len(clash):
-            break
-        # Not blocks that train in every fold: they may be the only ones to show a class.
-        leaving = clash[folds[clash[:, 0]] >= 0, 0]
-        folds[np.bincount(leaving).argmax()] = NEITHER
-    for block, other in pairs[~labelled[pairs[:, 1]]].tolist():
-        if folds[block] >= 0 and folds[other] != folds[block]:
-            folds[other] = folds[block] if folds[other] == NEVER else NEITHER
-    return folds
 
 
 def _coarser(counts: NDArray[np.int64]) -> NDArray[np.int64]:
