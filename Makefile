@@ -18,8 +18,9 @@ $(shell rm -f $(VENV)/.python)
 endif
 
 ATTRIBUTION := Imagery (c) OpenAerialMap contributors / HOTOSM, CC BY 4.0
+SATELLITE_ATTRIBUTION := Contains modified Copernicus Sentinel data 2018
 
-.PHONY: help demo test test-slow check format sample-model benchmark benchmark-accuracy clean
+.PHONY: help demo demo-satellite test test-slow check format sample-model satellite-model benchmark benchmark-accuracy clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +36,16 @@ demo: $(VENV)/.run  ## Segment the sample scene into demo/: rasters, polygons, a
 	@echo
 	@echo "Look at demo/landcover.png, or drag demo/landcover.tif and demo/polygons.gpkg into QGIS:"
 	@echo "classes are named and coloured. demo/confidence.tif says how sure the model is."
+
+demo-satellite: $(VENV)/.run  ## Segment nine bands of Sentinel-2 into demo/, with a model of that scene
+	@mkdir -p demo
+	$(BIN)/geodinoseg segment sample_data/lataseno_s2.tif --model sample_data/lataseno.model \
+		-o demo/satellite.tif --confidence demo/satellite_confidence.tif \
+		--polygons demo/satellite.gpkg --overwrite
+	$(BIN)/geodinoseg picture sample_data/lataseno_s2.tif demo/satellite.tif --bands 3,2,1 \
+		-o demo/satellite.png --caption "$(SATELLITE_ATTRIBUTION)" --overwrite
+	@echo
+	@echo "Look at demo/satellite.png, or drag demo/satellite.tif and demo/satellite.gpkg into QGIS."
 
 # On all cores; each process starts with a stretch of the tests, so that fixtures are made once.
 test: $(VENV)/.dev  ## Run the tests, without those marked slow
@@ -55,6 +66,9 @@ format: $(VENV)/.dev  ## Format the code
 
 sample-model: $(VENV)/.dev  ## Train sample_data/banepa.model anew and score it (about an hour)
 	$(BIN)/python sample_data/make_sample_model.py
+
+satellite-model: $(VENV)/.dev  ## Train sample_data/lataseno.model anew and score it (about three minutes)
+	$(BIN)/python sample_data/make_satellite_model.py
 
 benchmark: $(VENV)/.dev  ## Print the benchmark tables (about half an hour)
 	$(BIN)/python tests/benchmarks/engine.py

@@ -85,13 +85,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        train_part = cut(SCENE, work / "banepa_west.tif", TRAIN_COLS)
-        test_part = cut(SCENE, work / "banepa_east.tif", TEST_COLS)
+        train_part = cut(SCENE, work / "banepa_west.tif", cols=TRAIN_COLS)
+        test_part = cut(SCENE, work / "banepa_east.tif", cols=TEST_COLS)
         if not arguments.only_score:
             train(train_part, work, arguments.output, epochs=arguments.epochs)
         scores = {"sample model": score(test_part, arguments.output, work)}
-        scores |= baselines(train_part, test_part)
-    write_scores(arguments.output, scores)
+        scores |= baselines(train_part, test_part, LABELS, LABELS_READ)
+    write_scores(arguments.output, scores, TEST_TEXT, pretrained="none")
 
 
 def train(train_part: Path, work: Path, output: Path, *, epochs: int) -> None:
@@ -120,31 +120,35 @@ def score(test_part: Path, model: Path, work: Path) -> Accuracy:
     return evaluate_map(output, LABELS, label_options=LABELS_READ).accuracy
 
 
-def baselines(train_part: Path, test_part: Path) -> dict[str, Accuracy]:
+def baselines(
+    train_part: Path, test_part: Path, labels: Path, options: LabelOptions
+) -> dict[str, Accuracy]:
     """The forest and the constant answer, measured on the same pixels."""
     first, second = open_scene(train_part), open_scene(test_part)
-    train_labels = open_labels(LABELS, first.geobox, options=LABELS_READ)
-    test_labels = open_labels(
-        LABELS, second.geobox, options=LABELS_READ, legend=train_labels.legend
-    )
+    train_labels = open_labels(labels, first.geobox, options=options)
+    test_labels = open_labels(labels, second.geobox, options=options, legend=train_labels.legend)
     return score_baselines(first, train_labels, second, test_labels)
 
 
-def write_scores(model: Path, scores: dict[str, Accuracy]) -> None:
-    """Into config.json as plain values, into the README as a table."""
+def write_scores(
+    model: Path, scores: dict[str, Accuracy], text: str, *, pretrained: str | None = None
+) -> None:
+    """Into config.json as plain values, into the README as a table under a text."""
     config_path = model / "config.json"
     config = json.loads(config_path.read_text("utf-8"))
-    config["training"]["pretrained weights"] = "none"
+    if pretrained is not None:
+        config["training"]["pretrained weights"] = pretrained
     config["scores"]["test part"] = {name: a.to_json() for name, a in scores.items()}
     config_path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     names = [entry["name"] for entry in config["legend"]]
     readme = model / "README.md"
     card = readme.read_text("utf-8").split(TEST_TITLE)[0].rstrip()
-    readme.write_text(f"{card}\n\n{TEST_TITLE}\n\n{test_section(scores, names)}\n", "utf-8")
-    print(test_section(scores, names))
+    section = test_section(scores, names, text)
+    readme.write_text(f"{card}\n\n{TEST_TITLE}\n\n{section}\n", "utf-8")
+    print(section)
 
 
-def test_section(scores: dict[str, Accuracy], names: list[str]) -> str:
+def test_section(scores: dict[str, Accuracy], names: list[str], text: str) -> str:
     """What the README says of the test part."""
     head = ["", "mean IoU", *(f"IoU {name}" for name in names), "overall accuracy"]
     rows = [
@@ -152,13 +156,21 @@ def test_section(scores: dict[str, Accuracy], names: list[str]) -> str:
         for name, a in scores.items()
     ]
     lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join([TEST_TEXT, "", *lines])
+    return "\n".join([text, "", *lines])
 
 
-def cut(scene: Path, output: Path, cols: tuple[int, int]) -> Path:
-    """Columns of a scene as a GeoTIFF of its own."""
+def cut(
+    scene: Path,
+    output: Path,
+    *,
+    cols: tuple[int, int] | None = None,
+    rows: tuple[int, int] | None = None,
+) -> Path:
+    """Columns and rows of a scene as a GeoTIFF of its own."""
     with rasterio.open(scene) as source:
-        window = RioWindow(cols[0], 0, cols[1] - cols[0], source.height)
+        left, right = cols or (0, source.width)
+        top, bottom = rows or (0, source.height)
+        window = RioWindow(left, top, right - left, bottom - top)
         profile = {
             "driver": "GTiff",
             "dtype": source.dtypes[0],

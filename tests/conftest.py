@@ -31,6 +31,16 @@ for _number in (signal.SIGINT, signal.SIGHUP):
         )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Escape output that is not Unicode: a process of xdist could not send it."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     _HUB.cleanup()

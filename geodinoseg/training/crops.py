@@ -18,7 +18,7 @@ from geodinoseg.windows import Window
 _RGB = 3
 """With no more bands than these there is none to drop."""
 _JITTER, _SPECTRAL_JITTER = 0.2, 0.1
-"""Default gain and offset of up to three bands, and of more."""
+"""Default gain and offset of up to three bands, and of more, with several scenes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +95,21 @@ def turned(crop: Crop, rng: np.random.Generator) -> Crop:
     return replace(crop, pixels=turn(crop.pixels), valid=turn(crop.valid), labels=turn(crop.labels))
 
 
+def default_jitter(bands: int, scenes: int) -> float:
+    """Gain and offset in standard deviations: 0 for a single scene, in which the level tells."""
+    if scenes == 1:
+        return 0.0
+    return _JITTER if bands <= _RGB else _SPECTRAL_JITTER
+
+
 def draw_jitter(
-    bands: int, augmentation: Augmentation, rng: np.random.Generator
+    bands: int, augmentation: Augmentation, rng: np.random.Generator, *, default: float
 ) -> NDArray[np.float32]:
     """(2, bands): random gain and offset of each band, in standard deviations.
 
-    Both are 0 for a band that is dropped, that is set to its mean.
+    Both are 0 for a band that is dropped, that is set to its mean. default is used for gain and
+    offset that the augmentation does not give.
     """
-    default = _JITTER if bands <= _RGB else _SPECTRAL_JITTER
     gain = default if augmentation.gain is None else augmentation.gain
     offset = default if augmentation.offset is None else augmentation.offset
     own, common = rng.uniform(-1, 1, (2, bands)), rng.uniform(-1, 1)

@@ -22,7 +22,7 @@ from geodinoseg.labels.classes import IGNORE
 from geodinoseg.prefetch import prefetch
 from geodinoseg.rasters.scene import Scene, SceneReader
 from geodinoseg.rasters.source import GDAL_SETTINGS
-from geodinoseg.training.crops import Crop, draw_jitter, padded, resized, turned
+from geodinoseg.training.crops import Crop, default_jitter, draw_jitter, padded, resized, turned
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.split.crop_shape import crop_shape
 from geodinoseg.training.split.split import SplitScene
@@ -122,7 +122,10 @@ class Sampler:
         # Only if blocks are smaller than a crop: nothing held out is trained on.
         crop.labels[self._scenes[index].in_held_out(window, self._fold)] = IGNORE
         crop = turned(resized(padded(crop, shape), self._crop_px), rng)
-        return replace(crop, jitter=draw_jitter(len(crop.pixels), self._augmentation, rng))
+        bands = len(crop.pixels)
+        default = default_jitter(bands, len(self._scenes))
+        jitter = draw_jitter(bands, self._augmentation, rng, default=default)
+        return replace(crop, jitter=jitter)
 
     def _draw_window(self, rng: np.random.Generator) -> tuple[int, Window, tuple[int, int]]:
         """Scene and window of a crop, and its rows and columns, which may exceed a small scene."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from geodinoseg.errors import ModelError
-from geodinoseg.model.parameters import NO_BACKBONE
+from geodinoseg.model.parameters import is_none
 
 LastStage = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
@@ -32,8 +32,9 @@ class Augmentation:
     scale: float = 1.4
     """A crop covers 1 / scale to scale times its own side of the scene; at least 1."""
     gain: float | None = None
-    """Each normalized band is multiplied by 1 - gain to 1 + gain; by default 0.2 for up to three
-    bands and 0.1 for more, whose spectrum carries the classes."""
+    """Each normalized band is multiplied by 1 - gain to 1 + gain. By default 0 for a single scene,
+    in which the level tells classes apart; for several scenes 0.2 with up to three bands and 0.1
+    with more, whose spectrum carries the classes."""
     offset: float | None = None
     """Each band, and all bands together, are shifted by up to this many standard deviations;
     by default as gain."""
@@ -69,9 +70,9 @@ class TrainingSettings:
     """Of stage one, the heads; `epochs` by default. 0 skips it, for an untrained backbone."""
     minutes: float | None = None
     """Time limit, validation and saving included; none by default."""
-    steps_per_epoch: int = 20
+    steps_per_epoch: int = 40
     """Batches of an epoch."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Crops of a batch."""
     accumulate: int = 1
     """Parts into which stage two splits a batch: less memory, more time, the same update."""
@@ -208,7 +209,7 @@ def completed(
     Raises:
         ModelError: a setting of the backbone was given, and there is none.
     """
-    if network.get("backbone") != NO_BACKBONE:
+    if not is_none(network.get("backbone")):
         return replace(settings, stage=settings.last_stage), dict(network)
     if settings.stage not in {None, "head"}:
         raise ModelError(

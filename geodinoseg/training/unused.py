@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.parameters import NO_BACKBONE
+from geodinoseg.model.parameters import NO_BACKBONE, is_none
 from geodinoseg.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _unused_of_network(
 
 
 def _unused_without_backbone(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if network.get("backbone") == NO_BACKBONE:
+    if is_none(network.get("backbone")):
         for name, option in _OF_BACKBONE.items():
             if network.get(name) is not None:
                 yield option, "there is no backbone"

@@ -140,6 +140,10 @@ VARIANTS = {
     "label smoothing 0.1": Variant(change=_smoothing(0.1)),
     "150 steps": Variant(settings={"epochs": 10, "steps_per_epoch": 15}),
     "600 steps": Variant(settings={"epochs": 30}),
+    "600 steps of 4 crops": Variant(settings={"epochs": 30, "batch_size": 4}),
+    "600 steps of 4 crops, no jitter": Variant(
+        settings={"epochs": 30, "batch_size": 4} | _jitter(0.0), crops="no jitter"
+    ),
     "average of weights": Variant(change=averaged_weights),
     "class weights": Variant(change=class_weights),
     "natural sampling": Variant(change=natural_sampling, crops="natural"),

@@ -27,7 +27,7 @@ STEPS = {
         r"epoch 1, head: loss \d\.\d+, mean IoU 0\.\d+\.",
         "fused head: 1 epochs",
         r"epoch 2, fused head: loss \d\.\d+, mean IoU 0\.\d+\.",
-        "training the kept head again on all labels",
+        "training again on all labels",
         "calibrating",
         "writing the model .*new.model",
     ],

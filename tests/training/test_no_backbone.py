@@ -44,7 +44,7 @@ def test_crops_in_a_file_give_the_same_bytes(train):
 
 
 def test_the_plan_has_one_stage_and_caches_pixels_alone(color_field):
-    settings = quick(backbone_learning_rate=None, cached_crops=40, validation_share=0.0)
+    settings = quick(backbone_learning_rate=None, cached_crops=40, crop_px=56, validation_share=0.0)
     plan = plan_training(color_field.scene, color_field.labels, settings=settings, network=NONE)
     assert plan.stages == ("head",)
     assert plan.cache_bytes == 40 * 56 * 56 * (2 * 3 + 1 + 1)

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from geodinoseg.errors import LabelError, SceneError
 from geodinoseg.labels.classes import IGNORE
-from geodinoseg.training.crops import Crop, draw_jitter, jittered
+from geodinoseg.training.crops import Crop, default_jitter, draw_jitter, jittered
 from geodinoseg.training.sampler import Sampler, read_ahead
 from geodinoseg.training.settings import Augmentation
 from geodinoseg.training.split.split import SplitScene, split_scenes
@@ -263,7 +263,9 @@ def test_jitter_stays_within_its_bounds_and_is_one_line_a_band(gain, offset, ban
 
     def drawn():
         rngs = (np.random.default_rng((seed, number)) for number in range(2))
-        return torch.from_numpy(np.stack([draw_jitter(bands, changes, rng) for rng in rngs]))
+        return torch.from_numpy(
+            np.stack([draw_jitter(bands, changes, rng, default=1.0) for rng in rngs])
+        )
 
     found = jittered(values, valid, drawn())
     bound = gain * values.abs() + offset
@@ -275,11 +277,22 @@ def test_jitter_stays_within_its_bounds_and_is_one_line_a_band(gain, offset, ban
     assert torch.equal(drawn(), drawn())
 
 
+@pytest.mark.parametrize("bands", [1, 3, 9])
+def test_the_level_of_a_single_scene_is_not_varied_unless_it_is_asked_for(bands):
+    rng, unchanged = np.random.default_rng(0), Augmentation(band_dropout=0)
+    single = draw_jitter(bands, unchanged, rng, default=default_jitter(bands, 1))
+    assert_allclose(single, [[1.0] * bands, [0.0] * bands])
+    of_two = default_jitter(bands, 2)
+    assert (draw_jitter(bands, unchanged, rng, default=of_two) != single).all()
+    asked = Augmentation(gain=0.1, offset=0.1, band_dropout=0)
+    assert (draw_jitter(bands, asked, rng, default=0.0) != single).all()
+
+
 @pytest.mark.parametrize(("bands", "chance", "wanted"), [(3, 1.0, 0), (4, 0.0, 0), (4, 1.0, 1)])
 def test_one_band_of_many_is_put_to_its_mean_now_and_then(bands, chance, wanted):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        jitter = draw_jitter(bands, Augmentation(band_dropout=chance), rng)
+        jitter = draw_jitter(bands, Augmentation(band_dropout=chance), rng, default=0.2)
         assert (jitter == 0).all(axis=0).sum() == wanted
 
 
