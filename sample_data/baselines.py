@@ -197,12 +197,21 @@ def _mean_iou(
 
 
 def score_baselines(
-    train: Scene, train_labels: Labels, test: Scene, test_labels: Labels, *, seed: int = 0
+    train: Scene,
+    train_labels: Labels,
+    test: Scene,
+    test_labels: Labels,
+    *,
+    seed: int = 0,
+    block_px: int = _TUNING_BLOCK_PX,
 ) -> dict[str, Accuracy]:
-    """Accuracy on the test scene of the forest and of the commonest class everywhere, by name."""
+    """Accuracy on the test scene of the forest and of the commonest class everywhere, by name.
+
+    The forest chooses its leaf size on blocks with a side of block_px.
+    """
     classes = len(train_labels.legend)
-    commonest = int(train_labels.class_blocks(_TUNING_BLOCK_PX).sum(axis=(0, 1)).argmax())
-    forest = Forest(seed=seed).fit(train, train_labels)
+    commonest = int(train_labels.class_blocks(block_px).sum(axis=(0, 1)).argmax())
+    forest = Forest(seed=seed, tuning_block_px=block_px).fit(train, train_labels)
     matrices = np.zeros((2, classes, classes), dtype=np.int64)
     for _, features, known in feature_rows(test, test_labels):
         matrices[0] += confusion_matrix(known, forest.predict(features), classes)

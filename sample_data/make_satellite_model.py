@@ -41,7 +41,7 @@ def main() -> None:
         train = ("train", train_part, f"--labels={LABELS}", "--backbone=none")
         geodinoseg(*train, "--overwrite", "-o", output)
         scores = {"sample model": score(test_part, output, work)}
-        scores |= baselines(train_part, test_part, LABELS, LabelOptions())
+        scores |= baselines(train_part, test_part, LABELS, LabelOptions(), block_px=48)
     write_scores(output, scores, TEST_TEXT)
 
 

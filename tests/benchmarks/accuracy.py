@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from accuracy_data import BACKBONE, Dataset, datasets, fewer_polygons
 from accuracy_report import draw, tables
-from accuracy_rows import CHOSEN, COMMONEST, FOREST, STAGES, UNET, UNET_LONGER, Bench, Recipe
+from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, UNET_LONGER, Bench, Recipe
 from accuracy_timing import head_times
 
 from geodinoseg import LabelOptions, open_scene
@@ -34,7 +34,7 @@ from geodinoseg.labels.open import open_labels
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
 """Of the training polygons; all of them are in the first table."""
-WAYS = (COMMONEST, FOREST, *STAGES.values(), CHOSEN, UNET)
+WAYS = (COMMONEST, FOREST, *STAGES.values(), UNET)
 GROWING = (FOREST, STAGES["head"], STAGES["lora"], UNET)
 TIMES = "times of a head"
 LONGER = 4
@@ -193,7 +193,7 @@ def compare(bench: Bench, results: Results, *, key: str, ways: Sequence[str]) ->
                 ),
             )
         else:
-            measures = {FOREST: bench.forest, CHOSEN: bench.chosen, COMMONEST: bench.commonest}
+            measures = {FOREST: bench.forest, COMMONEST: bench.commonest}
             results.piece(f"{key}/{way}", measures[way])
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accuracy_rows import CHOSEN, COMMONEST, FOREST, STAGES, UNET, UNET_LONGER
+from accuracy_rows import COMMONEST, FOREST, STAGES, UNET, UNET_LONGER
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-WAYS = (COMMONEST, FOREST, UNET, UNET_LONGER, *STAGES.values(), CHOSEN)
+WAYS = (COMMONEST, FOREST, UNET, UNET_LONGER, *STAGES.values())
 """In the order of the tables."""
 _COLORS = {
     FOREST: "#228833",

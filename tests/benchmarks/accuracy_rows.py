@@ -29,7 +29,6 @@ TRIAL_TREES = 40
 """Of the forests that choose leaves and weights; the one that maps has more."""
 STAGES = {"head": "head only", "lora": "head + LoRA", "full": "head + every weight"}
 FOREST, UNET, COMMONEST = "random forest", "U-Net from scratch", "always the commonest class"
-CHOSEN = "heads of train, defaults"
 UNET_LONGER = "U-Net, 4 times the time"
 
 
