@@ -586,7 +586,7 @@ def test_train_that_is_stopped_keeps_the_best_and_goes_on(
 ):
     no_pictures(monkeypatch)
     output = tmp_path / "field.model"
-    arguments = train_arguments(color_field, backbone, output)
+    arguments = train_arguments(color_field, backbone, output, "--epochs", 4)
     once = FineTuning.train_epoch
 
     def stopped(stage, epoch):
