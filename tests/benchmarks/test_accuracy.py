@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
 from accuracy_calibration import binned
-from accuracy_data import Dataset, fewer_polygons, resampled
+from accuracy_data import Dataset, fewer_labels, fewer_polygons, resampled
 from accuracy_unet import UNet, parameters_of, unet_of_size
 from rasters import write_raster
 from trainings import NAMES, color_channels, color_pixels, write_squares
@@ -72,6 +73,23 @@ def test_a_smaller_share_of_polygons_is_part_of_a_larger_one_and_all_of_them_are
         before = channels
     assert counts[0] < counts[1] < counts[2]
     assert (before == read(whole, scene)).all()
+
+
+def test_patches_of_a_label_raster_are_taken_as_polygons_are(dataset, tmp_path):
+    fewer_polygons(dataset, 1.0, tmp_path / "all.tif", seed=0)
+    of_raster = replace(dataset, labels=tmp_path / "all.tif", options=LabelOptions())
+    scene = open_scene(dataset.train)
+    whole = read(open_labels(of_raster.labels, scene.geobox), scene)
+    before = np.full_like(whole, IGNORE)
+    for share in (0.1, 0.5, 1.0):
+        assert fewer_labels(of_raster, share, tmp_path / f"{share}.tif", seed=3) > 0
+        channels = read(open_labels(tmp_path / f"{share}.tif", scene.geobox), scene)
+        known = channels != IGNORE
+        assert (channels[known] == whole[known]).all()
+        assert (channels[before != IGNORE] == before[before != IGNORE]).all()
+        assert known.sum() > (before != IGNORE).sum()
+        before = channels
+    assert (before == whole).all()
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.booleans()), min_size=1, max_size=60))
