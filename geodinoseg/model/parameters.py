@@ -49,6 +49,11 @@ _ALIKE = 0.75
 """Least similarity of two names of folders, of which one may be a typing error."""
 
 
+def has_backbone(source: object) -> bool:
+    """Whether the argument `backbone` means one; None does, that of `size`, and `none` does not."""
+    return not isinstance(source, str) or source != NO_BACKBONE
+
+
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Check arguments of `DinoV2Segmentor`, those that are given.
 
@@ -69,7 +74,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             f"k_size={parameters['k_size']}: give an odd number, so that the shape is kept."
         )
     _check_head(parameters)
-    if parameters.get("backbone") == NO_BACKBONE and not parameters.get("fused_head"):
+    if not has_backbone(parameters.get("backbone")) and not parameters.get("fused_head"):
         raise ModelError(
             "backbone='none': only the fused head works without features; leave out --head, or "
             "give fused_head=True, or another backbone."
@@ -132,7 +137,7 @@ def check_backbone_source(source: str | Path, *, revision: str | None = None) ->
         ModelError: the source is a path (by its form, or because it exists) but not a folder, or
             it is not a valid name on the hub.
     """
-    if source == NO_BACKBONE:
+    if not has_backbone(source):
         return
     if not isinstance(source, str | Path):
         raise wrong_argument(
@@ -205,7 +210,7 @@ def known_patch_px(backbone: str | Path | None) -> int | None:
     """
     if backbone is None:
         return PATCH_PX
-    if backbone == NO_BACKBONE:
+    if not has_backbone(backbone):
         return 1
     try:
         patch_px = read_json_object(Path(backbone) / "config.json").get("patch_size")

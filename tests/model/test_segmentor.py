@@ -136,6 +136,7 @@ OTHERS = {
     "legend": Legend.of_names({0: "background", 3: "concrete", 8: "tin"}),
     "statistics": None,  # each of its fields, see below
     "bands": (1, 3, 2),
+    "band_names": ("red", "green", "blue"),
     "trained_tile_px": 70,
     "pixel_size_m": 0.2,
     "scale": 1.5,
@@ -145,7 +146,7 @@ OTHERS = {
     "training": {"epochs": 3},
     "scores": {"mean_iou": 0.6},
 }
-NO_PREDICTIONS = {"training", "scores"}  # what is told of a model
+NO_PREDICTIONS = {"training", "scores", "band_names"}  # what is told of a model
 
 
 def test_whatever_changes_predictions_changes_the_fingerprint():

@@ -51,6 +51,7 @@ OTHER_SCENES = {
     "block_shape": (7, 9),
 }
 NOT_IN_THE_HEADER = {
+    "names": "change no pixel",
     "nodata_override": "its value is that of nodata",
     "source": "its path, which may change, and its content, which is looked at apart",
     "geobox": "its parts, see the test of a copy on another place",
