@@ -72,7 +72,7 @@ _RATE = Number(click.FloatRange(min=0, min_open=True), "rate")
     "--backbone",
     metavar="NAME|FOLDER|none",
     help="Backbone to use instead of --size: a name on the hub, a folder, or none: the fused head "
-    "alone, a baseline in seconds.",
+    "alone, a quick baseline.",
 )
 @click.option(
     "--head",

@@ -24,7 +24,7 @@ from geodinoseg.errors import ModelError, one_line
 from geodinoseg.model.hub import CONFIG_FILE, RGB_FILE, backbone_folder
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
 from geodinoseg.model.no_backbone import NoBackbone, NoBackboneConfig
-from geodinoseg.model.parameters import HUB_NAMES, NO_BACKBONE
+from geodinoseg.model.parameters import HUB_NAMES, has_backbone
 from geodinoseg.model.quantization import quantization_options, quiet_libraries
 from geodinoseg.model.sample_dropout import use_sample_dropout
 from geodinoseg.model.untrusted_backbone import plain_backbone_values
@@ -44,7 +44,7 @@ _IMAGENET_RGB = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 def read_backbone_config(source: str | Path, *, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a backbone of a kind that we know, from a hub name or a folder."""
-    if source == NO_BACKBONE:
+    if not has_backbone(source):
         return NoBackboneConfig()
     return _read_config(source, backbone_folder(source, revision=revision, weights=False))
 
@@ -63,7 +63,7 @@ def pretrained_rgb(
     a configuration. For the published sizes they are constants, so that they do not depend on the
     content of the hub's cache.
     """
-    if source == NO_BACKBONE:
+    if not has_backbone(source):
         return None
     path = backbone_folder(source, revision=revision, weights=False) / RGB_FILE
     if not path.is_file():
@@ -93,7 +93,7 @@ def load_backbone(
     quantize holds the linear layers in 4 bit (NF4, double quantization, bfloat16 arithmetic); if
     that is unavailable, one warning is logged and full precision used.
     """
-    if source == NO_BACKBONE:
+    if not has_backbone(source):
         return NoBackbone(NoBackboneConfig())
     folder = backbone_folder(source, revision=revision)
     config = _read_config(source, folder)

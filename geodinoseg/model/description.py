@@ -15,7 +15,7 @@ from geodinoseg.files.arguments import path_text, wrong_argument
 from geodinoseg.legend import Legend
 from geodinoseg.model.config import BACKBONE, CONFIG, read_model_config
 from geodinoseg.model.json_object import WrongJsonError, read_json_object
-from geodinoseg.model.parameters import NO_BACKBONE, known_patch_px
+from geodinoseg.model.parameters import NO_BACKBONE, has_backbone, known_patch_px
 from geodinoseg.model.resampling import resampling, scaled_tile_px, tile_multiple
 from geodinoseg.model.tile_model import TileModel
 
@@ -124,7 +124,7 @@ def _digest_of_config(folder: Path) -> str:
 
 def _patch_px(folder: Path, reference: Mapping[str, Any] | None) -> int | None:
     """The patch that a backbone's config.json names; loading the model says what is wrong there."""
-    if reference is not None and reference["name"] == NO_BACKBONE:
+    if reference is not None and not has_backbone(reference["name"]):
         return known_patch_px(NO_BACKBONE)
     try:
         patch_px = read_json_object(folder / BACKBONE / CONFIG).get("patch_size")

@@ -37,7 +37,7 @@ from geodinoseg.model.parameters import (
     Size,
     check_backbone_source,
     check_parameters,
-    is_none,
+    has_backbone,
 )
 from geodinoseg.model.pickling import portable_state, prepare_process
 from geodinoseg.model.quantization import is_quantized, quantized_layers
@@ -102,7 +102,7 @@ class DinoV2Segmentor(nn.Module):
         rgb: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.has_backbone = not is_none(backbone)
+        self.has_backbone = has_backbone(backbone)
         if not self.has_backbone:
             quantize = peft = False
         self.settings: dict[str, Any] = {

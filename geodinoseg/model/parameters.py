@@ -49,9 +49,9 @@ _ALIKE = 0.75
 """Least similarity of two names of folders, of which one may be a typing error."""
 
 
-def is_none(backbone: object) -> bool:
-    """Whether an argument, of whatever type, says that there is no backbone."""
-    return isinstance(backbone, str) and backbone == NO_BACKBONE
+def has_backbone(source: object) -> bool:
+    """Whether the argument `backbone` means one; None does, that of `size`, and `none` does not."""
+    return not isinstance(source, str) or source != NO_BACKBONE
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             f"k_size={parameters['k_size']}: give an odd number, so that the shape is kept."
         )
     _check_head(parameters)
-    if is_none(parameters.get("backbone")) and not parameters.get("fused_head"):
+    if not has_backbone(parameters.get("backbone")) and not parameters.get("fused_head"):
         raise ModelError(
             "backbone='none': only the fused head works without features; leave out --head, or "
             "give fused_head=True, or another backbone."
@@ -137,7 +137,7 @@ def check_backbone_source(source: str | Path, *, revision: str | None = None) ->
         ModelError: the source is a path (by its form, or because it exists) but not a folder, or
             it is not a valid name on the hub.
     """
-    if is_none(source):
+    if not has_backbone(source):
         return
     if not isinstance(source, str | Path):
         raise wrong_argument(
@@ -210,7 +210,7 @@ def known_patch_px(backbone: str | Path | None) -> int | None:
     """
     if backbone is None:
         return PATCH_PX
-    if is_none(backbone):
+    if not has_backbone(backbone):
         return 1
     try:
         patch_px = read_json_object(Path(backbone) / "config.json").get("patch_size")

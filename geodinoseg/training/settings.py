@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from geodinoseg.errors import ModelError
-from geodinoseg.model.parameters import is_none
+from geodinoseg.model.parameters import has_backbone
 
 LastStage = Literal["head", "lora", "full"]
 """How far training goes: the head alone; then LoRA; or then every weight."""
@@ -209,7 +209,7 @@ def completed(
     Raises:
         ModelError: a setting of the backbone was given, and there is none.
     """
-    if not is_none(network.get("backbone")):
+    if has_backbone(network.get("backbone")):
         return replace(settings, stage=settings.last_stage), dict(network)
     if settings.stage not in {None, "head"}:
         raise ModelError(

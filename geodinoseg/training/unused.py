@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from geodinoseg.labels.options import LabelOptions
-from geodinoseg.model.parameters import NO_BACKBONE, is_none
+from geodinoseg.model.parameters import has_backbone
 from geodinoseg.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def _unused_of_network(
             yield _OF_CNN_HEAD[name], "it applies to the CNN head only; give --head cnn"
     if backbone is not None and "size" in given:
         yield "--size", f"--backbone {backbone} is used"
-    is_folder = backbone not in {None, NO_BACKBONE} and os.path.isdir(backbone)
+    is_folder = backbone is not None and has_backbone(backbone) and os.path.isdir(backbone)
     if is_folder and "revision" in given:
         yield "revision", "the backbone is a folder, which has no revisions"
     if settings.last_stage != "lora":
@@ -86,7 +86,7 @@ def _unused_of_network(
 
 
 def _unused_without_backbone(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if is_none(network.get("backbone")):
+    if not has_backbone(network.get("backbone")):
         for name, option in _OF_BACKBONE.items():
             if network.get(name) is not None:
                 yield option, "there is no backbone"

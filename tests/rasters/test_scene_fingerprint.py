@@ -51,10 +51,10 @@ OTHER_SCENES = {
     "block_shape": (7, 9),
 }
 NOT_IN_THE_HEADER = {
+    "names": "change no pixel",
     "nodata_override": "its value is that of nodata",
     "source": "its path, which may change, and its content, which is looked at apart",
     "file_dtypes": "those of the bands that are read are in dtype; the others only give a warning",
-    "names": "they are only compared with those of the training",
     "geobox": "its parts, see the test of a copy on another place",
 }
 
