@@ -52,7 +52,7 @@ test: $(VENV)/.dev  ## Run the tests, without those marked slow
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/.dev  ## Run the tests marked slow
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 check: $(VENV)/.dev  ## Check format, lint, types and the floors of the imports
 	$(BIN)/ruff format --check .
