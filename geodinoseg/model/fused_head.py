@@ -38,8 +38,8 @@ class FusedHead(Head):
     """The mean of the probabilities of two members.
 
     Works for any number of bands and any size of the input, and without features (0 channels), of
-    the pixels alone. Invalid pixels are masked in every
-    layer, as pixels beyond the edge of a tile are.
+    the pixels alone. Invalid pixels are masked in every layer, as pixels beyond the edge of a tile
+    are.
     """
 
     sees_pixels = True
@@ -61,6 +61,7 @@ class FusedHead(Head):
         """
         with _same_rounding(features_BDhw.device):
             members = self.members(features_BDhw, size_px, detail)
+            # In one thread PyTorch's softmax always rounds alike; `heads.softmax` takes longer.
             fine, wide = (torch.softmax(at_least_float32(logits), dim=1) for logits in members)
             return torch.log(((fine + wide) / 2).clamp(min=_LEAST_PROBABILITY))
 

@@ -255,6 +255,7 @@ def empty_bands(scene: Scene) -> str | None:
 
 def _has_data(values: NDArray[np.float64], nodata: float | None) -> bool:
     is_data = np.isfinite(values)
+    # 0 may be a value: as nodata it marks a pixel only where all bands are 0.
     return bool((is_data & (values != nodata) if nodata else is_data).any())
 
 

@@ -45,10 +45,14 @@ def trained_model(run: TrainingRun) -> tuple[Segmentor, ValidationReport | None]
     names = of_number(scored, 0)
     live = {n: t for n, t in network.state_dict().items() if n in names}
     final = copied(live)
+    loaded: int | None = None
 
     def predict(crop: Detail, fold: int) -> torch.Tensor:
+        nonlocal loaded
         run.epochs.progress.reported(1)
-        restore(live, of_number(scored, fold))
+        if fold != loaded:
+            restore(live, of_number(scored, fold))
+            loaded = fold
         logits: torch.Tensor = network(*crop)
         return logits
 

@@ -96,9 +96,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, path: Path) -> None:
     """Run what has no result yet."""
-    # Few polygons make for warnings on purpose.
-    logging.getLogger("geodinoseg").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning)
+    be_quiet()
     recipe = replace(QUICK if options.quick else Recipe(), backbone=options.backbone)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -203,6 +201,20 @@ def described(dataset: Dataset) -> dict[str, Any]:
     labels = open_labels(dataset.labels, scene.geobox, options=dataset.options)
     facts = {"title": dataset.title, "about": dataset.about}
     return facts | {"classes": list(labels.legend.names)}
+
+
+def be_quiet() -> None:
+    """Leave out warnings of the training: few polygons make for them on purpose."""
+    logging.getLogger("geodinoseg").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning)
+
+
+def open_results(folder: Path, name: str, backbone: str) -> Results:
+    """The file of results of another benchmark, which runs quietly and on one thread."""
+    be_quiet()
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Results(folder / name, {"recipe": {"backbone": shown(backbone)}})
 
 
 def shown(backbone: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 import rasterio
 import shapely
 from rasterio.features import rasterize
-from rasterio.windows import Window as RioWindow
 from scipy.ndimage import distance_transform_edt
 
 from geodinoseg import LabelOptions, Scene, open_scene
@@ -22,6 +22,9 @@ from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.map_rows import ClassRows
 from geodinoseg.rasters.map_writer import class_raster_writer
 from geodinoseg.windows import Window
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "sample_data"))
+from make_sample_model import cut  # beside the sample data, not installed
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "sample_data"
@@ -173,34 +176,6 @@ def _halves(dataset: Dataset, work: Path, *, east_first: bool) -> Dataset:
     east = cut(scene, work / "lataseno_east.tif", cols=(width // 2 + 6, width))
     first, last = (east, west) if east_first else (west, east)
     return replace(dataset, train=first, test=last)
-
-
-def cut(
-    scene: Path,
-    output: Path,
-    *,
-    cols: tuple[int, int] | None = None,
-    rows: tuple[int, int] | None = None,
-) -> Path:
-    """Columns and rows of a scene as a GeoTIFF of its own."""
-    with rasterio.open(scene) as source:
-        left, right = cols or (0, source.width)
-        top, bottom = rows or (0, source.height)
-        window = RioWindow(left, top, right - left, bottom - top)
-        profile = {
-            "driver": "GTiff",
-            "dtype": source.dtypes[0],
-            "count": source.count,
-            "crs": source.crs,
-            "transform": source.window_transform(window),
-            "width": window.width,
-            "height": window.height,
-            "tiled": True,
-            "compress": "deflate",
-        }
-        with rasterio.open(output, "w", **profile) as target:
-            target.write(source.read(window=window))
-    return output
 
 
 def resampled(scene: Path, times: int, output: Path) -> Path:

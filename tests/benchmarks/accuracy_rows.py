@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from accuracy_calibration import map_reliability
-from accuracy_data import BACKBONE, SAMPLES, Dataset, resampled
+from accuracy_data import BACKBONE, Dataset, resampled
 from accuracy_unet import parameters_of, train_unet
+from baselines import Forest, feature_rows  # beside the sample data, not installed
 
 import geodinoseg as gds
 from geodinoseg.evaluation.accuracy import Accuracy, confusion_matrix
@@ -21,9 +21,6 @@ from geodinoseg.labels.labels import Labels
 from geodinoseg.labels.open import open_labels
 from geodinoseg.rasters.scene import open_scene
 from geodinoseg.training.data import read_training_data
-
-sys.path.insert(0, str(SAMPLES))
-from baselines import Forest, feature_rows  # beside the sample data, not installed
 
 TRIAL_TREES = 40
 """Of the forests that choose leaves and weights; the one that maps has more."""

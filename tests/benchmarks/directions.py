@@ -3,7 +3,7 @@
     python tests/benchmarks/directions.py --deadwood FOLDER             all directions, three seeds: two hours
     python tests/benchmarks/directions.py --fraction 0.1 --draws 5      with a tenth of the labels
     python tests/benchmarks/directions.py --backbone facebook/dinov2-base
-    python tests/benchmarks/directions.py --redraw directions/directions.json
+    python tests/benchmarks/directions.py --redraw tests/benchmarks/directions.json
 
 Each row trains on one part of a scene and maps another part that lies apart: what `geodinoseg train
 --stage head` does without any further option, the linear head alone, a U-Net that gets the same CPU
@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from accuracy import Results, shown
+from accuracy import Results, open_results
 from accuracy_data import BACKBONE, DIRECTIONS, facing, fewer_labels
 from accuracy_report import markdown
 from accuracy_rows import Bench, Recipe
@@ -62,13 +59,10 @@ class Trial:
 
 def main() -> None:
     options = _parser().parse_args()
-    path = options.redraw or options.output / "directions.json"
-    if not options.redraw:
-        options.output.mkdir(parents=True, exist_ok=True)
-        logging.getLogger("geodinoseg").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", category=UserWarning)
-        torch.set_num_threads(1)
-        results = Results(path, {"recipe": {"backbone": shown(options.backbone)}})
+    path = options.redraw
+    if not path:
+        results = open_results(options.output, "directions.json", options.backbone)
+        path = results.path
         for trial in trials(options):
             measure(trial, results, options)
     print(table(json.loads(path.read_text("utf-8"))["pieces"]))

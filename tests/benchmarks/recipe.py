@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -29,7 +27,7 @@ from unittest.mock import patch
 import numpy as np
 import rasterio
 import torch
-from accuracy import Results, shown
+from accuracy import Results, open_results
 from accuracy_data import BACKBONE, DIRECTIONS, Dataset, facing
 from accuracy_report import markdown
 from torch.nn import functional
@@ -149,13 +147,10 @@ VARIANTS = {
 
 def main() -> None:
     options = _parser().parse_args()
-    path = options.redraw or options.output / "recipe.json"
-    if not options.redraw:
-        options.output.mkdir(parents=True, exist_ok=True)
-        logging.getLogger("geodinoseg").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", category=UserWarning)
-        torch.set_num_threads(1)
-        results = Results(path, {"recipe": {"backbone": shown(options.backbone)}})
+    path = options.redraw
+    if not path:
+        results = open_results(options.output, "recipe.json", options.backbone)
+        path = results.path
         for seed in range(options.seeds):
             for place in PLACES:
                 if "/".join(place) in (options.place or ["/".join(p) for p in PLACES]):

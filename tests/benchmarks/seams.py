@@ -14,15 +14,14 @@ combined by Fisher's method. The scene of nine bands is counted whole, for it is
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accuracy import be_quiet
 from accuracy_data import BACKBONE, SAMPLES, Dataset, banepa, cut, lataseno
 from scipy.stats import combine_pvalues
 from seams_experiments import experiments
@@ -157,8 +156,7 @@ def main() -> None:
     parser.add_argument("--experiments", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    logging.getLogger("geodinoseg").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning)
+    be_quiet()
     print(HEADER)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
